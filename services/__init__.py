@@ -1,0 +1,1 @@
+"""The four services and the supervisor that starts them."""

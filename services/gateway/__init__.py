@@ -1,0 +1,1 @@
+"""The only service that clients talk to: dialects in front, feeds behind."""

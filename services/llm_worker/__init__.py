@@ -1,0 +1,1 @@
+"""Turns each chat todo into a streamed reply in the log."""

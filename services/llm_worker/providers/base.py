@@ -1,0 +1,102 @@
+"""What a provider is: the seam between natterlog and whoever writes the words."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import msgspec
+
+from shared.events import Usage
+from shared.records import Role
+
+
+class PromptMessage(msgspec.Struct, frozen=True):
+    role: Role
+    content: str
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked; ``model`` is the provider's own name for it, without ``provider/``."""
+
+    model: str
+    messages: list[PromptMessage]
+    system: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """The provider said all it had to say."""
+
+    stop_reason: str
+    """end_turn, max_tokens, stop_sequence, tool_use, refusal: the Anthropic words, for all."""
+    usage: Usage | None
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that a provider offers, by the provider's own name."""
+
+    name: str
+    display_name: str | None = None
+    context_window: int | None = None
+    max_tokens: int | None = None
+    supports_vision: bool = False
+    supports_tools: bool = False
+    size: int = 0
+    modified_at: str | None = None
+
+
+class ProviderError(Exception):
+    """A provider could not, or would not, answer.
+
+    ``passing`` says whether the same call may succeed later; ``retry_after`` is
+    the provider's own wish in seconds; ``code`` is one of :mod:`shared.errors`.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "provider_error",
+        passing: bool,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.passing = passing
+        self.retry_after = retry_after
+
+
+class Provider(Protocol):
+    """One source of replies.
+
+    ``stream`` yields the reply's text, piece by piece, as it comes (pieces that
+    arrived together may come as one), and last an :class:`Ended`.  Every piece
+    is valid Unicode and not empty.  Closing the generator closes the connection
+    at once: that is how a cancel reaches the model.  It makes one try; the
+    caller owns retries.
+    """
+
+    name: str
+
+    def stream(self, prompt: Prompt) -> AsyncIterator[str | Ended]:
+        """Stream the reply to ``prompt``.
+
+        Raises:
+            ProviderError: it failed, broke off, or said nothing for too long.
+        """
+        ...
+
+    def notes(self, prompt: Prompt) -> list[str]:
+        """What of ``prompt`` this provider cannot be told, one sentence each."""
+        ...
+
+    async def models(self) -> list[ModelInfo]:
+        """The models on offer.
+
+        Raises:
+            ProviderError: the provider could not be asked.
+        """
+        ...
+
+    async def aclose(self) -> None: ...

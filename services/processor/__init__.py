@@ -1,0 +1,1 @@
+"""Conducts runs of several steps: one todo in, the next todo or the final out."""

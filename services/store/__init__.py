@@ -1,0 +1,1 @@
+"""Archives the log, projects it into tables, decides commands, answers queries."""

@@ -1,0 +1,1 @@
+"""What two or more services need: events, subjects, the bus, settings, errors."""

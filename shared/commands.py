@@ -1,0 +1,270 @@
+"""What may be asked of the store, and what it answers: the subjects ``cmd.store.<name>``.
+
+Commands are imperative and change something by appending facts; queries read
+the projection.  Every request names its user: what is not that user's is not
+there (:class:`shared.errors.NotFound`).  Every query may carry ``min_seq``: the
+answer waits until the projection has applied that fact.  Every answer that
+follows from the log names ``seq``, the last fact that it takes into account.
+"""
+
+from typing import ClassVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from shared.events import OnBusy, SessionStatus
+from shared.records import Message, Role, Run, Session, StoredFact
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to the store; ``name`` is the last token of its subject."""
+
+    name: ClassVar[str]
+    user_id: str
+    min_seq: int = 0
+
+
+# -- commands -----------------------------------------------------------------
+
+
+class CreateSession(Request, frozen=True, kw_only=True):
+    """Open a session → :class:`SessionAnswer`."""
+
+    name: ClassVar[str] = "create_session"
+    title: str | None = None
+    mode: str = "general"
+    model: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    system_prompt: str | None = None
+    context_tags: list[str] = []
+    on_busy: OnBusy = "queue"
+    enable_tools: bool = False
+    client_ref: str | None = None
+
+
+class UpdateSession(Request, frozen=True, kw_only=True):
+    """Change the fields that are set → :class:`SessionAnswer`."""
+
+    name: ClassVar[str] = "update_session"
+    session_id: str
+    title: str | None | UnsetType = UNSET
+    status: SessionStatus | UnsetType = UNSET
+    model: str | None | UnsetType = UNSET
+    temperature: float | None | UnsetType = UNSET
+    max_tokens: int | None | UnsetType = UNSET
+    system_prompt: str | None | UnsetType = UNSET
+    context_tags: list[str] | UnsetType = UNSET
+    on_busy: OnBusy | UnsetType = UNSET
+    enable_tools: bool | UnsetType = UNSET
+
+
+class DeleteSession(Request, frozen=True, kw_only=True):
+    """Erase a session and every word of it → :class:`Done`."""
+
+    name: ClassVar[str] = "delete_session"
+    session_id: str
+
+
+class SendMessage(Request, frozen=True, kw_only=True):
+    """Append a user message and ask for its reply → :class:`Accepted`.
+
+    The same ``idempotency_key`` with the same body gives the same turn again;
+    with another body it is refused (:class:`shared.errors.KeyReused`).
+    """
+
+    name: ClassVar[str] = "send_message"
+    session_id: str
+    content: str
+    attachments: list[str] = []
+    model: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    client_id: str | None = None
+    idempotency_key: str | None = None
+
+
+class Regenerate(Request, frozen=True, kw_only=True):
+    """Answer a user message once more, as a sibling branch → :class:`Accepted`.
+
+    ``message_id`` is the reply to replace, or the message to answer; the last
+    of the active branch when None.
+    """
+
+    name: ClassVar[str] = "regenerate"
+    session_id: str
+    message_id: str | None = None
+
+
+class CancelRun(Request, frozen=True, kw_only=True):
+    """Stop a run in whatever state it is → :class:`RunAnswer`.
+
+    Cancelling an ended run changes nothing and answers as it is.
+    """
+
+    name: ClassVar[str] = "cancel_run"
+    run_id: str
+
+
+class Rebuild(Request, frozen=True, kw_only=True):
+    """Drop the projection and replay the log into it → :class:`Rebuilt`.  For operators only."""
+
+    name: ClassVar[str] = "rebuild"
+
+
+# -- queries ------------------------------------------------------------------
+
+
+class GetSession(Request, frozen=True, kw_only=True):
+    """→ :class:`SessionAnswer`."""
+
+    name: ClassVar[str] = "get_session"
+    session_id: str
+
+
+class ListSessions(Request, frozen=True, kw_only=True):
+    """The user's sessions, the one last written to first → :class:`SessionPage`.
+
+    ``modes`` None leaves out what calls without a session made for themselves
+    (adhoc, document, content).  ``before`` continues after a page's last id;
+    ``offset`` skips instead.
+    """
+
+    name: ClassVar[str] = "list_sessions"
+    query: str | None = None
+    status: SessionStatus | None = "active"
+    modes: list[str] | None = None
+    limit: int = 50
+    before: str | None = None
+    offset: int = 0
+
+
+class ListMessages(Request, frozen=True, kw_only=True):
+    """The active branch, waiting messages at its end → :class:`MessagePage`."""
+
+    name: ClassVar[str] = "list_messages"
+    session_id: str
+    limit: int = 50
+    offset: int = 0
+    descending: bool = False
+
+
+class GetRun(Request, frozen=True, kw_only=True):
+    """→ :class:`RunAnswer`."""
+
+    name: ClassVar[str] = "get_run"
+    run_id: str
+
+
+class GetContext(Request, frozen=True, kw_only=True):
+    """What a reply is to be written from → :class:`Context`.
+
+    The last 20 messages of the branch that ends in the run's user message, that
+    one included; empty, failed and waiting ones do not count.
+    """
+
+    name: ClassVar[str] = "get_context"
+    session_id: str
+    run_id: str
+
+
+class GetFacts(Request, frozen=True, kw_only=True):
+    """A session's facts after ``after``, oldest first, from the cold log → :class:`Facts`."""
+
+    name: ClassVar[str] = "get_facts"
+    session_id: str
+    after: int
+    limit: int = 1000
+
+
+class OpenFeed(Request, frozen=True, kw_only=True):
+    """Where a session stands, for a gateway that begins to follow it → :class:`FeedState`."""
+
+    name: ClassVar[str] = "open_feed"
+    session_id: str
+
+
+# -- answers ------------------------------------------------------------------
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    seq: int
+
+
+class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    session: Session
+    seq: int
+
+
+class SessionPage(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[Session]
+    total: int
+    seq: int
+
+
+class MessagePage(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[Message]
+    total: int
+    seq: int
+
+
+class RunAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    run: Run
+    seq: int
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+    """A turn is in the log; ``repeated`` when its idempotency key was known already."""
+
+    run: Run
+    user_message: Message
+    assistant_message_id: str
+    seq: int
+    repeated: bool = False
+
+
+class ContextMessage(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    role: Role
+    content: str
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """A reply's prompt, and where its run stands; the turn's own values win over the session's."""
+
+    messages: list[ContextMessage]
+    system_prompt: str | None
+    model: str | None
+    temperature: float | None
+    max_tokens: int | None
+    run: Run
+    seq: int
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """``upto`` is how far the archive has got: nothing up to there is missing from it."""
+
+    facts: list[StoredFact]
+    upto: int
+
+
+class UnfinishedRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that a feed must show: ``attempt`` is its latest claim, 0 before the first."""
+
+    run_id: str
+    user_message: Message
+    assistant_message_id: str
+    attempt: int
+    waiting: bool
+
+
+class FeedState(msgspec.Struct, frozen=True, kw_only=True):
+    session: Session
+    unfinished: list[UnfinishedRun]
+    """In the order in which they will run; only the first can be active."""
+    seq: int
+
+
+class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
+    facts: int
+    seq: int

@@ -1,0 +1,256 @@
+"""Every event of the system, in the order in which a run lives through them.
+
+This module is the table of contents: what can happen, and who tells whom.  A
+*fact* is appended to the stream ``EVENTS`` and stays true for ever; a *delta*
+or *progress* lives in ``TOKENS`` for minutes, while its attempt is running.
+All are JSON on the bus, told apart by ``type``; ``docs/events.md`` shows each.
+Times are UTC.  Offsets and lengths count Unicode code points, never bytes.
+"""
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+OnBusy = Literal["queue", "reject", "interrupt"]
+"""What a session does with a message that comes while a run is active."""
+
+SessionStatus = Literal["active", "inactive"]
+EndStatus = Literal["completed", "failed", "cancelled"]
+
+
+# -- what facts are made of ---------------------------------------------------
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens as the provider counted them (natterlog estimates nothing)."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a run failed: a sentence for people, a stable code for programs."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """A user message and the reply that is asked for.
+
+    ``content`` is None when an existing user message is answered anew
+    (regenerate): then ``user_message_id`` names that message.  ``parent_id`` is
+    fixed at dispatch, so a waiting turn does not know it yet.
+    """
+
+    user_message_id: str
+    assistant_message_id: str
+    content: str | None
+    parent_id: str | None = None
+    attachments: list[str] = []
+    model: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    client_id: str | None = None
+    idempotency_key: str | None = None
+    idempotency_digest: str | None = None
+
+
+class PromptSource(msgspec.Struct, frozen=True, kw_only=True):
+    """What an attempt's prompt was made of; the messages are in the log by id."""
+
+    provider: str
+    model: str
+    system: str | None
+    message_ids: list[str]
+    temperature: float | None
+    max_tokens: int | None
+    notes: list[str] = []
+    """What the provider could not be told, one sentence each."""
+
+
+Timeline = list[tuple[int, int]]
+"""One pair a delta: (milliseconds since the claim, length of the text so far)."""
+
+
+class PreviousAttempt(msgspec.Struct, frozen=True, kw_only=True):
+    """What the attempt before this claim had written when it was lost."""
+
+    attempt: int
+    text: str
+    reason: str
+    timeline: Timeline = []
+
+
+# -- facts --------------------------------------------------------------------
+
+
+class Fact(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """What every fact carries.
+
+    ``prev`` is the sequence that the publisher expected (0 for the first of its
+    chain) and ``nonce`` is the publisher's own mark: together they let it find
+    out, after a time-out, whether its fact was stored.
+    """
+
+    at: datetime
+    prev: int = 0
+    nonce: str = ""
+
+
+class SessionCreated(Fact, frozen=True, kw_only=True, tag="session.created"):
+    """A session was opened.  store → store, gateway"""
+
+    title: str | None
+    mode: str
+    model: str | None
+    temperature: float | None
+    max_tokens: int | None
+    system_prompt: str | None
+    context_tags: list[str]
+    on_busy: OnBusy
+    enable_tools: bool = False
+    client_ref: str | None = None
+
+
+class SessionUpdated(Fact, frozen=True, kw_only=True, tag="session.updated"):
+    """Some fields of a session changed; absent ones did not.  store → store, gateway"""
+
+    title: str | None | UnsetType = UNSET
+    status: SessionStatus | UnsetType = UNSET
+    model: str | None | UnsetType = UNSET
+    temperature: float | None | UnsetType = UNSET
+    max_tokens: int | None | UnsetType = UNSET
+    system_prompt: str | None | UnsetType = UNSET
+    context_tags: list[str] | UnsetType = UNSET
+    on_busy: OnBusy | UnsetType = UNSET
+    enable_tools: bool | UnsetType = UNSET
+
+
+class SessionDeleted(Fact, frozen=True, kw_only=True, tag="session.deleted"):
+    """The tombstone of a session whose other facts are being erased.  store → store, gateway"""
+
+
+class RunWaiting(Fact, frozen=True, kw_only=True, tag="waiting"):
+    """A turn was accepted; another run of its session goes first.  store → store, gateway"""
+
+    turn: Turn
+
+
+class TodoChat(Fact, frozen=True, kw_only=True, tag="todo.chat"):
+    """A reply is to be written; the first one is the acceptance.  store → llm_worker, store, gateway"""
+
+    n: int
+    turn: Turn
+
+
+class TodoProcess(Fact, frozen=True, kw_only=True, tag="todo.process"):
+    """A step of a run's plan is to be done.  store, llm_worker → processor"""
+
+    n: int
+    priority: int
+    step: str
+    plan: list[str]
+
+
+class RunClaimed(Fact, frozen=True, kw_only=True, tag="claim"):
+    """A worker owns the run; this fact's sequence is the attempt's id.  worker → store, gateway"""
+
+    worker: str
+    todo: int
+    prompt: PromptSource | None
+    previous: PreviousAttempt | None = None
+
+
+class CancelRequested(Fact, frozen=True, kw_only=True, tag="cancel"):
+    """Somebody wants the run to stop.  store → its worker, store, gateway"""
+
+    reason: str = "asked by the user"
+
+
+class RunEnded(Fact, frozen=True, kw_only=True, tag="final"):
+    """The run is over, and everything about its end is here.  worker, store → store, gateway
+
+    ``attempt`` is 0 when nobody ever claimed the run.  ``sha256`` is of the
+    text's UTF-8, in hexadecimal.  Latencies are milliseconds since the claim.
+    """
+
+    status: EndStatus
+    attempt: int
+    text: str
+    length: int
+    sha256: str
+    model: str | None = None
+    provider: str | None = None
+    stop_reason: str | None = None
+    usage: Usage | None = None
+    error: Fault | None = None
+    latency_ms: int | None = None
+    first_delta_ms: int | None = None
+    timeline: Timeline = []
+
+
+SessionFact = SessionCreated | SessionUpdated | SessionDeleted
+RunFact = RunWaiting | TodoChat | TodoProcess | RunClaimed | CancelRequested | RunEnded
+AnyFact = SessionFact | RunFact
+
+
+# -- what a running attempt says (stream TOKENS) --------------------------------
+
+
+class Delta(msgspec.Struct, frozen=True, tag_field="type", tag="delta"):
+    """The next piece of an attempt's text, from ``offset`` on.  llm_worker → gateway
+
+    A snapshot is a delta with offset 0 and the whole text.  (attempt, offset,
+    length) says which delta it is, so it needs no nonce.
+    """
+
+    attempt: int
+    offset: int
+    text: str
+
+
+class Progress(msgspec.Struct, frozen=True, tag_field="type", tag="progress"):
+    """How much of a step is done, 0 to 1.  processor → gateway"""
+
+    attempt: int
+    step: str
+    fraction: float
+
+
+AnyTick = Delta | Progress
+
+
+# -- JSON ---------------------------------------------------------------------
+
+_encoder = msgspec.json.Encoder()
+_fact_decoder = msgspec.json.Decoder(AnyFact)
+_tick_decoder = msgspec.json.Decoder(AnyTick)
+
+
+def encode(event: Fact | AnyTick) -> bytes:
+    """The event as JSON."""
+    return _encoder.encode(event)
+
+
+def decode_fact(data: bytes) -> AnyFact:
+    """The fact in ``data``.
+
+    Raises:
+        msgspec.ValidationError: an unknown type, or a field that does not fit.
+    """
+    return _fact_decoder.decode(data)
+
+
+def decode_tick(data: bytes) -> AnyTick:
+    """The delta or progress in ``data``.
+
+    Raises:
+        msgspec.ValidationError: as for :func:`decode_fact`.
+    """
+    return _tick_decoder.decode(data)

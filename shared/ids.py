@@ -1,0 +1,28 @@
+"""Identifiers and the clock, so that nobody else needs to know where they come from."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import uuid6
+
+LOCAL_USER = "00000000-0000-7000-8000-000000000001"
+"""Everybody, while no token was ever made (CONTRACTS, *Authentication*)."""
+
+
+def new_id() -> str:
+    """A UUIDv7: unique, and rising with time."""
+    return str(uuid6.uuid7())
+
+
+def is_id(text: str) -> bool:
+    """Whether ``text`` is a UUID in its canonical form; only such may become a subject's token."""
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def now() -> datetime:
+    """The present, in UTC, to the millisecond."""
+    moment = datetime.now(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

@@ -1,0 +1,79 @@
+"""The nouns that the store keeps and the other services show: sessions, messages, runs."""
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from shared.events import Fault, OnBusy, SessionStatus, Usage
+
+Role = Literal["user", "assistant"]
+MessageStatus = Literal["waiting", "completed", "failed", "cancelled"]
+RunStatus = Literal["queued", "scheduled", "running", "completed", "failed", "cancelled"]
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    user_id: str
+    title: str | None
+    mode: str
+    status: SessionStatus
+    model: str | None
+    temperature: float | None
+    max_tokens: int | None
+    system_prompt: str | None
+    context_tags: list[str]
+    on_busy: OnBusy
+    enable_tools: bool
+    client_ref: str | None
+    message_count: int
+    """Messages of the active branch, waiting ones included."""
+    created_at: datetime
+    updated_at: datetime
+    last_message_at: datetime | None
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    session_id: str
+    parent_id: str | None
+    role: Role
+    content: str
+    tokens: int | None
+    latency_ms: int | None
+    created_at: datetime
+    status: MessageStatus
+    feedback: dict[str, str] | None
+    attachments: list[str]
+    model: str | None
+    run_id: str | None
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    session_id: str
+    status: RunStatus
+    attempt: int
+    """The sequence of the latest claim, 0 before the first."""
+    sha256: str | None
+    length: int | None
+    usage: Usage | None
+    error: Fault | None
+    created_at: datetime
+    ended_at: datetime | None
+    user_message_id: str
+    assistant_message_id: str
+    first_seq: int
+    """Where the run begins in the log."""
+    last_seq: int
+    """The run's latest fact as far as the projection has got: the chain's head."""
+    cancelled: bool
+    """A cancel is on the chain: whatever comes next ends the run."""
+
+
+class StoredFact(msgspec.Struct, frozen=True, kw_only=True):
+    """A fact as the log holds it: its sequence, its subject, its JSON."""
+
+    seq: int
+    subject: str
+    data: msgspec.Raw

@@ -1,0 +1,229 @@
+"""Every setting, read once from the environment into a frozen, typed object.
+
+The seeds' own names work beside natterlog's (DESIGN, *Processes and start*).  A
+bad value stops the start and names its variable; ``docs/settings.md`` lists all.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+
+class BadSetting(Exception):
+    """A variable of the environment has a value that cannot be used."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    # where natterlog listens and keeps things
+    host: str = "127.0.0.1"
+    port: int = 8000
+    health_port: int = 0
+    """Port of a worker's or the store's own /livez, /readyz, /metrics; 0: any free one."""
+    nats_url: str | None = None
+    """None: the supervisor starts an embedded server."""
+    database_url: str | None = None
+    data_dir: Path = Path("data")
+    open_network: bool = False
+    """Listen beyond loopback although there are no tokens."""
+    origins: tuple[str, ...] = ()
+    log_format: str = "auto"
+    log_level: str = "info"
+    grace: float = 60.0
+    """Seconds that running replies may take to finish after SIGTERM."""
+
+    # the log
+    hot_facts: int = 250_000
+    """How many facts EVENTS keeps; older ones are in the cold log."""
+
+    # limits
+    max_body: int = 4 * 1024 * 1024
+    max_frame: int = 4 * 1024 * 1024
+    max_message: int = 200_000
+    """Characters of one message."""
+    sockets_per_user: int = 64
+
+    # llm_worker
+    slots: int = 500
+    """Replies that one worker writes at a time."""
+    publishes_per_second: int = 5_000
+    provider_failures: int = 3
+    """Failed calls of a provider before a run fails."""
+    silent_deaths: int = 6
+    """Claims whose owner vanished before a run fails."""
+
+    # providers
+    anthropic_api_key: str | None = None
+    anthropic_base_url: str | None = None
+    claude_model: str | None = None
+    claude_max_tokens: int | None = None
+    breaker_threshold: int = 5
+    breaker_cooldown: float = 60.0
+    ollama_host: str | None = None
+    openai_base_url: str | None = None
+    openai_api_key: str | None = None
+    default_model: str | None = None
+    llm_timeout: float = 30.0
+    """Seconds without content from a provider."""
+    llm_max_tokens: int | None = None
+    llm_temperature: float | None = None
+    enable_tools: bool = False
+    demo_rate: float = 50.0
+    """Words a second of the demo provider."""
+
+    @property
+    def on_loopback(self) -> bool:
+        return self.host in ("127.0.0.1", "::1", "localhost")
+
+    @property
+    def first_choice(self) -> str | None:
+        """The default model as far as settings alone decide it (CONTRACTS, *Models*)."""
+        if self.default_model:
+            return self.default_model
+        if self.anthropic_api_key:
+            return self.claude_model or DEFAULT_CLAUDE
+        if self.ollama_host or self.openai_base_url or self.openai_api_key:
+            return None
+        return "demo"
+
+    def __repr__(self) -> str:
+        return "Settings(…)"  # keys and passwords stay out of logs and tracebacks
+
+
+DEFAULT_CLAUDE = "claude-sonnet-5-5"
+
+
+def _flag(text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off", ""):
+        return False
+    raise ValueError("expected true or false")
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise ValueError("expected a port, 0 to 65535")
+    return port
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 0:
+        raise ValueError("expected a number that is not negative")
+    return count
+
+
+def _positive(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise ValueError("expected a number above zero")
+    return count
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError("expected seconds that are not negative")
+    return seconds
+
+
+def _temperature(text: str) -> float:
+    temperature = float(text)
+    if not 0 <= temperature <= 2:
+        raise ValueError("expected a temperature, 0 to 2")
+    return temperature
+
+
+def _url(text: str) -> str:
+    if urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).netloc:
+        raise ValueError("expected an http or https URL")
+    return text.rstrip("/")
+
+
+def _ollama_host(text: str) -> str:
+    """Ollama's own variable may be a bare ``host`` or ``host:port``."""
+    if "://" not in text:
+        text = f"http://{text}" if ":" in text else f"http://{text}:11434"
+    return _url(text)
+
+
+def _server_url(text: str) -> str:
+    """LLM_SERVER_URL without a path gets ``/v1`` (CONTRACTS, *Models*)."""
+    url = _url(text)
+    return url if urlsplit(url).path else f"{url}/v1"
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in allowed:
+            raise ValueError(f"expected one of {', '.join(allowed)}")
+        return text.lower()
+
+    return parse
+
+
+# variable → (field, parser); where two variables set one field, the first that is set wins
+VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
+    "NATTERLOG_HOST": ("host", str),
+    "NATTERLOG_PORT": ("port", _port),
+    "NATTERLOG_HEALTH_PORT": ("health_port", _port),
+    "NATTERLOG_NATS_URL": ("nats_url", str),
+    "NATTERLOG_DATABASE_URL": ("database_url", str),
+    "NATTERLOG_DATA_DIR": ("data_dir", Path),
+    "NATTERLOG_OPEN_NETWORK": ("open_network", _flag),
+    "NATTERLOG_ORIGINS": ("origins", _words),
+    "NATTERLOG_LOG_FORMAT": ("log_format", _one_of("auto", "json", "console")),
+    "NATTERLOG_LOG_LEVEL": ("log_level", _one_of("debug", "info", "warning", "error")),
+    "NATTERLOG_GRACE": ("grace", _seconds),
+    "NATTERLOG_HOT_FACTS": ("hot_facts", _positive),
+    "NATTERLOG_MAX_BODY": ("max_body", _positive),
+    "NATTERLOG_MAX_FRAME": ("max_frame", _positive),
+    "NATTERLOG_MAX_MESSAGE": ("max_message", _positive),
+    "NATTERLOG_SOCKETS_PER_USER": ("sockets_per_user", _count),
+    "NATTERLOG_SLOTS": ("slots", _positive),
+    "NATTERLOG_PUBLISHES_PER_SECOND": ("publishes_per_second", _positive),
+    "NATTERLOG_PROVIDER_FAILURES": ("provider_failures", _positive),
+    "NATTERLOG_SILENT_DEATHS": ("silent_deaths", _positive),
+    "NATTERLOG_DEMO_RATE": ("demo_rate", _seconds),
+    "ANTHROPIC_API_KEY": ("anthropic_api_key", str),
+    "CLAUDE_API_KEY": ("anthropic_api_key", str),
+    "ANTHROPIC_BASE_URL": ("anthropic_base_url", _url),
+    "CLAUDE_MODEL": ("claude_model", str),
+    "CLAUDE_MAX_TOKENS": ("claude_max_tokens", _positive),
+    "CLAUDE_CB_THRESHOLD": ("breaker_threshold", _positive),
+    "CLAUDE_CB_COOLDOWN": ("breaker_cooldown", _seconds),
+    "OLLAMA_HOST": ("ollama_host", _ollama_host),
+    "OPENAI_BASE_URL": ("openai_base_url", _url),
+    "LLM_SERVER_URL": ("openai_base_url", _server_url),
+    "OPENAI_API_KEY": ("openai_api_key", str),
+    "LLM_DEFAULT_MODEL": ("default_model", str),
+    "LLM_TIMEOUT": ("llm_timeout", _seconds),
+    "LLM_MAX_TOKENS": ("llm_max_tokens", _positive),
+    "LLM_TEMPERATURE": ("llm_temperature", _temperature),
+    "LLM_ENABLE_TOOLS": ("enable_tools", _flag),
+}
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """The settings in ``environ``; an empty variable counts as unset.
+
+    Raises:
+        BadSetting: a value cannot be used; the message names the variable.
+    """
+    values: dict[str, object] = {}
+    for variable, (field, parse) in VARIABLES.items():
+        text = environ.get(variable, "").strip()
+        if not text or field in values:
+            continue
+        try:
+            values[field] = parse(text)
+        except ValueError as error:
+            raise BadSetting(f"{variable} is {text!r}: {error}") from error
+    return Settings(**values)  # pyright: ignore[reportArgumentType]  (each parser returns its field's type)

@@ -1,0 +1,125 @@
+"""The only place where a subject is spelled.
+
+``evt.<user>.<session>.<run>.<what>`` carries facts, ``tok.<user>.<session>.<run>``
+deltas and progress, ``live.…`` what the server republishes of both once it is
+stored, ``cmd.…`` requests to a service, ``sig.…`` signals that nobody keeps.  A
+token that does not apply is ``_``.
+"""
+
+from enum import Enum
+from typing import NamedTuple
+
+EVENTS = "EVENTS"
+TOKENS = "TOKENS"
+NONE = "_"
+
+EVERY_FACT = "evt.>"
+LIVE = "live."
+CHAT_TODOS = "evt.*.*.*.todo.chat.*"
+PROCESS_TODOS = "evt.*.*.*.todo.process.*.*"
+LIVE_FACTS = "live.evt.>"
+LIVE_CANCELS = "live.evt.*.*.*.cancel"
+
+
+class Scope(Enum):
+    """Which chain a fact extends: its run's, or its whole session's."""
+
+    RUN = "run"
+    SESSION = "session"
+
+
+class Address(NamedTuple):
+    """Whose fact or delta it is: the first four tokens of its subject."""
+
+    user: str
+    session: str
+    run: str
+
+    # Facts are named after the run's life, so the subject tells a person
+    # watching the wire what happened before the payload is read.
+
+    def fact(self, what: str) -> str:
+        return f"evt.{self.user}.{self.session}.{self.run}.{what}"
+
+    def todo_chat(self, n: int) -> str:
+        return self.fact(f"todo.chat.{n}")
+
+    def todo_process(self, priority: int, n: int) -> str:
+        return self.fact(f"todo.process.{priority}.{n}")
+
+    @property
+    def facts(self) -> str:
+        """The filter over the run's facts: what the run chain covers."""
+        return f"evt.{self.user}.{self.session}.{self.run}.>"
+
+    @property
+    def session_facts(self) -> str:
+        """The filter over the session's facts, its runs' included."""
+        return f"evt.{self.user}.{self.session}.>"
+
+    @property
+    def ticks(self) -> str:
+        return f"tok.{self.user}.{self.session}.{self.run}"
+
+    @property
+    def session_ticks(self) -> str:
+        """The filter over the deltas of all runs of the session."""
+        return f"tok.{self.user}.{self.session}.*"
+
+
+def session_address(user: str, session: str) -> Address:
+    """The address of the session's own facts, outside any run."""
+    return Address(user, session, NONE)
+
+
+def parse(subject: str) -> Address:
+    """Whose fact or delta this is; ``live.`` in front is allowed.
+
+    Raises:
+        ValueError: the subject is neither a fact's nor a delta's.
+    """
+    tokens = subject.removeprefix(LIVE).split(".", 4)
+    if len(tokens) < 4 or tokens[0] not in ("evt", "tok"):
+        raise ValueError(f"not a fact's or delta's subject: {subject}")
+    return Address(tokens[1], tokens[2], tokens[3])
+
+
+def what(subject: str) -> str:
+    """What a fact's subject says happened: ``todo.chat.0``, ``claim``, ``final``, …"""
+    return subject.removeprefix(LIVE).split(".", 4)[4]
+
+
+def chain_filter(subject: str, scope: Scope) -> str:
+    """The filter whose last sequence a publisher of ``subject`` must know.
+
+    Derived here and nowhere else, because the server accepts a filter that does
+    not cover the subject, and then checks nothing (DESIGN, law 3).
+    """
+    address = parse(subject)
+    if subject.startswith("tok."):
+        return subject
+    if scope is Scope.SESSION or address.run == NONE:
+        return address.session_facts
+    return address.facts
+
+
+def live_facts_of_user(user: str) -> str:
+    return f"live.evt.{user}.>"
+
+
+def live_ticks_of_session(user: str, session: str) -> str:
+    return f"live.tok.{user}.{session}.*"
+
+
+def store_command(name: str) -> str:
+    return f"cmd.store.{name}"
+
+
+def holds(worker: str) -> str:
+    """Where a worker answers whether it is writing a run right now."""
+    return f"sig.worker.{worker}.holds"
+
+
+def typing(user: str, session: str) -> str:
+    """Somebody is typing in a session; lost when nobody listens."""
+    return f"sig.typing.{user}.{session}"
