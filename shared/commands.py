@@ -48,12 +48,12 @@ class UpdateSession(Request, frozen=True, kw_only=True):
 
     name: ClassVar[str] = "update_session"
     session_id: str
-    title: str | None | UnsetType = UNSET
+    title: str | UnsetType | None = UNSET
     status: SessionStatus | UnsetType = UNSET
-    model: str | None | UnsetType = UNSET
-    temperature: float | None | UnsetType = UNSET
-    max_tokens: int | None | UnsetType = UNSET
-    system_prompt: str | None | UnsetType = UNSET
+    model: str | UnsetType | None = UNSET
+    temperature: float | UnsetType | None = UNSET
+    max_tokens: int | UnsetType | None = UNSET
+    system_prompt: str | UnsetType | None = UNSET
     context_tags: list[str] | UnsetType = UNSET
     on_busy: OnBusy | UnsetType = UNSET
     enable_tools: bool | UnsetType = UNSET

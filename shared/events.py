@@ -121,12 +121,12 @@ class SessionCreated(Fact, frozen=True, kw_only=True, tag="session.created"):
 class SessionUpdated(Fact, frozen=True, kw_only=True, tag="session.updated"):
     """Some fields of a session changed; absent ones did not.  store → store, gateway"""
 
-    title: str | None | UnsetType = UNSET
+    title: str | UnsetType | None = UNSET
     status: SessionStatus | UnsetType = UNSET
-    model: str | None | UnsetType = UNSET
-    temperature: float | None | UnsetType = UNSET
-    max_tokens: int | None | UnsetType = UNSET
-    system_prompt: str | None | UnsetType = UNSET
+    model: str | UnsetType | None = UNSET
+    temperature: float | UnsetType | None = UNSET
+    max_tokens: int | UnsetType | None = UNSET
+    system_prompt: str | UnsetType | None = UNSET
     context_tags: list[str] | UnsetType = UNSET
     on_busy: OnBusy | UnsetType = UNSET
     enable_tools: bool | UnsetType = UNSET
@@ -143,7 +143,7 @@ class RunWaiting(Fact, frozen=True, kw_only=True, tag="waiting"):
 
 
 class TodoChat(Fact, frozen=True, kw_only=True, tag="todo.chat"):
-    """A reply is to be written; the first one is the acceptance.  store → llm_worker, store, gateway"""
+    """A reply is to be written; the first one is the acceptance.  store → llm_worker, gateway"""
 
     n: int
     turn: Turn
