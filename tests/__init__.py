@@ -1,0 +1,1 @@
+"""Every test of natterlog; `support` holds what they share."""

@@ -1,0 +1,22 @@
+"""What tests of every kind may ask for."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.support.nats_server import NatsServer
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def nats_server() -> AsyncIterator[NatsServer]:
+    """One server for all tests: use a user of your own, and leave it running."""
+    async with NatsServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def own_nats_server() -> AsyncIterator[NatsServer]:
+    """A server of the test's own, to be killed, paused and started again."""
+    async with NatsServer() as server:
+        yield server

@@ -1,0 +1,1 @@
+"""Real servers, fake upstreams and in-memory twins for the tests."""
