@@ -19,6 +19,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # where natterlog listens and keeps things
     host: str = "127.0.0.1"
     port: int = 8000
+    reuse_port: bool = False
+    """Several gateways share the port (SO_REUSEPORT); the supervisor sets it."""
     health_port: int = 0
     """Port of a worker's or the store's own /livez, /readyz, /metrics; 0: any free one."""
     nats_url: str | None = None
@@ -173,6 +175,7 @@ def _one_of(*allowed: str) -> Callable[[str], str]:
 VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "NATTERLOG_HOST": ("host", str),
     "NATTERLOG_PORT": ("port", _port),
+    "NATTERLOG_REUSE_PORT": ("reuse_port", _flag),
     "NATTERLOG_HEALTH_PORT": ("health_port", _port),
     "NATTERLOG_NATS_URL": ("nats_url", str),
     "NATTERLOG_DATABASE_URL": ("database_url", str),
