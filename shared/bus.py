@@ -1,0 +1,352 @@
+"""What natterlog asks of NATS: appends, reads, live facts, requests between services.
+
+Everything above it sees bytes, subjects and sequences.  An append is checked by
+the server against the chain that its subject belongs to (DESIGN, law 3); what a
+time-out or a refusal means is decided in :mod:`shared.chain`, not here.
+"""
+
+import asyncio
+import base64
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from shared import errors
+from shared.connection import (
+    BusError,
+    Connection,
+    Incoming,
+    Listening,
+    MicroRequest,
+    NoAnswer,
+    NoResponders,
+)
+from shared.log import get_logger
+from shared.subjects import LIVE, Scope, chain_filter
+
+__all__ = ["ApiError", "Bus", "BusError", "Incoming", "Listening", "NoAnswer", "NoResponders"]
+
+log = get_logger()
+
+FRAME = 256 * 1024
+"""Bytes of one frame of an answer; also the most that a fact may have (DESIGN)."""
+MAX_REQUESTS = 256
+"""Requests that a service works on at a time; more are answered 503."""
+
+
+class WrongSequence(BusError):
+    """The chain's head is not the expected one (10071): nothing was stored."""
+
+
+class ApiError(BusError):
+    """The server refused; ``err_code`` is JetStream's own number."""
+
+    def __init__(self, err_code: int, description: str) -> None:
+        super().__init__(f"{description} ({err_code})")
+        self.err_code = err_code
+
+
+class Stored(NamedTuple):
+    """A message read back from a stream."""
+
+    seq: int
+    subject: str
+    data: bytes
+
+
+class _PubError(msgspec.Struct):
+    err_code: int = 0
+    description: str = ""
+
+
+class _PubAck(msgspec.Struct):
+    seq: int = 0
+    error: _PubError | None = None
+
+
+class _StoredMessage(msgspec.Struct):
+    subject: str
+    seq: int
+    data: str = ""
+
+
+class _GetAnswer(msgspec.Struct):
+    message: _StoredMessage | None = None
+    error: _PubError | None = None
+
+
+class _WireError(msgspec.Struct):
+    """How an error of :mod:`shared.errors` travels."""
+
+    code: str
+    status: int
+    message: str
+    path: str | None = None
+    retry_after: float | None = None
+
+
+_decode_ack = msgspec.json.Decoder(_PubAck).decode
+_decode_get = msgspec.json.Decoder(_GetAnswer).decode
+
+
+class Bus(Connection):
+    """The verbs of the log and of the services, over one connection."""
+
+    def __init__(self, url: str, *, name: str) -> None:
+        super().__init__(url, name=name)
+        self._requests: set[asyncio.Task[None]] = set()
+
+    # -- the log ------------------------------------------------------------------
+
+    def append_soon(
+        self,
+        subject: str,
+        data: bytes,
+        done: Callable[[int | BusError], None],
+        *,
+        expected: int,
+        timeout: float = 5.0,
+    ) -> None:
+        """Append to the run's chain; ``done`` gets the sequence or what went wrong.
+
+        Raises:
+            NoAnswer: it could not even be sent.
+        """
+        headers = _expectation(subject, expected, Scope.RUN)
+        self.call_soon(subject, data, lambda m: done(_acked(m)), headers=headers, timeout=timeout)
+
+    async def append(
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        expected: int,
+        scope: Scope = Scope.RUN,
+        timeout: float = 5.0,
+    ) -> int:
+        """Append if the chain's head is ``expected``, and answer the new sequence.
+
+        Raises:
+            WrongSequence: the chain has another head; nothing was stored.
+            NoAnswer: it may have been stored, or not.
+            ApiError: the server refused for another reason.
+        """
+        headers = _expectation(subject, expected, scope)
+        try:
+            message = await self.call(subject, data, headers=headers, timeout=timeout)
+        except NoResponders as error:
+            # A stream whose leader is just being elected answers nobody.
+            raise NoAnswer(str(error)) from error
+        result = _acked(message)
+        if isinstance(result, BusError):
+            raise result
+        return result
+
+    async def store(self, subject: str, data: bytes, *, rollup: bool = False) -> int:
+        """Store a message that belongs to no chain; ``rollup`` replaces its subject's others.
+
+        Raises:
+            NoAnswer, ApiError: it is not known to be stored.
+        """
+        headers = b"NATS/1.0\r\nNats-Rollup: sub\r\n\r\n" if rollup else b""
+        result = _acked(await self.call(subject, data, headers=headers))
+        if isinstance(result, BusError):
+            raise result
+        return result
+
+    async def head(self, stream: str, subject_filter: str) -> Stored | None:
+        """The last message under ``subject_filter``, asked of the leader.
+
+        Raises:
+            NoAnswer, ApiError: it could not be read.
+        """
+        return await self._get(stream, {"last_by_subj": subject_filter})
+
+    async def facts_after(self, stream: str, subject_filter: str, after: int) -> list[Stored]:
+        """Every message under ``subject_filter`` after ``after``, asked of the leader.
+
+        Raises:
+            NoAnswer, ApiError: they could not be read.
+        """
+        found: list[Stored] = []
+        while True:
+            last = found[-1].seq if found else after
+            stored = await self._get(stream, {"seq": last + 1, "next_by_subj": subject_filter})
+            if stored is None:
+                return found
+            found.append(stored)
+
+    async def _get(self, stream: str, query: dict[str, object]) -> Stored | None:
+        message = await self.call(f"$JS.API.STREAM.MSG.GET.{stream}", msgspec.json.encode(query))
+        answer = _decode_get(message.data)
+        if answer.message is not None:
+            found = answer.message
+            return Stored(found.seq, found.subject, base64.b64decode(found.data))
+        if answer.error is not None and answer.error.err_code == 10037:  # no message found
+            return None
+        raise _api_error(answer.error)
+
+    async def read(
+        self, stream: str, subject_filter: str, *, after: int = 0, limit: int = 1000
+    ) -> list[Stored]:
+        """The first ``limit`` messages after ``after``, in one batched direct get.
+
+        Fast, and answered by any replica: it may lag behind the leader.
+
+        Raises:
+            NoAnswer, ApiError: they could not be read.
+        """
+        query = {"seq": after + 1, "next_by_subj": subject_filter, "batch": limit}
+        found: list[Stored] = []
+        async for part in self.call_parts(
+            f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(query), _direct_get_goes_on
+        ):
+            if part.status == 0:
+                found.append(Stored(part.sequence, part.header(b"Nats-Subject") or "", part.data))
+            elif part.status not in (204, 404):
+                raise ApiError(part.status, "direct get refused")
+        return found
+
+    async def api(self, subject: str, query: object = None) -> dict[str, Any]:
+        """Ask JetStream's own API (``$JS.API.`` is put in front).
+
+        Raises:
+            ApiError: it refused.
+            NoAnswer: it did not answer.
+        """
+        body = b"" if query is None else msgspec.json.encode(query)
+        message = await self.call(f"$JS.API.{subject}", body)
+        answer: dict[str, Any] = msgspec.json.decode(message.data)
+        if "error" in answer:
+            raise _api_error(msgspec.convert(answer["error"], _PubError))
+        return answer
+
+    async def listen_live(self, subject: str, callback: Callable[[Incoming], None]) -> Listening:
+        """Listen to what the server republishes once it is stored.
+
+        Never to ``evt.>`` itself: there one also sees what the stream refused.
+        """
+        if not subject.startswith(LIVE):
+            raise ValueError(f"not a live subject: {subject}")
+        return await self.listen(subject, callback)
+
+    # -- request and reply between services -----------------------------------------
+
+    async def ask(self, subject: str, request: bytes, *, timeout: float = 5.0) -> bytes:
+        """Ask a service; a service that is just restarting is given 2 s to come back.
+
+        Raises:
+            NatterlogError: the service's own answer, raised again here.
+            Unavailable: it did not answer.
+        """
+        give_up = time.monotonic() + 2.0
+        while True:
+            try:
+                return await self._ask_once(subject, request, timeout)
+            except NoResponders:
+                if time.monotonic() > give_up:
+                    raise _unavailable() from None
+                await asyncio.sleep(0.05)
+            except NoAnswer:
+                raise _unavailable() from None
+
+    async def _ask_once(self, subject: str, request: bytes, timeout: float) -> bytes:
+        parts: list[bytes] = []
+        async for part in self.call_parts(subject, request, _frames_go_on, timeout):
+            if b"Nats-Service-Error" in part.headers:
+                fault = msgspec.json.decode(part.data, type=_WireError)
+                raise errors.from_wire(
+                    fault.code, fault.status, fault.message, fault.path, fault.retry_after
+                )
+            parts.append(part.data)
+        return b"".join(parts)
+
+    async def serve(
+        self, name: str, endpoints: dict[str, Callable[[bytes], Awaitable[bytes]]]
+    ) -> None:
+        """Answer requests on these subjects, many at a time.
+
+        Each request gets a task of its own, because nats-py's micro service would
+        answer them one after another.
+        """
+        await self.serve_micro(
+            name, {subject: self._spawning(handler) for subject, handler in endpoints.items()}
+        )
+
+    def _spawning(
+        self, handler: Callable[[bytes], Awaitable[bytes]]
+    ) -> Callable[[MicroRequest], Awaitable[None]]:
+        async def accept(request: MicroRequest) -> None:
+            if len(self._requests) >= MAX_REQUESTS:
+                await _respond_error(request, _unavailable())
+                return
+            task = asyncio.create_task(_respond(request, handler))
+            self._requests.add(task)
+            task.add_done_callback(self._requests.discard)
+
+        return accept
+
+
+async def _respond(request: MicroRequest, handler: Callable[[bytes], Awaitable[bytes]]) -> None:
+    try:
+        answer = await handler(request.data)
+    except errors.NatterlogError as error:
+        await _respond_error(request, error)
+    except NoAnswer as error:
+        log.warning("bus.request_unanswered", subject=request.subject, error=str(error))
+        await _respond_error(request, _unavailable())
+    except Exception:  # the asker must get an answer, whatever happened
+        log.exception("bus.request_failed", subject=request.subject)
+        await _respond_error(request, errors.Internal("The request failed; the log says why."))
+    else:
+        for start in range(0, len(answer) or 1, FRAME):
+            more = {"Natterlog-More": "1"} if start + FRAME < len(answer) else None
+            await request.respond(answer[start : start + FRAME], headers=more)
+
+
+async def _respond_error(request: MicroRequest, error: errors.NatterlogError) -> None:
+    body = _WireError(error.code, error.status, error.message, error.path, error.retry_after)
+    await request.respond_error(str(error.status), error.code, data=msgspec.json.encode(body))
+
+
+def _unavailable() -> errors.Unavailable:
+    return errors.Unavailable(
+        "This part of natterlog is restarting; please try again.", retry_after=2.0
+    )
+
+
+def _expectation(subject: str, expected: int, scope: Scope) -> bytes:
+    return (
+        f"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: {expected}\r\n"
+        f"Nats-Expected-Last-Subject-Sequence-Subject: {chain_filter(subject, scope)}\r\n\r\n"
+    ).encode()
+
+
+def _acked(message: Incoming | None) -> int | BusError:
+    """The sequence that a publish got, or what happened to it."""
+    if message is None:
+        return NoAnswer("the append was not acknowledged")
+    if message.status == 503 and not message.data:
+        return NoAnswer("the stream has no leader")
+    ack = _decode_ack(message.data)
+    if ack.error is None:
+        return ack.seq
+    if ack.error.err_code == 10071:
+        return WrongSequence(ack.error.description)
+    if ack.error.err_code == 10164:  # a cluster that is catching up: try again
+        return NoAnswer(ack.error.description)
+    return _api_error(ack.error)
+
+
+def _api_error(error: _PubError | None) -> ApiError:
+    return ApiError(error.err_code, error.description) if error else ApiError(0, "empty answer")
+
+
+def _direct_get_goes_on(part: Incoming) -> bool:
+    return part.status == 0
+
+
+def _frames_go_on(part: Incoming) -> bool:
+    return b"Natterlog-More" in part.headers

@@ -1,0 +1,118 @@
+"""The run chain and the session chain: how a fact becomes true, exactly once.
+
+The server stores a fact only if its publisher knew the chain's head, so of
+several possible next facts one is stored (DESIGN, law 3).  What the publisher
+does not hear back, it reads: every fact carries a nonce, and finding one's own
+nonce in the chain means that it was stored.  A conflict is never answered by
+trying again with a new expectation; the caller decides anew on what it finds.
+"""
+
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from shared.bus import BusError, NoAnswer, Stored, WrongSequence
+from shared.events import AnyFact, Fact, decode_fact, encode
+from shared.ids import new_id
+from shared.subjects import EVENTS, Scope, chain_filter
+
+F = TypeVar("F", bound=Fact)
+
+
+class Log(Protocol):
+    """The part of the bus that a chain needs."""
+
+    async def append(
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        expected: int,
+        scope: Scope = Scope.RUN,
+        timeout: float = 5.0,
+    ) -> int: ...
+
+    async def facts_after(self, stream: str, subject_filter: str, after: int) -> list[Stored]: ...
+
+    async def wait_connected(self) -> None: ...
+
+
+class Link(msgspec.Struct, frozen=True):
+    """A fact in its place in the log."""
+
+    seq: int
+    subject: str
+    fact: AnyFact
+
+
+class Overtaken(Exception):
+    """Other facts came first, so this one was not stored; decide again on ``links``."""
+
+    def __init__(self, links: list[Link]) -> None:
+        super().__init__(", ".join(f"{link.seq}: {type(link.fact).__name__}" for link in links))
+        self.links = links
+
+
+async def extend(
+    log: Log,
+    subject: str,
+    fact: Fact,
+    *,
+    expected: int,
+    scope: Scope = Scope.RUN,
+    tries: int | None = None,
+) -> int:
+    """Append ``fact`` after ``expected`` and answer its sequence.
+
+    While the bus is away it waits and asks again, ``tries`` times at most (None:
+    for ever, which suits a worker that holds a reply).
+
+    Raises:
+        Overtaken: the chain went on without it.
+        NoAnswer: after ``tries`` tries it is still unknown whether it was stored.
+    """
+    fact = msgspec.structs.replace(fact, prev=expected, nonce=new_id())
+    data = encode(fact)
+    while True:
+        try:
+            return await log.append(subject, data, expected=expected, scope=scope)
+        except (WrongSequence, NoAnswer) as error:
+            known, links = await _look(log, subject, expected, scope, tries)
+            for link in links:
+                if link.fact.nonce == fact.nonce:
+                    return link.seq
+            if links or (known and isinstance(error, WrongSequence)):
+                raise Overtaken(links) from error
+            tries = _one_less(tries, error)
+            await log.wait_connected()
+
+
+async def read_chain(log: Log, subject_filter: str, after: int = 0) -> list[Link]:
+    """The chain's facts after ``after``, from the leader.
+
+    Raises:
+        BusError: they could not be read.
+    """
+    stored = await log.facts_after(EVENTS, subject_filter, after)
+    return [Link(s.seq, s.subject, decode_fact(s.data)) for s in stored]
+
+
+async def _look(
+    log: Log, subject: str, after: int, scope: Scope, tries: int | None
+) -> tuple[bool, list[Link]]:
+    """What the chain holds after ``after``; False when it could not be read this time."""
+    try:
+        return True, await read_chain(log, chain_filter(subject, scope), after)
+    except BusError:
+        if tries is not None:
+            return False, []
+        await log.wait_connected()
+        return False, []
+
+
+def _one_less(tries: int | None, error: BusError) -> int | None:
+    if tries is None:
+        return None
+    if tries <= 1:
+        raise NoAnswer("it is not known whether the fact was stored") from error
+    return tries - 1
