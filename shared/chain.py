@@ -7,34 +7,13 @@ nonce in the chain means that it was stored.  A conflict is never answered by
 trying again with a new expectation; the caller decides anew on what it finds.
 """
 
-from typing import Protocol, TypeVar
-
 import msgspec
 
-from shared.bus import BusError, NoAnswer, Stored, WrongSequence
+from shared.bus import FRAME, Bus, BusError, NoAnswer, WrongSequence
 from shared.events import AnyFact, Fact, decode_fact, encode
 from shared.ids import new_id
+from shared.objects import pack, unpack
 from shared.subjects import EVENTS, Scope, chain_filter
-
-F = TypeVar("F", bound=Fact)
-
-
-class Log(Protocol):
-    """The part of the bus that a chain needs."""
-
-    async def append(
-        self,
-        subject: str,
-        data: bytes,
-        *,
-        expected: int,
-        scope: Scope = Scope.RUN,
-        timeout: float = 5.0,
-    ) -> int: ...
-
-    async def facts_after(self, stream: str, subject_filter: str, after: int) -> list[Stored]: ...
-
-    async def wait_connected(self) -> None: ...
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -54,7 +33,7 @@ class Overtaken(Exception):
 
 
 async def extend(
-    log: Log,
+    bus: Bus,
     subject: str,
     fact: Fact,
     *,
@@ -73,40 +52,42 @@ async def extend(
     """
     fact = msgspec.structs.replace(fact, prev=expected, nonce=new_id())
     data = encode(fact)
+    if len(data) > FRAME:
+        data = await pack(bus, subject, data)
     while True:
         try:
-            return await log.append(subject, data, expected=expected, scope=scope)
+            return await bus.append(subject, data, expected=expected, scope=scope)
         except (WrongSequence, NoAnswer) as error:
-            known, links = await _look(log, subject, expected, scope, tries)
+            known, links = await _look(bus, subject, expected, scope, tries)
             for link in links:
                 if link.fact.nonce == fact.nonce:
                     return link.seq
             if links or (known and isinstance(error, WrongSequence)):
                 raise Overtaken(links) from error
             tries = _one_less(tries, error)
-            await log.wait_connected()
+            await bus.wait_connected()
 
 
-async def read_chain(log: Log, subject_filter: str, after: int = 0) -> list[Link]:
+async def read_chain(bus: Bus, subject_filter: str, after: int = 0) -> list[Link]:
     """The chain's facts after ``after``, from the leader.
 
     Raises:
         BusError: they could not be read.
     """
-    stored = await log.facts_after(EVENTS, subject_filter, after)
-    return [Link(s.seq, s.subject, decode_fact(s.data)) for s in stored]
+    stored = await bus.facts_after(EVENTS, subject_filter, after)
+    return [Link(s.seq, s.subject, decode_fact(await unpack(bus, s.data))) for s in stored]
 
 
 async def _look(
-    log: Log, subject: str, after: int, scope: Scope, tries: int | None
+    bus: Bus, subject: str, after: int, scope: Scope, tries: int | None
 ) -> tuple[bool, list[Link]]:
     """What the chain holds after ``after``; False when it could not be read this time."""
     try:
-        return True, await read_chain(log, chain_filter(subject, scope), after)
+        return True, await read_chain(bus, chain_filter(subject, scope), after)
     except BusError:
         if tries is not None:
             return False, []
-        await log.wait_connected()
+        await bus.wait_connected()
         return False, []
 
 

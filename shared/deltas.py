@@ -1,0 +1,83 @@
+"""An attempt's text, put together from deltas: the same rule for whoever reads them.
+
+Order is by (attempt, offset), never by the sequence in TOKENS: an async stream
+that crashes uses sequences again (DESIGN, *A message's way*).
+"""
+
+from enum import Enum
+from typing import NamedTuple
+
+from shared.bus import Bus
+from shared.events import Delta, decode_tick
+from shared.subjects import TOKENS, Address
+
+
+class Merge(Enum):
+    """What became of a delta."""
+
+    GREW = "grew"
+    KNOWN = "known"
+    """Nothing in it was new: an older attempt, a snapshot, a repetition."""
+    GAP = "gap"
+    """Something before it is missing, or its attempt is not known yet."""
+
+
+class AttemptText:
+    """The text of a run's latest attempt, as far as it is known."""
+
+    __slots__ = ("attempt", "text")
+
+    def __init__(self, attempt: int = 0, text: str = "") -> None:
+        self.attempt = attempt
+        self.text = text
+
+    def begin(self, attempt: int) -> bool:
+        """A claim was seen; True if it is a newer attempt, whose text starts over."""
+        if attempt <= self.attempt:
+            return False
+        self.attempt, self.text = attempt, ""
+        return True
+
+    def merge(self, delta: Delta) -> Merge:
+        """Add what is new in ``delta``."""
+        if delta.attempt != self.attempt:
+            return Merge.KNOWN if delta.attempt < self.attempt else Merge.GAP
+        known = len(self.text)
+        if delta.offset == known:
+            self.text += delta.text
+            return Merge.GREW if delta.text else Merge.KNOWN
+        if delta.offset > known:
+            return Merge.GAP
+        if delta.offset + len(delta.text) <= known:
+            return Merge.KNOWN
+        self.text += delta.text[known - delta.offset :]
+        return Merge.GREW
+
+
+class Written(NamedTuple):
+    """What TOKENS holds of an attempt; ``seq`` is the last message of the run's subject."""
+
+    attempt: int
+    text: str
+    seq: int
+
+
+async def read_attempt(bus: Bus, address: Address, attempt: int | None = None) -> Written:
+    """The text of ``attempt``, or of the highest attempt there is, from TOKENS.
+
+    Raises:
+        NoAnswer, ApiError: TOKENS could not be read.
+    """
+    found: dict[int, list[Delta]] = {}
+    seq = 0
+    while batch := await bus.read(TOKENS, address.ticks, after=seq):
+        seq = batch[-1].seq
+        for message in batch:
+            tick = decode_tick(message.data)
+            if isinstance(tick, Delta):
+                found.setdefault(tick.attempt, []).append(tick)
+    wanted = attempt if attempt is not None else max(found, default=0)
+    text = AttemptText(wanted)
+    for delta in sorted(found.get(wanted, []), key=lambda d: d.offset):
+        text.merge(delta)
+    return Written(wanted, text.text, seq)
