@@ -1,0 +1,508 @@
+"""A real HTTP server that fakes the three upstream APIs on their true wire formats.
+
+OpenAI ``/v1/chat/completions`` and ``/v1/models``, Anthropic ``/v1/messages`` and
+``/v1/models``, Ollama ``/api/chat`` and ``/api/tags``.  **No two answers are the
+same**: each request has a tag of its own and each token says tag and index
+(``a7-12 ``), so :func:`check_unspliced` finds any text that was put together
+from two attempts.  What it does is scripted: see :mod:`tests.support.fake_script`.
+
+In a test's own process::
+
+    async with FakeProvider() as fake:
+        fake.default = Script(tokens=5, fault="drop@3x1")
+        ...
+        await fake.wait_for(lambda: fake.seen[-1].closed_at is not None)
+
+As a process: ``python -m tests.support.fake_provider --port 0`` prints its port;
+``POST /_control {"default": {…}, "next": [{…}], "models": {…}, "reset": true}``
+scripts it and ``GET /_requests?from=0`` says what it saw.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import heapq
+import re
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, Self
+
+import msgspec
+import uvloop
+from aiohttp import web
+
+from tests.support.fake_script import FaultKind, Script
+from tests.support.fake_wire import Anthropic, Ollama, OpenAI, Reply, Wire
+
+MODELS = {
+    "openai": ["fake-gpt", "fake-gpt-mini"],
+    "anthropic": ["claude-sonnet-5-5", "claude-haiku-5-5", "claude-opus-5-5"],
+    "ollama": ["fake-llama:latest", "fake-qwen:1b"],
+}
+WIRES: dict[str, Wire] = {"openai": OpenAI(), "anthropic": Anthropic(), "ollama": Ollama()}
+KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    529: "overloaded_error",
+}
+SPLIT = "😀"
+"""What the fault ``split`` cuts in two; ``lone`` sends its first half only."""
+
+_TOKEN = re.compile(r"([a-z]+\d+)-(\d+)[😀\ufffd]? ")
+
+
+def check_unspliced(text: str) -> tuple[str, int]:
+    """The tag of the one attempt that ``text`` is from, and how many tokens it has.
+
+    Raises:
+        AssertionError: ``text`` is not tokens 0, 1, 2 … of one attempt.
+    """
+    tag, at = "", 0
+    for count, token in enumerate(_TOKEN.finditer(text)):
+        assert token.start() == at, f"no token at {at}: {text[max(0, at - 20) : at + 20]!r}"
+        tag = tag or token[1]
+        assert token[1] == tag, f"spliced: {token[1]} goes on where {tag} was at token {count}"
+        assert int(token[2]) == count, f"token {token[2]} of {tag} where {count} was due"
+        at = token.end()
+    assert at == len(text), f"no token at {at}: {text[max(0, at - 20) : at + 20]!r}"
+    return tag, len(_TOKEN.findall(text))
+
+
+class Seen(msgspec.Struct, kw_only=True):
+    """One request as the fake saw it."""
+
+    tag: str
+    api: str
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+    at: float
+    """Time of its arrival, seconds since 1970."""
+    status: int = 0
+    sent: int = 0
+    """Tokens of text so far."""
+    ended_at: float | None = None
+    """When its answer was complete, faults included."""
+    closed_at: float | None = None
+    """When the client closed the connection in the middle of the answer."""
+
+    @property
+    def message(self) -> str:
+        """The last user message."""
+        return _last_user_message(self.body)
+
+
+class FakeProvider:
+    """The server: ``async with`` starts it, its attributes script it and say what it saw."""
+
+    def __init__(self, *, port: int = 0, tags: str = "a") -> None:
+        self.default = Script()
+        """How a request is answered that nothing else was said about."""
+        self.next: deque[Script] = deque()
+        """Scripts for the coming requests, one each, before the default."""
+        self.models: dict[str, list[str]] = {api: list(names) for api, names in MODELS.items()}
+        self.seen: list[Seen] = []
+        self.port = port
+        self._tags = tags
+        self._count = 0
+        self._like: Counter[object] = Counter()
+        self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        """The address without a path: right for Anthropic and Ollama."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def openai_url(self) -> str:
+        return f"{self.url}/v1"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen; after a stop again on the same port."""
+        self._wheel = Wheel(self.changed)
+        app = web.Application(client_max_size=64 * 1024 * 1024)
+        app.add_routes(
+            [
+                web.post("/v1/chat/completions", self._openai),
+                web.post("/v1/messages", self._anthropic),
+                web.post("/api/chat", self._ollama),
+                web.get("/v1/models", self._list_models),
+                web.get("/v1/models/{name}", self._list_models),
+                web.get("/api/tags", self._list_models),
+                web.post("/_control", self._control),
+                web.get("/_requests", self._requests),
+            ]
+        )
+        self._runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, backlog=1024)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """Break every connection and refuse new ones."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        self._wheel.stop()
+
+    def reset(self) -> None:
+        """Forget every script and every request; tags go on counting."""
+        self.default = Script()
+        self.next.clear()
+        self.models = {api: list(names) for api, names in MODELS.items()}
+        self.seen.clear()
+        self._like.clear()
+
+    async def wait_for(self, true: Callable[[], object], timeout: float = 10.0) -> None:
+        """Return as soon as ``true()`` is; it is asked whenever something happened here."""
+        if true():
+            return
+        future = asyncio.get_running_loop().create_future()
+        waiter = (lambda: bool(true()), future)
+        self._waiters.append(waiter)
+        try:
+            await asyncio.wait_for(future, timeout)
+        finally:
+            self._waiters.remove(waiter)
+
+    def changed(self) -> None:
+        for true, future in self._waiters:
+            if not future.done() and true():
+                future.set_result(None)
+
+    # -- the three APIs ---------------------------------------------------------
+
+    async def _openai(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(request, "openai", streams_unless_told=False)
+
+    async def _anthropic(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(request, "anthropic", streams_unless_told=False)
+
+    async def _ollama(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(request, "ollama", streams_unless_told=True)
+
+    async def _answer(
+        self, request: web.Request, api: str, *, streams_unless_told: bool
+    ) -> web.StreamResponse:
+        seen = self._see(api, request, msgspec.json.decode(await request.read()))
+        try:
+            response = await self._follow_script(request, seen, streams_unless_told)
+        except (asyncio.CancelledError, ConnectionError):
+            seen.closed_at = time.time()
+            self.changed()
+            raise
+        seen.ended_at = time.time()
+        self.changed()
+        return response
+
+    async def _follow_script(
+        self, request: web.Request, seen: Seen, streams_unless_told: bool
+    ) -> web.StreamResponse:
+        script, nth = self._script_for(seen)
+        if script.delay:
+            await asyncio.sleep(script.delay)
+        if status := script.status(nth):
+            return self._refuse(seen, status, f"scripted to fail with {status}", script)
+        if seen.body.get("model") not in self.models[seen.api]:
+            return self._refuse(seen, 404, f"no model {seen.body.get('model')!r}", script)
+        seen.status = 200
+        telling = Telling(script, script.fault_of(nth), seen, WIRES[seen.api])
+        if seen.body.get("stream", streams_unless_told):
+            return await telling.stream(request, self._wheel)
+        return telling.whole()
+
+    def _see(self, api: str, request: web.Request, body: dict[str, Any]) -> Seen:
+        self._count += 1
+        seen = Seen(
+            tag=f"{self._tags}{self._count}",
+            api=api,
+            path=request.path,
+            headers={name.lower(): value for name, value in request.headers.items()},
+            body=body,
+            at=time.time(),
+        )
+        self.seen.append(seen)
+        self.changed()
+        return seen
+
+    def _script_for(self, seen: Seen) -> tuple[Script, int]:
+        """The script for a request, and how many like it there were before."""
+        base = self.next.popleft() if self.next else self.default
+        script = base.overruled_by(seen.message)
+        like = seen.message if script != base else base
+        self._like[like] += 1
+        return script, self._like[like] - 1
+
+    def _refuse(self, seen: Seen, status: int, message: str, script: Script) -> web.Response:
+        seen.status = status
+        body = WIRES[seen.api].refusal(status, KINDS.get(status, "api_error"), message)
+        headers = {"retry-after": f"{script.retry_after:g}"} if script.retry_after else None
+        return web.json_response(body, status=status, headers=headers)
+
+    async def _list_models(self, request: web.Request) -> web.Response:
+        api = "openai"
+        if request.path == "/api/tags":
+            api = "ollama"
+        elif "anthropic-version" in request.headers:
+            api = "anthropic"
+        return web.json_response(WIRES[api].catalogue(self.models[api]))
+
+    # -- control from another process -------------------------------------------
+
+    async def _control(self, request: web.Request) -> web.Response:
+        orders = msgspec.json.decode(await request.read(), type=Orders)
+        if orders.reset:
+            self.reset()
+        if orders.default is not None:
+            self.default = orders.default
+        self.next.extend(orders.next)
+        self.models.update(orders.models)
+        return web.json_response({"requests": len(self.seen)})
+
+    async def _requests(self, request: web.Request) -> web.Response:
+        start = int(request.query.get("from", 0))
+        body = msgspec.json.encode({"requests": self.seen[start:]})
+        return web.Response(body=body, content_type="application/json")
+
+
+class Orders(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``POST /_control`` takes."""
+
+    reset: bool = False
+    default: Script | None = None
+    next: list[Script] = []
+    models: dict[str, list[str]] = {}
+
+
+class Telling:
+    """One reply on its way: the script's tokens and faults as one API's bytes."""
+
+    def __init__(
+        self, script: Script, fault: tuple[FaultKind, int] | None, seen: Seen, wire: Wire
+    ) -> None:
+        self._script = script
+        self._fault, self._fault_at = fault or (None, 0)
+        self._seen = seen
+        self._wire = wire
+        body = seen.body
+        self._reply = Reply(
+            tag=seen.tag,
+            model=body["model"],
+            prompt_tokens=len(str(body.get("messages")).split()),
+            include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
+            thinks=script.think > 0,
+        )
+        self._words = script.reply.split(" ") if script.reply is not None else None
+        self._tokens = script.tokens if self._words is None else len(self._words)
+        if self._fault == "empty":
+            self._tokens = 0
+
+    def whole(self) -> web.Response:
+        """The answer to a call that does not stream."""
+        tokens = [self._token(n) for n in range(self._tokens)]
+        text = msgspec.json.decode(b'"' + b"".join(tokens) + b'"', type=str)
+        self._seen.sent = self._tokens
+        return web.json_response(self._wire.whole(self._reply, text, self._tokens))
+
+    async def stream(self, request: web.Request, wheel: "Wheel") -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": self._wire.content_type})
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        await response.write(self._wire.opening(self._reply))
+        if self._script.think:
+            before, after = self._wire.thought(self._reply)
+            thoughts = (before + b"hm " + after for _ in range(self._script.think))
+            await self._send(request, response, wheel, thoughts)
+            await response.write(self._wire.after_thought(self._reply))
+        await self._send(request, response, wheel, self._text(0, self._fault_at))
+        if await self._break_off(request, response):
+            return response
+        await self._send(request, response, wheel, self._text(self._fault_at, self._tokens))
+        if self._fault != "end":
+            await response.write(self._wire.closing(self._reply, self._tokens))
+        await response.write_eof()
+        return response
+
+    def _text(self, start: int, end: int) -> Iterator[bytes]:
+        """The frames of tokens ``start`` to ``end``; taking one counts as sending it."""
+        before, after = self._wire.token(self._reply)
+        for n in range(start, min(end, self._tokens)):
+            self._seen.sent = n + 1
+            yield before + self._token(n) + after
+
+    def _token(self, n: int) -> bytes:
+        if self._words is not None:
+            word = self._words[n] + (" " if n < self._tokens - 1 else "")
+            return msgspec.json.encode(word)[1:-1]
+        token = f"{self._seen.tag}-{n}"
+        if self._fault == "lone" and n == self._fault_at:
+            token += "\\ud83d"
+        elif self._fault == "split" and n == self._fault_at:
+            return f"{token}\\ud83d".encode()
+        elif self._fault == "split" and n == self._fault_at + 1:
+            token = f"\\ude00 {token}"
+        return f"{token} ".encode()
+
+    async def _send(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        wheel: "Wheel",
+        frames: Iterator[bytes],
+    ) -> None:
+        if self._script.rate:
+            assert request.transport is not None
+            await wheel.send(request.transport, frames, 1 / self._script.rate)
+            return
+        batch: list[bytes] = []
+        for frame in frames:
+            batch.append(frame)
+            if len(batch) == 256:
+                await response.write(b"".join(batch))
+                batch.clear()
+                await asyncio.sleep(0)
+        if batch:
+            await response.write(b"".join(batch))
+
+    async def _break_off(self, request: web.Request, response: web.StreamResponse) -> bool:
+        """Commit the fault if it is one after which nothing comes."""
+        match self._fault:
+            case "drop":
+                if request.transport is not None:
+                    request.transport.close()
+            case "end":
+                await response.write_eof()
+            case "error":
+                await response.write(self._wire.broken(self._script.error))
+                await response.write_eof()
+            case "garbage":
+                await response.write(self._wire.garbage)
+                return False
+            case "stall":
+                await _for_ever()
+            case "pings":
+                while True:
+                    await response.write(self._wire.ping)
+                    await asyncio.sleep(0.01)
+            case _:
+                return False
+        return True
+
+
+class Wheel:
+    """Writes the frames of all paced streams from one timer, straight to their transports.
+
+    A sleep per token costs a future, a timer and a task's wake-up each; this costs a heap's turn.
+    """
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._loop = asyncio.get_running_loop()
+        self._due: list[tuple[float, int, _Paced]] = []
+        self._order = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def send(
+        self, transport: asyncio.Transport, frames: Iterator[bytes], interval: float
+    ) -> None:
+        """Write one of ``frames`` every ``interval`` seconds, the first one now."""
+        paced = _Paced(transport, frames, interval, self._loop.create_future())
+        self._order += 1
+        heapq.heappush(self._due, (self._loop.time(), self._order, paced))
+        self._arm()
+        await paced.done
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._due[0][0], self._turn) if self._due else None
+
+    def _turn(self) -> None:
+        now = self._loop.time() + 0.001
+        while self._due and self._due[0][0] <= now:
+            due, order, paced = self._due[0]
+            if paced.step():
+                heapq.heapreplace(self._due, (due + paced.interval, order, paced))
+            else:
+                heapq.heappop(self._due)
+        self._arm()
+        self._changed()
+
+
+class _Paced:
+    __slots__ = ("_frames", "_transport", "done", "interval")
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        frames: Iterator[bytes],
+        interval: float,
+        done: "asyncio.Future[None]",
+    ) -> None:
+        self._transport = transport
+        self._frames = frames
+        self.interval = interval
+        self.done = done
+
+    def step(self) -> bool:
+        """Write the next frame; False when there is none, or nobody to send it to."""
+        if self.done.done():
+            return False
+        frame = next(self._frames, None)
+        if frame is None or self._transport.is_closing():
+            self.done.set_result(None)
+            return False
+        self._transport.write(b"%x\r\n%b\r\n" % (len(frame), frame))
+        return True
+
+
+async def _for_ever() -> NoReturn:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+def _last_user_message(body: dict[str, Any]) -> str:
+    for message in reversed(body.get("messages", [])):
+        if message.get("role") == "user":
+            content = message.get("content") or ""
+            if isinstance(content, str):
+                return content
+            return " ".join(part.get("text", "") for part in content)
+    return ""
+
+
+async def _serve(port: int) -> None:
+    async with FakeProvider(port=port) as fake:
+        print(fake.port, flush=True)  # noqa: T201  (the starter reads it)
+        await asyncio.Event().wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--port", type=int, default=0, help="0: any free one, printed")
+    port = parser.parse_args().port
+    with contextlib.suppress(KeyboardInterrupt):
+        uvloop.run(_serve(port))
+
+
+if __name__ == "__main__":
+    main()
