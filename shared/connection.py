@@ -197,7 +197,8 @@ class Connection:
 
     async def _on_disconnect(self) -> None:
         self._connected.clear()
-        log.warning("bus.disconnected")
+        if not self._client.is_closed:
+            log.warning("bus.disconnected")
 
     async def _on_reconnect(self) -> None:
         self._connected.set()

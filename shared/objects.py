@@ -94,7 +94,7 @@ def _pointers(fields: dict[str, msgspec.Raw]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for name, raw in fields.items():
         # A person's text is a JSON string, so it can never be taken for a pointer.
-        if bytes(raw[:20]).lstrip().startswith(b'{"$file":'):
+        if bytes(memoryview(raw)[:20]).lstrip().startswith(b'{"$file":'):
             found.append((name, msgspec.json.decode(raw, type=_Pointer).file))
     return found
 

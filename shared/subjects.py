@@ -123,3 +123,8 @@ def holds(worker: str) -> str:
 def typing(user: str, session: str) -> str:
     """Somebody is typing in a session; lost when nobody listens."""
     return f"sig.typing.{user}.{session}"
+
+
+def dead_letters(consumer: str) -> str:
+    """Where a consumer puts what it could not handle."""
+    return f"dead.{consumer}"

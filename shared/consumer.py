@@ -1,0 +1,303 @@
+"""Durable consumers of one kind of fact: pulled, kept alive, and always answered.
+
+Outcomes are decided here and nowhere else.  A handler
+
+    returns                     → ack: the todo is done, or somebody else did it
+    raises RetryLater(after)    → nak with that delay
+    raises Rejected, or the     → dead letter, then term: no try will ever help
+      fact does not decode
+    is cancelled by the stop    → nak now, so that another worker goes on at once
+    raises anything else        → logged with its traceback, nak with a growing
+                                  delay, a dead letter at the end
+
+A delivery proves nothing (DESIGN, law 4): it is a hint that a todo may be open.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import msgspec
+from prometheus_client import Counter
+
+from shared.bus import ApiError, Bus, BusError, Incoming, Listening
+from shared.events import AnyFact, decode_fact
+from shared.ids import new_id, now
+from shared.log import get_logger
+from shared.objects import ObjectMissing, unpack
+from shared.subjects import EVENTS, Address, dead_letters, parse
+
+log = get_logger()
+
+ACK_WAIT = 6.0
+"""Seconds after which an unattended delivery goes to another worker."""
+_KEEP_ALIVE = 2.0
+_EXPIRES = 30.0
+_HEARTBEAT = 2.0
+_SILENCE = 5.0
+_WORST_DELAY = 30.0
+_MOST_ERRORS = 10
+
+_outcomes = Counter("natterlog_deliveries", "Deliveries by outcome", ["consumer", "outcome"])
+
+
+class RetryLater(Exception):
+    """Not now: deliver it again after ``after`` seconds."""
+
+    def __init__(self, after: float, reason: str) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+class Rejected(Exception):
+    """Never: no later try can handle this fact."""
+
+
+class Delivery(NamedTuple):
+    """One fact, handed over for work."""
+
+    seq: int
+    subject: str
+    address: Address
+    fact: AnyFact
+    delivered: int
+    """How often it was handed out, this time included (as far as the server remembers)."""
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A fact that could not be handled; the fact itself is in the log at ``seq``."""
+
+    consumer: str
+    seq: int
+    subject: str
+    reason: str
+    at: str
+
+
+Handler = Callable[[Delivery], Awaitable[None]]
+
+
+class Consumer:
+    """Pulls facts for one handler, as many at a time as there are slots.
+
+    Use it as a context manager: inside, it pulls; :meth:`stop` ends it in two
+    stages, and leaving ends it at once.
+    """
+
+    def __init__(
+        self, bus: Bus, name: str, filters: Sequence[str], handler: Handler, *, slots: int
+    ) -> None:
+        self._bus = bus
+        self._name = name
+        self._filters = list(filters)
+        self._handler = handler
+        self._slots = slots
+        self._inbox = f"_INBOX.pull.{new_id()}"
+        self._listening: Listening | None = None
+        self._running: dict[str, asyncio.Task[None]] = {}  # by the subject that acks it
+        self._asked = 0  # messages that the server still owes us
+        self._heard = time.monotonic()
+        self._pulling = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._mending: asyncio.Task[None] | None = None
+
+    # -- life -------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self._ensure()
+        self._listening = await self._bus.listen(f"{self._inbox}.*", self._on_message)
+        self._bus.on_reconnect(self._start_over)
+        self._pulling = True
+        self._pull()
+        self._tasks = [
+            asyncio.create_task(self._keep_alive(), name=f"{self._name}-keep-alive"),
+            asyncio.create_task(self._watch(), name=f"{self._name}-watch"),
+        ]
+        return self
+
+    async def stop(self, grace: float) -> None:
+        """Stop pulling, let what runs finish within ``grace`` seconds, hand back the rest."""
+        self._pulling = False
+        if self._running:
+            log.info("consumer.draining", consumer=self._name, running=len(self._running))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), grace)
+        for task in list(self._running.values()):
+            task.cancel()
+        await self._idle.wait()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop(0)
+        for task in self._tasks:
+            task.cancel()
+        if self._mending is not None:
+            self._mending.cancel()
+        if self._listening is not None:
+            await self._listening.close()
+
+    async def _ensure(self) -> None:
+        config = {
+            "durable_name": self._name,
+            "filter_subjects": self._filters,
+            "ack_policy": "explicit",
+            "ack_wait": int(ACK_WAIT * 1e9),
+            "deliver_policy": "all",
+            "max_deliver": -1,
+            "max_ack_pending": 20_000,
+        }
+        await self._bus.api(
+            f"CONSUMER.DURABLE.CREATE.{EVENTS}.{self._name}",
+            {"stream_name": EVENTS, "config": config},
+        )
+
+    # -- pulling ----------------------------------------------------------------
+
+    def _pull(self) -> None:
+        """Ask for as many facts as there are free slots that nobody was asked to fill."""
+        free = self._slots - len(self._running) - self._asked
+        if not self._pulling or free <= 0 or not self._bus.connected:
+            return
+        query = {
+            "batch": free,
+            "expires": int(_EXPIRES * 1e9),
+            "idle_heartbeat": int(_HEARTBEAT * 1e9),
+        }
+        self._asked += free
+        self._bus.post(
+            f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{self._name}",
+            msgspec.json.encode(query),
+            reply=f"{self._inbox}.{new_id()}",
+        )
+
+    def _on_message(self, message: Incoming) -> None:
+        self._heard = time.monotonic()
+        status = message.status
+        if status == 0 and message.reply:
+            self._asked = max(0, self._asked - 1)
+            self._accept(message)
+        elif status == 100:  # an idle heartbeat
+            return
+        elif status in (404, 408):  # the pull expired; this much of it was never sent
+            self._asked -= int(message.header(b"Nats-Pending-Messages") or self._asked)
+            self._asked = max(0, self._asked)
+            self._pull()
+        else:  # 409 and 503: the consumer or its leader is gone
+            self._mend()
+
+    def _accept(self, message: Incoming) -> None:
+        if not self._pulling or len(self._running) >= self._slots:
+            self._bus.post(message.reply, b"-NAK")
+            return
+        task = asyncio.create_task(self._handle(message))
+        self._running[message.reply] = task
+        self._idle.clear()
+
+    # A pull that a restarted server has forgotten would wait for ever (DESIGN, "what
+    # bites"), so pulls are asked for anew after each reconnect and after any silence.
+
+    def _start_over(self) -> None:
+        self._asked = 0
+        self._pull()
+
+    def _mend(self) -> None:
+        if self._mending is None or self._mending.done():
+            self._mending = asyncio.create_task(self._make_anew(), name=f"{self._name}-mend")
+
+    async def _make_anew(self) -> None:
+        while True:
+            await asyncio.sleep(0.2)
+            await self._bus.wait_connected()
+            try:
+                await self._ensure()
+            except BusError as error:
+                log.warning("consumer.missing", consumer=self._name, error=str(error))
+            else:
+                return self._start_over()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_HEARTBEAT)
+            if self._bus.connected and self._asked and time.monotonic() - self._heard > _SILENCE:
+                log.warning("consumer.silent", consumer=self._name)
+                self._heard = time.monotonic()
+                self._mend()
+
+    async def _keep_alive(self) -> None:
+        while True:
+            await asyncio.sleep(_KEEP_ALIVE)
+            if self._bus.connected:
+                for ack in self._running:
+                    self._bus.post(ack, b"+WPI")
+
+    # -- outcomes ---------------------------------------------------------------
+
+    async def _handle(self, message: Incoming) -> None:
+        ack = message.reply
+        outcome, answer = "cancelled", b"-NAK"
+        try:
+            outcome, answer = await self._outcome(message)
+        finally:
+            with suppress(BusError):  # nobody to tell: it is delivered again after ACK_WAIT
+                self._bus.post(ack, answer)
+            _outcomes.labels(self._name, outcome).inc()
+            self._running.pop(ack, None)
+            if not self._running:
+                self._idle.set()
+            self._pull()
+
+    async def _outcome(self, message: Incoming) -> tuple[str, bytes]:
+        delivered, seq = _ack_numbers(message.reply)
+        try:
+            fact = decode_fact(await unpack(self._bus, message.data))
+            delivery = Delivery(seq, message.subject, parse(message.subject), fact, delivered)
+            await self._handler(delivery)
+        except RetryLater as later:
+            return "later", _nak(later.after)
+        except (Rejected, msgspec.ValidationError, ObjectMissing) as error:
+            return await self._bury(message, seq, str(error))
+        except Exception as error:  # whatever it was, the todo must not be lost
+            log.exception("consumer.failed", consumer=self._name, seq=seq, delivered=delivered)
+            if delivered >= _MOST_ERRORS:
+                return await self._bury(message, seq, repr(error))
+            return "failed", _nak(min(2.0**delivered, _WORST_DELAY))
+        return "done", b"+ACK"
+
+    async def _bury(self, message: Incoming, seq: int, reason: str) -> tuple[str, bytes]:
+        log.error("consumer.rejected", consumer=self._name, seq=seq, reason=reason)
+        letter = DeadLetter(
+            consumer=self._name,
+            seq=seq,
+            subject=message.subject,
+            reason=reason,
+            at=now().isoformat(),
+        )
+        try:
+            await self._bus.store(dead_letters(self._name), msgspec.json.encode(letter))
+        except (BusError, ApiError):
+            return "later", _nak(_WORST_DELAY)
+        return "dead", b"+TERM"
+
+
+def _nak(after: float) -> bytes:
+    return b'-NAK {"delay": %d}' % int(after * 1e9)
+
+
+def _ack_numbers(ack: str) -> tuple[int, int]:
+    """(times delivered, stream sequence) from an ack's subject.
+
+    ``$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.…``, with a domain and
+    an account hash before the stream where the server has such.
+    """
+    tokens = ack.split(".")
+    start = 4 if len(tokens) == 9 else 6
+    return int(tokens[start]), int(tokens[start + 1])
