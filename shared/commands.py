@@ -28,9 +28,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CreateSession(Request, frozen=True, kw_only=True):
-    """Open a session → :class:`SessionAnswer`."""
+    """Open a session → :class:`SessionAnswer`.
+
+    The asker makes the id, so that asking once more cannot open a second one.
+    """
 
     name: ClassVar[str] = "create_session"
+    session_id: str
     title: str | None = None
     mode: str = "general"
     model: str | None = None
@@ -88,11 +92,11 @@ class Regenerate(Request, frozen=True, kw_only=True):
     """Answer a user message once more, as a sibling branch → :class:`Accepted`.
 
     ``message_id`` is the reply to replace, or the message to answer; the last
-    of the active branch when None.
+    of the active branch when None.  ``session_id`` None: the message's own.
     """
 
     name: ClassVar[str] = "regenerate"
-    session_id: str
+    session_id: str | None = None
     message_id: str | None = None
 
 
