@@ -7,6 +7,8 @@ nonce in the chain means that it was stored.  A conflict is never answered by
 trying again with a new expectation; the caller decides anew on what it finds.
 """
 
+import asyncio
+
 import msgspec
 
 from shared.bus import FRAME, Bus, BusError, NoAnswer, WrongSequence
@@ -14,6 +16,9 @@ from shared.events import AnyFact, Fact, decode_fact, encode
 from shared.ids import new_id
 from shared.objects import pack, unpack
 from shared.subjects import EVENTS, Scope, chain_filter
+
+_PAUSE = 0.05
+"""Seconds before it is asked again whether a fact was stored."""
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -66,6 +71,7 @@ async def extend(
                 raise Overtaken(links) from error
             tries = _one_less(tries, error)
             await bus.wait_connected()
+            await asyncio.sleep(_PAUSE)
 
 
 async def read_chain(bus: Bus, subject_filter: str, after: int = 0) -> list[Link]:

@@ -165,6 +165,8 @@ class RunClaimed(Fact, frozen=True, kw_only=True, tag="claim"):
     todo: int
     prompt: PromptSource | None
     previous: PreviousAttempt | None = None
+    failures: int = 0
+    """Failed calls of a provider in this run so far."""
 
 
 class CancelRequested(Fact, frozen=True, kw_only=True, tag="cancel"):

@@ -1,14 +1,12 @@
 """The store as its askers see it: one method a question, typed by the question."""
 
-from typing import TypeVar, overload
+from typing import overload
 
 import msgspec
 
 from shared import commands as c
 from shared.bus import Bus
 from shared.subjects import store_command
-
-A = TypeVar("A")
 
 _SESSION = c.CreateSession | c.UpdateSession | c.GetSession
 _ACCEPTED = c.SendMessage | c.Regenerate
@@ -67,4 +65,4 @@ class StoreClient:
             Unavailable: no store answers.
         """
         data = await self._bus.ask(store_command(request.name), msgspec.json.encode(request))
-        return msgspec.json.decode(data, type=_ANSWERS[type(request)])
+        return msgspec.json.decode(data, type=_ANSWERS[type(request)])  # pyright: ignore[reportUnknownVariableType]  (the overloads say)

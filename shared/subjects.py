@@ -95,9 +95,9 @@ def chain_filter(subject: str, scope: Scope) -> str:
     Derived here and nowhere else, because the server accepts a filter that does
     not cover the subject, and then checks nothing (DESIGN, law 3).
     """
-    address = parse(subject)
-    if subject.startswith("tok."):
+    if subject.startswith(("tok.", "$KV.")):
         return subject
+    address = parse(subject)
     if scope is Scope.SESSION or address.run == NONE:
         return address.session_facts
     return address.facts
@@ -128,3 +128,8 @@ def typing(user: str, session: str) -> str:
 def dead_letters(consumer: str) -> str:
     """Where a consumer puts what it could not handle."""
     return f"dead.{consumer}"
+
+
+def breaker(provider: str) -> str:
+    """Where the state of a provider's circuit breaker lies."""
+    return f"$KV.BREAKERS.{provider}"

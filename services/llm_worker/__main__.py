@@ -1,0 +1,35 @@
+"""Start an llm_worker: what it consumes, and what it listens to."""
+
+import asyncio
+
+from services.llm_worker.breaker import Breaker
+from services.llm_worker.providers.registry import Registry
+from services.llm_worker.shelf import KvShelf
+from services.llm_worker.worker import Worker
+from shared.consumer import Consumer
+from shared.ids import new_id
+from shared.lifecycle import running
+from shared.settings import Settings
+from shared.subjects import CHAT_TODOS, LIVE_CANCELS, holds
+
+
+async def main(settings: Settings) -> None:
+    """Write replies until told to stop; then finish those that run, within the grace period."""
+    worker_id = new_id()
+    registry = Registry(settings)
+    async with running(settings, "llm_worker") as life:
+        breaker = Breaker(KvShelf(life.bus), settings.breaker_threshold, settings.breaker_cooldown)
+        worker = Worker(life.bus, settings, registry, breaker, worker_id)
+        await life.bus.listen(holds(worker_id), worker.on_holds)
+        await life.bus.listen_live(LIVE_CANCELS, worker.on_cancel)
+        life.bus.on_reconnect(worker.on_reconnect)
+        watching = asyncio.create_task(worker.watch(), name="watch")
+        async with Consumer(
+            life.bus, "chat", [CHAT_TODOS], worker.handle, slots=settings.slots
+        ) as chat:
+            life.ready()
+            await registry.preload()
+            await life.stopping.wait()
+            await chat.stop(settings.grace)
+        watching.cancel()
+    await registry.aclose()

@@ -1,0 +1,195 @@
+"""Writes one attempt's text into the log: one delta in flight, each chained to the last.
+
+Text that comes while a delta is in flight goes with the next one, so order,
+backpressure and batching follow from one rule (DESIGN, law 5).  The chain also
+fences: once another attempt has written, nothing of this one is stored.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from prometheus_client import Counter
+
+from services.llm_worker.pacer import Pacer
+from shared.bus import Bus, BusError
+from shared.events import Delta, Timeline, decode_tick, encode
+from shared.log import get_logger
+from shared.subjects import TOKENS, Address
+
+log = get_logger()
+
+SNAPSHOT_BYTES = 64 * 1024
+SNAPSHOT_SECONDS = 120.0
+"""How often the whole text is said again, so that TOKENS may forget old deltas."""
+_ACK_TIMEOUT = 5.0
+
+_published = Counter("natterlog_deltas", "Deltas published")
+
+
+class DeltaWriter:
+    """The text of one attempt and how much of it the log has.
+
+    ``still_mine`` asks the run's chain whether this attempt may go on writing;
+    ``lost`` is called once when it may not.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        address: Address,
+        attempt: int,
+        pacer: Pacer,
+        *,
+        head: int,
+        still_mine: Callable[[], Awaitable[bool]],
+        lost: Callable[[], None],
+    ) -> None:
+        self._bus = bus
+        self._subject = address.ticks
+        self._attempt = attempt
+        self._pacer = pacer
+        self._head = head
+        self._still_mine = still_mine
+        self._lost = lost
+        self._began = time.monotonic()
+        self._said: list[str] = []  # all text so far, in pieces
+        self._length = 0
+        self._new: list[str] = []  # what no delta has carried yet
+        self._sent = 0
+        self._flight = 0  # counts up, so that an answer that came too late is known as such
+        self._busy = False  # a delta is in flight, queued, or being chained anew
+        self._closed = False
+        self._snapshot_at = self._began
+        self._snapshot_length = 0
+        self._mending: asyncio.Task[None] | None = None
+        self.timeline: Timeline = []
+
+    def add(self, text: str) -> None:
+        """Take the next piece of the reply; it leaves as soon as the pacer lets it."""
+        self._said.append(text)
+        self._new.append(text)
+        self._length += len(text)
+        if not self._busy:
+            self._busy = True
+            self._pacer.ask(self._publish, first=not self.timeline)
+
+    @property
+    def text(self) -> str:
+        """Everything that was added."""
+        return "".join(self._said)
+
+    @property
+    def first_delta_ms(self) -> int | None:
+        return self.timeline[0][0] if self.timeline else None
+
+    @property
+    def elapsed_ms(self) -> int:
+        """Milliseconds since the claim."""
+        return round((time.monotonic() - self._began) * 1000)
+
+    def begin(self) -> None:
+        """Say "nothing yet" before the first piece: it fences off the attempt before."""
+        self._busy = True
+        self._send(Delta(self._attempt, 0, ""))
+
+    def close(self) -> None:
+        """Publish nothing more; what is left goes with the final."""
+        self._closed = True
+        if self._mending is not None:
+            self._mending.cancel()
+
+    def recheck(self) -> None:
+        """The connection was lost: the delta in flight may be stored, or not.  Look."""
+        if not self._closed and (self._mending is None or self._mending.done()):
+            self._flight += 1
+            self._busy = True
+            self._mending = asyncio.create_task(self._chain_anew())
+
+    # -- publishing ---------------------------------------------------------------
+
+    def _publish(self) -> None:
+        if self._closed:
+            return
+        if self._snapshot_due():
+            self._said = [self.text]
+            delta = Delta(self._attempt, 0, self._said[0])
+            self._snapshot_at, self._snapshot_length = time.monotonic(), self._length
+        else:
+            delta = Delta(self._attempt, self._sent, "".join(self._new))
+        self._new.clear()
+        self._sent = self._length
+        self.timeline.append((self.elapsed_ms, self._length))
+        _published.inc()
+        self._send(delta)
+
+    def _snapshot_due(self) -> bool:
+        return self._length - self._snapshot_length > SNAPSHOT_BYTES or (
+            time.monotonic() - self._snapshot_at > SNAPSHOT_SECONDS
+        )
+
+    def _send(self, delta: Delta) -> None:
+        self._flight += 1
+        flight = self._flight
+        try:
+            self._bus.append_soon(
+                self._subject,
+                encode(delta),
+                lambda result: self._answered(flight, result),
+                expected=self._head,
+                timeout=_ACK_TIMEOUT,
+            )
+        except BusError:
+            self.recheck()
+
+    def _answered(self, flight: int, result: int | BusError) -> None:
+        if flight != self._flight or self._closed:
+            return
+        if isinstance(result, BusError):
+            self.recheck()
+            return
+        self._head = result
+        if self._new:
+            self._pacer.ask(self._publish)
+        else:
+            self._busy = False
+
+    # -- after a conflict, a time-out or a reconnect ------------------------------
+
+    async def _chain_anew(self) -> None:
+        """Find out what TOKENS has of this attempt and go on from there.
+
+        TOKENS alone is not asked: a crash may have made it forget, and after a
+        hard delete it is empty, so the run's chain must still be ours first.
+        """
+        while not self._closed:
+            try:
+                await self._bus.wait_connected()
+                mine = await self._still_mine()
+                last = await self._bus.head(TOKENS, self._subject)
+            except BusError as error:
+                log.info("deltas.cannot_look", error=str(error))
+                await asyncio.sleep(0.2)
+                continue
+            tick = decode_tick(last.data) if last else None
+            if not mine or (tick is not None and tick.attempt > self._attempt):
+                self._closed = True
+                self._lost()
+                return None
+            stored = 0
+            if isinstance(tick, Delta) and tick.attempt == self._attempt:
+                stored = tick.offset + len(tick.text)
+            self._head = last.seq if last else 0
+            self._new = [self.text[stored:]]
+            self._sent = stored
+            if self._new[0] or stored == 0:
+                self._send_rest()
+            else:
+                self._busy = False
+            return
+
+    def _send_rest(self) -> None:
+        delta = Delta(self._attempt, self._sent, "".join(self._new))
+        self._new.clear()
+        self._sent = self._length
+        self._send(delta)

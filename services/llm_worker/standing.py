@@ -1,0 +1,40 @@
+"""Where a run stands: what its chain says to somebody who is about to work on it."""
+
+from collections.abc import Iterable
+
+from shared.chain import Link
+from shared.events import CancelRequested, RunClaimed, RunEnded
+
+
+class Standing:
+    """The facts of a run after the todo at hand, summed up."""
+
+    def __init__(self, head: int, links: Iterable[Link] = ()) -> None:
+        self.head = head
+        self.over = False
+        self.cancelled = False
+        self.claim: RunClaimed | None = None
+        """The latest claim, and its sequence: the attempt's id."""
+        self.attempt = 0
+        self.claims = 0
+        self.add(links)
+
+    def add(self, links: Iterable[Link]) -> None:
+        """Take in facts that came later."""
+        for link in links:
+            self.head = max(self.head, link.seq)
+            match link.fact:
+                case RunClaimed():
+                    self.claim, self.attempt = link.fact, link.seq
+                    self.claims += 1
+                case CancelRequested():
+                    self.cancelled = True
+                case RunEnded():
+                    self.over = True
+                case _:  # a later todo: this one is done
+                    self.over = True
+
+    @property
+    def failures(self) -> int:
+        """Failed calls of a provider before the latest claim."""
+        return self.claim.failures if self.claim else 0
