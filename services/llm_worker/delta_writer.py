@@ -175,7 +175,7 @@ class DeltaWriter:
             if not mine or (tick is not None and tick.attempt > self._attempt):
                 self._closed = True
                 self._lost()
-                return None
+                return
             stored = 0
             if isinstance(tick, Delta) and tick.attempt == self._attempt:
                 stored = tick.offset + len(tick.text)
