@@ -1,0 +1,155 @@
+"""The command ``natterlog``: one subcommand a process, each imports only what it runs."""
+
+import argparse
+import asyncio
+import importlib
+import importlib.metadata
+import os
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import msgspec
+
+from shared.settings import BadSetting, Settings, read_settings
+
+FAILED = 1
+BAD_SETTING = 2
+
+SERVICES = {
+    "gateway": ("services.gateway.__main__", "serve all dialects over HTTP and WebSocket"),
+    "llm-worker": ("services.llm_worker.__main__", "turn chat todos into streamed replies"),
+    "processor": ("services.processor.__main__", "run file jobs and content pipelines"),
+    "store": ("services.store.__main__", "archive the log, keep its projection, answer queries"),
+}
+
+EPILOG = """\
+Everything is configured by environment variables (NATTERLOG_PORT, NATTERLOG_DATA_DIR,
+ANTHROPIC_API_KEY, …); docs/settings.md lists them all. Without an API key a built-in
+demo provider answers."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand → the process's exit code."""
+    asked = parser().parse_args(arguments)
+    try:
+        return asked.run(asked)
+    except BadSetting as error:
+        sys.stderr.write(f"natterlog: {error}\n")
+        return BAD_SETTING
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, as ``--help`` shows it."""
+    top = argparse.ArgumentParser(
+        prog="natterlog",
+        description="The self-hosted chat back end whose replies survive anything.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(metavar="COMMAND", required=True, title="commands")
+    _add_up(commands.add_parser("up", help="run all of natterlog, with a nats-server of its own"))
+    for name, (module, what) in SERVICES.items():
+        service = commands.add_parser(name, help=what, description=f"Run one process: {what}.")
+        service.set_defaults(run=_service, module=module)
+    rebuild = commands.add_parser(
+        "rebuild",
+        help="drop the projection and replay the log into it",
+        description="Drop the database's projection and replay the log into it. The log itself, "
+        "and thus every word, stays as it is. Works on the system that is running.",
+    )
+    rebuild.set_defaults(run=_rebuild)
+    version = commands.add_parser("version", help="print natterlog's version")
+    version.set_defaults(run=_version)
+    return top
+
+
+def _add_up(up: argparse.ArgumentParser) -> None:
+    up.description = (
+        "Run all of natterlog on this machine: a nats-server (unless NATTERLOG_NATS_URL names "
+        "one) and every service. What dies is started again; Ctrl-C stops all in order, "
+        "and a second Ctrl-C at once. An option here goes before its environment variable."
+    )
+    up.add_argument("--host", help="address of the gateway (NATTERLOG_HOST, 127.0.0.1)")
+    up.add_argument("--port", help="port of the gateway, 0: any free one (NATTERLOG_PORT, 8000)")
+    up.add_argument("--data-dir", help="where everything is kept (NATTERLOG_DATA_DIR, ./data)")
+    for option, what in (
+        ("--gateways", "how many gateways share the port (1)"),
+        ("--workers", "how many llm_workers (1)"),
+        ("--processors", "how many processors (1)"),
+    ):
+        up.add_argument(option, type=_how_many, default=1, metavar="N", help=what)
+    up.set_defaults(run=_up)
+
+
+# -- subcommands, each with the imports that it needs --------------------------
+
+
+def _up(asked: argparse.Namespace) -> int:
+    from services import embedded_nats, running, supervisor
+
+    environ = with_options(os.environ, host=asked.host, port=asked.port, data_dir=asked.data_dir)
+    counts = supervisor.Counts(
+        gateways=asked.gateways, workers=asked.workers, processors=asked.processors
+    )
+    try:
+        return supervisor.up(read_settings(environ), environ, counts)
+    except (
+        embedded_nats.NatsServerUnusable,
+        running.DataDirUnusable,
+        supervisor.CannotListen,
+    ) as error:
+        sys.stderr.write(f"natterlog: {error}\n")
+        return FAILED
+
+
+def _service(asked: argparse.Namespace) -> int:
+    settings = read_settings(os.environ)
+    run_service(importlib.import_module(asked.module).main, settings)
+    return 0
+
+
+def _rebuild(_: argparse.Namespace) -> int:
+    from services.running import running_nats_url
+
+    settings = read_settings(os.environ)
+    settings = msgspec.structs.replace(settings, nats_url=running_nats_url(settings))
+    rebuild: Callable[[Settings], int] = importlib.import_module("services.store.rebuild").main
+    return rebuild(settings)
+
+
+def _version(_: argparse.Namespace) -> int:
+    sys.stdout.write(f"natterlog {importlib.metadata.version('natterlog')}\n")
+    return 0
+
+
+# -- steps ---------------------------------------------------------------------
+
+
+def run_service(service: Callable[[Settings], Awaitable[None]], settings: Settings) -> None:
+    """Run a service's ``main`` on uvloop until it returns."""
+    import uvloop
+
+    async def run() -> None:
+        await service(settings)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+
+
+def with_options(environ: Mapping[str, str], **options: str | None) -> dict[str, str]:
+    """The environment as options of the command line change it."""
+    given = {f"NATTERLOG_{name.upper()}": text for name, text in options.items() if text}
+    return {**environ, **given}
+
+
+def _how_many(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError("expected a number above zero")
+    return count
+
+
+if __name__ == "__main__":
+    sys.exit(main())

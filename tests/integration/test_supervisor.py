@@ -1,0 +1,271 @@
+"""``natterlog up``: real processes and a real nats-server; the services are stubs."""
+
+import asyncio
+import os
+import re
+import signal
+import stat
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import nats
+import pytest
+
+from services import running
+from shared.settings import read_settings
+
+REPOSITORY = Path(__file__).parents[2]
+ALL = ("gateway", "llm_worker", "processor", "store")
+DEADLINE = 20
+
+
+class Up:
+    """A running supervisor, and what it says."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.said: list[str] = []
+        self._unmatched: list[str] = []
+
+    async def line(self, pattern: str) -> re.Match[str]:
+        """The first line with ``pattern`` that was not asked for before.
+
+        What two processes say comes in any order.
+        """
+        assert self.process.stdout
+        async with asyncio.timeout(DEADLINE):
+            while True:
+                for line in self._unmatched:
+                    if match := re.search(pattern, line):
+                        self._unmatched.remove(line)
+                        return match
+                heard = await self.process.stdout.readline()
+                assert heard, f"{pattern!r} was never said:\n" + "\n".join(self.said)
+                self.said.append(heard.decode().rstrip("\n"))
+                self._unmatched.append(self.said[-1])
+
+    async def ended(self) -> int:
+        """Everything it said to its end is in ``said``; its exit code."""
+        assert self.process.stdout
+        async with asyncio.timeout(DEADLINE):
+            self.said += (await self.process.stdout.read()).decode().splitlines()
+            return await self.process.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+
+@asynccontextmanager
+async def up(data_dir: Path, *stubs: str, **environ: str) -> AsyncIterator[Up]:
+    clean = {name: text for name, text in os.environ.items() if "NATTERLOG" not in name}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.support.up_with_stubs",
+        *stubs,
+        cwd=REPOSITORY,
+        env={**clean, "NATTERLOG_DATA_DIR": str(data_dir), **environ},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        yield Up(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        assert process.stdout
+        await process.stdout.read()
+        await process.wait()
+
+
+def run_file(data_dir: Path) -> running.Running:
+    found = running.read(data_dir)
+    assert found
+    return found
+
+
+async def gone(pid: int) -> None:
+    """Wait until a process that is not our child has ended."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(handle, ended.set)
+    try:
+        await asyncio.wait_for(ended.wait(), DEADLINE)
+    finally:
+        asyncio.get_running_loop().remove_reader(handle)
+        os.close(handle)
+
+
+async def test_all_become_ready_and_stop_in_order(tmp_path: Path):
+    async with up(tmp_path, *ALL) as it:
+        await it.line("natterlog is ready: http://127.0.0.1:8000")
+        running_now = run_file(tmp_path)
+        mode = stat.S_IMODE((tmp_path / "run.json").stat().st_mode)
+
+        it.signal(signal.SIGINT)
+        code = await it.ended()
+
+    asked = [line for line in it.said if "asked to stop" in line]
+    assert code == 0
+    assert asked == [f"{name} | asked to stop" for name in ALL]
+    assert set(running_now.children) == {"nats", *ALL}
+    assert running_now.children["store"].health_port == 4000
+    assert mode == 0o600
+    assert not (tmp_path / "run.json").exists()
+
+
+async def test_other_commands_find_the_running_server(tmp_path: Path):
+    settings = read_settings({"NATTERLOG_DATA_DIR": str(tmp_path)})
+    before = running.running_nats_url(settings)
+    async with up(tmp_path, "store") as it:
+        await it.line("natterlog is ready")
+        url = running.running_nats_url(settings)
+        assert url
+        client = await nats.connect(url)
+        await client.flush()
+        await client.close()
+
+        it.process.kill()
+        await it.process.wait()
+        left = (tmp_path / "run.json").read_text()
+
+    assert before is None
+    assert url in left
+    assert running.running_nats_url(settings) is None
+
+
+async def test_a_killed_service_is_started_again_without_what_it_left_behind(tmp_path: Path):
+    async with up(tmp_path, "gateway") as it:
+        first = await it.line(r"began (\d+) (\d+) (\S+)")
+        await it.line("natterlog is ready")
+
+        os.kill(int(first[1]), signal.SIGKILL)
+        second = await it.line(r"began (\d+) (\d+) (\S+)")
+        await gone(int(first[2]))
+
+        it.signal(signal.SIGTERM)
+        code = await it.ended()
+
+    assert second[1] != first[1]
+    assert second[3] == first[3]
+    assert code == 0
+
+
+async def test_a_killed_nats_server_comes_back_on_its_port_with_its_streams(tmp_path: Path):
+    reconnected = asyncio.Event()
+
+    async def back() -> None:
+        reconnected.set()
+
+    async def ignore(_: Exception) -> None: ...
+
+    async with up(tmp_path, "gateway") as it:
+        await it.line("natterlog is ready")
+        was = run_file(tmp_path)
+        client = await nats.connect(
+            was.nats_url,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.05,
+            reconnected_cb=back,
+            error_cb=ignore,
+        )
+        await client.jetstream().add_stream(name="KEPT", subjects=["kept"])
+        await client.jetstream().publish("kept", b"1")
+
+        os.kill(was.children["nats"].pid, signal.SIGKILL)
+        await asyncio.wait_for(reconnected.wait(), DEADLINE)
+
+        kept = await client.jetstream().stream_info("KEPT")
+        now = run_file(tmp_path)
+        await client.close()
+        it.signal(signal.SIGTERM)
+        await it.ended()
+
+    assert kept.state.messages == 1
+    assert now.nats_url == was.nats_url
+    assert now.children["nats"].pid != was.children["nats"].pid
+    assert now.children["gateway"] == was.children["gateway"]
+
+
+async def test_two_on_one_data_directory_is_an_error_that_says_so(tmp_path: Path):
+    async with up(tmp_path, "gateway") as first:
+        await first.line("natterlog is ready")
+
+        async with up(tmp_path, "gateway") as second:
+            code = await second.ended()
+
+    assert code == 1
+    assert f"natterlog runs already on {tmp_path} (process {first.process.pid})." in second.said[-1]
+
+
+async def test_nothing_outlives_a_killed_supervisor_and_the_next_one_starts(tmp_path: Path):
+    async with up(tmp_path, "gateway") as it:
+        began = await it.line(r"began (\d+) (\d+)")
+        await it.line("natterlog is ready")
+        pids = [child.pid for child in run_file(tmp_path).children.values()]
+
+        it.signal(signal.SIGKILL)
+        for pid in (*pids, int(began[2])):
+            await gone(pid)
+
+    async with up(tmp_path, "gateway") as it:
+        await it.line("natterlog is ready")
+        it.signal(signal.SIGTERM)
+        assert await it.ended() == 0
+
+
+async def test_a_second_signal_ends_what_does_not_want_to_end(tmp_path: Path):
+    async with up(tmp_path, "gateway:stubborn", "store") as it:
+        await it.line("natterlog is ready")
+
+        it.signal(signal.SIGINT)
+        await it.line(r"gateway \| asked to stop")
+        it.signal(signal.SIGINT)
+        code = await it.ended()
+
+    assert code == 1
+
+
+async def test_a_signal_while_starting_stops_cleanly(tmp_path: Path):
+    async with up(tmp_path, "gateway:never-ready") as it:
+        await it.line(r"gateway \| began")
+
+        it.signal(signal.SIGINT)
+        code = await it.ended()
+
+    assert code == 0
+    assert not any("natterlog is ready" in line for line in it.said)
+
+
+async def test_a_service_that_refuses_its_settings_stops_the_start_and_says_why(tmp_path: Path):
+    async with up(tmp_path, "gateway:refuses", "store") as it:
+        code = await it.ended()
+
+    told = it.said[it.said.index("natterlog: gateway did not start. Its last lines:") + 1]
+    assert code == 2
+    assert told == "  natterlog: NATTERLOG_PORT is 'x': expected a port"
+
+
+async def test_a_service_that_is_never_ready_is_named_with_its_last_lines(tmp_path: Path):
+    async with up(tmp_path, "gateway", "processor:never-ready", READY_WITHIN="0.5") as it:
+        code = await it.ended()
+
+    told = it.said[it.said.index("natterlog: processor did not start. Its last lines:") + 1]
+    assert code == 1
+    assert told == "  still thinking"
+
+
+async def test_a_data_directory_that_cannot_be_used_is_named(tmp_path: Path):
+    not_a_directory = tmp_path / "data"
+    not_a_directory.touch()
+
+    with (
+        pytest.raises(running.DataDirUnusable, match=re.escape(str(not_a_directory))),
+        running.hold(not_a_directory),
+    ):
+        pass

@@ -1,0 +1,54 @@
+"""Plays a service for the supervisor: ``python stub_service.py NAME [HABIT]``.
+
+It keeps the contract of the readiness pipe and the lifeline with the standard
+library alone, so that it starts in milliseconds.  It also starts a child of its
+own, as a service with a process pool would.
+"""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+
+name, habit = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else ""
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def refuse() -> None:
+    sys.stderr.write("natterlog: NATTERLOG_PORT is 'x': expected a port\n")
+    sys.exit(2)
+
+
+def main() -> None:
+    if habit == "refuses":
+        refuse()
+    stopping, asked = os.pipe()
+    signal.signal(signal.SIGTERM, lambda *_: os.write(asked, b"."))
+    grandchild = subprocess.Popen(["sleep", "1000"])
+    if habit == "never-ready":
+        say("still thinking")
+    else:
+        report = {"service": name, "health_port": 4000, "pid": os.getpid()}
+        os.write(int(os.environ["NATTERLOG_READY_FD"]), json.dumps(report).encode() + b"\n")
+    say(f"began {os.getpid()} {grandchild.pid} {os.environ['NATTERLOG_NATS_URL']}")
+    lifeline = int(os.environ["NATTERLOG_LIFELINE_FD"])
+    while True:
+        readable, _, _ = select.select([stopping, lifeline], [], [])
+        if lifeline in readable:
+            break
+        os.read(stopping, 1)
+        say("asked to stop")
+        if habit != "stubborn":
+            break
+    grandchild.kill()
+    grandchild.wait()
+    sys.exit(0)
+
+
+main()
