@@ -92,12 +92,14 @@ class Regenerate(Request, frozen=True, kw_only=True):
     """Answer a user message once more, as a sibling branch → :class:`Accepted`.
 
     ``message_id`` is the reply to replace, or the message to answer; the last
-    of the active branch when None.  ``session_id`` None: the message's own.
+    of the active branch when None.  ``session_id`` None: the message's own.  The
+    key works as for :class:`SendMessage`.
     """
 
     name: ClassVar[str] = "regenerate"
     session_id: str | None = None
     message_id: str | None = None
+    idempotency_key: str | None = None
 
 
 class CancelRun(Request, frozen=True, kw_only=True):

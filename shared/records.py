@@ -61,8 +61,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     error: Fault | None
     created_at: datetime
     ended_at: datetime | None
-    user_message_id: str
-    assistant_message_id: str
+    user_message_id: str | None
+    assistant_message_id: str | None
+    """None for a run without a turn (a file job, a pipeline)."""
     first_seq: int
     """Where the run begins in the log."""
     last_seq: int
