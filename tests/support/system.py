@@ -1,0 +1,196 @@
+"""The whole system as real processes, each of which a test may kill, pause and start again."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from services.embedded_nats import die_with_parent
+from tests.support.nats_server import NatsServer
+
+DEADLINE = 30.0
+ROOT = Path(__file__).parents[2]
+
+
+class Process:
+    """One service's process; ``log`` is the file with everything that it said."""
+
+    def __init__(self, service: str, environ: Mapping[str, str], log: Path) -> None:
+        self.service = service
+        self.url = ""
+        """Where a gateway listens."""
+        self.health_port = 0
+        self.log = log
+        self._environ = environ
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start it and wait until it is ready."""
+        read, write = os.pipe()
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "services.cli", self.service),
+                env={**os.environ, **self._environ, "NATTERLOG_READY_FD": str(write)},
+                cwd=ROOT,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[write],
+                process_group=0,
+                preexec_fn=die_with_parent(),
+            )
+        os.close(write)
+        try:
+            async with asyncio.timeout(DEADLINE):
+                line = await _read_line(read)
+        except TimeoutError:
+            line = b""
+        finally:
+            os.close(read)
+        assert line, f"{self.service} did not become ready:\n{self.log.read_text()[-4000:]}"
+        self.health_port = json.loads(line).get("health_port") or 0
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def kill(self) -> None:
+        """SIGKILL: it gets no chance to say goodbye."""
+        await self._end(signal.SIGKILL)
+
+    async def stop(self) -> int:
+        """SIGTERM, and wait until it has ended; answers its exit code."""
+        return await self._end(signal.SIGTERM)
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def pause(self) -> None:
+        self.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    async def ended(self) -> int:
+        """Wait until it has ended by itself."""
+        assert self._process is not None
+        async with asyncio.timeout(DEADLINE):
+            return await self._process.wait()
+
+    async def _end(self, number: signal.Signals) -> int:
+        assert self._process is not None
+        with suppress(ProcessLookupError):
+            self._process.send_signal(number)
+            self._process.send_signal(signal.SIGCONT)
+        async with asyncio.timeout(DEADLINE):
+            return await self._process.wait()
+
+
+class System:
+    """``async with System(environ={…}) as system``: a nats-server and one of each service.
+
+    Leave services out with ``services=()`` and start them by hand with :meth:`start`.
+    """
+
+    def __init__(
+        self,
+        environ: Mapping[str, str] | None = None,
+        *,
+        services: tuple[str, ...] = ("store", "llm-worker", "processor", "gateway"),
+    ) -> None:
+        self.nats = NatsServer()
+        self._temporary = tempfile.TemporaryDirectory(prefix="natterlog-system-")
+        self.directory = Path(self._temporary.name)
+        self.data_dir = self.directory / "data"
+        self.data_dir.mkdir()
+        self._environ = dict(environ or {})
+        self._wanted = services
+        self.processes: list[Process] = []
+
+    async def __aenter__(self) -> Self:
+        await self.nats.start()
+        await asyncio.gather(*(self.start(service) for service in self._wanted))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await asyncio.gather(*(p.kill() for p in self.processes if p.running))
+        await self.nats.stop()
+        if error is not None:
+            self._show_logs()
+        self._temporary.cleanup()
+
+    async def start(self, service: str, **environ: str) -> Process:
+        """Start another process of a service; a gateway gets a port of its own."""
+        number = sum(p.service == service for p in self.processes)
+        settings = {
+            "NATTERLOG_NATS_URL": self.nats.url,
+            "NATTERLOG_DATA_DIR": str(self.data_dir),
+            "NATTERLOG_LOG_FORMAT": "json",
+            "NATTERLOG_PORT": str(free_port()),
+            **self._environ,
+            **environ,
+        }
+        process = Process(service, settings, self.directory / f"{service}-{number}.log")
+        process.url = f"http://127.0.0.1:{settings['NATTERLOG_PORT']}"
+        self.processes.append(process)
+        await process.start()
+        return process
+
+    def of(self, service: str) -> list[Process]:
+        """The service's running processes, oldest first."""
+        return [p for p in self.processes if p.service == service and p.running]
+
+    def one(self, service: str) -> Process:
+        return self.of(service)[0]
+
+    @property
+    def url(self) -> str:
+        """The first gateway's address."""
+        return self.one("gateway").url
+
+    def logs(self) -> str:
+        """Everything that every process said."""
+        return "".join(path.read_text() for path in sorted(self.directory.glob("*.log")))
+
+    def _show_logs(self) -> None:
+        for path in sorted(self.directory.glob("*.log")):
+            print(f"--- {path.name}\n{path.read_text()[-6000:]}")
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+async def _read_line(descriptor: int) -> bytes:
+    """The first line from a pipe, or nothing when its other end was closed."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(os.dup(descriptor), "rb")
+    )
+    try:
+        return await reader.readline()
+    finally:
+        transport.close()
