@@ -218,7 +218,7 @@ class FakeProvider:
             await asyncio.sleep(script.delay)
         if status := script.status(nth):
             return self._refuse(seen, status, f"scripted to fail with {status}", script)
-        if seen.body.get("model") not in self.models[seen.api]:
+        if not self._has(seen.api, seen.body.get("model")):
             return self._refuse(seen, 404, f"no model {seen.body.get('model')!r}", script)
         seen.status = 200
         telling = Telling(script, script.fault_of(nth), seen, WIRES[seen.api])
@@ -244,9 +244,13 @@ class FakeProvider:
         """The script for a request, and how many like it there were before."""
         base = self.next.popleft() if self.next else self.default
         script = base.overruled_by(seen.message)
-        like = seen.message if script != base else base
+        like = (seen.api, seen.message) if script != base else base
         self._like[like] += 1
         return script, self._like[like] - 1
+
+    def _has(self, api: str, model: object) -> bool:
+        names = self.models[api]
+        return model in names or (api == "ollama" and f"{model}:latest" in names)
 
     def _refuse(self, seen: Seen, status: int, message: str, script: Script) -> web.Response:
         seen.status = status

@@ -186,7 +186,15 @@ class Anthropic:
 
     def catalogue(self, names: list[str]) -> dict[str, Any]:
         models = [
-            {"type": "model", "id": name, "display_name": name.title(), "created_at": CREATED_TEXT}
+            {
+                "type": "model",
+                "id": name,
+                "display_name": name.title(),
+                "created_at": CREATED_TEXT,
+                "lifecycle": "active",
+                "max_input_tokens": 200_000,
+                "max_tokens": 64_000,
+            }
             for name in names
         ]
         ends = {"first_id": names[0] if names else None, "last_id": names[-1] if names else None}

@@ -1,6 +1,6 @@
 """What a provider is: the seam between natterlog and whoever writes the words."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 import msgspec
@@ -79,7 +79,7 @@ class Provider(Protocol):
 
     name: str
 
-    def stream(self, prompt: Prompt) -> AsyncIterator[str | Ended]:
+    def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
         """Stream the reply to ``prompt``.
 
         Raises:

@@ -1,0 +1,251 @@
+"""Claude, through Anthropic's SDK: its client makes the call, its answer is read as bytes.
+
+The SDK's own events would cost MEASURED.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from services.llm_worker.providers import faults
+from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, ProviderError
+from services.llm_worker.providers.reading import Reading, spoken
+from shared.events import Usage
+
+if TYPE_CHECKING:
+    from anthropic import AsyncAnthropic
+
+MAX_TOKENS = 4096
+"""When neither the prompt nor the settings say; the API insists on a number."""
+CONNECTING = 10.0
+LINGER = 0.25
+"""Seconds for the last bytes after the end of a reply, so that its connection is used again."""
+
+
+def _sdk() -> Any:
+    import anthropic  # noqa: PLC0415  (2 s and 80 MB: only when it is needed)
+
+    return anthropic
+
+
+def _http_error() -> type[Exception]:
+    """What the SDK lets through when a connection breaks in the middle of an answer."""
+    import httpx2  # noqa: PLC0415  (the SDK's own HTTP client)
+
+    return httpx2.HTTPError
+
+
+async def import_sdk() -> None:
+    """Import the SDK without holding up the event loop."""
+    await asyncio.to_thread(_sdk)
+
+
+class Anthropic:
+    """The provider ``anthropic``."""
+
+    name = "anthropic"
+
+    def __init__(
+        self, *, api_key: str, base_url: str | None, max_tokens: int | None, patience: float
+    ) -> None:
+        self._api_key = api_key
+        self._base_url = base_url
+        self._max_tokens = max_tokens or MAX_TOKENS
+        self._patience = patience
+        self._opened: AsyncAnthropic | None = None
+
+    def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
+        answer = _Answer(self.client, self._body(prompt))
+        return spoken(self, prompt.model, answer, AnthropicReading(self.name), self._patience)
+
+    def notes(self, prompt: Prompt) -> list[str]:
+        notes: list[str] = []
+        if prompt.temperature is not None:
+            notes.append("Anthropic's API takes no temperature, so it was not sent.")
+        if len(_messages(prompt)) < len(prompt.messages):
+            notes.append(
+                "Anthropic's API takes no blank messages and none of the assistant's at the "
+                "start, so these were not sent."
+            )
+        return notes
+
+    async def models(self) -> list[ModelInfo]:
+        sdk = _sdk()
+        client = await self.client()
+        try:
+            page = await client.models.list(limit=1000)
+        except sdk.APIStatusError as error:
+            raise _refused(error) from error
+        except sdk.APIError as error:
+            raise faults.unreachable(self.name, error) from error
+        return [
+            ModelInfo(
+                name=model.id,
+                display_name=model.display_name,
+                context_window=model.max_input_tokens,
+                max_tokens=model.max_tokens,
+                supports_vision=True,
+                supports_tools=True,
+            )
+            for model in page.data
+            if model.lifecycle != "retired"
+        ]
+
+    async def aclose(self) -> None:
+        if self._opened is not None:
+            await self._opened.close()
+
+    async def client(self) -> "AsyncAnthropic":
+        """The SDK's client, made at the first use, in the event loop that uses it."""
+        if self._opened is None:
+            await import_sdk()
+        return self._opened or self._open()
+
+    def _open(self) -> "AsyncAnthropic":
+        sdk = _sdk()
+        client: AsyncAnthropic = sdk.AsyncAnthropic(
+            api_key=self._api_key,
+            base_url=self._base_url,
+            max_retries=0,  # the caller owns retries, so that every try is an event
+            timeout=sdk.Timeout(None, connect=CONNECTING),  # silence.py watches the rest
+        )
+        self._opened = client
+        return client
+
+    def _body(self, prompt: Prompt) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": prompt.model,
+            "messages": _messages(prompt),
+            "max_tokens": prompt.max_tokens or self._max_tokens,
+        }
+        if prompt.system:
+            body["system"] = prompt.system
+        return body
+
+
+def _messages(prompt: Prompt) -> list[dict[str, str]]:
+    """The messages as the API wants them: none blank, and a user's first."""
+    told = [m for m in prompt.messages if m.content.strip()]
+    while told and told[0].role == "assistant":
+        told = told[1:]
+    return [{"role": m.role, "content": m.content} for m in told]
+
+
+class _Answer:
+    """The answer to one call; leaving it early closes its connection at once."""
+
+    def __init__(
+        self, client: "Callable[[], Awaitable[AsyncAnthropic]]", body: dict[str, Any]
+    ) -> None:
+        self._client = client
+        self._body = body
+        self._exit = AsyncExitStack()
+
+    async def __aenter__(self) -> Callable[[], Awaitable[bytes]]:
+        client = await self._client()
+        sdk = _sdk()
+        call = client.messages.with_streaming_response.create(
+            **self._body, stream=True, extra_headers={"Accept-Encoding": "identity"}
+        )
+        try:
+            response = await self._exit.enter_async_context(call)
+        except sdk.APIStatusError as error:
+            raise _refused(error) from error
+        except sdk.APIError as error:
+            raise faults.unreachable(Anthropic.name, error.__cause__ or error) from error
+        self._chunks = response.http_response.aiter_raw()
+        return self._read
+
+    async def _read(self) -> bytes:
+        return await anext(self._chunks, b"")
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            with suppress(TimeoutError, _http_error()):
+                async with asyncio.timeout(LINGER):
+                    while await self._read():
+                        pass
+        await self._exit.aclose()
+        if isinstance(error, _http_error()):
+            raise faults.broken_off(Anthropic.name) from error
+
+
+def _refused(error: Any) -> ProviderError:
+    """The error for one of the SDK's APIStatusErrors."""
+    response = error.response
+    return faults.from_status(
+        Anthropic.name, response.status_code, dict(response.headers), response.content
+    )
+
+
+class _Counts(msgspec.Struct):
+    """Of usage; None where an event says nothing new.  In ``message_delta`` they are sums."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+
+
+class _Message(msgspec.Struct):
+    usage: _Counts | None = None
+
+
+class _Delta(msgspec.Struct, gc=False):
+    text: str | None = None
+    thinking: str | None = None
+    stop_reason: str | None = None
+
+
+class _Event(msgspec.Struct):
+    type: str
+    delta: _Delta | None = None
+    message: _Message | None = None
+    usage: _Counts | None = None
+    error: object = None
+
+
+_decoder = msgspec.json.Decoder(_Event)
+
+
+class AnthropicReading(Reading[_Event]):
+    """Events of the Messages API.  Only ``message_stop`` ends a reply."""
+
+    prefix = b"data:"
+
+    def __init__(self, provider: str) -> None:
+        super().__init__(provider, _decoder)
+
+    def _take(self, frame: _Event) -> str:
+        delta = frame.delta
+        if frame.type == "content_block_delta" and delta is not None:
+            if not delta.text:  # thoughts, their signature, a tool's input
+                self.thinks = True
+            return delta.text or ""
+        match frame.type:
+            case "message_start" if frame.message is not None:
+                self._count(frame.message.usage)
+            case "message_delta":
+                self.stop_reason = (delta and delta.stop_reason) or self.stop_reason
+                self._count(frame.usage)
+            case "message_stop":
+                self.done = self.complete = True
+            case "error":
+                self._fail(faults.from_event(self._provider, frame.error))
+            case _:  # block starts and stops, pings, and what later versions add
+                pass
+        return ""
+
+    def _count(self, counts: _Counts | None) -> None:
+        told = {} if counts is None else msgspec.structs.asdict(counts)
+        news = {name: count for name, count in told.items() if count is not None}
+        self.usage = msgspec.structs.replace(self.usage or Usage(), **news)

@@ -1,0 +1,134 @@
+"""The HTTP connections of the openai and ollama providers: one pool for all streams."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+
+import aiohttp
+import msgspec
+
+from services.llm_worker.providers import faults
+
+ASKING = 10.0
+"""Seconds for a question that is answered at once (the models on offer)."""
+
+CONNECTING = 10.0
+"""Seconds for a connection to be made."""
+
+LINGER = 1.0
+"""Seconds for the last bytes of an answer after which nothing more is wanted."""
+
+_HEADERS = {"User-Agent": "natterlog", "Accept-Encoding": "identity"}
+
+
+class Connections:
+    """Opened at the first use, in the event loop that uses it; a worker's slots bound it."""
+
+    def __init__(self) -> None:
+        self._opened: aiohttp.ClientSession | None = None
+        self._ending: set[aiohttp.ClientResponse] = set()
+
+    def post(self, provider: str, url: str, headers: Mapping[str, str], body: object) -> "Answer":
+        return Answer(self, provider, url, headers, body)
+
+    async def get(self, provider: str, url: str, headers: Mapping[str, str]) -> bytes:
+        """The body at ``url``.
+
+        Raises:
+            ProviderError: there was none.
+        """
+        timeout = aiohttp.ClientTimeout(total=ASKING)
+        try:
+            async with self.session().get(
+                url, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                body = await response.read()
+        except (aiohttp.ClientError, OSError) as error:
+            raise faults.unreachable(provider, error) from error
+        if response.status != 200:
+            raise faults.from_status(provider, response.status, _lower(response.headers), body)
+        return body
+
+    async def aclose(self) -> None:
+        for response in list(self._ending):
+            self._end(response)
+        if self._opened is not None:
+            await self._opened.close()
+
+    def session(self) -> aiohttp.ClientSession:
+        if self._opened is None:
+            self._opened = aiohttp.ClientSession(
+                headers=_HEADERS,
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+                # no read timeout here: it would set a timer at every read (silence.py watches)
+                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECTING),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._opened
+
+    def let_end(self, response: aiohttp.ClientResponse) -> None:
+        """All was said, only the last bytes are missing: then its connection can be used again."""
+        if not response.content.is_eof():
+            self._ending.add(response)
+            asyncio.get_running_loop().call_later(LINGER, self._end, response)
+
+    def _end(self, response: aiohttp.ClientResponse) -> None:
+        self._ending.discard(response)
+        response.close()
+
+
+class Answer:
+    """The answer to one POST; leaving it early closes its connection at once.
+
+    Raises:
+        ProviderError: no answer, another status than 200, or the connection broke.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        provider: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: object,
+    ) -> None:
+        self._connections = connections
+        self._provider = provider
+        self._url = url
+        self._headers = {**headers, "Content-Type": "application/json"}
+        self._body = msgspec.json.encode(body)
+
+    async def __aenter__(self) -> Callable[[], Awaitable[bytes]]:
+        """What reads whatever has come, or waits for it; nothing means the end."""
+        try:
+            response = self._response = await self._connections.session().post(
+                self._url, data=self._body, headers=self._headers, allow_redirects=False
+            )
+        except (aiohttp.ClientError, OSError) as error:
+            raise faults.unreachable(self._provider, error) from error
+        if response.status == 200:
+            return response.content.readany
+        try:
+            said = await response.read()
+        except (aiohttp.ClientError, OSError):
+            said = b""
+        finally:
+            response.close()
+        raise faults.from_status(self._provider, response.status, _lower(response.headers), said)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._connections.let_end(self._response)
+            return
+        self._response.close()
+        if isinstance(error, aiohttp.ClientError | OSError):
+            raise faults.broken_off(self._provider) from error
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}

@@ -1,0 +1,116 @@
+"""The provider that needs nothing: it says what it is, and how to get a real one.
+
+A line of the message ``demo: words=200 rate=100`` asks for so many words, and so
+many a second (0: all at once); either may be left out.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator
+from itertools import cycle
+
+from services.llm_worker.providers import faults
+from services.llm_worker.providers.base import Ended, ModelInfo, Prompt
+from shared.events import Usage
+
+MODEL = "demo"
+MOST_WORDS = 20_000
+
+_ORDER = re.compile(r"^\s*demo:(.*)$", re.MULTILINE | re.IGNORECASE)
+_PAIR = re.compile(r"\b(words|rate)=(\d+(?:\.\d+)?)")
+_WORD = re.compile(r"\S+\s*")
+_QUOTED = 200
+
+_REPLY = """\
+I am natterlog's **demo provider**, not a language model: no model is configured yet.
+
+You wrote:
+
+> {quote}
+
+To get real answers, set one of these and start natterlog again:
+
+- `ANTHROPIC_API_KEY` for Claude
+- `OLLAMA_HOST` for models on a machine of yours, such as `http://localhost:11434`
+- `LLM_SERVER_URL` or `OPENAI_API_KEY` for any server that speaks OpenAI's API
+
+Everything else works as it will then: this reply is streamed word by word, survives a \
+lost connection or a killed process, can be stopped, and is kept. For a longer one, add \
+a line such as `demo: words=300 rate=20` to your message.
+"""
+_MORE = """
+Here is one of the sentences that fill the rest. Every word of it is written to the log \
+before you see it. Close the page and come back: it goes on where you left it.
+"""
+
+
+class Demo:
+    """The provider ``demo``; its tokens are words."""
+
+    name = "demo"
+
+    def __init__(self, *, rate: float) -> None:
+        self._rate = rate
+        """Words a second; 0: all at once."""
+
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
+        if prompt.model != MODEL:
+            raise await faults.no_such_model(self, prompt.model)
+        asked = prompt.messages[-1].content if prompt.messages else ""
+        length, rate = _order(asked)
+        words = _WORD.findall(_REPLY.format(quote=_quote(asked)))
+        stop_reason = "end_turn"
+        if length is not None:
+            words = _of_length(words, length)
+        elif prompt.max_tokens is not None and prompt.max_tokens < len(words):
+            words, stop_reason = words[: prompt.max_tokens], "max_tokens"
+        async for text in _paced(words, self._rate if rate is None else rate):
+            yield text
+        yield Ended(stop_reason=stop_reason, usage=_count(prompt, words))
+
+    def notes(self, prompt: Prompt) -> list[str]:
+        return []
+
+    async def models(self) -> list[ModelInfo]:
+        return [ModelInfo(name=MODEL, display_name="natterlog demo")]
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+def _order(message: str) -> tuple[int | None, float | None]:
+    """The (words, words a second) that a message asks for."""
+    line = _ORDER.search(message)
+    pairs = dict(_PAIR.findall(line[1])) if line else {}
+    words, rate = pairs.get("words"), pairs.get("rate")
+    return (min(int(float(words)), MOST_WORDS) if words else None, float(rate) if rate else None)
+
+
+def _quote(message: str) -> str:
+    said = " ".join(_ORDER.sub("", message).split())
+    return f"{said[:_QUOTED]}…" if len(said) > _QUOTED else said or "(nothing)"
+
+
+def _of_length(words: list[str], length: int) -> list[str]:
+    more = cycle(_WORD.findall(_MORE))
+    return words[:length] + [next(more) for _ in range(length - len(words))]
+
+
+async def _paced(words: list[str], rate: float) -> AsyncGenerator[str, None]:
+    """The words at their times; those that are due together come together."""
+    if not rate:
+        yield "".join(words)
+        return
+    loop = asyncio.get_running_loop()
+    start, told = loop.time(), 0
+    while told < len(words):
+        due = min(int((loop.time() - start) * rate) + 1, len(words))
+        if due > told:
+            yield "".join(words[told:due])
+            told = due
+        await asyncio.sleep(start + told / rate - loop.time())
+
+
+def _count(prompt: Prompt, words: list[str]) -> Usage:
+    said = [prompt.system or "", *(message.content for message in prompt.messages)]
+    return Usage(input_tokens=sum(len(text.split()) for text in said), output_tokens=len(words))

@@ -1,0 +1,239 @@
+"""Which providers there are, and which of them a model's name means."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from services.llm_worker.providers import faults
+from services.llm_worker.providers.anthropic import Anthropic, import_sdk
+from services.llm_worker.providers.base import ModelInfo, Provider, ProviderError
+from services.llm_worker.providers.connections import Connections
+from services.llm_worker.providers.demo import Demo
+from services.llm_worker.providers.ollama import Ollama
+from services.llm_worker.providers.openai import DEFAULT_URL, OpenAI
+from shared.settings import Settings
+
+FRESH = 60.0
+"""Seconds for which a provider's list of models is believed."""
+RECENT = 5.0
+"""Seconds before a name that is in no list is asked for again, or a provider that failed."""
+ASKING = 5.0
+"""Seconds that a provider may take to list its models."""
+
+
+class Catalogue(NamedTuple):
+    """All models on offer, each with its provider's name, and who could not be asked."""
+
+    models: list[tuple[str, ModelInfo]]
+    unavailable: list[tuple[str, ProviderError]]
+
+
+class Registry:
+    """The providers that the settings name, in the order in which they are preferred."""
+
+    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._connections = Connections()
+        self.providers: dict[str, Provider] = {
+            provider.name: provider for provider in _configured(settings, self._connections)
+        }
+        self._offers = {name: Offer(provider, clock) for name, provider in self.providers.items()}
+
+    async def resolve(self, model: str | None) -> tuple[Provider, str]:
+        """The provider that ``model`` means, and its own name for it; None: the default.
+
+        Raises:
+            ProviderError: there is no such model, or nobody can say so just now.
+        """
+        if not model:
+            return await self._default()
+        prefix, _, name = model.partition("/")
+        if name and prefix in self.providers:
+            return self.providers[prefix], name
+        if model == Demo.name:
+            return self.providers[Demo.name], model
+        if model.startswith("claude-") and Anthropic.name in self.providers:
+            return self.providers[Anthropic.name], model
+        match self._real():
+            case []:
+                raise _unknown(model, await self.models())
+            case [only]:
+                return only, model  # it answers itself when it does not have it
+            case _:
+                return await self._search(model)
+
+    async def models(self, *, max_age: float = FRESH) -> Catalogue:
+        """What every provider offers; lists up to ``max_age`` seconds old will do."""
+        found = Catalogue([], [])
+        answers = await self._ask_all(lambda offer: offer.models(max_age))
+        for name, answer in answers.items():
+            if isinstance(answer, ProviderError):
+                found.unavailable.append((name, answer))
+            else:
+                found.models.extend((name, info) for info in answer)
+        return found
+
+    async def preload(self) -> None:
+        """Import what is slow to import, in a thread, before the first reply needs it."""
+        if Anthropic.name in self.providers:
+            await import_sdk()
+
+    async def aclose(self) -> None:
+        for provider in self.providers.values():
+            await provider.aclose()
+        await self._connections.aclose()
+
+    async def _default(self) -> tuple[Provider, str]:
+        """The model of the settings, else the first one on offer, else the demo."""
+        if choice := self._settings.first_choice:
+            return await self.resolve(choice)
+        failure: ProviderError | None = None
+        for provider in self._real():
+            try:
+                offered = await self._offers[provider.name].models(FRESH)
+            except ProviderError as error:
+                failure = failure or error
+            else:
+                if offered:
+                    return provider, offered[0].name
+        if failure is not None:  # a demo's answer would hide that the real one is down
+            raise failure
+        return self.providers[Demo.name], Demo.name
+
+    async def _search(self, model: str) -> tuple[Provider, str]:
+        """The one provider that offers ``model``; lists that are not quite new are asked again."""
+        for max_age in (FRESH, RECENT):
+            answers = await self._ask_all(lambda offer, age=max_age: offer.known(age))
+            owners = [
+                name
+                for name, answer in answers.items()
+                if not isinstance(answer, ProviderError) and _offers(answer, model)
+            ]
+            if len(owners) == 1:
+                return self.providers[owners[0]], model
+            if owners:
+                raise _ambiguous(model, owners)
+        failures = [answer for answer in answers.values() if isinstance(answer, ProviderError)]
+        if failures:  # it may well be theirs
+            raise failures[0]
+        raise _unknown(model, await self.models())
+
+    def _real(self) -> list[Provider]:
+        return [provider for name, provider in self.providers.items() if name != Demo.name]
+
+    async def _ask_all(
+        self, ask: "Callable[[Offer], Awaitable[list[ModelInfo]]]"
+    ) -> dict[str, list[ModelInfo] | ProviderError]:
+        async def answer(offer: Offer) -> list[ModelInfo] | ProviderError:
+            try:
+                return await ask(offer)
+            except ProviderError as error:
+                return error
+
+        answers = await asyncio.gather(*(answer(offer) for offer in self._offers.values()))
+        return dict(zip(self._offers, answers, strict=True))
+
+
+class Offer:
+    """One provider's list of models, asked for when needed and kept for a while."""
+
+    def __init__(self, provider: Provider, clock: Callable[[], float]) -> None:
+        self._provider = provider
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._models: list[ModelInfo] | None = None
+        self._failure: ProviderError | None = None
+        self._asked_at = 0.0
+
+    async def models(self, max_age: float) -> list[ModelInfo]:
+        """The models, as of at most ``max_age`` seconds ago.
+
+        Raises:
+            ProviderError: it could not be asked.
+        """
+        async with self._lock:  # who comes while it is being asked gets the same answer
+            if self._is_older(max_age):
+                await self._ask()
+        if self._failure is not None:
+            raise self._failure
+        return self._models or []
+
+    async def known(self, max_age: float) -> list[ModelInfo]:
+        """As :meth:`models`, but the last list is better than a failure.
+
+        Raises:
+            ProviderError: it could never be asked.
+        """
+        try:
+            return await self.models(max_age)
+        except ProviderError:
+            if self._models is None:
+                raise
+            return self._models
+
+    def _is_older(self, max_age: float) -> bool:
+        if self._models is None and self._failure is None:
+            return True
+        limit = max_age if self._failure is None else min(max_age, RECENT)
+        return self._clock() - self._asked_at > limit
+
+    async def _ask(self) -> None:
+        self._failure = None
+        try:
+            async with asyncio.timeout(ASKING):
+                self._models = await self._provider.models()
+        except ProviderError as error:
+            self._failure = error
+        except TimeoutError as error:
+            self._failure = faults.unreachable(self._provider.name, error)
+        self._asked_at = self._clock()
+
+
+def _configured(settings: Settings, connections: Connections) -> list[Provider]:
+    providers: list[Provider] = []
+    patience = settings.llm_timeout
+    if settings.anthropic_api_key:
+        providers.append(
+            Anthropic(
+                api_key=settings.anthropic_api_key,
+                base_url=settings.anthropic_base_url,
+                max_tokens=settings.claude_max_tokens,
+                patience=patience,
+            )
+        )
+    if settings.ollama_host:
+        providers.append(Ollama(connections, host=settings.ollama_host, patience=patience))
+    if settings.openai_base_url or settings.openai_api_key:
+        providers.append(
+            OpenAI(
+                connections,
+                base_url=settings.openai_base_url or DEFAULT_URL,
+                api_key=settings.openai_api_key,
+                patience=patience,
+            )
+        )
+    return [*providers, Demo(rate=settings.demo_rate)]
+
+
+def _offers(models: list[ModelInfo], name: str) -> bool:
+    """Whether ``name`` is among ``models``; Ollama's ``:latest`` goes without saying."""
+    return any(info.name in (name, f"{name}:latest") for info in models)
+
+
+def _unknown(model: str, there_are: Catalogue) -> ProviderError:
+    names = [f"{provider}/{info.name}" for provider, info in there_are.models]
+    return ProviderError(
+        f"There is no model {model!r}. {faults.naming(names)}",
+        code="model_not_found",
+        passing=False,
+    )
+
+
+def _ambiguous(model: str, owners: list[str]) -> ProviderError:
+    names = " or ".join(f"{owner}/{model}" for owner in owners)
+    return ProviderError(
+        f"{len(owners)} providers offer {model!r}: say {names}.",
+        code="model_not_found",
+        passing=False,
+    )
