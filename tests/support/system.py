@@ -173,7 +173,7 @@ class System:
 
     def _show_logs(self) -> None:
         for path in sorted(self.directory.glob("*.log")):
-            print(f"--- {path.name}\n{path.read_text()[-6000:]}")
+            sys.stderr.write(f"--- {path.name}\n{path.read_text()[-6000:]}\n")
 
 
 def free_port() -> int:

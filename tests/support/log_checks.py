@@ -1,0 +1,84 @@
+"""What must be true of any log, whatever was killed while it was written."""
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+
+from shared.bus import Bus
+from shared.chain import Link
+from shared.events import RunClaimed, RunEnded, decode_fact
+from shared.objects import unpack
+from shared.subjects import EVENTS, EVERY_FACT, NONE, parse
+from tests.support.fake_provider import check_unspliced
+
+
+@dataclass
+class RunLog:
+    """One run's facts, in order."""
+
+    run_id: str
+    links: list[Link]
+
+    @property
+    def claims(self) -> list[Link]:
+        return [link for link in self.links if isinstance(link.fact, RunClaimed)]
+
+    @property
+    def finals(self) -> list[RunEnded]:
+        return [link.fact for link in self.links if isinstance(link.fact, RunEnded)]
+
+    @property
+    def final(self) -> RunEnded:
+        assert len(self.finals) == 1, f"run {self.run_id} has {len(self.finals)} finals"
+        return self.finals[0]
+
+
+async def read_runs(bus: Bus) -> dict[str, RunLog]:
+    """Every run of the hot log."""
+    runs: dict[str, RunLog] = {}
+    after = 0
+    while batch := await bus.read(EVENTS, EVERY_FACT, after=after):
+        after = batch[-1].seq
+        for stored in batch:
+            run_id = parse(stored.subject).run
+            if run_id != NONE:
+                fact = decode_fact(await unpack(bus, stored.data))
+                link = Link(stored.seq, stored.subject, fact)
+                runs.setdefault(run_id, RunLog(run_id, [])).links.append(link)
+    return runs
+
+
+async def wait_until_all_ended(bus: Bus, seconds: float = 30.0) -> dict[str, RunLog]:
+    """Wait until no run is open any more, which DESIGN promises within 30 s."""
+    async with asyncio.timeout(seconds):
+        while True:
+            runs = await read_runs(bus)
+            if all(run.finals for run in runs.values()):
+                return runs
+            await _next_fact(bus)
+
+
+def check_run(run: RunLog) -> None:
+    """One final, at the end; a true digest; one attempt's text; an unbroken chain."""
+    final = run.final
+    assert run.links[-1].fact is final, f"run {run.run_id} went on after its final"
+    assert final.length == len(final.text)
+    assert final.sha256 == hashlib.sha256(final.text.encode()).hexdigest()
+    if final.text:
+        check_unspliced(final.text)
+    assert final.attempt in [0, *(claim.seq for claim in run.claims)]
+    for before, after in zip(run.links, run.links[1:], strict=False):
+        assert after.fact.prev == before.seq, f"run {run.run_id} has a fork at {after.seq}"
+
+
+async def _next_fact(bus: Bus) -> None:
+    """Until something is added to the log, or a second has passed."""
+    came = asyncio.Event()
+    listening = await bus.listen_live("live.evt.>", lambda _: came.set())
+    try:
+        async with asyncio.timeout(1.0):
+            await came.wait()
+    except TimeoutError:
+        pass
+    finally:
+        await listening.close()

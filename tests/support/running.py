@@ -1,0 +1,42 @@
+"""A running system with a fake provider behind it and a bus to look into its log."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from shared.bus import Bus
+from tests.support.fake_provider import FakeProvider
+from tests.support.native_client import NativeClient
+from tests.support.system import System
+
+
+@dataclass
+class Running:
+    """What a test of the whole system is given."""
+
+    system: System
+    fake: FakeProvider
+    bus: Bus
+    client: NativeClient
+
+
+@asynccontextmanager
+async def running_system(
+    *,
+    services: tuple[str, ...] = ("store", "llm-worker", "processor", "gateway"),
+    **environ: str,
+) -> AsyncIterator[Running]:
+    """Every service as a process, the fake provider as the only model."""
+    async with FakeProvider() as fake:
+        settings = {
+            "OPENAI_BASE_URL": fake.openai_url,
+            "OPENAI_API_KEY": "fake",
+            "LLM_DEFAULT_MODEL": "openai/fake-gpt",
+            **environ,
+        }
+        async with (
+            System(settings, services=services) as system,
+            Bus(system.nats.url, name="test") as bus,
+            NativeClient(*(gateway.url for gateway in system.of("gateway"))) as client,
+        ):
+            yield Running(system, fake, bus, client)
