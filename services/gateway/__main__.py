@@ -1,0 +1,57 @@
+"""The gateway: every dialect on one port, in front of one log."""
+
+from aiohttp import web
+
+from services.gateway.app import make_app
+from services.gateway.auth import check_host
+from services.gateway.context import Gateway
+from services.gateway.cursor import Cursors
+from services.gateway.hub import Hub
+from services.gateway.limits import SocketCount
+from shared.lifecycle import running
+from shared.log import get_logger
+from shared.settings import Settings
+from shared.store_client import StoreClient
+
+log = get_logger()
+
+SHORT = 5.0
+"""Seconds that requests may take to finish once their streams were ended."""
+
+
+async def main(settings: Settings) -> None:
+    check_host(settings)
+    async with running(settings, "gateway", own_health=False) as life:
+        store = StoreClient(life.bus)
+        async with Hub(life.bus, store) as hub:
+            gateway = Gateway(
+                settings=settings,
+                bus=life.bus,
+                store=store,
+                hub=hub,
+                cursors=Cursors(life.epoch),
+                sockets=SocketCount(settings),
+            )
+            runner = web.AppRunner(
+                make_app(gateway, life.health_routes()),
+                access_log=None,
+                handler_cancellation=True,
+                shutdown_timeout=SHORT,
+            )
+            async with gateway.connections:
+                await runner.setup()
+                site = web.TCPSite(
+                    runner,
+                    settings.host,
+                    settings.port,
+                    reuse_port=settings.reuse_port or None,
+                    backlog=1024,
+                )
+                await site.start()
+                life.health_port = runner.addresses[0][1]
+                log.info("gateway.listening", host=settings.host, port=life.health_port)
+                life.ready()
+                await life.stopping.wait()
+                await site.stop()
+                gateway.connections.stop()
+                await runner.cleanup()

@@ -1,0 +1,98 @@
+"""The gateway's web application: its routes, and what happens around each request."""
+
+import time
+from collections.abc import Iterable
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler as AiohttpHandler
+
+from services.gateway import origins
+from services.gateway.auth import authenticate
+from services.gateway.context import GATEWAY, REQUEST_ID, USER, Gateway
+from services.gateway.dialects import assistant, assistant_http
+from services.gateway.origins import Origins
+from services.gateway.refusals import answer_of, error_of
+from shared.ids import new_id
+from shared.log import get_logger
+
+log = get_logger()
+
+_QUIET = frozenset(("/livez", "/readyz", "/metrics"))
+
+
+def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Application:
+    """Everything the gateway answers; each path with and without its trailing slash."""
+    app = web.Application(middlewares=[_Around(gateway)], client_max_size=gateway.settings.max_body)
+    app[GATEWAY] = gateway
+    app.on_response_prepare.append(_finish_headers)
+    app.add_routes(health)
+    app.add_routes([web.get("/", welcome)])
+    for route in assistant_http.routes():
+        app.add_routes([route, _with_slash(route)])
+    return app
+
+
+def _with_slash(route: web.RouteDef) -> web.RouteDef:
+    path = route.path.rstrip("/") if route.path.endswith("/") else f"{route.path}/"
+    return web.RouteDef(route.method, path, route.handler, {})
+
+
+async def welcome(request: web.Request) -> web.Response:
+    del request
+    return web.Response(
+        body=assistant.encode({"name": "natterlog", "api": assistant.PREFIX, "health": "/readyz"}),
+        content_type="application/json",
+    )
+
+
+class _Around:
+    """What happens around each request: origin, credential, errors, one line in the log."""
+
+    __middleware_version__ = 1  # how aiohttp tells a middleware of today's form
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._origins = Origins(gateway.settings)
+
+    async def __call__(self, request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
+        request[REQUEST_ID] = new_id()
+        started = time.monotonic()
+        status = 499  # unless something is answered, the client went away
+        with structlog.contextvars.bound_contextvars(request_id=request[REQUEST_ID]):
+            try:
+                response = await self._answer(request, handler)
+                status = response.status
+                return response
+            finally:
+                if request.path not in _QUIET:
+                    log.info(
+                        "gateway.request",
+                        method=request.method,
+                        path=_redacted(request),
+                        status=status,
+                        ms=round((time.monotonic() - started) * 1000),
+                    )
+
+    async def _answer(self, request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
+        try:
+            self._origins.check(request)
+            if origins.is_preflight(request):
+                return origins.preflight()
+            request[USER] = authenticate(request)
+            return await handler(request)
+        except Exception as raised:  # noqa: BLE001  (every failure has an answer in the dialect's envelope)
+            return answer_of(request, error_of(raised), raised)
+
+
+def _redacted(request: web.Request) -> str:
+    """The path for the log; a token in the query stays out of it."""
+    if "token" not in request.query:
+        return request.path_qs
+    return str(request.rel_url.update_query(token="-"))  # noqa: S106  (that is no password)
+
+
+async def _finish_headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.setdefault("Cache-Control", "no-store")
+    if REQUEST_ID in request:
+        response.headers["X-Request-Id"] = request[REQUEST_ID]
+    origins.allow(request, response)

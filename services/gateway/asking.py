@@ -1,0 +1,92 @@
+"""Read what a client asks for: bodies, queries, ids; what is wrong is named by its path."""
+
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+from aiohttp import web
+
+from shared.errors import InvalidRequest, NotFound
+from shared.ids import is_id
+
+T = TypeVar("T")
+
+MOST = 200
+"""Entries of one page at most."""
+_PATH = re.compile(r" - at `(\$[^`]*)`$")
+_MISSING = re.compile(r"missing required field `([^`]+)`")
+
+
+async def read_body(request: web.Request, decode: Callable[[bytes], T]) -> T:
+    """The request's JSON body; an empty body is an empty object.
+
+    Raises:
+        InvalidRequest: it is no JSON, or does not fit.
+    """
+    return decode_json(await request.read() or b"{}", decode)
+
+
+def decode_json(data: bytes | str, decode: Callable[[bytes], T]) -> T:
+    """``data`` as JSON, with the place of a fault as ``$.options.temperature``.
+
+    Raises:
+        InvalidRequest: it is no JSON, or does not fit.
+    """
+    try:
+        return decode(data.encode() if isinstance(data, str) else data)
+    except msgspec.ValidationError as error:
+        raise _misfit(str(error)) from error
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise InvalidRequest(f"The body is no valid JSON: {error}", path="$") from error
+
+
+def _misfit(text: str) -> InvalidRequest:
+    at = _PATH.search(text)
+    path = at.group(1) if at else "$"
+    sentence = _PATH.sub("", text)
+    missing = _MISSING.search(sentence)
+    if missing:
+        path = f"{path}.{missing.group(1)}"
+    return InvalidRequest(f"{sentence}.", path=path)
+
+
+def an_id(text: str, what: str) -> str:
+    """``text`` if it is an id at all: only then may it become a part of a subject.
+
+    Raises:
+        NotFound: it is none, so there is nothing under it.
+    """
+    if not is_id(text):
+        raise missing(what)
+    return text
+
+
+def missing(what: str) -> NotFound:
+    return NotFound(f"There is no such {what}.")
+
+
+def number(request: web.Request, name: str, default: int, *, least: int = 1) -> int:
+    """A number of the query string.
+
+    Raises:
+        InvalidRequest: it is none, or too small.
+    """
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 10) or int(text) < least:
+        raise InvalidRequest(f"Expected a number of at least {least}.", path=f"$.{name}")
+    return int(text)
+
+
+def choice(request: web.Request, name: str, allowed: dict[str, T], default: str) -> T:
+    """One of a few words of the query string.
+
+    Raises:
+        InvalidRequest: another word.
+    """
+    word = request.query.get(name, default)
+    if word not in allowed:
+        raise InvalidRequest(f"Expected one of {', '.join(allowed)}.", path=f"$.{name}")
+    return allowed[word]

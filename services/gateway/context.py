@@ -1,0 +1,39 @@
+"""What every handler of the gateway is given."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from services.gateway.auth import User
+from services.gateway.connections import Connections
+from services.gateway.cursor import Cursors
+from services.gateway.hub import Hub
+from services.gateway.limits import SocketCount
+from shared.bus import Bus
+from shared.settings import Settings
+from shared.store_client import StoreClient
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gateway:
+    """The gateway's parts, made once in ``app.py``."""
+
+    settings: Settings
+    bus: Bus
+    store: StoreClient
+    hub: Hub
+    cursors: Cursors
+    connections: Connections = field(default_factory=Connections)
+    sockets: SocketCount
+
+
+GATEWAY: web.AppKey[Gateway] = web.AppKey("gateway", Gateway)
+USER: web.RequestKey[User] = web.RequestKey("user", User)
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def gateway_of(request: web.Request) -> Gateway:
+    return request.app[GATEWAY]

@@ -1,0 +1,267 @@
+"""The native API's words (CONTRACTS, *assistant*): requests to commands, moments to events."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from services.gateway.cursor import Cursors, Place
+from services.gateway.moments import (
+    Moment,
+    ReplyEnded,
+    ReplyReset,
+    RunView,
+    SessionGone,
+    TextAdded,
+    TurnAccepted,
+)
+from shared.commands import CreateSession, UpdateSession
+from shared.errors import NatterlogError
+from shared.events import Fault, OnBusy, SessionStatus, Usage
+from shared.ids import new_id
+from shared.records import Message, Run, RunStatus, Session
+from shared.settings import Settings
+
+PREFIX = "/api/v1/chat"
+TEMPERATURE = 0.7
+MAX_TOKENS = 1024
+
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+MaxTokens = Annotated[int, Meta(ge=1)]
+Title = Annotated[str, Meta(max_length=500)]
+Tags = Annotated[list[Annotated[str, Meta(max_length=100)]], Meta(max_length=100)]
+
+encode = msgspec.json.Encoder().encode
+
+
+# -- what clients send ----------------------------------------------------------
+
+
+class NewSession(msgspec.Struct, frozen=True, kw_only=True):
+    title: Title | None = None
+    mode: Annotated[str, Meta(min_length=1, max_length=50)] = "general"
+    model: str | None = None
+    temperature: Temperature | None = None
+    max_tokens: MaxTokens | None = None
+    system_prompt: str | None = None
+    context_tags: Tags = []
+    on_busy: OnBusy = "queue"
+
+
+class SessionChange(msgspec.Struct, frozen=True, kw_only=True):
+    title: Title | UnsetType | None = UNSET
+    status: SessionStatus | UnsetType = UNSET
+    model: str | UnsetType | None = UNSET
+    temperature: Temperature | UnsetType | None = UNSET
+    max_tokens: MaxTokens | UnsetType | None = UNSET
+    system_prompt: str | UnsetType | None = UNSET
+    context_tags: Tags | UnsetType = UNSET
+    on_busy: OnBusy | UnsetType = UNSET
+
+
+class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
+    session_id: str
+    content: str
+    attachments: list[str] = []
+    model: str | None = None
+    temperature: Temperature | None = None
+    max_tokens: MaxTokens | None = None
+
+
+decode_new_session = msgspec.json.Decoder(NewSession).decode
+decode_session_change = msgspec.json.Decoder(SessionChange).decode
+decode_new_message = msgspec.json.Decoder(NewMessage).decode
+
+
+def create_session(body: NewSession, user: str, settings: Settings) -> CreateSession:
+    """The command that opens a session; what is not given has the settings' defaults."""
+    temperature, max_tokens = body.temperature, body.max_tokens
+    if temperature is None:
+        temperature = settings.llm_temperature
+    return CreateSession(
+        user_id=user,
+        session_id=new_id(),
+        title=body.title,
+        mode=body.mode,
+        model=body.model or settings.first_choice,
+        temperature=TEMPERATURE if temperature is None else temperature,
+        max_tokens=max_tokens
+        or settings.llm_max_tokens
+        or settings.claude_max_tokens
+        or MAX_TOKENS,
+        system_prompt=body.system_prompt,
+        context_tags=body.context_tags,
+        on_busy=body.on_busy,
+    )
+
+
+def update_session(body: SessionChange, user: str, session_id: str) -> UpdateSession:
+    changes: dict[str, Any] = msgspec.structs.asdict(body)
+    return UpdateSession(user_id=user, session_id=session_id, **changes)
+
+
+# -- what clients are told --------------------------------------------------------
+
+
+class SessionView(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    user_id: str
+    title: str | None
+    mode: str
+    status: SessionStatus
+    model: str | None
+    temperature: float | None
+    max_tokens: int | None
+    system_prompt: str | None
+    context_tags: list[str]
+    on_busy: OnBusy
+    message_count: int
+    created_at: datetime
+    updated_at: datetime
+    last_message_at: datetime | None
+
+
+class RunStateView(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    session_id: str
+    status: RunStatus
+    attempt: int
+    sha256: str | None
+    length: int | None
+    usage: Usage | None
+    error: Fault | None
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class TurnView(msgspec.Struct, frozen=True, kw_only=True):
+    user_message: Message | None
+    assistant_message: Message
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[Any]
+    next_cursor: str | None
+    total: int
+
+
+def session_view(session: Session) -> SessionView:
+    return msgspec.convert(session, SessionView, from_attributes=True)
+
+
+def run_view(run: Run) -> RunStateView:
+    return msgspec.convert(run, RunStateView, from_attributes=True)
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """One event of a stream; a socket shows many sessions, so there it names its own."""
+
+    session_id: str | UnsetType = UNSET
+    cursor: str | UnsetType = UNSET
+
+
+class MessageStart(Event, frozen=True, kw_only=True, tag="message_start"):
+    run_id: str
+    user_message: Message | None
+    assistant_message_id: str
+    client_id: str | UnsetType = UNSET
+
+
+class Chunk(Event, frozen=True, kw_only=True, tag="chunk"):
+    content: str
+
+
+class Reset(Event, frozen=True, kw_only=True, tag="reset"):
+    pass
+
+
+class MessageComplete(Event, frozen=True, kw_only=True, tag="message_complete"):
+    message: Message
+    usage: Usage | None
+    sha256: str
+
+
+class Failed(Event, frozen=True, kw_only=True, tag="error"):
+    message: str
+    code: str
+    retryable: bool
+
+
+def message_start(run: RunView, **where: str) -> MessageStart:
+    return MessageStart(
+        run_id=run.run_id,
+        user_message=run.user_message,
+        assistant_message_id=run.assistant_message_id,
+        client_id=run.client_id if run.client_id is not None else UNSET,
+        **where,
+    )
+
+
+def event_of(moment: Moment, **where: str) -> Event | None:
+    """The event that tells a client of ``moment``, None when the dialect has no word for it."""
+    match moment:
+        case TextAdded(text=text, offset=offset):
+            return Chunk(content=text[offset:], **where)
+        case TurnAccepted(run=run):
+            return message_start(run, **where)
+        case ReplyReset():
+            return Reset(**where)
+        case ReplyEnded():
+            return _end_of(moment, **where)
+        case SessionGone():
+            return Failed(
+                message="The session was deleted.", code="not_found", retryable=False, **where
+            )
+        case _:
+            return None
+
+
+def _end_of(reply: ReplyEnded, **where: str) -> Event:
+    final = reply.final
+    if final.status != "failed":
+        return MessageComplete(
+            message=reply.message, usage=final.usage, sha256=final.sha256, **where
+        )
+    fault = final.error or Fault(code="internal", message="The reply failed.")
+    return Failed(message=fault.message, code=fault.code, retryable=fault.retryable, **where)
+
+
+class SseFrames:
+    """Moments as server-sent events, each with its cursor as ``id:``."""
+
+    def __init__(self, cursors: Cursors) -> None:
+        self._cursors = cursors
+
+    def __call__(self, place: Place, moment: Moment) -> bytes | None:
+        event = event_of(moment)
+        return None if event is None else self.frame(place, event)
+
+    def frame(self, place: Place, event: Event) -> bytes:
+        return b"id: %b\ndata: %b\n\n" % (self._cursors.format(place).encode(), encode(event))
+
+
+# -- errors -----------------------------------------------------------------------
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """RFC 9457, with natterlog's stable code."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    path: str | UnsetType = UNSET
+
+
+def problem(error: NatterlogError) -> tuple[bytes, dict[str, str]]:
+    """The body and the headers that tell a client of ``error``."""
+    body = Problem(
+        title=error.code.replace("_", " ").capitalize(),
+        status=error.status,
+        detail=error.message,
+        code=error.code,
+        path=UNSET if error.path is None else error.path,
+    )
+    return encode(body), {"Content-Type": "application/problem+json"}

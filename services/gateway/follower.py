@@ -1,0 +1,163 @@
+"""One client's place in a session, and what is new to it since (DESIGN, *Cursors*)."""
+
+import msgspec
+
+from services.gateway.cursor import Place
+from services.gateway.feed import Feed
+from services.gateway.moments import (
+    Moment,
+    ReplyDue,
+    ReplyEnded,
+    ReplyReset,
+    RunView,
+    SessionChanged,
+    SessionGone,
+    TextAdded,
+    TurnAccepted,
+    reply_of,
+    view_of_run,
+    view_of_turn,
+)
+from shared.chain import Link
+from shared.commands import GetRun, ListMessages
+from shared.events import (
+    RunClaimed,
+    RunEnded,
+    RunWaiting,
+    SessionDeleted,
+    SessionUpdated,
+    TodoChat,
+)
+from shared.store_client import StoreClient
+from shared.subjects import parse
+
+News = list[tuple[Place, Moment]]
+"""Each moment with the place of a client that has seen it."""
+
+
+class Follower:
+    """Walks a feed from a place onwards; with ``run_id`` it sees nothing but that run."""
+
+    def __init__(
+        self, feed: Feed, store: StoreClient, place: Place, *, run_id: str | None = None
+    ) -> None:
+        self.feed = feed
+        self.place = place
+        self._store = store
+        self._run_id = run_id
+        self._old_runs: dict[str, RunView] = {}
+
+    async def news(self) -> News:
+        """What is new, in order; empty when the client has seen everything.
+
+        The text of the running reply is one piece however often it grew, so a
+        client that reads slowly gets fewer and larger ones.
+
+        Raises:
+            NatterlogError, BusError: old facts could not be read.
+        """
+        found: News = []
+        while not found and self.place.seq < self.feed.seq:
+            links = await self.feed.facts_after(self.place.seq)
+            for link in links:
+                await self._pass(link, found)
+            if not links:
+                self.place = self.place._replace(seq=max(self.place.seq, self.feed.floor))
+        if self.place.seq == self.feed.seq:
+            self._tail(found)
+        return found
+
+    def _tail(self, found: News) -> None:
+        running = self.feed.running
+        if running is None or self._run_id not in (None, running.run_id):
+            return
+        place, text = self.place, running.text
+        if running.attempt == place.attempt and len(text) > place.offset:
+            self.place = Place(place.seq, place.attempt, len(text))
+            found.append((self.place, TextAdded(text, place.offset)))
+
+    async def _pass(self, link: Link, found: News) -> None:
+        """Show one fact and stand behind it."""
+        run_id = parse(link.subject).run
+        if self._run_id not in (None, run_id) and not isinstance(link.fact, SessionDeleted):
+            self.place = self.place._replace(seq=link.seq)
+            return
+        match link.fact:
+            case RunWaiting() | TodoChat() as fact:
+                await self._turn(link, fact, run_id, found)
+            case RunClaimed():
+                shown = self.place.offset > 0
+                self.place = Place(link.seq, link.seq, 0)
+                if shown:
+                    found.append((self.place, ReplyReset()))
+            case RunEnded() as final:
+                await self._end(link.seq, final, run_id, found)
+            case SessionUpdated() as change:
+                self._stand(link.seq, SessionChanged(change), found)
+            case SessionDeleted():
+                self._stand(link.seq, SessionGone(), found)
+            case _:
+                self.place = self.place._replace(seq=link.seq)
+
+    def _stand(self, seq: int, moment: Moment, found: News) -> None:
+        self.place = self.place._replace(seq=seq)
+        found.append((self.place, moment))
+
+    async def _turn(
+        self, link: Link, fact: RunWaiting | TodoChat, run_id: str, found: News
+    ) -> None:
+        view = view_of_turn(
+            fact.turn,
+            run_id=run_id,
+            session_id=self.feed.session_id,
+            at=fact.at,
+            seq=link.seq,
+            waiting=isinstance(fact, RunWaiting),
+        )
+        if isinstance(fact, RunWaiting) or await self._is_first(link, run_id):
+            self._old_runs[run_id] = view = await self._with_question(view)
+            self._stand(link.seq, TurnAccepted(view), found)
+        elif fact.n == 0:
+            self._stand(link.seq, ReplyDue(view), found)
+        else:
+            self.place = self.place._replace(seq=link.seq)
+
+    async def _is_first(self, link: Link, run_id: str) -> bool:
+        """Whether this todo is the run's acceptance, or its turn had to wait before."""
+        known = self._old_runs.get(run_id) or self.feed.runs.get(run_id)
+        if known is not None and (known.first_seq or link.seq > self.feed.opened_at):
+            return known.first_seq == link.seq
+        return (await self._ask_run(run_id)).first_seq == link.seq
+
+    async def _with_question(self, view: RunView) -> RunView:
+        if view.user_message is not None:
+            return view
+        page = await self._store.ask(
+            ListMessages(
+                user_id=self.feed.user,
+                session_id=self.feed.session_id,
+                min_seq=view.first_seq,
+                descending=True,
+            )
+        )
+        asked = next((m for m in page.items if m.id == view.user_message_id), None)
+        return msgspec.structs.replace(view, user_message=asked)
+
+    async def _end(self, seq: int, final: RunEnded, run_id: str, found: News) -> None:
+        """Heal from the final: the rest of its text, or all of it after a reset."""
+        place = self.place
+        if place.offset and (place.attempt != final.attempt or place.offset > len(final.text)):
+            place = Place(place.seq, final.attempt, 0)
+            found.append((place, ReplyReset()))
+        if len(final.text) > place.offset:
+            shown = place.offset
+            place = Place(place.seq, final.attempt, len(final.text))
+            found.append((place, TextAdded(final.text, shown)))
+        run = self._old_runs.pop(run_id, None) or self.feed.runs.get(run_id)
+        run = run or await self._ask_run(run_id)
+        self.place = Place(seq)
+        found.append((self.place, ReplyEnded(run, final, reply_of(run, final))))
+
+    async def _ask_run(self, run_id: str) -> RunView:
+        answer = await self._store.ask(GetRun(user_id=self.feed.user, run_id=run_id))
+        return view_of_run(answer.run)

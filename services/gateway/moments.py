@@ -1,0 +1,161 @@
+"""What a client is shown of a session, in no dialect yet.
+
+A follower (:mod:`services.gateway.follower`) turns facts and deltas into
+moments, and decides there, once for every dialect, what must be told anew.  A
+dialect turns moments into its own frames and decides nothing.
+"""
+
+from datetime import datetime
+
+import msgspec
+
+from shared.commands import UnfinishedRun
+from shared.events import RunEnded, SessionUpdated, Turn
+from shared.records import Message, Run
+
+
+class RunView(msgspec.Struct, frozen=True, kw_only=True):
+    """What there is to know about a run while its session is watched."""
+
+    run_id: str
+    session_id: str
+    user_message_id: str
+    assistant_message_id: str
+    user_message: Message | None
+    """None while unknown: a reply that is asked for anew does not repeat the question."""
+    client_id: str | None = None
+    regenerated: bool = False
+    first_seq: int = 0
+    """The sequence of the run's first fact, 0 when it is not known."""
+    waiting: bool = False
+
+
+class TurnAccepted(msgspec.Struct, frozen=True, gc=False):
+    """A user message is in the log; its ``run`` may be waiting for another."""
+
+    run: RunView
+
+
+class ReplyDue(msgspec.Struct, frozen=True, gc=False):
+    """A turn that had to wait is next."""
+
+    run: RunView
+
+
+class TextAdded(msgspec.Struct, frozen=True, gc=False):
+    """The reply grew: ``text`` is all of it, ``text[offset:]`` is new."""
+
+    text: str
+    offset: int
+
+
+class ReplyReset(msgspec.Struct, frozen=True, gc=False):
+    """The text shown so far is void: the reply starts over."""
+
+
+class ReplyEnded(msgspec.Struct, frozen=True, gc=False):
+    """The reply is over; its text was shown up to the last character."""
+
+    run: RunView
+    final: RunEnded
+    message: Message
+
+
+class SessionChanged(msgspec.Struct, frozen=True, gc=False):
+    """Some of the session's own fields changed."""
+
+    change: SessionUpdated
+
+
+class SessionGone(msgspec.Struct, frozen=True, gc=False):
+    """The session was erased: nothing more will come."""
+
+
+Moment = (
+    TurnAccepted | ReplyDue | TextAdded | ReplyReset | ReplyEnded | SessionChanged | SessionGone
+)
+
+
+# -- where views come from ------------------------------------------------------
+
+
+def view_of_turn(
+    turn: Turn, *, run_id: str, session_id: str, at: datetime, seq: int, waiting: bool
+) -> RunView:
+    """The view of a run whose first fact is this."""
+    return RunView(
+        run_id=run_id,
+        session_id=session_id,
+        user_message_id=turn.user_message_id,
+        assistant_message_id=turn.assistant_message_id,
+        user_message=_user_message(turn, run_id, session_id, at, waiting=waiting),
+        client_id=turn.client_id,
+        regenerated=turn.content is None,
+        first_seq=seq,
+        waiting=waiting,
+    )
+
+
+def view_of_unfinished(run: UnfinishedRun) -> RunView:
+    """The view of a run that began before anybody watched."""
+    return RunView(
+        run_id=run.run_id,
+        session_id=run.user_message.session_id,
+        user_message_id=run.user_message.id,
+        assistant_message_id=run.assistant_message_id,
+        user_message=run.user_message,
+        waiting=run.waiting,
+    )
+
+
+def view_of_run(run: Run) -> RunView:
+    """The view of a reply that ended before anybody watched (jobs have no messages)."""
+    return RunView(
+        run_id=run.id,
+        session_id=run.session_id,
+        user_message_id=run.user_message_id or "",
+        assistant_message_id=run.assistant_message_id or "",
+        user_message=None,
+        first_seq=run.first_seq,
+    )
+
+
+def reply_of(run: RunView, final: RunEnded) -> Message:
+    """The reply as the store keeps it once it has applied ``final``."""
+    return Message(
+        id=run.assistant_message_id,
+        session_id=run.session_id,
+        parent_id=run.user_message_id,
+        role="assistant",
+        content=final.text,
+        tokens=final.usage.output_tokens if final.usage else None,
+        latency_ms=final.latency_ms,
+        created_at=final.at,
+        status=final.status,
+        feedback=None,
+        attachments=[],
+        model=final.model,
+        run_id=run.run_id,
+    )
+
+
+def _user_message(
+    turn: Turn, run_id: str, session_id: str, at: datetime, *, waiting: bool
+) -> Message | None:
+    if turn.content is None:
+        return None
+    return Message(
+        id=turn.user_message_id,
+        session_id=session_id,
+        parent_id=turn.parent_id,
+        role="user",
+        content=turn.content,
+        tokens=None,
+        latency_ms=None,
+        created_at=at,
+        status="waiting" if waiting else "completed",
+        feedback=None,
+        attachments=turn.attachments,
+        model=None,
+        run_id=run_id,
+    )

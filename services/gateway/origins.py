@@ -1,0 +1,76 @@
+"""Which web pages may talk to the gateway: one allow-list for CORS and WebSockets."""
+
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from shared.errors import Forbidden
+from shared.settings import Settings
+
+_LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))
+_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
+_HEADERS = (
+    "Authorization, X-API-Token, X-Api-Key, Content-Type, Idempotency-Key, Last-Event-ID, "
+    "X-Session-Id"
+)
+_EXPOSED = "RateLimit, RateLimit-Policy, Retry-After, X-Run-Id"
+
+
+class Origins:
+    """The allow-list; without settings: the gateway itself, and any port of this machine."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._listed = frozenset(origin.rstrip("/").lower() for origin in settings.origins)
+        self._port = settings.port
+        self._by_host = not settings.on_loopback
+
+    def check(self, request: web.Request) -> None:
+        """Let through what has no ``Origin`` (no browser), or one that is allowed.
+
+        Raises:
+            Forbidden: another page's.
+        """
+        origin = request.headers.get("Origin")
+        if origin is not None and not self._allows(origin, request.host):
+            raise Forbidden("This origin is not allowed; NATTERLOG_ORIGINS lists those that are.")
+
+    def _allows(self, origin: str, host: str) -> bool:
+        if "*" in self._listed or origin.lower() in self._listed:
+            return True
+        try:
+            parts = urlsplit(origin)
+            hostname, port = parts.hostname, parts.port
+        except ValueError:
+            return False
+        if parts.scheme not in ("http", "https") or hostname is None:
+            return False
+        # On loopback the Host header proves nothing: any page can have a name that
+        # resolves to 127.0.0.1.
+        if self._by_host and parts.netloc.lower() == host.lower():
+            return True
+        return hostname in _LOCAL and (not self._listed or port == self._port)
+
+
+def is_preflight(request: web.Request) -> bool:
+    return request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+
+
+def preflight() -> web.Response:
+    """What a browser wants to know before it sends the request itself."""
+    return web.Response(
+        status=204,
+        headers={
+            "Access-Control-Allow-Methods": _METHODS,
+            "Access-Control-Allow-Headers": _HEADERS,
+            "Access-Control-Max-Age": "600",
+        },
+    )
+
+
+def allow(request: web.Request, response: web.StreamResponse) -> None:
+    """Tell the browser that the page may read this answer; its origin was checked before."""
+    origin = request.headers.get("Origin")
+    if origin is not None:
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Access-Control-Expose-Headers"] = _EXPOSED
+        response.headers["Vary"] = "Origin"

@@ -1,0 +1,60 @@
+"""What a client is told when something went wrong, in the envelope of its dialect."""
+
+from collections.abc import Callable
+
+from aiohttp import web
+
+from services.gateway.dialects import assistant
+from shared import errors
+from shared.bus import BusError
+from shared.errors import NatterlogError
+from shared.log import get_logger
+
+log = get_logger()
+
+Envelope = Callable[[NatterlogError], tuple[bytes, dict[str, str]]]
+
+_ENVELOPES: list[tuple[str, Envelope]] = []
+"""Path prefix → envelope; all other paths have the native one."""
+
+
+def answer_of(request: web.Request, error: NatterlogError, raised: Exception) -> web.Response:
+    """The answer to a request that failed."""
+    if isinstance(error, errors.Internal) and raised is not error:
+        log.error("gateway.failed", path=request.path, exc_info=raised)
+    body, headers = _envelope(request.path)(error)
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    elif error.status in (429, 503):
+        headers["Retry-After"] = "2"
+    if isinstance(raised, web.HTTPMethodNotAllowed):
+        headers["Allow"] = ", ".join(sorted(raised.allowed_methods))
+    return web.Response(body=body, status=error.status, headers=headers)
+
+
+def error_of(raised: Exception) -> NatterlogError:
+    """The member of our family that says what ``raised`` means to a client."""
+    match raised:
+        case NatterlogError():
+            return raised
+        case BusError():
+            return errors.Unavailable(
+                "The log cannot be reached at the moment; please try again.", retry_after=2.0
+            )
+        case web.HTTPMethodNotAllowed():
+            return errors.MethodNotAllowed(f"{raised.method} is not allowed here.")
+        case web.HTTPNotFound():
+            return errors.NotFound("There is nothing under this path.")
+        case web.HTTPRequestEntityTooLarge():
+            return errors.TooLarge("The body is too large.")
+        case web.HTTPException() if raised.status < 500:
+            return errors.InvalidRequest(raised.reason)
+        case _:
+            return errors.Internal("Something went wrong here; the log says what.")
+
+
+def _envelope(path: str) -> Envelope:
+    for prefix, envelope in _ENVELOPES:
+        if path.startswith(prefix):
+            return envelope
+    return assistant.problem

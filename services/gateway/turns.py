@@ -1,0 +1,101 @@
+"""Start a turn, and follow its run to the end: what every dialect does with a message."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from services.gateway.context import Gateway
+from services.gateway.cursor import Place
+from services.gateway.follower import Follower
+from services.gateway.moments import ReplyEnded, SessionGone
+from shared.commands import Accepted, SendMessage
+from shared.errors import NotFound, Unavailable, from_code
+from shared.records import Run
+
+
+async def send(gateway: Gateway, message: SendMessage) -> Accepted:
+    """Ask the store to accept a message, twice if it is silent: the key makes that harmless.
+
+    Raises:
+        NatterlogError: it was not accepted; Unavailable: that is not known.
+    """
+    try:
+        return await gateway.store.ask(message)
+    except Unavailable:
+        if message.idempotency_key is None:
+            raise
+        return await gateway.store.ask(message)
+
+
+@asynccontextmanager
+async def following(
+    gateway: Gateway, user: str, run: Run, place: Place | None = None
+) -> AsyncGenerator[Follower]:
+    """A follower of one run, from ``place`` or its first fact on.
+
+    Raises:
+        NotFound, Unavailable: the session cannot be followed.
+    """
+    async with gateway.hub.feed(user, run.session_id) as feed:
+        start = place if place is not None else Place(run.first_seq - 1)
+        yield Follower(feed, gateway.store, start, run_id=run.id)
+
+
+async def ended(gateway: Gateway, follower: Follower) -> ReplyEnded:
+    """Wait for the end of the follower's run.
+
+    Raises:
+        NotFound: its session was erased.
+        Unavailable: the gateway stops; the run goes on without it.
+    """
+    waiter = _Waiter()
+    follower.feed.watchers.add(waiter.changed.set)
+    try:
+        with gateway.connections.holding(waiter):
+            while True:
+                waiter.changed.clear()
+                news = await follower.news()
+                for _, moment in news:
+                    if isinstance(moment, ReplyEnded):
+                        return moment
+                    if isinstance(moment, SessionGone):
+                        raise NotFound("The session was deleted.")
+                if not news:
+                    waiter.check()
+                    await waiter.changed.wait()
+    finally:
+        follower.feed.watchers.discard(waiter.changed.set)
+
+
+def check_success(reply: ReplyEnded) -> None:
+    """Where a dialect answers with a status, a failed run is one.
+
+    Raises:
+        NatterlogError: the run failed.
+    """
+    if reply.final.status == "failed":
+        fault = reply.final.error
+        raise from_code(
+            fault.code if fault else "internal", fault.message if fault else "The reply failed."
+        )
+
+
+class _Waiter:
+    """A request that waits for a reply without a stream."""
+
+    def __init__(self) -> None:
+        self.changed = asyncio.Event()
+        self._stopping = False
+
+    def beat(self, now: float) -> None:
+        del now
+
+    def stop(self) -> None:
+        self._stopping = True
+        self.changed.set()
+
+    def check(self) -> None:
+        if self._stopping:
+            raise Unavailable(
+                "The gateway is restarting; the reply goes on, please ask again.", retry_after=1.0
+            )

@@ -1,0 +1,69 @@
+"""A gateway in this process, before a real log and a store that does as it is told."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from services.gateway.app import make_app
+from services.gateway.context import Gateway
+from services.gateway.cursor import Cursors
+from services.gateway.hub import Hub
+from services.gateway.limits import SocketCount
+from shared.bus import Bus
+from shared.settings import Settings
+from shared.store_client import StoreClient
+from shared.streams import ensure_streams
+from tests.support.fake_store import FakeStore
+
+
+@dataclass
+class Stage:
+    """What a contract test works with."""
+
+    url: str
+    http: aiohttp.ClientSession
+    store: FakeStore
+    gateway: Gateway
+    bus: Bus
+
+    async def session(self, **fields: Any) -> str:
+        """A new native session's id."""
+        async with self.http.post("/api/v1/chat/sessions", json=fields) as answer:
+            assert answer.status == 201, await answer.text()
+            return (await answer.json())["id"]
+
+
+@asynccontextmanager
+async def stage(nats_url: str, **settings: Any) -> AsyncIterator[Stage]:
+    """A gateway with these settings, listening on a free port."""
+    async with Bus(nats_url, name="test") as bus:
+        epoch = await ensure_streams(bus)
+        fake = FakeStore(bus)
+        await fake.serve()
+        store = StoreClient(bus)
+        async with Hub(bus, store) as hub:
+            made = Settings(**settings)
+            gateway = Gateway(
+                settings=made,
+                bus=bus,
+                store=store,
+                hub=hub,
+                cursors=Cursors(epoch),
+                sockets=SocketCount(made),
+            )
+            runner = web.AppRunner(
+                make_app(gateway), access_log=None, handler_cancellation=True, shutdown_timeout=1
+            )
+            async with gateway.connections:
+                await runner.setup()
+                site = web.TCPSite(runner, "127.0.0.1", 0)
+                await site.start()
+                url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+                async with aiohttp.ClientSession(url) as http:
+                    yield Stage(url, http, fake, gateway, bus)
+                gateway.connections.stop()
+                await runner.cleanup()
