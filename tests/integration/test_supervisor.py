@@ -192,6 +192,19 @@ async def test_a_killed_nats_server_comes_back_on_its_port_with_its_streams(tmp_
     assert now.children["gateway"] == was.children["gateway"]
 
 
+async def test_a_nats_server_that_is_set_is_used_and_none_is_started(tmp_path: Path):
+    elsewhere = "nats://elsewhere:4222"
+    async with up(tmp_path, "gateway", NATTERLOG_NATS_URL=elsewhere) as it:
+        began = await it.line(r"began \d+ \d+ (\S+)")
+        await it.line("natterlog is ready")
+        now = run_file(tmp_path)
+        it.signal(signal.SIGTERM)
+        code = await it.ended()
+
+    assert (code, began[1], now.nats_url) == (0, elsewhere, elsewhere)
+    assert set(now.children) == {"gateway"}
+
+
 async def test_two_on_one_data_directory_is_an_error_that_says_so(tmp_path: Path):
     async with up(tmp_path, "gateway") as first:
         await first.line("natterlog is ready")
