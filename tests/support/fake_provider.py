@@ -82,6 +82,8 @@ class Seen(msgspec.Struct, kw_only=True):
     body: dict[str, Any]
     at: float
     """Time of its arrival, seconds since 1970."""
+    connection: int = 0
+    """The port that the client called from: the same one again is the same connection."""
     status: int = 0
     sent: int = 0
     """Tokens of text so far."""
@@ -235,6 +237,7 @@ class FakeProvider:
             headers={name.lower(): value for name, value in request.headers.items()},
             body=body,
             at=time.time(),
+            connection=request.get_extra_info("peername", ("", 0))[1],
         )
         self.seen.append(seen)
         self.changed()
@@ -382,6 +385,7 @@ class Telling:
                 await asyncio.sleep(0)
         if batch:
             await response.write(b"".join(batch))
+        wheel.changed()
 
     async def _break_off(self, request: web.Request, response: web.StreamResponse) -> bool:
         """Commit the fault if it is one after which nothing comes."""
@@ -415,7 +419,7 @@ class Wheel:
     """
 
     def __init__(self, changed: Callable[[], None]) -> None:
-        self._changed = changed
+        self.changed = changed
         self._loop = asyncio.get_running_loop()
         self._due: list[tuple[float, int, _Paced]] = []
         self._order = 0
@@ -449,7 +453,7 @@ class Wheel:
             else:
                 heapq.heappop(self._due)
         self._arm()
-        self._changed()
+        self.changed()
 
 
 class _Paced:

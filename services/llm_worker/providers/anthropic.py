@@ -1,6 +1,7 @@
 """Claude, through Anthropic's SDK: its client makes the call, its answer is read as bytes.
 
-The SDK's own events would cost MEASURED.
+Measured with 100 streams of 50 tokens a second, CPU a token: the SDK's events
+130 µs, its bytes 75 µs, its bytes over aiohttp 32 µs.
 """
 
 import asyncio
@@ -32,11 +33,10 @@ def _sdk() -> Any:
     return anthropic
 
 
-def _http_error() -> type[Exception]:
-    """What the SDK lets through when a connection breaks in the middle of an answer."""
+def _http() -> Any:
     import httpx2  # noqa: PLC0415  (the SDK's own HTTP client)
 
-    return httpx2.HTTPError
+    return httpx2
 
 
 async def import_sdk() -> None:
@@ -112,6 +112,9 @@ class Anthropic:
             base_url=self._base_url,
             max_retries=0,  # the caller owns retries, so that every try is an event
             timeout=sdk.Timeout(None, connect=CONNECTING),  # silence.py watches the rest
+            http_client=sdk.DefaultAioHttpClient(
+                limits=_http().Limits(max_connections=100_000, keepalive_expiry=60)
+            ),
         )
         self._opened = client
         return client
@@ -170,12 +173,12 @@ class _Answer:
         traceback: TracebackType | None,
     ) -> None:
         if error is None:
-            with suppress(TimeoutError, _http_error()):
+            with suppress(TimeoutError, _http().HTTPError):
                 async with asyncio.timeout(LINGER):
                     while await self._read():
                         pass
         await self._exit.aclose()
-        if isinstance(error, _http_error()):
+        if isinstance(error, _http().HTTPError):
             raise faults.broken_off(Anthropic.name) from error
 
 

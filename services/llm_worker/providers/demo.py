@@ -15,6 +15,8 @@ from shared.events import Usage
 
 MODEL = "demo"
 MOST_WORDS = 20_000
+TICK = 0.01
+"""Seconds between two pieces at least."""
 
 _ORDER = re.compile(r"^\s*demo:(.*)$", re.MULTILINE | re.IGNORECASE)
 _PAIR = re.compile(r"\b(words|rate)=(\d+(?:\.\d+)?)")
@@ -108,7 +110,7 @@ async def _paced(words: list[str], rate: float) -> AsyncGenerator[str, None]:
         if due > told:
             yield "".join(words[told:due])
             told = due
-        await asyncio.sleep(start + told / rate - loop.time())
+        await asyncio.sleep(max(start + told / rate - loop.time(), TICK))
 
 
 def _count(prompt: Prompt, words: list[str]) -> Usage:
