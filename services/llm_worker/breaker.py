@@ -5,8 +5,8 @@
       │                                        └──────(the probe failed)────┤
       └───────────────────────(the probe succeeded)─────────────────────────┘
 
-One state for all workers: a record a provider on a shelf that they share, and
-whoever wants to change it has to have seen its latest revision.  So exactly one
+One state for all workers: a record on a shelf that they share, by the provider's
+name, and whoever wants to change it has to have seen its latest revision.  So exactly one
 of them wins the probe.  A probe whose worker died is up for winning again after
 another cooldown.
 """
@@ -75,7 +75,6 @@ class Breaker:
     def __init__(
         self,
         shelf: Shelf,
-        *,
         threshold: int,
         cooldown: float,
         clock: Callable[[], float] = time.time,
@@ -166,13 +165,13 @@ class Breaker:
         return seen
 
     async def _read(self, provider: str) -> _Seen:
-        value, revision = await self._shelf.get(_key(provider))
+        value, revision = await self._shelf.get(provider)
         record = msgspec.json.decode(value, type=Record) if value else Record()
         seen = self._seen[provider] = _Seen(record, revision, self._clock())
         return seen
 
     async def _store(self, provider: str, record: Record, revision: int) -> bool:
-        stored = await self._shelf.put(_key(provider), msgspec.json.encode(record), revision)
+        stored = await self._shelf.put(provider, msgspec.json.encode(record), revision)
         self._seen.pop(provider, None)  # its new revision is not known
         return stored
 
@@ -186,7 +185,3 @@ class Breaker:
                     return
         except ShelfUnavailable:
             return
-
-
-def _key(provider: str) -> str:
-    return f"breaker.{provider}"

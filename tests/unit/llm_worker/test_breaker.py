@@ -1,0 +1,232 @@
+"""The circuit breaker, on a shelf in memory and by a clock that is moved by hand."""
+
+import asyncio
+
+import pytest
+
+from services.llm_worker.breaker import Breaker, ShelfUnavailable
+from services.llm_worker.providers.base import ProviderError
+
+THRESHOLD = 3
+COOLDOWN = 60.0
+BUSY = ProviderError("busy", passing=True)
+REFUSED = ProviderError("refused", passing=False)
+
+
+class MemoryShelf:
+    """Values with revisions; counts what it was asked; ``down`` makes it unreachable."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, tuple[bytes, int]] = {}
+        self.gets = self.puts = 0
+        self.down = False
+
+    async def get(self, key: str) -> tuple[bytes | None, int]:
+        self.gets += 1
+        await self._travel()
+        return self.values.get(key, (None, 0))
+
+    async def put(self, key: str, value: bytes, revision: int) -> bool:
+        self.puts += 1
+        await self._travel()
+        if self.values.get(key, (None, 0))[1] != revision:
+            return False
+        self.values[key] = (value, revision + 1)
+        return True
+
+    async def _travel(self) -> None:
+        await asyncio.sleep(0)
+        if self.down:
+            raise ShelfUnavailable
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def shelf() -> MemoryShelf:
+    return MemoryShelf()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def breaker(shelf: MemoryShelf, clock: Clock) -> Breaker:
+    return worker(shelf, clock)
+
+
+def worker(shelf: MemoryShelf, clock: Clock) -> Breaker:
+    """One worker's breaker."""
+    return Breaker(shelf, threshold=THRESHOLD, cooldown=COOLDOWN, clock=clock)
+
+
+async def trip(breaker: Breaker) -> None:
+    for _ in range(THRESHOLD):
+        await breaker.failed("openai", BUSY)
+
+
+async def is_let_through(breaker: Breaker, provider: str = "openai") -> bool:
+    try:
+        await breaker.admit(provider)
+    except ProviderError:
+        return False
+    return True
+
+
+async def test_it_opens_after_so_many_failures_in_a_row(breaker: Breaker):
+    for _ in range(THRESHOLD - 1):
+        await breaker.failed("openai", BUSY)
+    before = await is_let_through(breaker)
+
+    await breaker.failed("openai", BUSY)
+
+    assert (before, await is_let_through(breaker)) == (True, False)
+
+
+async def test_an_open_circuit_says_when_to_come_back(breaker: Breaker, clock: Clock):
+    await trip(breaker)
+    clock.now += 20
+
+    with pytest.raises(ProviderError) as raised:
+        await breaker.admit("openai")
+
+    fault = raised.value
+    assert (fault.code, fault.passing, fault.retry_after) == ("provider_unavailable", True, 40)
+
+
+async def test_one_provider_s_failures_are_not_another_s(breaker: Breaker):
+    await trip(breaker)
+
+    assert await is_let_through(breaker, "anthropic")
+
+
+async def test_a_success_starts_the_count_again(breaker: Breaker):
+    await breaker.failed("openai", BUSY)
+    await breaker.failed("openai", BUSY)
+    await breaker.succeeded("openai")
+    await breaker.failed("openai", BUSY)
+
+    assert await is_let_through(breaker)
+
+
+async def test_a_refused_request_is_no_failure_of_the_provider(breaker: Breaker):
+    for _ in range(THRESHOLD * 2):
+        await breaker.failed("openai", REFUSED)
+
+    assert await is_let_through(breaker)
+
+
+async def test_workers_count_together(shelf: MemoryShelf, clock: Clock):
+    workers = [worker(shelf, clock) for _ in range(THRESHOLD)]
+
+    await asyncio.gather(*(each.failed("openai", BUSY) for each in workers))
+
+    clock.now += 1
+    assert [await is_let_through(each) for each in workers] == [False] * THRESHOLD
+
+
+async def test_after_the_cooldown_exactly_one_probe_is_let_through(
+    shelf: MemoryShelf, clock: Clock
+):
+    workers = [worker(shelf, clock) for _ in range(10)]
+    await trip(workers[0])
+    clock.now += COOLDOWN
+
+    let_through = await asyncio.gather(*(is_let_through(each) for each in workers for _ in "ab"))
+
+    assert let_through.count(True) == 1
+    assert await workers[0].circuit("openai") == "half_open"
+
+
+async def test_a_probe_that_succeeds_closes_the_circuit(shelf: MemoryShelf, clock: Clock):
+    one, other = worker(shelf, clock), worker(shelf, clock)
+    await trip(one)
+    clock.now += COOLDOWN
+    await one.admit("openai")
+
+    await one.succeeded("openai")
+
+    assert await is_let_through(other)
+    assert await is_let_through(one)
+    assert await one.circuit("openai") == "closed"
+
+
+async def test_a_probe_that_is_refused_closes_it_too_for_the_provider_did_answer(
+    breaker: Breaker, clock: Clock
+):
+    await trip(breaker)
+    clock.now += COOLDOWN
+    await breaker.admit("openai")
+
+    await breaker.failed("openai", REFUSED)
+
+    assert await is_let_through(breaker)
+
+
+async def test_a_probe_that_fails_opens_it_for_another_cooldown(breaker: Breaker, clock: Clock):
+    await trip(breaker)
+    clock.now += COOLDOWN
+    await breaker.admit("openai")
+
+    await breaker.failed("openai", BUSY)
+
+    clock.now += COOLDOWN - 1
+    assert not await is_let_through(breaker)
+    clock.now += 1
+    assert await is_let_through(breaker)
+
+
+async def test_a_probe_whose_worker_died_is_up_for_winning_again(shelf: MemoryShelf, clock: Clock):
+    dead, living = worker(shelf, clock), worker(shelf, clock)
+    await trip(dead)
+    clock.now += COOLDOWN
+    await dead.admit("openai")
+
+    clock.now += COOLDOWN
+
+    assert await is_let_through(living)
+    assert not await is_let_through(living)
+
+
+async def test_late_news_of_calls_before_it_opened_change_nothing(breaker: Breaker):
+    await trip(breaker)
+
+    await breaker.succeeded("openai")
+    await breaker.failed("openai", BUSY)
+
+    assert not await is_let_through(breaker)
+    assert await breaker.circuit("openai") == "open"
+
+
+async def test_a_healthy_provider_costs_one_read_a_second(
+    breaker: Breaker, shelf: MemoryShelf, clock: Clock
+):
+    for _ in range(100):
+        await breaker.admit("openai")
+        await breaker.succeeded("openai")
+
+    assert (shelf.gets, shelf.puts) == (1, 0)
+    clock.now += 1
+    await breaker.admit("openai")
+    assert (shelf.gets, shelf.puts) == (2, 0)
+
+
+async def test_when_the_shelf_is_down_everything_is_let_through(
+    breaker: Breaker, shelf: MemoryShelf, clock: Clock
+):
+    await trip(breaker)
+    shelf.down = True
+    clock.now += 1
+
+    assert await is_let_through(breaker)
+    await breaker.failed("openai", BUSY)
+    await breaker.succeeded("openai")
+    assert await breaker.circuit("openai") == "closed"
