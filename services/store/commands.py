@@ -1,0 +1,380 @@
+"""What changes something: each decides on a session's state and appends a fact.
+
+A decision is made on the session as of its last applied fact, and the append is
+refused when anything came after it.  So correctness comes from the chain alone,
+however many stores decide at once; the lock only spares one store from
+overtaking itself.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from services.store import queries
+from services.store.applied import Applied
+from services.store.archive import Archive
+from services.store.database import Database
+from services.store.erase import Eraser
+from services.store.hotlog import HotLog
+from services.store.projection import CHANGEABLE
+from services.store.queries import SessionState
+from services.store.rows import MessageRow, RunRow
+from shared import ids
+from shared.bus import Bus
+from shared.chain import Overtaken, extend
+from shared.commands import (
+    Accepted,
+    CancelRun,
+    CreateSession,
+    DeleteSession,
+    Done,
+    GetRun,
+    GetSession,
+    Regenerate,
+    RunAnswer,
+    SendMessage,
+    SessionAnswer,
+    UpdateSession,
+)
+from shared.errors import Conflict, InvalidRequest, KeyReused, TooLarge, Unavailable
+from shared.events import (
+    CancelRequested,
+    Fact,
+    RunWaiting,
+    SessionCreated,
+    SessionDeleted,
+    SessionUpdated,
+    TodoChat,
+    Turn,
+)
+from shared.settings import Settings
+from shared.subjects import Address, Scope, session_address
+
+ROUNDS = 20
+"""How often a decision is made anew before the store gives up."""
+
+
+class Decision(NamedTuple):
+    """A turn is accepted: it begins at once, or waits while what runs is stopped or not."""
+
+    turn: Turn
+    waits: bool = False
+    interrupts: Sequence[RunRow] = ()
+
+
+def decide(state: SessionState, turn: Turn) -> Decision:
+    """What becomes of a turn in a session in this state.
+
+    Raises:
+        Conflict: the session takes no turn, or none now.
+    """
+    session = state.session
+    if session.status == "inactive":
+        raise Conflict("This session is inactive; make it active to go on with it.")
+    if not state.unfinished:
+        return Decision(turn)
+    if session.on_busy == "reject":
+        raise Conflict("A reply is being written in this session; try again when it is complete.")
+    waiting = msgspec.structs.replace(turn, parent_id=None)
+    if session.on_busy == "queue":
+        return Decision(waiting, waits=True)
+    return Decision(waiting, waits=True, interrupts=state.unfinished)
+
+
+class Commands:
+    """The store's commands; the facts they append are all that they change."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        settings: Settings,
+        database: Database,
+        archive: Archive,
+        hot: HotLog,
+        applied: Applied,
+        eraser: Eraser,
+    ) -> None:
+        self._bus = bus
+        self._settings = settings
+        self._database = database
+        self._archive = archive
+        self._hot = hot
+        self._applied = applied
+        self._eraser = eraser
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    # -- sessions ---------------------------------------------------------------------
+
+    async def create_session(self, request: CreateSession) -> SessionAnswer:
+        _need_id(request.session_id, "session_id")
+        if request.session_id in self._archive.deleted:
+            raise Conflict("This session was deleted; please open another.")
+        fact = SessionCreated(
+            at=ids.now(),
+            title=request.title,
+            mode=request.mode,
+            model=request.model,
+            temperature=request.temperature,
+            max_tokens=request.max_tokens,
+            system_prompt=request.system_prompt,
+            context_tags=request.context_tags,
+            on_busy=request.on_busy,
+            enable_tools=request.enable_tools,
+            client_ref=request.client_ref,
+        )
+        address = session_address(request.user_id, request.session_id)
+        await self._database.read(queries.check_free, request.user_id, request.session_id)
+        try:
+            seq = await self._append(address.fact("created"), fact, expected=0)
+        except Overtaken as overtaken:  # it is there already: the same request came twice
+            await self._catch_up(overtaken)
+            seq = 0
+        await self._applied.reach(seq)
+        return await self._session(request.user_id, request.session_id)
+
+    async def update_session(self, request: UpdateSession) -> SessionAnswer:
+        changes = {f: getattr(request, f) for f in CHANGEABLE}
+        changes = {f: value for f, value in changes.items() if value is not msgspec.UNSET}
+
+        async def attempt() -> int:
+            state = await self._state(request.user_id, request.session_id)
+            if not changes:
+                return 0
+            return await self._append(
+                session_address(request.user_id, request.session_id).fact("updated"),
+                SessionUpdated(at=ids.now(), **changes),
+                expected=state.session.last_seq,
+            )
+
+        await self._applied.reach(await self._decide(request.session_id, attempt))
+        return await self._session(request.user_id, request.session_id)
+
+    async def delete_session(self, request: DeleteSession) -> Done:
+        async def attempt() -> int:
+            state = await self._state(request.user_id, request.session_id)
+            for run in state.unfinished:
+                await self._cancel(run.id, request.user_id, "the session was deleted")
+            if state.unfinished:  # the cancels went on the chain
+                state = await self._state(request.user_id, request.session_id)
+            return await self._append(
+                session_address(request.user_id, request.session_id).fact("deleted"),
+                SessionDeleted(at=ids.now()),
+                expected=state.session.last_seq,
+            )
+
+        seq = await self._decide(request.session_id, attempt)
+        await self._applied.reach(seq)
+        await self._eraser.erase(request.session_id)
+        return Done(seq=seq)
+
+    # -- turns ------------------------------------------------------------------------
+
+    async def send_message(self, request: SendMessage) -> Accepted:
+        if len(request.content) > self._settings.max_message:
+            raise TooLarge(
+                f"A message may have {self._settings.max_message} characters; "
+                f"this one has {len(request.content)}.",
+                path="$.content",
+            )
+        turn = Turn(
+            user_message_id=ids.new_id(),
+            assistant_message_id=ids.new_id(),
+            content=request.content,
+            attachments=request.attachments,
+            model=request.model,
+            temperature=request.temperature,
+            max_tokens=request.max_tokens,
+            client_id=request.client_id,
+            idempotency_key=request.idempotency_key,
+            idempotency_digest=_digest(request),
+        )
+
+        async def turn_in(state: SessionState) -> Turn:
+            return msgspec.structs.replace(turn, parent_id=state.session.active_leaf)
+
+        return await self._accept(request.user_id, request.session_id, turn, turn_in)
+
+    async def regenerate(self, request: Regenerate) -> Accepted:
+        session_id = request.session_id
+        if session_id is None:
+            if request.message_id is None:
+                raise InvalidRequest("Name the session or the message.", path="$.message_id")
+            session_id = (await self._message(request.user_id, request.message_id)).session_id
+        turn = Turn(
+            user_message_id="",
+            assistant_message_id=ids.new_id(),
+            content=None,
+            idempotency_key=request.idempotency_key,
+            idempotency_digest=_digest(request),
+        )
+
+        async def turn_in(state: SessionState) -> Turn:
+            asked = await self._asked(request, state)
+            return msgspec.structs.replace(
+                turn,
+                user_message_id=asked.id,
+                parent_id=asked.parent_id,
+                attachments=asked.attachments,
+            )
+
+        return await self._accept(request.user_id, session_id, turn, turn_in)
+
+    async def _asked(self, request: Regenerate, state: SessionState) -> MessageRow:
+        """The user message that is to be answered anew."""
+        message_id = request.message_id or state.session.active_leaf
+        if message_id is None:
+            raise Conflict("There is no message to answer yet.")
+        message = await self._message(request.user_id, message_id)
+        if message.session_id != state.session.id:
+            raise queries.not_found("message")
+        if message.role == "assistant" and message.parent_id is not None:
+            message = await self._message(request.user_id, message.parent_id)
+        if message.depth == 0:
+            raise queries.never_sent()
+        return message
+
+    async def _accept(
+        self,
+        user_id: str,
+        session_id: str,
+        turn: Turn,
+        turn_in: Callable[[SessionState], Awaitable[Turn]],
+    ) -> Accepted:
+        """Append the turn's first fact, unless its key is known; answer once it is applied."""
+        run_id = ids.new_id()
+        address = Address(user_id, session_id, run_id)
+        repeated: list[RunRow] = []
+
+        async def attempt() -> int:
+            state = await self._state(user_id, session_id, turn.idempotency_key)
+            if state.keyed is not None:
+                repeated.append(_same(state.keyed, turn))
+                return 0
+            decision = decide(state, await turn_in(state))
+            seq = await self._append_turn(address, decision, state.session.last_seq)
+            for run in decision.interrupts:
+                await self._cancel(run.id, user_id, "another message came")
+            return seq
+
+        async with self._lock(f"{user_id} {turn.idempotency_key or run_id}"):
+            seq = await self._decide(session_id, attempt)
+        await self._applied.reach(seq)
+        answered = repeated[-1].id if repeated else run_id
+        return await self._database.read(queries.accepted, answered, repeated=bool(repeated))
+
+    async def _append_turn(self, address: Address, decision: Decision, last_seq: int) -> int:
+        if decision.waits:
+            fact = RunWaiting(at=ids.now(), turn=decision.turn)
+            return await self._append(address.fact("waiting"), fact, expected=last_seq)
+        fact = TodoChat(at=ids.now(), n=0, turn=decision.turn)
+        return await self._append(address.todo_chat(0), fact, expected=last_seq)
+
+    # -- runs -------------------------------------------------------------------------
+
+    async def cancel_run(self, request: CancelRun) -> RunAnswer:
+        _need_there(request.run_id, "run")
+        await self._cancel(request.run_id, request.user_id, "asked by the user")
+        again = GetRun(user_id=request.user_id, run_id=request.run_id)
+        return await self._database.read(queries.get_run, again)
+
+    async def _cancel(self, run_id: str, user_id: str, reason: str) -> None:
+        """Put a cancel on the run's chain and wait until it is applied; ended runs stay as is."""
+        for _ in range(ROUNDS):
+            run = await self._database.read(queries.find_run, user_id, run_id)
+            if run.ended_at is not None or run.cancelled:
+                return
+            address = Address(user_id, run.session_id, run_id)
+            fact = CancelRequested(at=ids.now(), reason=reason)
+            try:
+                seq = await self._append(
+                    address.fact("cancel"), fact, expected=run.last_seq, scope=Scope.RUN
+                )
+            except Overtaken as overtaken:
+                await self._catch_up(overtaken)
+            else:
+                await self._applied.reach(seq)
+                return
+        raise _too_busy()
+
+    # -- deciding ---------------------------------------------------------------------
+
+    async def _decide(self, session_id: str, attempt: Callable[[], Awaitable[int]]) -> int:
+        """Try ``attempt`` until no other fact comes in between; answers its sequence."""
+        async with self._lock(session_id):
+            for _ in range(ROUNDS):
+                try:
+                    return await attempt()
+                except Overtaken as overtaken:
+                    await self._catch_up(overtaken)
+        raise _too_busy()
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        return self._locks.setdefault(name, asyncio.Lock())
+
+    async def _append(
+        self, subject: str, fact: Fact, *, expected: int, scope: Scope = Scope.SESSION
+    ) -> int:
+        return await extend(
+            self._bus,
+            subject,
+            fact,
+            expected=self._hot.expected(expected),
+            scope=scope,
+            tries=2,
+        )
+
+    async def _catch_up(self, overtaken: Overtaken) -> None:
+        """See what came first: the facts found, or an old end that was cut off elsewhere."""
+        if overtaken.links:
+            await self._applied.reach(overtaken.links[-1].seq)
+        else:
+            await self._hot.refresh()
+
+    async def _state(self, user_id: str, session_id: str, key: str | None = None) -> SessionState:
+        _need_there(session_id, "session")
+        return await self._database.read(queries.session_state, user_id, session_id, key)
+
+    async def _session(self, user_id: str, session_id: str) -> SessionAnswer:
+        request = GetSession(user_id=user_id, session_id=session_id)
+        return await self._database.read(queries.get_session, request)
+
+    async def _message(self, user_id: str, message_id: str) -> MessageRow:
+        _need_there(message_id, "message")
+        return await self._database.read(queries.find_message, user_id, message_id)
+
+
+def _same(known: RunRow, turn: Turn) -> RunRow:
+    """The run that the turn's key began, if it asked for the same."""
+    if known.idempotency_digest != turn.idempotency_digest:
+        raise KeyReused("This idempotency key came before, with another request.")
+    return known
+
+
+def _digest(request: SendMessage | Regenerate) -> str | None:
+    """What must be equal when an idempotency key comes again."""
+    if request.idempotency_key is None:
+        return None
+    if isinstance(request, SendMessage):
+        asked = msgspec.structs.replace(request, min_seq=0, client_id=None, idempotency_key=None)
+    else:
+        asked = msgspec.structs.replace(request, min_seq=0, idempotency_key=None)
+    return hashlib.sha256(msgspec.json.encode([request.name, asked])).hexdigest()
+
+
+def _need_id(text: str, field: str) -> None:
+    if not ids.is_id(text):
+        raise InvalidRequest(f"{field} must be a UUID.", path=f"$.{field}")
+
+
+def _need_there(text: str, what: str) -> None:
+    """What is no id names nothing, and must not get into a subject."""
+    if not ids.is_id(text):
+        raise queries.not_found(what)
+
+
+def _too_busy() -> Unavailable:
+    return Unavailable("Too much is happening in this session; please try again.", retry_after=1.0)

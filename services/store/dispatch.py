@@ -1,0 +1,254 @@
+"""What a session needs next, derived from its rows and never from a message that may be lost.
+
+At start, every few seconds and after each fact that matters, a look at the
+session's unfinished runs says what is to be done: begin the next waiting turn,
+or end a cancelled run that nobody owns.  Everything is appended with the
+expected sequence, so that looking too often, or from several stores, is harmless.
+"""
+
+import asyncio
+import hashlib
+from typing import NamedTuple
+
+import msgspec
+
+from services.store import queries
+from services.store.applied import Applied
+from services.store.database import Database
+from services.store.hotlog import HotLog
+from services.store.rows import RunRow, SessionRow
+from shared import ids
+from shared.bus import Bus, BusError, NoAnswer
+from shared.chain import Overtaken, extend
+from shared.deltas import read_attempt
+from shared.errors import Unavailable
+from shared.events import EndStatus, Fault, RunEnded, TodoChat
+from shared.log import get_logger
+from shared.subjects import Address, Scope, holds
+
+log = get_logger()
+
+EVERY = 5.0
+"""Seconds between two looks at all sessions."""
+GRACE = 1.5
+"""Seconds that a worker gets to end a cancelled run before it is asked about."""
+ASK = 0.3
+_FORGET = 60.0
+_AT_ONCE = 32
+
+
+# -- what is to be done: a pure function of the rows ---------------------------------
+
+
+class Begin(NamedTuple):
+    """The next waiting turn may go."""
+
+    run: RunRow
+
+
+class End(NamedTuple):
+    """Nobody ever worked on this cancelled run, and nobody will."""
+
+    run: RunRow
+
+
+class Watch(NamedTuple):
+    """A cancelled run that a worker claimed: it should end soon."""
+
+    run: RunRow
+
+
+class Lost(NamedTuple):
+    """A run whose facts are gone from EVENTS, so that no worker will ever see it."""
+
+    run: RunRow
+
+
+Step = Begin | End | Watch | Lost
+
+
+def steps(unfinished: list[RunRow], first: int) -> list[Step]:
+    """What a session's unfinished runs need, given the first sequence of EVENTS."""
+    found: list[Step] = []
+    for run in unfinished:
+        if run.cancelled and run.attempt == 0:
+            found.append(End(run))
+        elif not run.waiting and run.first_seq < first:
+            found.append(Lost(run))
+        elif run.cancelled:
+            found.append(Watch(run))
+    if unfinished and all(run.waiting for run in unfinished):
+        going = [run for run in unfinished if not run.cancelled]
+        if going:
+            found.append(Begin(going[0]))
+    return found
+
+
+# -- doing it -------------------------------------------------------------------------
+
+
+class Dispatcher:
+    """Looks at sessions and appends what they need; owns the list of those to look at."""
+
+    def __init__(self, bus: Bus, database: Database, hot: HotLog, applied: Applied) -> None:
+        self._bus = bus
+        self._database = database
+        self._hot = hot
+        self._applied = applied
+        self._due: set[str] = set()
+        self._wake = asyncio.Event()
+        self._cancelled_at: dict[str, float] = {}
+        """When a claimed run was first seen cancelled, on this process's clock."""
+
+    def look_at(self, session_id: str) -> None:
+        """Something happened in this session."""
+        self._due.add(session_id)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Look at whatever is due, and at everything now and then, for ever."""
+        clock = asyncio.get_running_loop().time
+        everything = 0.0
+        while True:
+            if clock() >= everything:
+                everything = clock() + EVERY
+                await self._find_all()
+            await self._settle_due()
+            await self._woken(everything - clock())
+
+    async def _find_all(self) -> None:
+        old = asyncio.get_running_loop().time() - _FORGET
+        self._cancelled_at = {run: at for run, at in self._cancelled_at.items() if at > old}
+        self._due |= set(await self._database.read(queries.unsettled))
+
+    async def _settle_due(self) -> None:
+        due, self._due = list(self._due), set()
+        self._wake.clear()
+        for start in range(0, len(due), _AT_ONCE):
+            await asyncio.gather(*map(self._settle_safely, due[start : start + _AT_ONCE]))
+
+    async def _woken(self, timeout: float) -> None:
+        try:
+            async with asyncio.timeout(max(timeout, 0)):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _settle_safely(self, session_id: str) -> None:
+        try:
+            await self.settle(session_id)
+        except Overtaken as overtaken:  # somebody was faster: look again once that is applied
+            await self._look_again(session_id, overtaken)
+        except (BusError, Unavailable) as error:
+            log.warning("store.dispatch_postponed", session_id=session_id, error=str(error))
+        except Exception:  # one session's fault must not stop the others
+            log.exception("store.dispatch_failed", session_id=session_id)
+
+    async def _look_again(self, session_id: str, overtaken: Overtaken) -> None:
+        try:
+            if overtaken.links:
+                await self._applied.reach(overtaken.links[-1].seq)
+            else:
+                await self._hot.refresh()
+        except (BusError, Unavailable) as error:
+            log.warning("store.dispatch_postponed", session_id=session_id, error=str(error))
+        else:
+            self.look_at(session_id)
+
+    async def settle(self, session_id: str) -> None:
+        """Do what the session needs now.
+
+        Raises:
+            Overtaken: the session went on meanwhile.
+            NoAnswer: the bus is away.
+        """
+        found = await self._database.read(queries.dispatchable, session_id)
+        if found is None:
+            return
+        session, unfinished = found
+        for step in steps(unfinished, self._hot.first):
+            match step:
+                case Begin(run):
+                    await self._begin(session, run)
+                case End(run):
+                    await self._end(run, "cancelled", "")
+                case Watch(run):
+                    await self._watch(run)
+                case Lost(run):
+                    await self._end(run, "failed", "", _LOST)
+
+    async def _begin(self, session: SessionRow, run: RunRow) -> None:
+        turn = run.turn
+        if turn is None:
+            return
+        if turn.content is not None:
+            turn = msgspec.structs.replace(turn, parent_id=session.active_leaf)
+        fact = TodoChat(at=ids.now(), n=0, turn=turn)
+        seq = await extend(
+            self._bus,
+            _address(run).todo_chat(0),
+            fact,
+            expected=self._hot.expected(session.last_seq),
+            scope=Scope.SESSION,
+            tries=2,
+        )
+        log.info("store.dispatched", session_id=session.id, run_id=run.id, seq=seq)
+
+    async def _watch(self, run: RunRow) -> None:
+        loop = asyncio.get_running_loop()
+        since = self._cancelled_at.setdefault(run.id, loop.time())
+        if loop.time() < since + GRACE:
+            loop.call_at(since + GRACE, self.look_at, run.session_id)
+        elif not await self._is_held(run):
+            written = await read_attempt(self._bus, _address(run), run.attempt)
+            await self._end(run, "cancelled", written.text)
+
+    async def _is_held(self, run: RunRow) -> bool:
+        """Whether the worker of the latest claim says that it is writing the run."""
+        try:
+            answer = await self._bus.call(holds(run.worker or "_"), run.id.encode(), timeout=ASK)
+        except NoAnswer:
+            if not self._bus.connected:
+                raise
+            return False
+        return answer.data == b"1"
+
+    async def _end(
+        self, run: RunRow, status: EndStatus, text: str, error: Fault | None = None
+    ) -> None:
+        fact = ended(run, status, text, error)
+        seq = await extend(
+            self._bus,
+            _address(run).fact("final"),
+            fact,
+            expected=self._hot.expected(run.last_seq),
+            tries=2,
+        )
+        self._cancelled_at.pop(run.id, None)
+        log.info("store.run_ended", run_id=run.id, status=status, length=len(text), seq=seq)
+
+
+def ended(run: RunRow, status: EndStatus, text: str, error: Fault | None = None) -> RunEnded:
+    """The final of a run that the store ends itself."""
+    return RunEnded(
+        at=ids.now(),
+        status=status,
+        attempt=run.attempt,
+        text=text,
+        length=len(text),
+        sha256=hashlib.sha256(text.encode()).hexdigest(),
+        model=run.model,
+        provider=run.provider,
+        error=error,
+    )
+
+
+def _address(run: RunRow) -> Address:
+    return Address(run.user_id, run.session_id, run.id)
+
+
+_LOST = Fault(
+    code="internal",
+    message="The log lost this reply before it was written; please ask again.",
+    retryable=True,
+)

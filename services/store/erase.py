@@ -1,0 +1,146 @@
+"""Hard delete: after it no file of natterlog's holds a word of the session (DESIGN).
+
+The tombstone is a fact, and from then on what is left to do can be seen from
+what is still there, so that a crash only delays it.  Nothing can come back: once
+a run's facts are erased its chain is empty, and a worker that goes on writing
+expects a head that is no longer there.
+"""
+
+import asyncio
+import base64
+from contextlib import suppress
+from weakref import WeakValueDictionary
+
+from services.store.archive import Archive, Tombstone, links
+from services.store.database import Database
+from services.store.dispatch import ended
+from services.store.projection import Rows, project
+from services.store.rows import RunRow
+from shared.bus import Bus, BusError, Stored
+from shared.chain import Overtaken, extend
+from shared.errors import Unavailable
+from shared.log import get_logger
+from shared.objects import erase as erase_object
+from shared.objects import erase_message, erase_refs
+from shared.streams import FILES
+from shared.subjects import EVENTS, TOKENS, Address
+
+log = get_logger()
+
+WAIT_FOR_WORKERS = 2.0
+"""Seconds that workers get to end a deleted session's replies themselves."""
+_AT_ONCE = 32
+_RETRY = 5.0
+
+
+class Eraser:
+    """Erases deleted sessions: the one that was just deleted, and what an earlier life left."""
+
+    def __init__(self, bus: Bus, archive: Archive, database: Database) -> None:
+        self._bus = bus
+        self._archive = archive
+        self._database = database
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._late = asyncio.Event()
+        self._news = asyncio.Event()
+
+    def came_late(self) -> None:
+        """A fact of a deleted session was archived after its tombstone."""
+        self._late.set()
+        self._news.set()
+
+    async def run(self) -> None:
+        """Take up what an earlier life left, and whatever comes late, for ever."""
+        while True:
+            self._late.clear()
+            try:
+                for tombstone in await self._archive.unerased():
+                    await self._erase(tombstone)
+                await self._late.wait()
+            except (BusError, Unavailable) as error:
+                log.warning("store.erasing_postponed", error=str(error))
+                await asyncio.sleep(_RETRY)
+
+    async def erase(self, session_id: str) -> None:
+        """Erase a session whose tombstone is archived; it is gone when this returns.
+
+        Raises:
+            BusError: it is not all gone yet; that is taken up again.
+        """
+        try:
+            for tombstone in await self._archive.unerased():
+                if tombstone.session == session_id:
+                    await self._erase(tombstone)
+        except BaseException:
+            self._late.set()
+            raise
+
+    # -- the steps ----------------------------------------------------------------------
+
+    async def _erase(self, tombstone: Tombstone) -> None:
+        async with self._locks.setdefault(tombstone.session, asyncio.Lock()):
+            if tombstone not in await self._archive.unerased():
+                return
+            await self._end_runs(tombstone)
+            while facts := await self._hot_facts(tombstone):
+                await self._erase_facts(facts)
+            await self._erase_ticks(tombstone)
+            await self._erase_objects(tombstone)
+            await self._archive.erase(tombstone)
+            await self._database.forget()
+            await self._archive.set_erased(tombstone)
+        log.info("store.session_erased", session_id=tombstone.session, seq=tombstone.seq)
+
+    async def _end_runs(self, tombstone: Tombstone) -> None:
+        """Let each reply come to its end, so that whoever reads it learns of it."""
+        try:
+            async with asyncio.timeout(WAIT_FOR_WORKERS):
+                while any(run.attempt for run in await self._unfinished(tombstone)):
+                    await self._news.wait()
+                    self._news.clear()
+        except TimeoutError:
+            pass  # nobody is at it, or somebody who does not listen
+        for run in await self._unfinished(tombstone):
+            final = Address(run.user_id, run.session_id, run.id).fact("final")
+            fact = ended(run, "cancelled", "")
+            with suppress(Overtaken):  # it ended itself just now, or its chain is erased already
+                await extend(self._bus, final, fact, expected=run.last_seq, tries=2)
+
+    async def _unfinished(self, tombstone: Tombstone) -> list[RunRow]:
+        """The session's runs that have no end yet, from what is left of its facts."""
+        rows = Rows()
+        for link in links(await self._archive.session_entries(tombstone)):
+            project(rows, link)
+        return [run for run in rows.runs.values() if run.ended_at is None]
+
+    async def _hot_facts(self, tombstone: Tombstone) -> list[Stored]:
+        found = await self._bus.facts_after(EVENTS, tombstone.address.session_facts, 0)
+        return [fact for fact in found if fact.seq != tombstone.seq]
+
+    async def _erase_facts(self, facts: list[Stored]) -> None:
+        # The last ones first: a chain that has lost its head refuses whatever comes.
+        for fact in reversed(facts):
+            await erase_refs(self._bus, fact.data)
+            await erase_message(self._bus, EVENTS, fact.seq)
+
+    async def _erase_ticks(self, tombstone: Tombstone) -> None:
+        subject = tombstone.address.session_ticks
+        while ticks := await self._bus.read(TOKENS, subject, limit=1000):
+            for start in range(0, len(ticks), _AT_ONCE):
+                part = ticks[start : start + _AT_ONCE]
+                await asyncio.gather(*(erase_message(self._bus, TOKENS, t.seq) for t in part))
+
+    async def _erase_objects(self, tombstone: Tombstone) -> None:
+        """Erase what was kept in FILES for the session's facts, the refused ones included."""
+        prefix = base64.urlsafe_b64encode(f"{tombstone.session}/".encode())[:_SAFE].decode()
+        after = 0
+        while batch := await self._bus.read(FILES, "$O.FILES.M.>", after=after):
+            after = batch[-1].seq
+            for meta in batch:
+                token = meta.subject.rpartition(".")[2]
+                if token.startswith(prefix):
+                    await erase_object(self._bus, base64.urlsafe_b64decode(token).decode())
+
+
+_SAFE = 48
+"""Base64 characters that a session's id (36 bytes) fixes, whatever follows it."""

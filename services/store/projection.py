@@ -1,0 +1,403 @@
+"""Facts into rows: a pure function of the log (DESIGN, law 1).
+
+:func:`project` is all that is ever done to the tables.  It never looks at a
+clock, makes an id or asks anybody, so that replaying the log gives the same
+rows, byte for byte.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from services.store.rows import (
+    MessageRow,
+    RunRow,
+    SessionRow,
+    UsageRow,
+    run_row,
+    session_row,
+)
+from services.store.schema import messages, projection, runs, sessions, usage_log
+from shared.chain import Link
+from shared.events import (
+    AnyFact,
+    CancelRequested,
+    RunClaimed,
+    RunEnded,
+    RunFact,
+    RunWaiting,
+    SessionCreated,
+    SessionDeleted,
+    SessionUpdated,
+    TodoChat,
+    TodoProcess,
+    Turn,
+)
+from shared.subjects import NONE, Address, parse
+
+# -- the rows that some facts are about -------------------------------------------
+
+
+class Rows:
+    """The rows that a few facts change, as they are while the facts are applied."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, SessionRow] = {}
+        self.runs: dict[str, RunRow] = {}
+        self.messages: dict[str, MessageRow] = {}
+        self.usage: dict[str, UsageRow] = {}
+        self.depths: dict[str, int] = {}
+        """How deep in its branch a message is, for those that others may follow."""
+        self.changed_messages: set[str] = set()
+        self.deleted_sessions: set[str] = set()
+
+    def put_message(self, message: MessageRow) -> None:
+        self.messages[message.id] = message
+        self.depths[message.id] = message.depth
+        self.changed_messages.add(message.id)
+
+    def drop_session(self, session_id: str) -> None:
+        self.sessions.pop(session_id, None)
+        for run in [r for r in self.runs.values() if r.session_id == session_id]:
+            del self.runs[run.id]
+        for message in [m for m in self.messages.values() if m.session_id == session_id]:
+            del self.messages[message.id]
+            self.changed_messages.discard(message.id)
+        for usage in self.usage.values():
+            if usage.session_id == session_id:
+                usage.session_id = None
+        self.deleted_sessions.add(session_id)
+
+
+# -- the rules --------------------------------------------------------------------
+
+
+def project(rows: Rows, link: Link) -> None:
+    """Change ``rows`` as the fact says."""
+    address = parse(link.subject)
+    fact = link.fact
+    session = rows.sessions.get(address.session)
+    if session is not None and session.user_id != address.user:
+        return  # an id that two users chose at the same moment: the first has it
+    if isinstance(fact, RunEnded) and fact.attempt:
+        known = None if session is None else session.id
+        rows.usage[address.run] = _usage(address, known, fact)
+    if isinstance(fact, SessionCreated):
+        rows.sessions[address.session] = _new_session(link.seq, address, fact)
+        return
+    if session is None:
+        return  # deleted; what comes late is being erased, but for what it cost
+    session.last_seq = link.seq
+    session.updated_at = fact.at
+    match fact:
+        case SessionUpdated():
+            _update(session, fact)
+        case SessionDeleted():
+            rows.drop_session(session.id)
+        case _:
+            _project_run(rows, session, link.seq, address, fact)
+
+
+def _project_run(
+    rows: Rows, session: SessionRow, seq: int, address: Address, fact: RunFact
+) -> None:
+    run = rows.runs.get(address.run)
+    if run is None:
+        run = rows.runs[address.run] = _new_run(seq, address, fact)
+    run.last_seq = seq
+    match fact:
+        case RunWaiting():
+            _wait(rows, session, run, fact)
+        case TodoChat(n=0):
+            _begin(rows, session, run, fact)
+        case RunClaimed():
+            run.status, run.attempt, run.worker = "running", seq, fact.worker
+            if fact.prompt is not None:
+                run.provider, run.model = fact.prompt.provider, fact.prompt.model
+        case CancelRequested():
+            run.cancelled = True
+        case RunEnded():
+            _end(rows, session, run, fact)
+        case TodoChat() | TodoProcess():
+            pass  # the next step of a plan; the run goes on
+
+
+def _wait(rows: Rows, session: SessionRow, run: RunRow, fact: RunWaiting) -> None:
+    run.waiting = True
+    if fact.turn.content is not None:
+        session.waiting += 1
+        session.last_message_at = fact.at
+        rows.put_message(_user_message(run, fact.turn, fact.turn.content, depth=0))
+
+
+def _begin(rows: Rows, session: SessionRow, run: RunRow, fact: TodoChat) -> None:
+    turn = fact.turn
+    waited, run.waiting, run.turn = run.waiting, False, turn
+    if turn.content is None:
+        run.user_depth = rows.depths.get(turn.user_message_id, 1)
+    else:
+        run.user_depth = _depth(rows, turn.parent_id) + 1
+        rows.put_message(_user_message(run, turn, turn.content, depth=run.user_depth))
+        if waited:
+            session.waiting -= 1
+        else:
+            session.last_message_at = fact.at
+    session.active_leaf, session.depth = turn.user_message_id, run.user_depth
+
+
+def _end(rows: Rows, session: SessionRow, run: RunRow, fact: RunEnded) -> None:
+    run.status, run.ended_at = fact.status, fact.at
+    run.sha256, run.length = fact.sha256, fact.length
+    run.usage, run.error = fact.usage, fact.error
+    if run.turn is None:
+        return
+    if run.waiting and run.turn.content is not None:
+        session.waiting -= 1
+        rows.put_message(_user_message(run, run.turn, run.turn.content, depth=0))
+    depth = 0 if run.waiting else run.user_depth + 1
+    rows.put_message(_reply(session, run, run.turn, fact, depth))
+    session.last_message_at = fact.at
+    if not run.waiting and session.active_leaf == run.user_message_id:
+        session.active_leaf, session.depth = run.assistant_message_id, depth
+    run.waiting = False
+
+
+def _update(session: SessionRow, fact: SessionUpdated) -> None:
+    for field in CHANGEABLE:
+        value = getattr(fact, field)
+        if value is not msgspec.UNSET:
+            setattr(session, field, value)
+
+
+CHANGEABLE = (
+    "title",
+    "status",
+    "model",
+    "temperature",
+    "max_tokens",
+    "system_prompt",
+    "context_tags",
+    "on_busy",
+    "enable_tools",
+)
+
+
+def _depth(rows: Rows, message_id: str | None) -> int:
+    return 0 if message_id is None else rows.depths.get(message_id, 0)
+
+
+# -- new rows ---------------------------------------------------------------------
+
+
+def _new_session(seq: int, address: Address, fact: SessionCreated) -> SessionRow:
+    return SessionRow(
+        id=address.session,
+        user_id=address.user,
+        title=fact.title,
+        context_tags=fact.context_tags,
+        system_prompt=fact.system_prompt,
+        mode=fact.mode,
+        status="active",
+        created_at=fact.at,
+        updated_at=fact.at,
+        model=fact.model,
+        temperature=fact.temperature,
+        max_tokens=fact.max_tokens,
+        on_busy=fact.on_busy,
+        enable_tools=fact.enable_tools,
+        client_ref=fact.client_ref,
+        last_seq=seq,
+    )
+
+
+def _new_run(seq: int, address: Address, fact: RunFact) -> RunRow:
+    turn = fact.turn if isinstance(fact, RunWaiting | TodoChat) else None
+    return RunRow(
+        id=address.run,
+        session_id=address.session,
+        user_id=address.user,
+        waiting=False,
+        created_at=fact.at,
+        turn=turn,
+        user_message_id=turn.user_message_id if turn else None,
+        assistant_message_id=turn.assistant_message_id if turn else None,
+        idempotency_key=turn.idempotency_key if turn else None,
+        idempotency_digest=turn.idempotency_digest if turn else None,
+        first_seq=seq,
+        last_seq=seq,
+    )
+
+
+def _user_message(run: RunRow, turn: Turn, content: str, *, depth: int) -> MessageRow:
+    """The user's message of a run, in a branch (``depth``) or outside any (0)."""
+    unsent = "waiting" if run.ended_at is None else "cancelled"
+    return MessageRow(
+        id=turn.user_message_id,
+        session_id=run.session_id,
+        user_id=run.user_id,
+        role="user",
+        content=content,
+        created_at=run.created_at,
+        parent_id=turn.parent_id if depth else None,
+        depth=depth,
+        status="completed" if depth else unsent,
+        attachments=turn.attachments,
+        model=None,
+        run_id=run.id,
+        seq=run.first_seq,
+    )
+
+
+def _reply(session: SessionRow, run: RunRow, turn: Turn, fact: RunEnded, depth: int) -> MessageRow:
+    return MessageRow(
+        id=turn.assistant_message_id,
+        session_id=session.id,
+        user_id=session.user_id,
+        role="assistant",
+        content=fact.text,
+        tokens=fact.usage.output_tokens if fact.usage else None,
+        latency_ms=fact.latency_ms,
+        created_at=fact.at,
+        parent_id=turn.user_message_id,
+        depth=depth,
+        status=fact.status,
+        attachments=[],
+        model=fact.model,
+        run_id=run.id,
+        seq=run.last_seq,
+    )
+
+
+def _usage(address: Address, session_id: str | None, fact: RunEnded) -> UsageRow:
+    usage = fact.usage
+    return UsageRow(
+        id=address.run,
+        user_id=address.user,
+        session_id=session_id,
+        provider=fact.provider,
+        model=fact.model,
+        status=fact.status,
+        input_tokens=usage.input_tokens if usage else None,
+        output_tokens=usage.output_tokens if usage else None,
+        cache_creation_input_tokens=usage.cache_creation_input_tokens if usage else None,
+        cache_read_input_tokens=usage.cache_read_input_tokens if usage else None,
+        latency_ms=fact.latency_ms,
+        first_delta_ms=fact.first_delta_ms,
+        created_at=fact.at,
+    )
+
+
+# -- rows in and out of the database ------------------------------------------------
+
+
+def apply(connection: sa.Connection, links: Iterable[Link], upto: int) -> int:
+    """Apply the facts that are new, note that all up to ``upto`` are, and answer it.
+
+    Facts that were applied before are left out, so that doing it twice is
+    doing it once.
+    """
+    applied = read_applied(connection)
+    if upto <= applied:
+        return applied
+    new = [link for link in links if link.seq > applied]
+    if new:
+        rows = _load(connection, new)
+        for link in new:
+            project(rows, link)
+        _save(connection, rows)
+    connection.execute(_SET_APPLIED, {"upto": upto})
+    return upto
+
+
+def read_applied(connection: sa.Connection) -> int:
+    """The last fact that the rows take into account."""
+    return connection.execute(_APPLIED).scalar_one()
+
+
+def read_epoch(connection: sa.Connection) -> str:
+    """The log's incarnation that the rows belong to; empty before the first."""
+    return connection.execute(sa.select(projection.c.epoch)).scalar_one()
+
+
+def set_epoch(connection: sa.Connection, epoch: str) -> None:
+    connection.execute(projection.update().values(epoch=epoch))
+
+
+def clear(connection: sa.Connection) -> None:
+    """Drop every row; the log can make them anew."""
+    for table in (sessions, messages, usage_log, runs):
+        connection.execute(table.delete())
+    connection.execute(_SET_APPLIED, {"upto": 0})
+
+
+def _load(connection: sa.Connection, links: list[Link]) -> Rows:
+    rows = Rows()
+    addresses = [parse(link.subject) for link in links]
+    for row in connection.execute(_SESSIONS, {"ids": list({a.session for a in addresses})}):
+        session = session_row(row)
+        rows.sessions[session.id] = session
+        if session.active_leaf is not None:
+            rows.depths[session.active_leaf] = session.depth
+    run_ids = {a.run for a in addresses if a.run != NONE}
+    if run_ids:
+        for row in connection.execute(_RUNS, {"ids": list(run_ids)}):
+            run = run_row(row)
+            rows.runs[run.id] = run
+    parents = _parents(link.fact for link in links) - rows.depths.keys()
+    if parents:
+        for row in connection.execute(_DEPTHS, {"ids": list(parents)}):
+            rows.depths[row.id] = row.depth
+    return rows
+
+
+def _parents(facts: Iterable[AnyFact]) -> set[str]:
+    """The messages whose depth decides how deep a new one is."""
+    found: set[str] = set()
+    for fact in facts:
+        if isinstance(fact, TodoChat) and fact.n == 0:
+            parent = fact.turn.parent_id
+            if fact.turn.content is None:
+                found.add(fact.turn.user_message_id)
+            elif parent is not None:
+                found.add(parent)
+    return found
+
+
+def _save(connection: sa.Connection, rows: Rows) -> None:
+    if rows.deleted_sessions:
+        ids = list(rows.deleted_sessions)
+        for table in (messages, runs):
+            connection.execute(table.delete().where(table.c.session_id.in_(ids)))
+        connection.execute(sessions.delete().where(sessions.c.id.in_(ids)))
+        connection.execute(
+            usage_log.update().where(usage_log.c.session_id.in_(ids)).values(session_id=None)
+        )
+    _upsert(connection, sessions, rows.sessions.values())
+    _upsert(connection, runs, rows.runs.values())
+    _upsert(connection, messages, [rows.messages[i] for i in sorted(rows.changed_messages)])
+    _upsert(connection, usage_log, rows.usage.values())
+
+
+def _upsert(connection: sa.Connection, table: sa.Table, rows: Iterable[msgspec.Struct]) -> None:
+    values = [msgspec.structs.asdict(row) for row in rows]
+    if values:
+        connection.execute(_UPSERTS[table.name], values)
+
+
+def _upsert_statement(table: sa.Table) -> Any:
+    statement = insert(table)
+    changing = {c.name: statement.excluded[c.name] for c in table.c if not c.primary_key}
+    return statement.on_conflict_do_update(index_elements=[table.c.id], set_=changing)
+
+
+_UPSERTS = {t.name: _upsert_statement(t) for t in (sessions, runs, messages, usage_log)}
+_APPLIED = sa.select(projection.c.applied)
+_SET_APPLIED = projection.update().values(applied=sa.bindparam("upto"))
+_SESSIONS = sa.select(sessions).where(sessions.c.id.in_(sa.bindparam("ids", expanding=True)))
+_RUNS = sa.select(runs).where(runs.c.id.in_(sa.bindparam("ids", expanding=True)))
+_DEPTHS = sa.select(messages.c.id, messages.c.depth).where(
+    messages.c.id.in_(sa.bindparam("ids", expanding=True))
+)

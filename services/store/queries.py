@@ -1,0 +1,332 @@
+"""What the projection answers: plain functions of a connection and a request.
+
+Each runs in one snapshot, so ``seq`` is exactly what the answer takes into
+account.  What is not the user's is not there.
+"""
+
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from services.store.projection import read_applied
+from services.store.rows import (
+    MessageRow,
+    RunRow,
+    SessionRow,
+    message_row,
+    run_row,
+    session_row,
+)
+from services.store.schema import messages, runs, sessions
+from shared.commands import (
+    Accepted,
+    Context,
+    ContextMessage,
+    FeedState,
+    GetContext,
+    GetRun,
+    GetSession,
+    ListMessages,
+    ListSessions,
+    MessagePage,
+    OpenFeed,
+    RunAnswer,
+    SessionAnswer,
+    SessionPage,
+    UnfinishedRun,
+)
+from shared.errors import Conflict, InvalidRequest, NotFound
+from shared.records import MessageStatus
+
+CONTEXT_MESSAGES = 20
+HIDDEN_MODES = ("adhoc", "document", "content")
+MAX_PAGE = 1000
+
+_USABLE: tuple[MessageStatus, ...] = ("completed", "cancelled")
+
+
+# -- sessions -----------------------------------------------------------------------
+
+
+def get_session(connection: sa.Connection, request: GetSession) -> SessionAnswer:
+    session = find_session(connection, request.user_id, request.session_id)
+    return SessionAnswer(session=session.record(), seq=read_applied(connection))
+
+
+def list_sessions(connection: sa.Connection, request: ListSessions) -> SessionPage:
+    mine = _matching(request)
+    total = connection.execute(sa.select(sa.func.count()).select_from(sessions).where(*mine))
+    page = sa.select(sessions).where(*mine).order_by(sessions.c.last_seq.desc())
+    if request.before is not None:
+        last = find_session(connection, request.user_id, request.before)
+        page = page.where(sessions.c.last_seq < last.last_seq)
+    page = page.limit(_page(request.limit)).offset(_page(request.offset, most=None))
+    return SessionPage(
+        items=[session_row(row).record() for row in connection.execute(page)],
+        total=total.scalar_one(),
+        seq=read_applied(connection),
+    )
+
+
+def _matching(request: ListSessions) -> list[sa.ColumnElement[bool]]:
+    wanted = [sessions.c.user_id == request.user_id]
+    if request.status is not None:
+        wanted.append(sessions.c.status == request.status)
+    if request.modes is None:
+        wanted.append(sessions.c.mode.not_in(HIDDEN_MODES))
+    else:
+        wanted.append(sessions.c.mode.in_(request.modes))
+    if request.query:
+        wanted.append(sessions.c.title.icontains(request.query, autoescape=True))
+    return wanted
+
+
+# -- messages -----------------------------------------------------------------------
+
+
+def list_messages(connection: sa.Connection, request: ListMessages) -> MessagePage:
+    session = find_session(connection, request.user_id, request.session_id)
+    branch = _branch(session.active_leaf)
+    # The branch by depth, then what waits, by acceptance.
+    waiting = (messages.c.session_id == session.id) & (messages.c.status == "waiting")
+    in_branch = messages.c.id.in_(sa.select(branch.c.id))
+    order = [messages.c.depth == 0, messages.c.depth, messages.c.seq]
+    page = (
+        sa.select(messages)
+        .where(in_branch | waiting)
+        .order_by(*[o.desc() if request.descending else o for o in order])
+        .limit(_page(request.limit))
+        .offset(_page(request.offset, most=None))
+    )
+    return MessagePage(
+        items=[message_row(row).record() for row in connection.execute(page)],
+        total=session.depth + session.waiting,
+        seq=read_applied(connection),
+    )
+
+
+def _branch(leaf: str | None) -> sa.CTE:
+    """The ids from ``leaf`` up to the first message."""
+    branch = (
+        sa.select(messages.c.id, messages.c.parent_id)
+        .where(messages.c.id == leaf)
+        .cte("branch", recursive=True)
+    )
+    return branch.union_all(
+        sa.select(messages.c.id, messages.c.parent_id).join(
+            branch, messages.c.id == branch.c.parent_id
+        )
+    )
+
+
+def get_context(connection: sa.Connection, request: GetContext) -> Context:
+    run = find_run(connection, request.user_id, request.run_id)
+    session = find_session(connection, request.user_id, request.session_id)
+    if run.session_id != session.id or run.turn is None:
+        raise not_found("run")
+    turn = run.turn
+    found = connection.execute(_CONTEXT, {"leaf": run.user_message_id}).all()
+    return Context(
+        messages=[ContextMessage(id=m.id, role=m.role, content=m.content) for m in reversed(found)],
+        system_prompt=session.system_prompt,
+        model=_first(turn.model, session.model),
+        temperature=_first(turn.temperature, session.temperature),
+        max_tokens=_first(turn.max_tokens, session.max_tokens),
+        run=run.record(),
+        seq=read_applied(connection),
+    )
+
+
+def _first(mine: Any, default: Any) -> Any:
+    return default if mine is None else mine
+
+
+def _context() -> Any:
+    """The last usable messages of a branch, the newest first.
+
+    The walk counts what it has found, so that its cost does not grow with the branch.
+    """
+    usable = messages.c.status.in_(_USABLE) & (messages.c.content != "")
+    counts = sa.case((usable, 1), else_=0)
+    walk = (
+        sa.select(messages.c.id, messages.c.parent_id, counts.label("found"))
+        .where(messages.c.id == sa.bindparam("leaf"))
+        .cte("walk", recursive=True)
+    )
+    walk = walk.union_all(
+        sa.select(messages.c.id, messages.c.parent_id, walk.c.found + counts)
+        .join(walk, messages.c.id == walk.c.parent_id)
+        .where(walk.c.found < CONTEXT_MESSAGES)
+    )
+    return (
+        sa.select(messages.c.id, messages.c.role, messages.c.content)
+        .join(walk, walk.c.id == messages.c.id)
+        .where(usable)
+        .order_by(messages.c.depth.desc())
+    )
+
+
+_CONTEXT = _context()
+
+
+# -- runs and feeds -------------------------------------------------------------------
+
+
+def get_run(connection: sa.Connection, request: GetRun) -> RunAnswer:
+    run = find_run(connection, request.user_id, request.run_id)
+    return RunAnswer(run=run.record(), seq=read_applied(connection))
+
+
+def open_feed(connection: sa.Connection, request: OpenFeed) -> FeedState:
+    session = find_session(connection, request.user_id, request.session_id)
+    unfinished = unfinished_runs(connection, session.id)
+    asked = _by_id(connection, [r.user_message_id for r in unfinished if r.user_message_id])
+    return FeedState(
+        session=session.record(),
+        unfinished=[
+            UnfinishedRun(
+                run_id=run.id,
+                user_message=asked[run.user_message_id].record(),
+                assistant_message_id=run.assistant_message_id,
+                attempt=run.attempt,
+                waiting=run.waiting,
+            )
+            for run in unfinished
+            if run.user_message_id in asked and run.assistant_message_id
+        ],
+        seq=read_applied(connection),
+    )
+
+
+def accepted(connection: sa.Connection, run_id: str, *, repeated: bool) -> Accepted:
+    """The answer to who sent a message, once its run is applied."""
+    row = connection.execute(_RUN, {"id": run_id}).one_or_none()
+    if row is None:
+        raise not_found("session")  # deleted in the same moment
+    run = run_row(row)
+    message = message_row(connection.execute(_MESSAGE, {"id": run.user_message_id}).one())
+    return Accepted(
+        run=run.record(),
+        user_message=message.record(),
+        assistant_message_id=run.assistant_message_id or "",
+        seq=read_applied(connection),
+        repeated=repeated,
+    )
+
+
+# -- what commands and the dispatcher decide on -----------------------------------------
+
+
+class SessionState(NamedTuple):
+    """A session, what is unfinished in it, and the run that an idempotency key began."""
+
+    session: SessionRow
+    unfinished: list[RunRow]
+    keyed: RunRow | None
+
+
+def session_state(
+    connection: sa.Connection, user_id: str, session_id: str, key: str | None = None
+) -> SessionState:
+    return SessionState(
+        find_session(connection, user_id, session_id),
+        unfinished_runs(connection, session_id),
+        None if key is None else _keyed(connection, user_id, key),
+    )
+
+
+def find_session(connection: sa.Connection, user_id: str, session_id: str) -> SessionRow:
+    row = connection.execute(_SESSION, {"id": session_id, "user": user_id}).one_or_none()
+    if row is None:
+        raise not_found("session")
+    return session_row(row)
+
+
+def check_free(connection: sa.Connection, user_id: str, session_id: str) -> None:
+    """Refuse to open a session whose id another user's has."""
+    query = sa.select(sessions.c.user_id).where(sessions.c.id == session_id)
+    if connection.execute(query).scalar() not in (None, user_id):
+        raise Conflict("This session id is taken; please choose another.")
+
+
+def find_run(connection: sa.Connection, user_id: str, run_id: str) -> RunRow:
+    row = connection.execute(_RUN, {"id": run_id}).one_or_none()
+    if row is None or row.user_id != user_id:
+        raise not_found("run")
+    return run_row(row)
+
+
+def find_message(connection: sa.Connection, user_id: str, message_id: str) -> MessageRow:
+    row = connection.execute(_MESSAGE, {"id": message_id}).one_or_none()
+    if row is None or row.user_id != user_id:
+        raise not_found("message")
+    return message_row(row)
+
+
+def unfinished_runs(connection: sa.Connection, session_id: str) -> list[RunRow]:
+    """The session's runs in the order in which they go; the active one first."""
+    return [run_row(row) for row in connection.execute(_UNFINISHED, {"session": session_id})]
+
+
+def unsettled(connection: sa.Connection) -> list[str]:
+    """The sessions in which a run is not ended."""
+    query = sa.select(runs.c.session_id).where(runs.c.ended_at.is_(None)).distinct()
+    return list(connection.execute(query).scalars())
+
+
+def dispatchable(
+    connection: sa.Connection, session_id: str
+) -> tuple[SessionRow, list[RunRow]] | None:
+    """A session and its unfinished runs, whoever owns it."""
+    row = connection.execute(sa.select(sessions).where(sessions.c.id == session_id)).one_or_none()
+    return None if row is None else (session_row(row), unfinished_runs(connection, session_id))
+
+
+def first_unfinished(connection: sa.Connection) -> int | None:
+    """The first fact of the oldest run that is not ended."""
+    query = sa.select(sa.func.min(runs.c.first_seq)).where(runs.c.ended_at.is_(None))
+    return connection.execute(query).scalar()
+
+
+def not_found(what: str) -> NotFound:
+    return NotFound(f"There is no such {what}.")
+
+
+def never_sent() -> Conflict:
+    return Conflict("That message was never sent to a model, so there is nothing to answer anew.")
+
+
+def _keyed(connection: sa.Connection, user_id: str, key: str) -> RunRow | None:
+    row = connection.execute(_KEYED, {"user": user_id, "key": key}).one_or_none()
+    return None if row is None else run_row(row)
+
+
+def _by_id(connection: sa.Connection, ids: list[str]) -> dict[str, MessageRow]:
+    if not ids:
+        return {}
+    found = connection.execute(sa.select(messages).where(messages.c.id.in_(ids)))
+    return {row.id: message_row(row) for row in found}
+
+
+def _page(number: int, *, most: int | None = MAX_PAGE) -> int:
+    if number < 0:
+        raise InvalidRequest("A page cannot begin before the start, nor have less than nothing.")
+    return number if most is None else min(number, most)
+
+
+_SESSION = sa.select(sessions).where(
+    sessions.c.id == sa.bindparam("id"), sessions.c.user_id == sa.bindparam("user")
+)
+_RUN = sa.select(runs).where(runs.c.id == sa.bindparam("id"))
+_MESSAGE = sa.select(messages).where(messages.c.id == sa.bindparam("id"))
+_UNFINISHED = (
+    sa.select(runs)
+    .where(runs.c.session_id == sa.bindparam("session"), runs.c.ended_at.is_(None))
+    .order_by(runs.c.waiting, runs.c.first_seq)
+)
+_KEYED = (
+    sa.select(runs)
+    .where(runs.c.user_id == sa.bindparam("user"), runs.c.idempotency_key == sa.bindparam("key"))
+    .order_by(runs.c.first_seq)
+    .limit(1)
+)

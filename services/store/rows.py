@@ -1,0 +1,168 @@
+"""The projection's rows as typed, changeable values, and the records that are made of them."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from shared.events import EndStatus, Fault, OnBusy, SessionStatus, Turn, Usage
+from shared.records import Message, MessageStatus, Role, Run, RunStatus, Session
+
+
+class SessionRow(msgspec.Struct, kw_only=True):
+    id: str
+    user_id: str
+    title: str | None
+    context_tags: list[str]
+    system_prompt: str | None
+    mode: str
+    status: SessionStatus
+    created_at: datetime
+    updated_at: datetime
+    last_message_at: datetime | None = None
+    model: str | None
+    temperature: float | None
+    max_tokens: int | None
+    on_busy: OnBusy
+    enable_tools: bool
+    client_ref: str | None
+    active_leaf: str | None = None
+    depth: int = 0
+    waiting: int = 0
+    last_seq: int
+
+    def record(self) -> Session:
+        return Session(
+            id=self.id,
+            user_id=self.user_id,
+            title=self.title,
+            mode=self.mode,
+            status=self.status,
+            model=self.model,
+            temperature=self.temperature,
+            max_tokens=self.max_tokens,
+            system_prompt=self.system_prompt,
+            context_tags=self.context_tags,
+            on_busy=self.on_busy,
+            enable_tools=self.enable_tools,
+            client_ref=self.client_ref,
+            message_count=self.depth + self.waiting,
+            created_at=self.created_at,
+            updated_at=self.updated_at,
+            last_message_at=self.last_message_at,
+        )
+
+
+class MessageRow(msgspec.Struct, kw_only=True):
+    id: str
+    session_id: str
+    user_id: str
+    role: Role
+    content: str
+    tokens: int | None = None
+    latency_ms: int | None = None
+    created_at: datetime
+    parent_id: str | None
+    depth: int
+    status: MessageStatus
+    feedback: dict[str, str] | None = None
+    attachments: list[str]
+    model: str | None
+    run_id: str | None
+    seq: int
+
+    def record(self) -> Message:
+        return Message(
+            id=self.id,
+            session_id=self.session_id,
+            parent_id=self.parent_id,
+            role=self.role,
+            content=self.content,
+            tokens=self.tokens,
+            latency_ms=self.latency_ms,
+            created_at=self.created_at,
+            status=self.status,
+            feedback=self.feedback,
+            attachments=self.attachments,
+            model=self.model,
+            run_id=self.run_id,
+        )
+
+
+class RunRow(msgspec.Struct, kw_only=True):
+    id: str
+    session_id: str
+    user_id: str
+    status: RunStatus = "queued"
+    waiting: bool
+    cancelled: bool = False
+    attempt: int = 0
+    worker: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    sha256: str | None = None
+    length: int | None = None
+    usage: Usage | None = None
+    error: Fault | None = None
+    created_at: datetime
+    ended_at: datetime | None = None
+    turn: Turn | None
+    user_message_id: str | None
+    assistant_message_id: str | None
+    user_depth: int = 0
+    idempotency_key: str | None
+    idempotency_digest: str | None
+    first_seq: int
+    last_seq: int
+
+    def record(self) -> Run:
+        return Run(
+            id=self.id,
+            session_id=self.session_id,
+            status=self.status,
+            attempt=self.attempt,
+            sha256=self.sha256,
+            length=self.length,
+            usage=self.usage,
+            error=self.error,
+            created_at=self.created_at,
+            ended_at=self.ended_at,
+            user_message_id=self.user_message_id,
+            assistant_message_id=self.assistant_message_id,
+            first_seq=self.first_seq,
+            last_seq=self.last_seq,
+            cancelled=self.cancelled,
+        )
+
+
+class UsageRow(msgspec.Struct, kw_only=True):
+    id: str
+    user_id: str
+    session_id: str | None
+    provider: str | None
+    model: str | None
+    status: EndStatus
+    input_tokens: int | None
+    output_tokens: int | None
+    cache_creation_input_tokens: int | None
+    cache_read_input_tokens: int | None
+    latency_ms: int | None
+    first_delta_ms: int | None
+    created_at: datetime
+
+
+def session_row(row: sa.Row[Any]) -> SessionRow:
+    return SessionRow(**_columns(row))
+
+
+def message_row(row: sa.Row[Any]) -> MessageRow:
+    return MessageRow(**_columns(row))
+
+
+def run_row(row: sa.Row[Any]) -> RunRow:
+    return RunRow(**_columns(row))
+
+
+def _columns(row: sa.Row[Any]) -> Any:
+    return row._mapping  # pyright: ignore[reportPrivateUsage]  (public, in spite of its name)

@@ -1,0 +1,307 @@
+"""The store: it archives every fact, applies it to the tables, and answers for them.
+
+:meth:`Store.follow` is its heart, a loop over the log:
+
+    read → archive → apply → wake those who wait → react
+
+Commands only append facts; what they change, they change by way of this loop.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TypeVar
+
+import sqlalchemy as sa
+from msgspec import DecodeError
+from prometheus_client import Counter, Gauge
+from sqlalchemy.exc import SQLAlchemyError
+
+from services.store import queries, trim
+from services.store.answering import Endpoint, endpoint
+from services.store.applied import Applied
+from services.store.archive import Archive, Entry, entry, links
+from services.store.commands import Commands
+from services.store.database import Database, database_path
+from services.store.dispatch import Dispatcher
+from services.store.erase import Eraser
+from services.store.hotlog import HotLog
+from services.store.migrate import migrate
+from services.store.projection import apply, read_applied, read_epoch, set_epoch
+from services.store.rebuild import rebuild
+from shared import commands as asked
+from shared.bus import Bus, BusError, Incoming, Stored
+from shared.events import CancelRequested, RunEnded, RunWaiting
+from shared.lifecycle import running
+from shared.log import get_logger
+from shared.objects import ObjectMissing, is_packed, unpack
+from shared.settings import Settings
+from shared.streams import ensure_streams
+from shared.subjects import EVENTS, EVERY_FACT, LIVE, LIVE_FACTS, parse, session_address
+
+log = get_logger()
+
+R = TypeVar("R", bound=asked.Request)
+A = TypeVar("A")
+
+BATCH = 500
+_TICK = 1.0
+_RETRY = 0.2
+_MOST_LIVE = 2_000
+
+_archived = Counter("natterlog_store_facts", "Facts archived and applied")
+_lag = Gauge("natterlog_store_lag_facts", "Facts that are known of and not applied yet")
+
+
+async def main(settings: Settings) -> None:
+    """Follow the log and answer, until told to stop."""
+    async with running(settings, "store") as life, opened(settings, life.bus) as store:
+        life.add_check("projection", store.check)
+        async with store.at_work():
+            await life.bus.serve("store", store.endpoints())
+            life.ready()
+            await life.stopping.wait()
+
+
+@asynccontextmanager
+async def opened(settings: Settings, bus: Bus) -> AsyncGenerator["Store"]:
+    """A store on its files, not at work yet."""
+    archive = Archive(settings.data_dir / "log.db")
+    database = Database(database_path(settings), durable=False)
+    try:
+        await archive.open()
+        await migrate(database)
+        yield Store(settings, bus, archive, database)
+    finally:
+        await archive.close()
+        await database.close()
+
+
+class Store:
+    """What one store process consists of, and its loop over the log."""
+
+    def __init__(self, settings: Settings, bus: Bus, archive: Archive, database: Database) -> None:
+        self.bus = bus
+        self.archive = archive
+        self.database = database
+        self.applied = Applied()
+        self.hot = HotLog(bus)
+        self.eraser = Eraser(bus, archive, database)
+        self.dispatcher = Dispatcher(bus, database, self.hot, self.applied)
+        self.commands = Commands(
+            bus, settings, database, archive, self.hot, self.applied, self.eraser
+        )
+        self._settings = settings
+        self._live: deque[Stored] = deque()
+        self._heard = 0
+        self._wake = asyncio.Event()
+        self._adopted = False
+        self._caught_up = False
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncGenerator[None]:
+        """Follow the log, dispatch, erase and trim while this is open.
+
+        A defect in one of them ends all, and with them the process: the next one
+        starts from what is on disk.
+        """
+        await self._adopt()
+        await self._project_archived()
+        listening = await self.bus.listen_live(LIVE_FACTS, self._on_live)
+        self.bus.on_reconnect(self._on_reconnect)
+        async with asyncio.TaskGroup() as tasks:
+            working = [
+                tasks.create_task(self.follow(), name="follow"),
+                tasks.create_task(self.dispatcher.run(), name="dispatch"),
+                tasks.create_task(self.eraser.run(), name="erase"),
+                tasks.create_task(self._trim_now_and_then(), name="trim"),
+            ]
+            try:
+                yield
+            finally:
+                for task in working:
+                    task.cancel()
+                await listening.close()
+
+    # -- the loop ---------------------------------------------------------------------
+
+    async def follow(self) -> None:
+        """Archive and apply every fact in order, for ever; outages are waited out."""
+        while True:
+            try:
+                if not self._adopted:
+                    await self._adopt()
+                if self.applied.seq < self.archive.archived:
+                    await self._project_archived()
+                batch = await self._next()
+                if batch:
+                    await self.take(batch)
+            except BusError as error:
+                log.warning("store.log_unreachable", error=str(error))
+                self._adopted = False
+                await asyncio.sleep(_RETRY)
+            except SQLAlchemyError:
+                log.exception("store.write_failed", archived=self.archive.archived)
+                await asyncio.sleep(_TICK)
+                await self.archive.look()
+
+    async def take(self, batch: list[Stored]) -> None:
+        """Make some facts, the next ones, part of the archive and of the tables."""
+        entries = [await self._whole(stored) for stored in batch]
+        await self.archive.add(entries)
+        upto = entries[-1].seq
+        self.applied.advance(await self.database.write(apply, links(entries), upto))
+        _archived.inc(len(entries))
+        _lag.set(max(self._heard - upto, 0))
+        self._react(entries)
+
+    async def _next(self) -> list[Stored]:
+        """The facts that follow the archive's last: as they were heard, else read."""
+        batch = self._heard_next()
+        if not batch and self._caught_up:
+            await self._woken()
+            batch = self._heard_next()
+        if not batch:
+            after = self.archive.archived
+            batch = await self.bus.read(EVENTS, EVERY_FACT, after=after, limit=BATCH)
+            self._caught_up = not batch
+        return batch
+
+    def _heard_next(self) -> list[Stored]:
+        """Live facts as long as they follow without a gap (a schedule, an erased fact)."""
+        live, after = self._live, self.archive.archived
+        while live and live[0].seq <= after:
+            live.popleft()
+        batch: list[Stored] = []
+        while live and live[0].seq == after + 1 and len(batch) < BATCH:
+            batch.append(live.popleft())
+            after += 1
+        return batch
+
+    async def _woken(self) -> None:
+        try:
+            async with asyncio.timeout(_TICK):
+                await self._wake.wait()
+        except TimeoutError:
+            self._caught_up = False  # something may have been missed: read
+        self._wake.clear()
+
+    async def _whole(self, stored: Stored) -> Entry:
+        data = stored.data
+        if is_packed(data):
+            try:
+                data = await unpack(self.bus, data)
+            except (ObjectMissing, DecodeError):
+                log.error("store.fact_incomplete", seq=stored.seq, subject=stored.subject)
+        return entry(stored.seq, stored.subject, data)
+
+    def _react(self, entries: list[Entry]) -> None:
+        """Let those look who may have something to do now."""
+        for item in entries:
+            session = parse(item.subject).session
+            if session in self.archive.deleted:
+                self.eraser.came_late()
+            elif isinstance(item.fact, RunEnded | CancelRequested | RunWaiting):
+                self.dispatcher.look_at(session)
+
+    # -- the log's incarnation ----------------------------------------------------------
+
+    async def _adopt(self) -> None:
+        """Make sure that EVENTS goes on where the archive ends.
+
+        After the bus lost its data EVENTS begins at 1 again.  Sequences must never
+        come twice, because they are attempts, cursors and keys: so it is moved on.
+        """
+        epoch = await ensure_streams(self.bus)
+        _, last = await self.hot.refresh()
+        known = max(self.archive.archived, await self.database.read(read_applied))
+        if last < known:
+            log.warning("store.log_moved_on", last=last, archived=known, epoch=epoch)
+            await self.hot.drop_before(known + 1)
+        if self.archive.epoch != epoch:
+            await self.archive.set_epoch(epoch)
+        if await self.database.read(read_epoch) != epoch:
+            await self.database.write(set_epoch, epoch)
+        self._adopted, self._caught_up = True, False
+
+    async def _project_archived(self) -> None:
+        """Apply what an earlier life archived and did not come to apply."""
+        applied = await self.database.read(read_applied)
+        async for entries in self.archive.entries(applied):
+            await self.database.write(apply, links(entries), entries[-1].seq)
+        applied = await self.database.write(apply, [], self.archive.archived)
+        self.applied.advance(applied)
+
+    def _on_live(self, message: Incoming) -> None:
+        subject, seq = message.subject.removeprefix(LIVE), message.sequence
+        if len(self._live) >= _MOST_LIVE:
+            self._live.clear()  # far behind: it will be read
+        self._live.append(Stored(seq, subject, message.data))
+        self._heard = seq
+        self._wake.set()
+
+    def _on_reconnect(self) -> None:
+        self._adopted = False
+        self._wake.set()
+
+    async def _trim_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(trim.EVERY)
+            try:
+                await self.trim()
+            except BusError as error:
+                log.warning("store.trim_postponed", error=str(error))
+
+    async def trim(self) -> int:
+        """Trim EVENTS now; answers its first sequence."""
+        keep = self._settings.hot_facts
+        return await trim.trim(self.hot, self.archive, self.database, keep=keep)
+
+    # -- answering ----------------------------------------------------------------------
+
+    def endpoints(self) -> dict[str, Endpoint]:
+        """Every request that the store answers."""
+        do, ask, applied = self.commands, self._ask, self.applied
+        return dict(
+            (
+                endpoint(asked.CreateSession, do.create_session, applied),
+                endpoint(asked.UpdateSession, do.update_session, applied),
+                endpoint(asked.DeleteSession, do.delete_session, applied),
+                endpoint(asked.SendMessage, do.send_message, applied),
+                endpoint(asked.Regenerate, do.regenerate, applied),
+                endpoint(asked.CancelRun, do.cancel_run, applied),
+                endpoint(asked.Rebuild, self.rebuild, applied),
+                endpoint(asked.GetSession, ask(queries.get_session), applied),
+                endpoint(asked.ListSessions, ask(queries.list_sessions), applied),
+                endpoint(asked.ListMessages, ask(queries.list_messages), applied),
+                endpoint(asked.GetRun, ask(queries.get_run), applied),
+                endpoint(asked.GetContext, ask(queries.get_context), applied),
+                endpoint(asked.OpenFeed, ask(queries.open_feed), applied),
+                endpoint(asked.GetFacts, self.get_facts, applied),
+            )
+        )
+
+    def _ask(self, query: Callable[[sa.Connection, R], A]) -> Callable[[R], Awaitable[A]]:
+        return partial(self.database.read, query)
+
+    async def get_facts(self, request: asked.GetFacts) -> asked.Facts:
+        """A session's facts from the cold log."""
+        upto = self.archive.archived
+        owned = asked.GetSession(user_id=request.user_id, session_id=request.session_id)
+        await self.database.read(queries.get_session, owned)
+        address = session_address(request.user_id, request.session_id)
+        facts = await self.archive.session_facts(address, request.after, request.limit)
+        return asked.Facts(facts=facts, upto=upto)
+
+    async def rebuild(self, request: asked.Rebuild) -> asked.Rebuilt:
+        """Make the tables anew from the cold log, while they are being read."""
+        rebuilt = await rebuild(self.archive, self.database)
+        self.applied.advance(max(rebuilt.seq, self.applied.seq))
+        return rebuilt
+
+    async def check(self) -> str | None:
+        """Why the store is not ready, if it is not."""
+        lag = self._heard - self.applied.seq
+        return f"{lag} facts behind" if lag > BATCH else None
