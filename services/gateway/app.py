@@ -10,7 +10,14 @@ from aiohttp.typedefs import Handler as AiohttpHandler
 from services.gateway import origins
 from services.gateway.auth import authenticate
 from services.gateway.context import GATEWAY, REQUEST_ID, USER, Gateway
-from services.gateway.dialects import assistant, assistant_http
+from services.gateway.dialects import (
+    assistant,
+    assistant_http,
+    assistant_socket,
+    channels,
+    channels_http,
+    channels_socket,
+)
 from services.gateway.origins import Origins
 from services.gateway.refusals import answer_of, error_of
 from shared.ids import new_id
@@ -28,9 +35,17 @@ def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Appli
     app.on_response_prepare.append(_finish_headers)
     app.add_routes(health)
     app.add_routes([web.get("/", welcome)])
-    for route in assistant_http.routes():
+    for route in [*assistant_http.routes(), *channels_http.routes(), *_sockets()]:
         app.add_routes([route, _with_slash(route)])
     return app
+
+
+def _sockets() -> list[web.RouteDef]:
+    return [
+        web.get(f"{assistant.PREFIX}/ws", assistant_socket.socket),
+        web.get(channels.SESSION_SOCKET, channels_socket.session_socket),
+        web.get(channels.LIST_SOCKET, channels_socket.list_socket),
+    ]
 
 
 def _with_slash(route: web.RouteDef) -> web.RouteDef:
@@ -57,7 +72,8 @@ class _Around:
     async def __call__(self, request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
         request[REQUEST_ID] = new_id()
         started = time.monotonic()
-        status = 499  # unless something is answered, the client went away
+        # What counts when the client goes away before there is an answer, as sockets' do.
+        status = 101 if request.headers.get("Upgrade", "").lower() == "websocket" else 499
         with structlog.contextvars.bound_contextvars(request_id=request[REQUEST_ID]):
             try:
                 response = await self._answer(request, handler)

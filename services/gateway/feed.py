@@ -13,9 +13,10 @@ import msgspec
 
 from services.gateway.cursor import NOTHING_SEEN, Place
 from services.gateway.moments import RunView, view_of_turn, view_of_unfinished
+from services.gateway.typists import Typists
 from shared.bus import Bus, BusError, Incoming, Listening, Stored
 from shared.chain import Link
-from shared.commands import GetFacts, OpenFeed
+from shared.commands import GetFacts, ListMessages, OpenFeed
 from shared.deltas import AttemptText, Merge, read_attempt
 from shared.events import (
     Delta,
@@ -72,7 +73,7 @@ class Feed:
         self.running: Running | None = None
         self.gone = False
         self.watchers: set[Wake] = set()
-        self.typists: set[Callable[[bytes], None]] = set()
+        self.typists = Typists()
         self._bus = bus
         self._store = store
         self._address = session_address(user, session_id)
@@ -94,7 +95,7 @@ class Feed:
         ticks = live_ticks_of_session(self.user, self.session_id)
         signals = typing(self.user, self.session_id)
         self._listening.append(await self._bus.listen_live(ticks, self.on_tick))
-        self._listening.append(await self._bus.listen(signals, self._on_typing))
+        self._listening.append(await self._bus.listen(signals, self.typists.on_signal))
         state = await self._store.ask(OpenFeed(user_id=self.user, session_id=self.session_id))
         self.session = state.session
         self.seq = self.floor = self.opened_at = state.seq
@@ -150,10 +151,6 @@ class Feed:
     def miss(self, seq: int) -> None:
         """A fact came while others may have been lost: take it from the log, in order."""
         self._wanted = max(self._wanted, seq)
-
-    def _on_typing(self, message: Incoming) -> None:
-        for typist in self.typists:
-            typist(message.data)
 
     def wake(self) -> None:
         for wake in self.watchers:
@@ -304,6 +301,29 @@ class Feed:
                 EVENTS, self._address.session_facts, after=max(seq, page.upto), limit=PAGE
             )
         return [link for link in await self.links(stored) if link.seq <= self.seq]
+
+    async def learn_questions(self) -> None:
+        """Complete the unfinished runs that answer an old question anew."""
+        for view in list(self.unfinished.values()):
+            if view.user_message is None:
+                known = await self.with_question(view)
+                if view.run_id in self.unfinished:
+                    self.unfinished[view.run_id] = self.runs[view.run_id] = known
+
+    async def with_question(self, view: RunView) -> RunView:
+        """The view with its user message, asked of the store when the fact did not repeat it."""
+        if view.user_message is not None:
+            return view
+        page = await self._store.ask(
+            ListMessages(
+                user_id=self.user,
+                session_id=self.session_id,
+                min_seq=view.first_seq,
+                descending=True,
+            )
+        )
+        asked = next((m for m in page.items if m.id == view.user_message_id), None)
+        return msgspec.structs.replace(view, user_message=asked)
 
     async def links(self, stored: list[Stored]) -> list[Link]:
         """The facts, unpacked; those that were erased meanwhile are left out."""

@@ -1,7 +1,5 @@
 """One client's place in a session, and what is new to it since (DESIGN, *Cursors*)."""
 
-import msgspec
-
 from services.gateway.cursor import Place
 from services.gateway.feed import Feed
 from services.gateway.moments import (
@@ -19,7 +17,7 @@ from services.gateway.moments import (
     view_of_turn,
 )
 from shared.chain import Link
-from shared.commands import GetRun, ListMessages
+from shared.commands import GetRun
 from shared.events import (
     RunClaimed,
     RunEnded,
@@ -115,7 +113,7 @@ class Follower:
             waiting=isinstance(fact, RunWaiting),
         )
         if isinstance(fact, RunWaiting) or await self._is_first(link, run_id):
-            self._old_runs[run_id] = view = await self._with_question(view)
+            self._old_runs[run_id] = view = await self.feed.with_question(view)
             self._stand(link.seq, TurnAccepted(view), found)
         elif fact.n == 0:
             self._stand(link.seq, ReplyDue(view), found)
@@ -128,20 +126,6 @@ class Follower:
         if known is not None and (known.first_seq or link.seq > self.feed.opened_at):
             return known.first_seq == link.seq
         return (await self._ask_run(run_id)).first_seq == link.seq
-
-    async def _with_question(self, view: RunView) -> RunView:
-        if view.user_message is not None:
-            return view
-        page = await self._store.ask(
-            ListMessages(
-                user_id=self.feed.user,
-                session_id=self.feed.session_id,
-                min_seq=view.first_seq,
-                descending=True,
-            )
-        )
-        asked = next((m for m in page.items if m.id == view.user_message_id), None)
-        return msgspec.structs.replace(view, user_message=asked)
 
     async def _end(self, seq: int, final: RunEnded, run_id: str, found: News) -> None:
         """Heal from the final: the rest of its text, or all of it after a reset."""

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import msgspec
 
-from shared.commands import UnfinishedRun
+from shared.commands import Accepted, UnfinishedRun
 from shared.events import RunEnded, SessionUpdated, Turn
 from shared.records import Message, Run
 
@@ -105,6 +105,19 @@ def view_of_unfinished(run: UnfinishedRun) -> RunView:
         assistant_message_id=run.assistant_message_id,
         user_message=run.user_message,
         waiting=run.waiting,
+    )
+
+
+def view_of_accepted(accepted: Accepted, client_id: str | None) -> RunView:
+    """The view of a run that was just asked for, or of one that the same key began before."""
+    return RunView(
+        run_id=accepted.run.id,
+        session_id=accepted.run.session_id,
+        user_message_id=accepted.user_message.id,
+        assistant_message_id=accepted.assistant_message_id,
+        user_message=accepted.user_message,
+        client_id=client_id,
+        first_seq=accepted.run.first_seq,
     )
 
 

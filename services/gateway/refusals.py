@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from services.gateway.dialects import assistant
+from services.gateway.dialects import assistant, channels
 from shared import errors
 from shared.bus import BusError
 from shared.errors import NatterlogError
@@ -14,7 +14,10 @@ log = get_logger()
 
 Envelope = Callable[[NatterlogError], tuple[bytes, dict[str, str]]]
 
-_ENVELOPES: list[tuple[str, Envelope]] = []
+_ENVELOPES: list[tuple[str, Envelope]] = [
+    (channels.PREFIX, channels.detail),
+    (channels.SOCKETS, channels.detail),
+]
 """Path prefix → envelope; all other paths have the native one."""
 
 

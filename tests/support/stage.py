@@ -1,5 +1,6 @@
 """A gateway in this process, before a real log and a store that does as it is told."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from shared.store_client import StoreClient
 from shared.streams import ensure_streams
 from tests.support.fake_store import FakeStore
 
+DEADLINE = 10.0
+
 
 @dataclass
 class Stage:
@@ -29,6 +32,10 @@ class Stage:
     store: FakeStore
     gateway: Gateway
     bus: Bus
+
+    async def open(self, path: str, **options: Any) -> aiohttp.ClientWebSocketResponse:
+        """A WebSocket; it is closed with the stage."""
+        return await self.http.ws_connect(path, autoping=True, **options)
 
     async def session(self, **fields: Any) -> str:
         """A new native session's id."""
@@ -67,3 +74,21 @@ async def stage(nats_url: str, **settings: Any) -> AsyncIterator[Stage]:
                     yield Stage(url, http, fake, gateway, bus)
                 gateway.connections.stop()
                 await runner.cleanup()
+
+
+async def frame(ws: aiohttp.ClientWebSocketResponse) -> dict[str, Any]:
+    """The socket's next message."""
+    return json.loads(await ws.receive_str(timeout=DEADLINE))
+
+
+async def frames(ws: aiohttp.ClientWebSocketResponse, count: int) -> list[dict[str, Any]]:
+    """The socket's next messages."""
+    return [await frame(ws) for _ in range(count)]
+
+
+async def close_code(ws: aiohttp.ClientWebSocketResponse) -> int | None:
+    """The code that the server closes with; whatever it says before is passed over."""
+    while True:
+        message = await ws.receive(timeout=DEADLINE)
+        if message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED):
+            return ws.close_code

@@ -1,0 +1,290 @@
+"""The native WebSocket, ``/api/v1/chat/ws``: one socket, many sessions (CONTRACTS)."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from msgspec import UNSET, UnsetType
+
+from services.gateway.asking import an_id, decode_json
+from services.gateway.context import USER, Gateway, gateway_of
+from services.gateway.cursor import NOTHING_SEEN, Place
+from services.gateway.dialects import assistant as words
+from services.gateway.feed import Feed
+from services.gateway.follower import Follower
+from services.gateway.limits import check_text
+from services.gateway.moments import Moment, view_of_accepted
+from services.gateway.sockets import Socket, Track, serve
+from services.gateway.turns import send
+from services.gateway.typists import Typing, tell_typing
+from shared.commands import CancelRun, ListMessages, SendMessage
+from shared.errors import InvalidRequest, NatterlogError
+from shared.ids import new_id
+from shared.records import Message
+
+_PAGE = 200
+
+
+# -- what clients send ----------------------------------------------------------
+
+
+class Subscribe(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="subscribe"):
+    session_id: str
+    cursor: str | None = None
+
+
+class Unsubscribe(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="unsubscribe"):
+    session_id: str
+
+
+class Send(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="send"):
+    session_id: str
+    content: str
+    client_id: str | None = None
+
+
+class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="cancel"):
+    run_id: str
+
+
+class TypingNow(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="typing"):
+    session_id: str
+    typing: bool = True
+
+
+class Ping(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ping"):
+    pass
+
+
+Asked = Subscribe | Unsubscribe | Send | Cancel | TypingNow | Ping
+_decode = msgspec.json.Decoder(Asked).decode
+
+
+# -- what only sockets are told -----------------------------------------------------
+
+
+class Subscribed(words.Event, frozen=True, kw_only=True, tag="subscribed"):
+    pass
+
+
+class Resync(words.Event, frozen=True, kw_only=True, tag="resync"):
+    """The client's cursor leads nowhere: this is all there is."""
+
+    messages: list[Message]
+
+
+class UserTyping(words.Event, frozen=True, kw_only=True, tag="user_typing"):
+    user: str
+    typing: bool
+
+
+class Pong(words.Event, frozen=True, kw_only=True, tag="pong"):
+    pass
+
+
+class Refused(words.Event, frozen=True, kw_only=True, tag="error"):
+    message: str
+    code: str
+    client_id: str | UnsetType = UNSET
+    retry_after: float | UnsetType = UNSET
+
+
+async def socket(request: web.Request) -> web.WebSocketResponse:
+    """``GET /api/v1/chat/ws``."""
+
+    async def converse(socket: Socket) -> None:
+        async with AsyncExitStack() as stack:
+            client = _Client(gateway_of(request), request[USER].id, socket)
+            stack.push_async_callback(client.leave)
+            async for text in socket.texts():
+                await client.take(text)
+
+    return await serve(request, converse)
+
+
+class _Client:
+    """One socket's subscriptions."""
+
+    def __init__(self, gateway: Gateway, user: str, socket: Socket) -> None:
+        self._gateway = gateway
+        self._user = user
+        self._socket = socket
+        self._subscriptions: dict[str, tuple[Track, AsyncExitStack]] = {}
+        self._handlers: dict[type[Asked], Callable[[Any], Awaitable[None]]] = {
+            Subscribe: self._on_subscribe,
+            Unsubscribe: self._on_unsubscribe,
+            Send: self._on_send,
+            Cancel: self._on_cancel,
+            TypingNow: self._on_typing,
+            Ping: self._on_ping,
+        }
+
+    async def take(self, text: bytes) -> None:
+        """Do what one message asks for; what is wrong with it is told, and the socket stays."""
+        asked: Asked | None = None
+        try:
+            known = asked = decode_json(text, _decode)
+            await self._handlers[type(known)](known)
+        except NatterlogError as error:
+            self._refuse(asked, error)
+
+    async def leave(self) -> None:
+        for session_id in list(self._subscriptions):
+            await self._end(session_id)
+
+    # -- messages -------------------------------------------------------------------
+
+    async def _on_subscribe(self, asked: Subscribe) -> None:
+        an_id(asked.session_id, "session")
+        await self._end(asked.session_id)
+        stack = AsyncExitStack()
+        try:
+            feed = await stack.enter_async_context(
+                self._gateway.hub.feed(self._user, asked.session_id)
+            )
+            place = await self._place(feed, asked.cursor)
+            messages = None
+            if place is None:
+                messages = None if asked.cursor is None else await self._messages(feed)
+                await feed.learn_questions()
+        except BaseException:
+            await stack.aclose()
+            raise
+        # From here on nothing waits: what is told and where the follower stands are one.
+        if place is not None:
+            self._say(feed, place, Subscribed)
+        else:
+            place = self._tell_state(feed, messages)
+        self._follow(feed, place, stack)
+
+    async def _on_unsubscribe(self, asked: Unsubscribe) -> None:
+        await self._end(asked.session_id)
+
+    async def _on_send(self, asked: Send) -> None:
+        an_id(asked.session_id, "session")
+        check_text(asked.content, self._gateway.settings, path="$.content")
+        key = f"{asked.session_id}:{asked.client_id}" if asked.client_id else new_id()
+        accepted = await send(
+            self._gateway,
+            SendMessage(
+                user_id=self._user,
+                session_id=asked.session_id,
+                content=asked.content,
+                client_id=asked.client_id,
+                idempotency_key=key,
+            ),
+        )
+        if asked.session_id not in self._subscriptions:
+            stack = AsyncExitStack()
+            feed = await stack.enter_async_context(
+                self._gateway.hub.feed(self._user, asked.session_id)
+            )
+            place = Place(accepted.run.first_seq - 1)
+            self._say(feed, place, Subscribed)
+            self._follow(feed, place, stack)
+        elif accepted.repeated:
+            track, _ = self._subscriptions[asked.session_id]
+            view = view_of_accepted(accepted, asked.client_id)
+            where = self._where(track.follower.feed, track.follower.place)
+            self._socket.reply(words.encode(words.message_start(view, **where)))
+
+    async def _on_cancel(self, asked: Cancel) -> None:
+        an_id(asked.run_id, "run")
+        await self._gateway.store.ask(CancelRun(user_id=self._user, run_id=asked.run_id))
+
+    async def _on_typing(self, asked: TypingNow) -> None:
+        if asked.session_id not in self._subscriptions:
+            raise InvalidRequest("Subscribe to the session first.", path="$.session_id")
+        note = Typing(user=self._user, typing=asked.typing, socket=self._socket.id)
+        tell_typing(self._gateway.bus, self._user, asked.session_id, note)
+
+    async def _on_ping(self, asked: Ping) -> None:
+        del asked
+        self._socket.reply(words.encode(Pong()))
+
+    # -- subscriptions ----------------------------------------------------------------
+
+    async def _place(self, feed: Feed, cursor: str | None) -> Place | None:
+        """The cursor's place if this log has one; another gateway may know of more."""
+        place = self._gateway.cursors.parse(cursor) if cursor else None
+        if place is not None and place.seq > feed.seq:
+            await feed.refilled()
+        return place if place is not None and feed.has(place) else None
+
+    async def _messages(self, feed: Feed) -> list[Message]:
+        found: list[Message] = []
+        while True:
+            page = await self._gateway.store.ask(
+                ListMessages(
+                    user_id=self._user,
+                    session_id=feed.session_id,
+                    min_seq=feed.seq,
+                    limit=_PAGE,
+                    offset=len(found),
+                )
+            )
+            found += page.items
+            if not page.items or len(found) >= page.total:
+                return found
+
+    def _tell_state(self, feed: Feed, messages: list[Message] | None) -> Place:
+        """Tell where the session stands → the place to go on from.
+
+        Only the last of these frames carries that place: a client that is cut
+        off between them comes back with one that brings all of them again.
+        """
+        place = Place(feed.seq, feed.running.attempt if feed.running else 0)
+        unfinished = list(feed.unfinished.values())
+        last = -1 if unfinished else (0 if messages is None else 1)
+        self._say(feed, place if last == 0 else NOTHING_SEEN, Subscribed)
+        if messages is not None:
+            where = self._where(feed, place if last == 1 else NOTHING_SEEN)
+            self._socket.reply(words.encode(Resync(messages=messages, **where)))
+        for run in unfinished:
+            where = self._where(feed, place if run is unfinished[-1] else NOTHING_SEEN)
+            self._socket.reply(words.encode(words.message_start(run, **where)))
+        return place
+
+    def _follow(self, feed: Feed, place: Place, stack: AsyncExitStack) -> None:
+        def translate(place: Place, moment: Moment) -> list[bytes]:
+            event = words.event_of(moment, **self._where(feed, place))
+            return [] if event is None else [words.encode(event)]
+
+        def typist(note: Typing) -> None:
+            if note.socket != self._socket.id:
+                where = {"session_id": feed.session_id}
+                frame = UserTyping(user=note.user, typing=note.typing, **where)
+                self._socket.mention(words.encode(frame))
+
+        track = Track(self._socket, Follower(feed, self._gateway.store, place), translate)
+        self._subscriptions[feed.session_id] = (track, stack)
+        stack.callback(track.end)
+        stack.enter_context(feed.typists.holding(typist))
+        track.begin()
+
+    async def _end(self, session_id: str) -> None:
+        subscription = self._subscriptions.pop(session_id, None)
+        if subscription is not None:
+            await subscription[1].aclose()
+
+    # -- frames -----------------------------------------------------------------------
+
+    def _where(self, feed: Feed, place: Place) -> dict[str, str]:
+        return {"session_id": feed.session_id, "cursor": self._gateway.cursors.format(place)}
+
+    def _say(self, feed: Feed, place: Place, kind: type[Subscribed]) -> None:
+        self._socket.reply(words.encode(kind(**self._where(feed, place))))
+
+    def _refuse(self, asked: Asked | None, error: NatterlogError) -> None:
+        session_id = getattr(asked, "session_id", None)
+        client_id = getattr(asked, "client_id", None)
+        frame = Refused(
+            message=error.message,
+            code=error.code,
+            session_id=UNSET if session_id is None else session_id,
+            client_id=UNSET if client_id is None else client_id,
+            retry_after=UNSET if error.retry_after is None else error.retry_after,
+        )
+        self._socket.reply(words.encode(frame))

@@ -1,0 +1,233 @@
+"""The Channels front ends' sockets: one session live, and the list of sessions."""
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from aiohttp import web
+
+from services.gateway.asking import an_id, decode_json
+from services.gateway.context import USER, Gateway, gateway_of
+from services.gateway.cursor import Place
+from services.gateway.dialects import channels as words
+from services.gateway.feed import Feed
+from services.gateway.follower import Follower
+from services.gateway.limits import check_text
+from services.gateway.sockets import Socket, Track, serve
+from services.gateway.turns import send
+from services.gateway.typists import Typing, tell_typing
+from shared.commands import CancelRun, GetSession, Regenerate, SendMessage
+from shared.errors import InvalidRequest, NatterlogError, NotFound
+from shared.ids import new_id
+from shared.subjects import parse, what
+
+HIDDEN = frozenset(("adhoc", "document", "content"))
+"""Modes of the sessions that calls without one make for themselves."""
+
+
+class _Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """Any message of a client; which fields count depends on ``type``."""
+
+    type: str
+    message: str | None = None
+    content: str | None = None
+    client_id: str | None = None
+    message_id: str | None = None
+
+
+_decode = msgspec.json.Decoder(_Asked).decode
+
+
+# -- one session ------------------------------------------------------------------
+
+
+async def session_socket(request: web.Request) -> web.WebSocketResponse:
+    """``/ws/ai-chat/session/{id}/``."""
+
+    async def converse(socket: Socket) -> None:
+        gateway, user = gateway_of(request), request[USER].id
+        session_id = an_id(request.match_info["session_id"], "session")
+        async with gateway.hub.feed(user, session_id) as feed:
+            client = _Client(gateway, user, socket, feed)
+            track = client.greet()
+            try:
+                with feed.typists.holding(client.on_typing):
+                    track.begin()
+                    async for text in socket.texts():
+                        await client.take(text)
+            finally:
+                track.end()
+
+    return await serve(request, converse)
+
+
+class _Client:
+    """What one socket's client may ask for."""
+
+    def __init__(self, gateway: Gateway, user: str, socket: Socket, feed: Feed) -> None:
+        self._gateway = gateway
+        self._user = user
+        self._socket = socket
+        self._feed = feed
+        self._handlers: dict[str, Callable[[_Asked], Awaitable[None]]] = {
+            "send_message": self._on_send_message,
+            "stop": self._on_stop,
+            "regenerate": self._on_regenerate,
+            "typing": self._on_typing,
+            "stop_typing": self._on_typing,
+            "ping": self._on_ping,
+        }
+
+    def greet(self) -> Track:
+        """Greet, and tell what is being written right now; the text follows by itself."""
+        feed = self._feed
+        self._say(
+            words.ConnectionEstablished(
+                session_id=feed.session_id, message="Connected to chat session"
+            )
+        )
+        if any(not run.waiting for run in feed.unfinished.values()):
+            self._say(words.AiTyping())
+        place = Place(feed.seq, feed.running.attempt if feed.running else 0)
+        follower = Follower(feed, self._gateway.store, place)
+        return Track(self._socket, follower, words.translate, alone=True)
+
+    async def take(self, text: bytes) -> None:
+        """Do what one message asks for; what is wrong with it is told, and the socket stays."""
+        try:
+            asked = decode_json(text, _decode)
+            handler = self._handlers.get(asked.type)
+            if handler is None:
+                raise InvalidRequest(f"There is no message of type {asked.type[:40]!r}.")
+            await handler(asked)
+        except NatterlogError as error:
+            self._say(words.refused(error))
+
+    def on_typing(self, note: Typing) -> None:
+        if note.socket != self._socket.id:
+            frame = words.UserTyping(user=note.user, typing=note.typing)
+            self._socket.mention(words.encode(frame))
+
+    async def _on_send_message(self, asked: _Asked) -> None:
+        body = words.NewMessage(message=asked.message, content=asked.content)
+        check_text(body.text, self._gateway.settings, path="$.message")
+        session_id, client_id = self._feed.session_id, asked.client_id
+        accepted = await send(
+            self._gateway,
+            SendMessage(
+                user_id=self._user,
+                session_id=session_id,
+                content=body.text,
+                client_id=client_id,
+                idempotency_key=f"{session_id}:{client_id}" if client_id else new_id(),
+            ),
+        )
+        if accepted.repeated:  # the others have seen it; this one asks whether it arrived
+            self._say(words.user_message(accepted.user_message, client_id))
+
+    async def _on_stop(self, asked: _Asked) -> None:
+        del asked
+        running = next((r for r in self._feed.unfinished.values() if not r.waiting), None)
+        if running is not None:
+            await self._gateway.store.ask(CancelRun(user_id=self._user, run_id=running.run_id))
+
+    async def _on_regenerate(self, asked: _Asked) -> None:
+        message_id = asked.message_id
+        if message_id is not None:
+            an_id(message_id, "message")
+        await self._gateway.store.ask(
+            Regenerate(user_id=self._user, session_id=self._feed.session_id, message_id=message_id)
+        )
+
+    async def _on_typing(self, asked: _Asked) -> None:
+        note = Typing(user=self._user, typing=asked.type == "typing", socket=self._socket.id)
+        tell_typing(self._gateway.bus, self._user, self._feed.session_id, note)
+
+    async def _on_ping(self, asked: _Asked) -> None:
+        del asked
+        self._say(words.Pong())
+
+    def _say(self, frame: words.Frame) -> None:
+        self._socket.reply(words.encode(frame))
+
+
+# -- the list of sessions -----------------------------------------------------------
+
+
+async def list_socket(request: web.Request) -> web.WebSocketResponse:
+    """``/ws/ai-chat/sessions/``."""
+
+    async def converse(socket: Socket) -> None:
+        gateway, user = gateway_of(request), request[USER].id
+        sessions = _Sessions(gateway, user, socket)
+        async with gateway.hub.facts_of(user, sessions.on_fact):
+            greeting = words.ConnectionEstablished(message="Connected to session updates")
+            socket.reply(words.encode(greeting))
+            async for text in socket.texts():
+                _answer_ping(socket, text)
+
+    return await serve(request, converse)
+
+
+def _answer_ping(socket: Socket, text: bytes) -> None:
+    try:
+        asked = decode_json(text, _decode)
+        if asked.type != "ping":
+            raise InvalidRequest(f"There is no message of type {asked.type[:40]!r}.")
+        socket.reply(words.encode(words.Pong()))
+    except NatterlogError as error:
+        socket.reply(words.encode(words.refused(error)))
+
+
+class _Sessions:
+    """Which of the user's sessions changed since the socket was last written to."""
+
+    _NEWS = frozenset(("created", "updated", "deleted", "waiting", "todo.chat.0", "final"))
+
+    def __init__(self, gateway: Gateway, user: str, socket: Socket) -> None:
+        self._gateway = gateway
+        self._user = user
+        self._socket = socket
+        self._changed: dict[str, tuple[str, int]] = {}
+        """Session → what happened to it, and up to which fact."""
+
+    def on_fact(self, seq: int, subject: str, data: bytes) -> None:
+        happened = what(subject)
+        if happened not in self._NEWS:
+            return
+        session_id = parse(subject).session
+        before, _ = self._changed.get(session_id, ("", 0))
+        if happened == "updated" and b'"status":"inactive"' in data:
+            happened = "deactivated"
+        elif happened not in ("created", "deleted"):
+            happened = before or "updated"
+        self._changed[session_id] = (happened, seq)
+        self._socket.due(self)
+
+    @property
+    def more(self) -> bool:
+        return bool(self._changed)
+
+    async def frames(self) -> list[bytes]:
+        if not self._changed:
+            return []
+        session_id = next(iter(self._changed))
+        happened, seq = self._changed.pop(session_id)
+        frame = await self._frame(session_id, happened, seq)
+        return [] if frame is None else [words.encode(frame)]
+
+    async def _frame(self, session_id: str, happened: str, seq: int) -> words.Frame | None:
+        if happened == "deleted":
+            return words.SessionDeleted(session=words.SessionId(id=session_id))
+        query = GetSession(user_id=self._user, session_id=session_id, min_seq=seq)
+        try:
+            session = (await self._gateway.store.ask(query)).session
+        except NotFound:  # erased meanwhile, and that comes next
+            return None
+        if session.mode in HIDDEN:
+            return None
+        view = words.session_view(session)
+        if happened == "created":
+            return words.SessionCreated(session=view)
+        if happened == "deactivated" and not view.is_active:
+            return words.SessionDeleted(session=view)
+        return words.SessionUpdated(session=view)

@@ -1,0 +1,275 @@
+"""The Channels front ends' session socket, frame by frame (seed 004, CONTRACTS)."""
+
+import json
+from typing import Any
+
+import pytest
+
+from shared.events import Fault
+from shared.ids import new_id
+from tests.support.nats_server import NatsServer
+from tests.support.stage import Stage, close_code, frame, frames, stage
+
+TYPING = {"type": "ai_typing", "message": "AI is thinking..."}
+
+
+def chunk(content: str, full: str) -> dict[str, Any]:
+    return {"type": "ai_message_chunk", "content": content, "full_content": full}
+
+
+def path(session_id: str) -> str:
+    return f"/ws/ai-chat/session/{session_id}/"
+
+
+async def test_every_socket_sees_a_reply_from_the_question_to_the_end(on_stage: Stage):
+    session_id = await on_stage.session()
+    one, other = await on_stage.open(path(session_id)), await on_stage.open(path(session_id))
+    greeting = {
+        "type": "connection_established",
+        "session_id": session_id,
+        "message": "Connected to chat session",
+    }
+    assert [await frame(one), await frame(other)] == [greeting, greeting]
+
+    await one.send_json({"type": "send_message", "message": "Hello, AI!", "client_id": "c1"})
+    asked, typing = await frames(one, 2)
+    run_id = next(iter(on_stage.store.runs))
+    await on_stage.store.claim(run_id)
+    await on_stage.store.write(run_id, 0, "Hello")
+    first = await frame(one)
+    final = await on_stage.store.end(run_id, "Hello!")
+    rest = await frames(one, 2)
+
+    said = on_stage.store.messages[session_id][0]
+    assert asked == {
+        "type": "user_message",
+        "message": {
+            "id": said.id,
+            "role": "user",
+            "content": "Hello, AI!",
+            "created_at": said.created_at.isoformat().replace("+00:00", "Z"),
+            "status": "completed",
+        },
+        "client_id": "c1",
+    }
+    assert typing == TYPING
+    assert [first, rest[0]] == [chunk("Hello", "Hello"), chunk("!", "Hello!")]
+    assert rest[1]["type"] == "ai_message_complete"
+    assert set(rest[1]["message"]) == {"id", "role", "content", "created_at", "status"}
+    assert rest[1]["message"]["content"] == final.text
+    seen = await frames(other, 3)
+    assert seen[:2] == [asked, typing]
+    while seen[-1]["type"] == "ai_message_chunk":
+        seen.append(await frame(other))
+    assert seen[-1] == rest[1]
+    assert seen[-2]["full_content"] == "Hello!"
+
+
+async def test_who_joins_late_is_told_what_is_written_so_far(on_stage: Stage):
+    session_id = await on_stage.session()
+    early = await on_stage.open(path(session_id))
+    await early.send_json({"type": "send_message", "message": "Hi"})
+    await frames(early, 3)
+    run_id = next(iter(on_stage.store.runs))
+    await on_stage.store.claim(run_id)
+    await on_stage.store.write(run_id, 0, "One ")
+    await on_stage.store.write(run_id, 4, "two")
+    seen = await frame(early)
+    while seen["full_content"] != "One two":
+        seen = await frame(early)
+
+    late = await on_stage.open(path(session_id))
+
+    assert (await frames(late, 3))[1:] == [TYPING, chunk("One two", "One two")]
+
+
+async def test_a_reply_that_starts_over_is_told_and_never_spliced(on_stage: Stage):
+    session_id = await on_stage.session()
+    ws = await on_stage.open(path(session_id))
+    await ws.send_json({"type": "send_message", "message": "Hi"})
+    await frames(ws, 3)
+    run_id = next(iter(on_stage.store.runs))
+    lost = await on_stage.store.claim(run_id)
+    await on_stage.store.write(run_id, 0, "Once")
+    assert await frame(ws) == chunk("Once", "Once")
+
+    await on_stage.store.claim(run_id)
+    await on_stage.store.write(run_id, 4, " more", attempt=lost)
+    await on_stage.store.write(run_id, 0, "Twice")
+
+    assert await frames(ws, 3) == [TYPING, chunk("", ""), chunk("Twice", "Twice")]
+
+
+async def test_a_stopped_reply_is_told_as_cancelled_and_then_as_complete(on_stage: Stage):
+    session_id = await on_stage.session()
+    ws = await on_stage.open(path(session_id))
+    await ws.send_json({"type": "send_message", "message": "Hi"})
+    await frames(ws, 3)
+    run_id = next(iter(on_stage.store.runs))
+    await on_stage.store.claim(run_id)
+    await on_stage.store.write(run_id, 0, "Part")
+    await frame(ws)
+
+    await ws.send_json({"type": "stop"})
+    await ws.send_json({"type": "ping"})
+    assert await frame(ws) == {"type": "pong"}
+    assert on_stage.store.runs[run_id].cancelled
+    await on_stage.store.end(run_id, "Part", status="cancelled")
+    cancelled, complete = await frames(ws, 2)
+
+    assert [cancelled["type"], complete["type"]] == ["ai_message_cancelled", "ai_message_complete"]
+    assert cancelled["message"] == complete["message"]
+    assert complete["message"]["status"] == "cancelled"
+
+
+async def test_a_failed_reply_is_an_error_with_its_code(on_stage: Stage):
+    session_id = await on_stage.session()
+    ws = await on_stage.open(path(session_id))
+    await ws.send_json({"type": "send_message", "message": "Hi"})
+    await frames(ws, 3)
+    run_id = next(iter(on_stage.store.runs))
+
+    fault = Fault(code="provider_error", message="The provider broke off.")
+    await on_stage.store.end(run_id, "", status="failed", error=fault)
+
+    assert await frame(ws) == {
+        "type": "error",
+        "message": "The provider broke off.",
+        "code": "provider_error",
+    }
+
+
+async def test_a_message_that_waits_is_shown_at_once_and_answered_in_its_turn(on_stage: Stage):
+    session_id = await on_stage.session()
+    ws = await on_stage.open(path(session_id))
+    await ws.send_json({"type": "send_message", "message": "first"})
+    await frames(ws, 3)
+    await ws.send_json({"type": "send_message", "message": "second"})
+    waiting = await frame(ws)
+    first, second = on_stage.store.runs
+
+    await on_stage.store.end(first, "one")
+    told = await frames(ws, 3)
+    await on_stage.store.end(second, "two")
+    answered = await frames(ws, 2)
+
+    assert waiting["message"]["status"] == "waiting"
+    assert [f["type"] for f in told] == ["ai_message_chunk", "ai_message_complete", "ai_typing"]
+    assert answered[0] == chunk("two", "two")
+    assert answered[1]["message"]["content"] == "two"
+
+
+async def test_typing_is_told_to_the_other_sockets_only(on_stage: Stage):
+    session_id = await on_stage.session()
+    one, other = await on_stage.open(path(session_id)), await on_stage.open(path(session_id))
+    await frame(one)
+    await frame(other)
+
+    await one.send_json({"type": "typing"})
+    await one.send_json({"type": "stop_typing"})
+    told = await frames(other, 2)
+    await one.send_json({"type": "ping"})
+
+    assert [(f["type"], f["typing"]) for f in told] == [
+        ("user_typing", True),
+        ("user_typing", False),
+    ]
+    assert await frame(one) == {"type": "pong"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no json",
+        "[]",
+        "{}",
+        '{"type": "dance"}',
+        '{"type": "send_message"}',
+        '{"type": "send_message", "message": "   "}',
+        '{"type": "send_message", "message": 3}',
+        '{"type": "send_message", "message": "\\ud800"}',
+    ],
+)
+async def test_a_bad_message_is_answered_and_the_socket_stays_open(on_stage: Stage, text: str):
+    session_id = await on_stage.session()
+    ws = await on_stage.open(path(session_id))
+    await frame(ws)
+
+    await ws.send_str(text)
+    refusal = await frame(ws)
+    await ws.send_json({"type": "ping"})
+
+    assert set(refusal) == {"type", "message", "code"}
+    assert refusal["type"] == "error"
+    assert refusal["code"] == "invalid_request"
+    assert await frame(ws) == {"type": "pong"}
+    assert on_stage.store.runs == {}
+
+
+async def test_the_same_client_id_again_is_answered_and_starts_nothing(on_stage: Stage):
+    session_id = await on_stage.session()
+    ws = await on_stage.open(path(session_id))
+    message = {"type": "send_message", "message": "Hi", "client_id": "c"}
+    await ws.send_json(message)
+    _, asked, _ = await frames(ws, 3)
+
+    await ws.send_json(message)
+
+    assert await frame(ws) == asked
+    assert len(on_stage.store.runs) == 1
+
+
+@pytest.mark.parametrize("session_id", [new_id(), "no-id", "a.b"])
+async def test_a_session_that_is_not_there_is_a_close_code(on_stage: Stage, session_id: str):
+    ws = await on_stage.open(path(session_id))
+
+    assert await close_code(ws) == 4404
+
+
+async def test_a_binary_frame_is_a_close_code(on_stage: Stage):
+    ws = await on_stage.open(path(await on_stage.session()))
+
+    await ws.send_bytes(b"{}")
+
+    assert await close_code(ws) == 4400
+
+
+async def test_a_frame_over_the_limit_is_a_close_code(nats_server: NatsServer):
+    async with stage(nats_server.url, max_frame=1000) as small:
+        ws = await small.open(path(await small.session()))
+
+        await ws.send_str(json.dumps({"type": "ping", "message": "x" * 1000}))
+
+        assert await close_code(ws) == 1009
+
+
+async def test_one_socket_too_many_is_a_close_code(nats_server: NatsServer):
+    async with stage(nats_server.url, sockets_per_user=1) as small:
+        session_id = await small.session()
+        first = await small.open(path(session_id))
+        await frame(first)
+
+        assert await close_code(await small.open(path(session_id))) == 4429
+        await first.close()
+        again = await small.open(path(session_id))
+        assert (await frame(again))["type"] == "connection_established"
+
+
+async def test_a_gateway_that_stops_says_so(on_stage: Stage):
+    ws = await on_stage.open(path(await on_stage.session()))
+    await frame(ws)
+
+    on_stage.gateway.connections.stop()
+
+    assert await close_code(ws) == 1012
+
+
+async def test_an_erased_session_closes_its_sockets(on_stage: Stage):
+    session_id = await on_stage.session()
+    ws = await on_stage.open(path(session_id))
+    await frame(ws)
+
+    async with on_stage.http.delete(f"/api/v1/chat/sessions/{session_id}") as answer:
+        assert answer.status == 204
+
+    assert await close_code(ws) == 4404
