@@ -30,7 +30,8 @@ metadata = sa.MetaData()
 facts = sa.Table(
     "facts",
     metadata,
-    sa.Column("seq", sa.BigInteger, primary_key=True),
+    # SQLite numbers its rows by a key of this type alone
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
     sa.Column("user", sa.String(36), nullable=False),
     sa.Column("session", sa.String(36), nullable=False),
     sa.Column("run", sa.String(36), nullable=False),

@@ -86,37 +86,48 @@ def _matching(request: ListSessions) -> list[sa.ColumnElement[bool]]:
 
 def list_messages(connection: sa.Connection, request: ListMessages) -> MessagePage:
     session = find_session(connection, request.user_id, request.session_id)
-    branch = _branch(session.active_leaf)
-    # The branch by depth, then what waits, by acceptance.
-    waiting = (messages.c.session_id == session.id) & (messages.c.status == "waiting")
-    in_branch = messages.c.id.in_(sa.select(branch.c.id))
-    order = [messages.c.depth == 0, messages.c.depth, messages.c.seq]
-    page = (
-        sa.select(messages)
-        .where(in_branch | waiting)
-        .order_by(*[o.desc() if request.descending else o for o in order])
-        .limit(_page(request.limit))
-        .offset(_page(request.offset, most=None))
-    )
+    page = {
+        "session": session.id,
+        "leaf": session.active_leaf,
+        "limit": _page(request.limit),
+        "offset": _page(request.offset, most=None),
+    }
+    found = connection.execute(_NEWEST_FIRST if request.descending else _OLDEST_FIRST, page)
     return MessagePage(
-        items=[message_row(row).record() for row in connection.execute(page)],
+        items=[message_row(row).record() for row in found],
         total=session.depth + session.waiting,
         seq=read_applied(connection),
     )
 
 
-def _branch(leaf: str | None) -> sa.CTE:
-    """The ids from ``leaf`` up to the first message."""
+def _listed(*, descending: bool) -> Any:
+    """The active branch by depth, then what waits, by acceptance."""
     branch = (
         sa.select(messages.c.id, messages.c.parent_id)
-        .where(messages.c.id == leaf)
+        .where(messages.c.id == sa.bindparam("leaf"))
         .cte("branch", recursive=True)
     )
-    return branch.union_all(
+    branch = branch.union_all(
         sa.select(messages.c.id, messages.c.parent_id).join(
             branch, messages.c.id == branch.c.parent_id
         )
     )
+    waiting = sa.select(messages.c.id).where(
+        messages.c.session_id == sa.bindparam("session"), messages.c.status == "waiting"
+    )
+    shown = sa.union_all(sa.select(branch.c.id), waiting).subquery("shown")
+    order = [messages.c.depth == 0, messages.c.depth, messages.c.seq]
+    return (
+        sa.select(messages)
+        .join(shown, shown.c.id == messages.c.id)
+        .order_by(*[key.desc() if descending else key for key in order])
+        .limit(sa.bindparam("limit"))
+        .offset(sa.bindparam("offset"))
+    )
+
+
+_OLDEST_FIRST = _listed(descending=False)
+_NEWEST_FIRST = _listed(descending=True)
 
 
 def get_context(connection: sa.Connection, request: GetContext) -> Context:
@@ -244,8 +255,7 @@ def find_session(connection: sa.Connection, user_id: str, session_id: str) -> Se
 
 def check_free(connection: sa.Connection, user_id: str, session_id: str) -> None:
     """Refuse to open a session whose id another user's has."""
-    query = sa.select(sessions.c.user_id).where(sessions.c.id == session_id)
-    if connection.execute(query).scalar() not in (None, user_id):
+    if connection.execute(_OWNER, {"id": session_id}).scalar() not in (None, user_id):
         raise Conflict("This session id is taken; please choose another.")
 
 
@@ -270,22 +280,20 @@ def unfinished_runs(connection: sa.Connection, session_id: str) -> list[RunRow]:
 
 def unsettled(connection: sa.Connection) -> list[str]:
     """The sessions in which a run is not ended."""
-    query = sa.select(runs.c.session_id).where(runs.c.ended_at.is_(None)).distinct()
-    return list(connection.execute(query).scalars())
+    return list(connection.execute(_UNSETTLED).scalars())
 
 
 def dispatchable(
     connection: sa.Connection, session_id: str
 ) -> tuple[SessionRow, list[RunRow]] | None:
     """A session and its unfinished runs, whoever owns it."""
-    row = connection.execute(sa.select(sessions).where(sessions.c.id == session_id)).one_or_none()
+    row = connection.execute(_ANY_SESSION, {"id": session_id}).one_or_none()
     return None if row is None else (session_row(row), unfinished_runs(connection, session_id))
 
 
 def first_unfinished(connection: sa.Connection) -> int | None:
     """The first fact of the oldest run that is not ended."""
-    query = sa.select(sa.func.min(runs.c.first_seq)).where(runs.c.ended_at.is_(None))
-    return connection.execute(query).scalar()
+    return connection.execute(_FIRST_UNFINISHED).scalar()
 
 
 def not_found(what: str) -> NotFound:
@@ -317,6 +325,8 @@ def _page(number: int, *, most: int | None = MAX_PAGE) -> int:
 _SESSION = sa.select(sessions).where(
     sessions.c.id == sa.bindparam("id"), sessions.c.user_id == sa.bindparam("user")
 )
+_ANY_SESSION = sa.select(sessions).where(sessions.c.id == sa.bindparam("id"))
+_OWNER = sa.select(sessions.c.user_id).where(sessions.c.id == sa.bindparam("id"))
 _RUN = sa.select(runs).where(runs.c.id == sa.bindparam("id"))
 _MESSAGE = sa.select(messages).where(messages.c.id == sa.bindparam("id"))
 _UNFINISHED = (
@@ -324,6 +334,8 @@ _UNFINISHED = (
     .where(runs.c.session_id == sa.bindparam("session"), runs.c.ended_at.is_(None))
     .order_by(runs.c.waiting, runs.c.first_seq)
 )
+_UNSETTLED = sa.select(runs.c.session_id).where(runs.c.ended_at.is_(None)).distinct()
+_FIRST_UNFINISHED = sa.select(sa.func.min(runs.c.first_seq)).where(runs.c.ended_at.is_(None))
 _KEYED = (
     sa.select(runs)
     .where(runs.c.user_id == sa.bindparam("user"), runs.c.idempotency_key == sa.bindparam("key"))

@@ -27,13 +27,13 @@ async def rebuild(archive: Archive, database: Database) -> Rebuilt:
     """Replay the cold log into empty tables."""
     count, seq = 0, 0
     upto = archive.archived  # beyond its last fact, when that was erased
-    async with database.writing() as connection:
-        await connection.run_sync(clear)
+    async with database.writing() as transaction:
+        await transaction.run(clear)
         async for entries in archive.entries(0):
             seq = entries[-1].seq
-            await connection.run_sync(apply, links(entries), seq)
+            await transaction.run(apply, links(entries), seq)
             count += len(entries)
-        seq = await connection.run_sync(apply, [], max(seq, upto))
+        seq = await transaction.run(apply, [], max(seq, upto))
     return Rebuilt(facts=count, seq=seq)
 
 
