@@ -340,9 +340,12 @@ class Telling:
         if await self._break_off(request, response):
             return response
         await self._send(request, response, wheel, self._text(self._fault_at, self._tokens))
-        if self._fault != "end":
-            await response.write(self._wire.closing(self._reply, self._tokens))
-        await response.write_eof()
+        closing = self._wire.closing(self._reply, self._tokens)
+        if self._fault == "undone":
+            await response.write(closing[: closing.rstrip().rfind(b"\n") + 1])
+            _hang_up(request)
+            return response
+        await response.write_eof(closing)
         return response
 
     def _text(self, start: int, end: int) -> Iterator[bytes]:
@@ -391,8 +394,7 @@ class Telling:
         """Commit the fault if it is one after which nothing comes."""
         match self._fault:
             case "drop":
-                if request.transport is not None:
-                    request.transport.close()
+                _hang_up(request)
             case "end":
                 await response.write_eof()
             case "error":
@@ -481,6 +483,11 @@ class _Paced:
             return False
         self._transport.write(b"%x\r\n%b\r\n" % (len(frame), frame))
         return True
+
+
+def _hang_up(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.close()  # what was written still leaves; the answer's end does not
 
 
 async def _for_ever() -> NoReturn:

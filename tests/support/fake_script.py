@@ -19,7 +19,7 @@ the test, all those that it answers.  Faults: ``drop`` the connection breaks,
 ``stall`` silence, ``pings`` silence with heartbeats, ``end`` a clean end without
 the end marker, ``error`` an error event, ``garbage`` malformed JSON, ``lone`` a
 lone surrogate, ``split`` a surrogate pair across two tokens, ``empty`` a reply
-without text.
+without text, ``undone`` the connection breaks before the very last frame.
 """
 
 import re
@@ -27,7 +27,9 @@ from typing import Literal, get_args
 
 import msgspec
 
-FaultKind = Literal["drop", "stall", "pings", "end", "error", "garbage", "lone", "split", "empty"]
+FaultKind = Literal[
+    "drop", "stall", "pings", "end", "error", "garbage", "lone", "split", "empty", "undone"
+]
 ALWAYS = 1_000_000_000
 
 _WORD = re.compile(r"\b(tokens|rate|delay|think|fail|retry_after|error|fault)=(\S+)")

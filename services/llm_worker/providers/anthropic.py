@@ -39,11 +39,6 @@ def _http() -> Any:
     return httpx2
 
 
-async def import_sdk() -> None:
-    """Import the SDK without holding up the event loop."""
-    await asyncio.to_thread(_sdk)
-
-
 class Anthropic:
     """The provider ``anthropic``."""
 
@@ -57,6 +52,7 @@ class Anthropic:
         self._max_tokens = max_tokens or MAX_TOKENS
         self._patience = patience
         self._opened: AsyncAnthropic | None = None
+        self._opening = asyncio.Lock()
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
         answer = _Answer(self.client, self._body(prompt))
@@ -74,8 +70,8 @@ class Anthropic:
         return notes
 
     async def models(self) -> list[ModelInfo]:
-        sdk = _sdk()
         client = await self.client()
+        sdk = _sdk()
         try:
             page = await client.models.list(limit=1000)
         except sdk.APIStatusError as error:
@@ -100,14 +96,15 @@ class Anthropic:
             await self._opened.close()
 
     async def client(self) -> "AsyncAnthropic":
-        """The SDK's client, made at the first use, in the event loop that uses it."""
-        if self._opened is None:
-            await import_sdk()
-        return self._opened or self._open()
+        """The SDK's client, made at the first use; in a thread, because that takes seconds."""
+        async with self._opening:
+            if self._opened is None:
+                self._opened = await asyncio.to_thread(self._open)
+        return self._opened
 
     def _open(self) -> "AsyncAnthropic":
         sdk = _sdk()
-        client: AsyncAnthropic = sdk.AsyncAnthropic(
+        return sdk.AsyncAnthropic(
             api_key=self._api_key,
             base_url=self._base_url,
             max_retries=0,  # the caller owns retries, so that every try is an event
@@ -116,8 +113,6 @@ class Anthropic:
                 limits=_http().Limits(max_connections=100_000, keepalive_expiry=60)
             ),
         )
-        self._opened = client
-        return client
 
     def _body(self, prompt: Prompt) -> dict[str, Any]:
         body: dict[str, Any] = {

@@ -100,7 +100,7 @@ def _of_length(words: list[str], length: int) -> list[str]:
 
 async def _paced(words: list[str], rate: float) -> AsyncGenerator[str, None]:
     """The words at their times; those that are due together come together."""
-    if not rate:
+    if not rate and words:
         yield "".join(words)
         return
     loop = asyncio.get_running_loop()

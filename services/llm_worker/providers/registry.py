@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from services.llm_worker.providers import faults
-from services.llm_worker.providers.anthropic import Anthropic, import_sdk
+from services.llm_worker.providers.anthropic import Anthropic
 from services.llm_worker.providers.base import ModelInfo, Provider, ProviderError
 from services.llm_worker.providers.connections import Connections
 from services.llm_worker.providers.demo import Demo
@@ -76,8 +76,9 @@ class Registry:
 
     async def preload(self) -> None:
         """Import what is slow to import, in a thread, before the first reply needs it."""
-        if Anthropic.name in self.providers:
-            await import_sdk()
+        for provider in self.providers.values():
+            if isinstance(provider, Anthropic):
+                await provider.client()
 
     async def aclose(self) -> None:
         for provider in self.providers.values():

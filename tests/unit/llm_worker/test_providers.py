@@ -54,7 +54,7 @@ async def test_thoughts_count_as_content_but_are_not_given_on(
 ):
     provider = impatient.providers[name]
 
-    text, _ = await reply_of(provider, asking(name, "think=40 tokens=3 rate=100"))
+    text, _ = await reply_of(provider, asking(name, "think=60 tokens=3 rate=100"))
 
     assert check_unspliced(text) == ("a1", 3)
 
@@ -121,7 +121,7 @@ async def test_silence_before_the_first_byte_is_silence_too(
 async def test_the_readers_own_time_is_not_the_providers_silence(
     fake: FakeProvider, impatient: Registry, name: str
 ):
-    prompt = asking(name, "tokens=40 rate=100")
+    prompt = asking(name, "tokens=60 rate=100")
     async with aclosing(impatient.providers[name].stream(prompt)) as stream:
         text = await anext(stream)
         assert isinstance(text, str)
@@ -130,7 +130,7 @@ async def test_the_readers_own_time_is_not_the_providers_silence(
         async for piece in stream:
             text += piece if isinstance(piece, str) else ""
 
-    assert check_unspliced(text) == ("a1", 40)
+    assert check_unspliced(text) == ("a1", 60)
 
 
 async def test_a_cancel_that_comes_from_outside_is_no_silence(

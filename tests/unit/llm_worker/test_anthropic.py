@@ -1,0 +1,119 @@
+"""What is particular to Claude."""
+
+import subprocess
+import sys
+
+import pytest
+
+from services.llm_worker.providers.anthropic import MAX_TOKENS
+from services.llm_worker.providers.base import Prompt, PromptMessage
+from services.llm_worker.providers.registry import Registry
+from shared.events import Usage
+from tests.support.fake_provider import FakeProvider
+from tests.unit.llm_worker.conftest import asking, fault_of, reply_of, settings_for
+
+
+async def test_the_request_says_what_the_prompt_says_but_the_temperature(
+    fake: FakeProvider, registry: Registry
+):
+    prompt = Prompt(
+        model="claude-haiku-5-5",
+        messages=[PromptMessage("user", "hello")],
+        system="Be brief.",
+        temperature=0.3,
+        max_tokens=99,
+    )
+
+    await reply_of(registry.providers["anthropic"], prompt)
+
+    assert fake.seen[0].body == {
+        "model": "claude-haiku-5-5",
+        "messages": [{"role": "user", "content": "hello"}],
+        "system": "Be brief.",
+        "max_tokens": 99,
+        "stream": True,
+    }
+    assert registry.providers["anthropic"].notes(prompt) == [
+        "Anthropic's API takes no temperature, so it was not sent."
+    ]
+
+
+async def test_messages_that_the_api_refuses_are_left_out_and_noted(
+    fake: FakeProvider, registry: Registry
+):
+    prompt = Prompt(
+        model="claude-haiku-5-5",
+        messages=[
+            PromptMessage("assistant", "an answer to what was cut off"),
+            PromptMessage("user", "hello"),
+            PromptMessage("assistant", "  \n"),
+            PromptMessage("user", "again"),
+        ],
+    )
+
+    await reply_of(registry.providers["anthropic"], prompt)
+
+    assert [m["content"] for m in fake.seen[0].body["messages"]] == ["hello", "again"]
+    assert len(registry.providers["anthropic"].notes(prompt)) == 1
+
+
+async def test_the_limit_that_the_api_insists_on_comes_from_the_settings(fake: FakeProvider):
+    for settings in (settings_for(fake), settings_for(fake, claude_max_tokens=77)):
+        registry = Registry(settings)
+        await reply_of(registry.providers["anthropic"], asking("anthropic", "hello"))
+        await registry.aclose()
+
+    assert [seen.body["max_tokens"] for seen in fake.seen] == [MAX_TOKENS, 77]
+
+
+async def test_usage_is_what_the_last_event_says_of_each_count(
+    fake: FakeProvider, registry: Registry
+):
+    _, ended = await reply_of(registry.providers["anthropic"], asking("anthropic", "tokens=7"))
+
+    assert ended.usage == Usage(
+        input_tokens=len(str(fake.seen[0].body["messages"]).split()),
+        output_tokens=7,
+        cache_creation_input_tokens=2,
+        cache_read_input_tokens=1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "passing"),
+    [
+        ("overloaded_error", "provider_unavailable", True),
+        ("rate_limit_error", "provider_unavailable", True),
+        ("timeout_error", "timeout", True),
+        ("api_error", "provider_error", True),
+        ("invalid_request_error", "provider_error", False),
+        ("authentication_error", "provider_error", False),
+        ("permission_error", "provider_error", False),
+        ("not_found_error", "model_not_found", False),
+    ],
+)
+async def test_an_error_event_is_judged_by_its_type(
+    fake: FakeProvider, registry: Registry, error: str, code: str, passing: bool
+):
+    prompt = asking("anthropic", f"fault=error@2 error={error}")
+
+    _, fault = await fault_of(registry.providers["anthropic"], prompt)
+
+    assert (fault.code, fault.passing) == (code, passing)
+
+
+async def test_a_model_says_what_it_can(fake: FakeProvider, registry: Registry):
+    model = (await registry.providers["anthropic"].models())[0]
+
+    assert model.display_name == "Claude-Sonnet-5-5"
+    assert (model.context_window, model.max_tokens) == (200_000, 64_000)
+
+
+def test_the_sdk_is_not_imported_before_it_is_needed():
+    code = (
+        "import sys; from services.llm_worker.providers.registry import Registry;"
+        "from shared.settings import Settings; Registry(Settings(anthropic_api_key='k'));"
+        "sys.exit('anthropic' in sys.modules)"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,62 @@
+"""The demo provider: honest, and as long and as fast as it is asked to be."""
+
+import pytest
+
+from services.llm_worker.providers.base import Ended, Prompt, PromptMessage
+from services.llm_worker.providers.demo import Demo
+from shared.events import Usage
+from tests.unit.llm_worker.conftest import fault_of, reply_of
+
+
+def asking(message: str, **more: object) -> Prompt:
+    return Prompt(model="demo", messages=[PromptMessage("user", message)], **more)  # pyright: ignore[reportArgumentType]
+
+
+async def test_it_says_what_it_is_and_how_to_get_a_real_one():
+    text, ended = await reply_of(Demo(rate=0), asking("Who are you?"))
+
+    assert "demo provider" in text
+    assert "no model is configured" in text
+    assert "`ANTHROPIC_API_KEY`" in text
+    assert "> Who are you?" in text
+    assert ended.stop_reason == "end_turn"
+
+
+@pytest.mark.parametrize("words", [0, 1, 5, 2000])
+async def test_it_is_as_long_as_it_is_asked_to_be(words: int):
+    prompt = asking(f"Tell me more.\ndemo: words={words}", max_tokens=3, system="Be kind.")
+
+    text, ended = await reply_of(Demo(rate=0), prompt)
+
+    assert len(text.split()) == words
+    assert ended.usage == Usage(input_tokens=7, output_tokens=words)
+
+
+async def test_it_keeps_to_the_limit_of_the_prompt():
+    text, ended = await reply_of(Demo(rate=0), asking("hello", max_tokens=4))
+
+    assert text.split() == ["I", "am", "natterlog's", "**demo"]
+    assert ended.stop_reason == "max_tokens"
+
+
+async def test_it_is_as_fast_as_it_is_asked_to_be():
+    stream = Demo(rate=0).stream(asking("demo: words=8 rate=50"))
+
+    pieces = [piece async for piece in stream if not isinstance(piece, Ended)]
+
+    assert len(pieces) > 1
+    assert len("".join(pieces).split()) == 8
+
+
+async def test_its_pace_loses_no_word():
+    at_once, _ = await reply_of(Demo(rate=0), asking("demo: words=60"))
+    paced, _ = await reply_of(Demo(rate=3000), asking("demo: words=60"))
+
+    assert paced == at_once
+
+
+async def test_it_has_one_model():
+    _, fault = await fault_of(Demo(rate=0), Prompt(model="gpt-9", messages=[]))
+
+    assert (fault.code, fault.passing) == ("model_not_found", False)
+    assert fault.message == "demo has no model 'gpt-9'. There are: demo."
