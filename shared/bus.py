@@ -9,12 +9,14 @@ import asyncio
 import base64
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, NamedTuple
 
 import msgspec
 
 from shared import errors
 from shared.connection import (
+    FRAME_HEADER,
     BusError,
     Connection,
     Incoming,
@@ -200,13 +202,15 @@ class Bus(Connection):
         """
         query = {"seq": after + 1, "next_by_subj": subject_filter, "batch": limit}
         found: list[Stored] = []
-        async for part in self.call_parts(
-            f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(query), _direct_get_goes_on
-        ):
-            if part.status == 0:
-                found.append(Stored(part.sequence, part.header(b"Nats-Subject") or "", part.data))
-            elif part.status not in (204, 404):
-                raise ApiError(part.status, "direct get refused")
+        direct_get = f"$JS.API.DIRECT.GET.{stream}"
+        answer = self.call_parts(direct_get, msgspec.json.encode(query), _direct_get_goes_on)
+        async with aclosing(answer) as parts:
+            async for part in parts:
+                if part.status == 0:
+                    subject = part.header(b"Nats-Subject") or ""
+                    found.append(Stored(part.sequence, subject, part.data))
+                elif part.status not in (204, 404):
+                    raise ApiError(part.status, "direct get refused")
         return found
 
     async def api(self, subject: str, query: object = None) -> dict[str, Any]:
@@ -253,15 +257,18 @@ class Bus(Connection):
                 raise _unavailable() from None
 
     async def _ask_once(self, subject: str, request: bytes, timeout: float) -> bytes:
-        parts: list[bytes] = []
-        async for part in self.call_parts(subject, request, _frames_go_on, timeout):
-            if b"Nats-Service-Error" in part.headers:
-                fault = msgspec.json.decode(part.data, type=_WireError)
-                raise errors.from_wire(
-                    fault.code, fault.status, fault.message, fault.path, fault.retry_after
-                )
-            parts.append(part.data)
-        return b"".join(parts)
+        frames: list[bytes] = []
+        async with aclosing(self.call_parts(subject, request, _frames_go_on, timeout)) as parts:
+            async for part in parts:
+                if b"Nats-Service-Error" in part.headers:
+                    fault = msgspec.json.decode(part.data, type=_WireError)
+                    raise errors.from_wire(
+                        fault.code, fault.status, fault.message, fault.path, fault.retry_after
+                    )
+                frames.append(part.data)
+                if part.frame[0] != len(frames):  # the connection was cut in between
+                    raise NoAnswer("a frame of the answer was lost")
+        return b"".join(frames)
 
     async def serve(
         self, name: str, endpoints: dict[str, Callable[[bytes], Awaitable[bytes]]]
@@ -301,9 +308,10 @@ async def _respond(request: MicroRequest, handler: Callable[[bytes], Awaitable[b
         log.exception("bus.request_failed", subject=request.subject)
         await _respond_error(request, errors.Internal("The request failed; the log says why."))
     else:
-        for start in range(0, len(answer) or 1, FRAME):
-            more = {"Natterlog-More": "1"} if start + FRAME < len(answer) else None
-            await request.respond(answer[start : start + FRAME], headers=more)
+        frames = [answer[start : start + FRAME] for start in range(0, len(answer) or 1, FRAME)]
+        for number, frame in enumerate(frames, start=1):
+            headers = {FRAME_HEADER: f"{number}/{len(frames)}"} if len(frames) > 1 else None
+            await request.respond(frame, headers=headers)
 
 
 async def _respond_error(request: MicroRequest, error: errors.NatterlogError) -> None:
@@ -349,4 +357,4 @@ def _direct_get_goes_on(part: Incoming) -> bool:
 
 
 def _frames_go_on(part: Incoming) -> bool:
-    return b"Natterlog-More" in part.headers
+    return not part.is_last

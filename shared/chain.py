@@ -8,13 +8,14 @@ trying again with a new expectation; the caller decides anew on what it finds.
 """
 
 import asyncio
+from contextlib import suppress
 
 import msgspec
 
 from shared.bus import FRAME, Bus, BusError, NoAnswer, WrongSequence
 from shared.events import AnyFact, Fact, decode_fact, encode
 from shared.ids import new_id
-from shared.objects import pack, unpack
+from shared.objects import ObjectMissing, pack, unpack
 from shared.subjects import EVENTS, Scope, chain_filter
 
 _PAUSE = 0.05
@@ -57,10 +58,10 @@ async def extend(
     """
     fact = msgspec.structs.replace(fact, prev=expected, nonce=new_id())
     data = encode(fact)
-    if len(data) > FRAME:
-        data = await pack(bus, subject, data)
     while True:
         try:
+            if len(data) > FRAME:
+                data = await pack(bus, subject, data)
             return await bus.append(subject, data, expected=expected, scope=scope)
         except (WrongSequence, NoAnswer) as error:
             known, links = await _look(bus, subject, expected, scope, tries)
@@ -77,11 +78,18 @@ async def extend(
 async def read_chain(bus: Bus, subject_filter: str, after: int = 0) -> list[Link]:
     """The chain's facts after ``after``, from the leader.
 
+    A hard delete erases a fact's fields before the fact: one that is half gone
+    is left out, as it will be in a moment.
+
     Raises:
         BusError: they could not be read.
     """
-    stored = await bus.facts_after(EVENTS, subject_filter, after)
-    return [Link(s.seq, s.subject, decode_fact(await unpack(bus, s.data))) for s in stored]
+    links: list[Link] = []
+    for stored in await bus.facts_after(EVENTS, subject_filter, after):
+        with suppress(ObjectMissing):
+            fact = decode_fact(await unpack(bus, stored.data))
+            links.append(Link(stored.seq, stored.subject, fact))
+    return links
 
 
 async def _look(

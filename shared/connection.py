@@ -9,14 +9,15 @@ straight from the parser, and publishes are written without a task switch
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Self
 
 import nats.micro
 from nats.aio.client import Client
+from nats.errors import Error
 from nats.micro.request import Request as MicroRequest
 from nats.micro.service import Service, ServiceConfig
 
@@ -26,7 +27,10 @@ from shared.log import get_logger
 log = get_logger()
 
 MIN_SERVER = (2, 12)
+FRAME_HEADER = "Natterlog-Frame"
+"""Which of how many frames of an answer a message is, as ``2/3``."""
 _SWEEP = 0.1
+_GOODBYE = 2.0
 _MAX_PENDING = 64 * 1024 * 1024
 
 
@@ -67,6 +71,17 @@ class Incoming(NamedTuple):
     def sequence(self) -> int:
         """The sequence in its stream of a republished or directly read message."""
         return int(self.header(b"Nats-Sequence") or 0)
+
+    @property
+    def frame(self) -> tuple[int, int]:
+        """Which of how many frames of an answer this is."""
+        number, _, of = (self.header(FRAME_HEADER.encode()) or "1/1").partition("/")
+        return int(number), int(of)
+
+    @property
+    def is_last(self) -> bool:
+        number, of = self.frame
+        return number == of
 
 
 @dataclass(slots=True)
@@ -172,8 +187,11 @@ class Connection:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for service in self._services:
-            await service.stop()
+        if self.connected:  # else the server knows that we are gone
+            with suppress(Error, TimeoutError):
+                async with asyncio.timeout(_GOODBYE):
+                    for service in self._services:
+                        await service.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()
         # close() flushes what is pending, so the last acks and naks get out.
@@ -266,8 +284,7 @@ class Connection:
     def _on_answer(self, message: Incoming) -> None:
         # Answers in several parts keep their token until the last part has come.
         token = message.subject.rpartition(".")[2]
-        more = message.header(b"Natterlog-More") if b"Natterlog-More" in message.headers else None
-        pending = self._pending.get(token) if more else self._pending.pop(token, None)
+        pending = self._pending.pop(token, None) if message.is_last else self._pending.get(token)
         if pending is not None:
             pending.answer(message)
 
@@ -276,11 +293,15 @@ class Connection:
             await asyncio.sleep(_SWEEP)
             now = time.monotonic()
             for token in [t for t, p in self._pending.items() if p.deadline < now]:
-                self._pending.pop(token).answer(None)
+                pending = self._pending.pop(token)
+                try:
+                    pending.answer(None)
+                except Exception:  # nobody else's time-out may depend on it
+                    log.exception("bus.handler_failed")
 
     async def call_parts(
         self, subject: str, data: bytes, goes_on: Callable[[Incoming], bool], timeout: float = 5.0
-    ) -> AsyncIterator[Incoming]:
+    ) -> AsyncGenerator[Incoming]:
         """The parts of an answer in several messages: all for which ``goes_on``, and the last.
 
         Raises:

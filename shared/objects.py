@@ -1,7 +1,7 @@
 """The object store FILES, in NATS's own layout, and the fields that are too large for a fact.
 
 No fact is over 256 KiB: its largest fields go to FILES as JSON, and the fact
-holds ``{"$file": "<sha256>", "session": …}`` in their place.  The archive puts
+holds ``{"$file": "<session>/<sha256>"}`` in their place.  The archive puts
 them back before it keeps a fact, so only hot facts ever point here.
 """
 
@@ -62,7 +62,9 @@ async def pack(bus: Bus, subject: str, data: bytes) -> bytes:
             break
         raw = bytes(fields[name])
         key = f"{parse(subject).session}/{hashlib.sha256(raw).hexdigest()}"
-        await put(bus, key, raw)
+        # Once is enough, and a second copy's chunks would be out of reach of an erase.
+        if await bus.head(FILES, _meta(key)) is None:
+            await put(bus, key, raw)
         fields[name] = _Pointer(key)
         size -= len(raw)
     return msgspec.json.encode(fields)
@@ -130,8 +132,11 @@ async def get(bus: Bus, name: str) -> bytes:
     info = msgspec.json.decode(stored.data, type=_Info)
     parts: list[bytes] = []
     after = 0
+    chunks = f"$O.FILES.C.{info.nuid}"
     while len(parts) < info.chunks:
-        found = await bus.read(FILES, f"$O.FILES.C.{info.nuid}", after=after, limit=32)
+        found = await bus.read(FILES, chunks, after=after, limit=32)
+        if not found:  # the replica that answered may be behind: only the leader can say so
+            found = await bus.facts_after(FILES, chunks, after)
         if not found:
             raise ObjectMissing(name)
         parts += [chunk.data for chunk in found]
