@@ -1,0 +1,1 @@
+"""What natterlog costs, measured beside the least that could do the same job."""

@@ -1,0 +1,32 @@
+"""The benchmarks still run; what they measure here means nothing."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+WAYS = ["direct", "relay", "natterlog"]
+
+
+async def test_every_way_delivers_every_token_and_is_measured(tmp_path: Path):
+    numbers = tmp_path / "numbers.json"
+
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks", "--quick", "--json", str(numbers)),
+        cwd=REPOSITORY,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+
+    assert process.returncode == 0, said.decode()
+    report = json.loads(numbers.read_text())
+    assert [(m["way"], m["lost"]) for m in report["measured"]] == [(way, 0) for way in WAYS]
+    for measured in report["measured"]:
+        assert measured["tokens_per_second"] > 0
+        assert 0 < measured["token_ms"]["p50"] <= measured["token_ms"]["p99"]
+        assert 0 < measured["first_token_ms"]["p50"] <= measured["first_token_ms"]["p99"]
+    assert "gateway" in report["measured"][-1]["cpu_us_per_token"]
+    assert [m["what"] for m in report["memory"]] == ["relay", "gateway, idle", "gateway, watching"]
+    assert b"CPU against the relay's" in said
