@@ -7,8 +7,9 @@ Outcomes are decided here and nowhere else.  A handler
     raises Rejected, or the     → dead letter, then term: no try will ever help
       fact does not decode
     is cancelled by the stop    → nak now, so that another worker goes on at once
+    raises NoAnswer             → nak with a short delay: the bus was away
     raises anything else        → logged with its traceback, nak with a growing
-                                  delay, a dead letter at the end
+                                  delay, a dead letter after ten times here
 
 A delivery proves nothing (DESIGN, law 4): it is a hint that a todo may be open.
 """
@@ -23,7 +24,7 @@ from typing import NamedTuple, Self
 import msgspec
 from prometheus_client import Counter
 
-from shared.bus import ApiError, Bus, BusError, Incoming, Listening
+from shared.bus import Bus, BusError, Incoming, Listening, NoAnswer
 from shared.events import AnyFact, decode_fact
 from shared.ids import new_id, now
 from shared.log import get_logger
@@ -38,6 +39,7 @@ _KEEP_ALIVE = 2.0
 _EXPIRES = 30.0
 _HEARTBEAT = 2.0
 _SILENCE = 5.0
+_PAUSE = 1.0
 _WORST_DELAY = 30.0
 _MOST_ERRORS = 10
 
@@ -95,9 +97,10 @@ class Consumer:
         self._filters = list(filters)
         self._handler = handler
         self._slots = slots
-        self._inbox = f"_INBOX.pull.{new_id()}"
+        self._inbox = ""
         self._listening: Listening | None = None
         self._running: dict[str, asyncio.Task[None]] = {}  # by the subject that acks it
+        self._errors: dict[int, int] = {}  # by sequence: how often this process failed at it
         self._asked = 0  # messages that the server still owes us
         self._heard = time.monotonic()
         self._pulling = False
@@ -110,10 +113,9 @@ class Consumer:
 
     async def __aenter__(self) -> Self:
         await self._ensure()
-        self._listening = await self._bus.listen(f"{self._inbox}.*", self._on_message)
-        self._bus.on_reconnect(self._start_over)
+        self._bus.on_reconnect(self._mend)
         self._pulling = True
-        self._pull()
+        await self._start_over()
         self._tasks = [
             asyncio.create_task(self._keep_alive(), name=f"{self._name}-keep-alive"),
             asyncio.create_task(self._watch(), name=f"{self._name}-watch"),
@@ -173,11 +175,12 @@ class Consumer:
             "idle_heartbeat": int(_HEARTBEAT * 1e9),
         }
         self._asked += free
-        self._bus.post(
-            f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{self._name}",
-            msgspec.json.encode(query),
-            reply=f"{self._inbox}.{new_id()}",
-        )
+        with suppress(BusError):  # then nothing is heard, and the watch asks again
+            self._bus.post(
+                f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{self._name}",
+                msgspec.json.encode(query),
+                reply=self._inbox,
+            )
 
     def _on_message(self, message: Incoming) -> None:
         self._heard = time.monotonic()
@@ -196,7 +199,8 @@ class Consumer:
 
     def _accept(self, message: Incoming) -> None:
         if not self._pulling or len(self._running) >= self._slots:
-            self._bus.post(message.reply, b"-NAK")
+            with suppress(BusError):
+                self._bus.post(message.reply, b"-NAK")
             return
         task = asyncio.create_task(self._handle(message))
         self._running[message.reply] = task
@@ -205,7 +209,13 @@ class Consumer:
     # A pull that a restarted server has forgotten would wait for ever (DESIGN, "what
     # bites"), so pulls are asked for anew after each reconnect and after any silence.
 
-    def _start_over(self) -> None:
+    async def _start_over(self) -> None:
+        """Pull into a new inbox: where nobody listens any more, the server drops what it owed."""
+        old, self._inbox = self._listening, f"_INBOX.pull.{new_id()}"
+        self._listening = await self._bus.listen(self._inbox, self._on_message)
+        if old is not None:
+            await old.close()
+        self._heard = time.monotonic()
         self._asked = 0
         self._pull()
 
@@ -222,22 +232,22 @@ class Consumer:
             except BusError as error:
                 log.warning("consumer.missing", consumer=self._name, error=str(error))
             else:
-                return self._start_over()
+                return await self._start_over()
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(_HEARTBEAT)
             if self._bus.connected and self._asked and time.monotonic() - self._heard > _SILENCE:
                 log.warning("consumer.silent", consumer=self._name)
-                self._heard = time.monotonic()
                 self._mend()
 
     async def _keep_alive(self) -> None:
         while True:
             await asyncio.sleep(_KEEP_ALIVE)
             if self._bus.connected:
-                for ack in self._running:
-                    self._bus.post(ack, b"+WPI")
+                with suppress(BusError):  # far behind: the next round says so again
+                    for ack in self._running:
+                        self._bus.post(ack, b"+WPI")
 
     # -- outcomes ---------------------------------------------------------------
 
@@ -263,13 +273,19 @@ class Consumer:
             await self._handler(delivery)
         except RetryLater as later:
             return "later", _nak(later.after)
+        except NoAnswer as error:  # the fact's fault it is not
+            log.warning("consumer.unanswered", consumer=self._name, seq=seq, error=str(error))
+            return "later", _nak(_PAUSE)
         except (Rejected, msgspec.ValidationError, ObjectMissing) as error:
             return await self._bury(message, seq, str(error))
         except Exception as error:  # whatever it was, the todo must not be lost
-            log.exception("consumer.failed", consumer=self._name, seq=seq, delivered=delivered)
-            if delivered >= _MOST_ERRORS:
+            # Deliveries do not count: most of them were nobody's fault (DESIGN, law 4).
+            errors = self._errors[seq] = self._errors.get(seq, 0) + 1
+            log.exception("consumer.failed", consumer=self._name, seq=seq, errors=errors)
+            if errors >= _MOST_ERRORS:
                 return await self._bury(message, seq, repr(error))
-            return "failed", _nak(min(2.0**delivered, _WORST_DELAY))
+            return "failed", _nak(min(2.0**errors, _WORST_DELAY))
+        self._errors.pop(seq, None)
         return "done", b"+ACK"
 
     async def _bury(self, message: Incoming, seq: int, reason: str) -> tuple[str, bytes]:
@@ -283,8 +299,9 @@ class Consumer:
         )
         try:
             await self._bus.store(dead_letters(self._name), msgspec.json.encode(letter))
-        except (BusError, ApiError):
+        except BusError:
             return "later", _nak(_WORST_DELAY)
+        self._errors.pop(seq, None)
         return "dead", b"+TERM"
 
 
