@@ -17,7 +17,7 @@ from shared.settings import Settings
 FRESH = 60.0
 """Seconds for which a provider's list of models is believed."""
 RECENT = 5.0
-"""Seconds before a name that is in no list is asked for again, or a provider that failed."""
+"""Seconds for which a failure to list them is believed, and a name's absence from all lists."""
 ASKING = 5.0
 """Seconds that a provider may take to list its models."""
 
@@ -153,31 +153,30 @@ class Offer:
         Raises:
             ProviderError: it could not be asked.
         """
-        async with self._lock:  # who comes while it is being asked gets the same answer
-            if self._is_older(max_age):
-                await self._ask()
+        await self._refresh(min(max_age, RECENT) if self._failure else max_age)
         if self._failure is not None:
             raise self._failure
         return self._models or []
 
     async def known(self, max_age: float) -> list[ModelInfo]:
-        """As :meth:`models`, but the last list is better than a failure.
+        """The last list that came, even if the provider cannot be asked any more.
+
+        A failure is not asked about again so soon: the names of other providers
+        would wait for one that does not answer.
 
         Raises:
             ProviderError: it could never be asked.
         """
-        try:
-            return await self.models(max_age)
-        except ProviderError:
-            if self._models is None:
-                raise
-            return self._models
+        await self._refresh(max_age)
+        if self._models is None and self._failure is not None:
+            raise self._failure
+        return self._models or []
 
-    def _is_older(self, max_age: float) -> bool:
-        if self._models is None and self._failure is None:
-            return True
-        limit = max_age if self._failure is None else min(max_age, RECENT)
-        return self._clock() - self._asked_at > limit
+    async def _refresh(self, max_age: float) -> None:
+        async with self._lock:  # who comes while it is being asked gets the same answer
+            never = self._models is None and self._failure is None
+            if never or self._clock() - self._asked_at > max_age:
+                await self._ask()
 
     async def _ask(self) -> None:
         self._failure = None
