@@ -52,8 +52,7 @@ async def generate(
             ended = await _stream(provider, prompt, writer)
         except ProviderError as fault:
             _calls.labels(provider.name, fault.code).inc()
-            if fault.passing:
-                await breaker.failed(provider.name)
+            await breaker.failed(provider.name, fault)
             failures += 1
             if not fault.passing or writer.text or failures >= most_failures:
                 return Outcome(None, fault, failures)

@@ -1,6 +1,7 @@
 """The breakers' state in a KV bucket, which all workers share."""
 
-from shared.bus import Bus, WrongSequence
+from services.llm_worker.breaker import ShelfUnavailable
+from shared.bus import Bus, BusError, WrongSequence
 from shared.streams import BREAKERS
 from shared.subjects import breaker
 
@@ -15,19 +16,24 @@ class KvShelf:
         """(value, revision); (None, 0) when there is none.
 
         Raises:
-            NoAnswer, ApiError: the bucket could not be asked.
+            ShelfUnavailable: the bucket could not be asked.
         """
-        stored = await self._bus.head(BREAKERS, breaker(key))
+        try:
+            stored = await self._bus.head(BREAKERS, breaker(key))
+        except BusError as error:
+            raise ShelfUnavailable(str(error)) from error
         return (stored.data, stored.seq) if stored else (None, 0)
 
     async def put(self, key: str, value: bytes, revision: int) -> bool:
         """Set it if nobody was faster since ``revision``.
 
         Raises:
-            NoAnswer, ApiError: it is not known to be set.
+            ShelfUnavailable: it is not known to be set.
         """
         try:
             await self._bus.append(breaker(key), value, expected=revision)
         except WrongSequence:
             return False
+        except BusError as error:
+            raise ShelfUnavailable(str(error)) from error
         return True

@@ -211,7 +211,7 @@ async def test_a_worker_may_be_killed_many_times_in_one_reply_until_its_bound():
         for death in range(2):
             await natterlog.client.follow(reply, until=len(reply.text) + 50)
             worker = natterlog.system.one("llm-worker")
-            worker.signal(signal.SIGKILL)
+            worker.send(signal.SIGKILL)
             await worker.ended()
             await worker.start()
             if death == 0:

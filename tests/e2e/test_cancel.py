@@ -3,9 +3,13 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from tests.support.log_checks import check_run, wait_until_all_ended
 from tests.support.native_client import Reply
 from tests.support.running import Running, running_system
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def cancel(natterlog: Running, run_id: str) -> dict[str, Any]:
@@ -98,12 +102,14 @@ async def test_a_run_whose_worker_is_dead_keeps_what_it_had_written(natterlog: R
     session_id = await natterlog.client.session()
     await natterlog.client.start(reply, session_id, "tokens=5000 rate=50")
     await natterlog.client.follow(reply, until=60)
-    await natterlog.system.one("llm-worker").kill()
+    worker = natterlog.system.one("llm-worker")
+    await worker.kill()
 
     await cancel(natterlog, reply.run_id)
 
     async with asyncio.timeout(20):
         await natterlog.client.follow(reply)
+    await worker.start()
     reply.check()
     assert reply.end is not None
     assert reply.end["message"]["status"] == "cancelled"

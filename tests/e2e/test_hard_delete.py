@@ -3,8 +3,12 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.support.native_client import Reply
 from tests.support.running import Running
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SECRET = "the-unmistakable-words-of-a-person"
 

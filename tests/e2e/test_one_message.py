@@ -2,9 +2,13 @@
 
 import hashlib
 
+import pytest
+
 from shared.events import RunClaimed, RunEnded, TodoChat
 from tests.support.log_checks import read_runs
 from tests.support.running import Running
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def test_one_message_all_the_way(natterlog: Running):

@@ -10,6 +10,8 @@ from tests.support.native_client import NativeClient, Reply
 from tests.support.running import Running, running_system
 from tests.support.system import ROOT
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 async def every_answer(client: NativeClient, sessions: list[str], runs: list[str]) -> list[bytes]:
     """The bytes of every answer that shows what was projected."""

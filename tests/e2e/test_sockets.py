@@ -5,8 +5,11 @@ import json
 from typing import Any
 
 import aiohttp
+import pytest
 
 from tests.support.running import Running
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 Frame = dict[str, Any]
 

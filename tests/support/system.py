@@ -75,15 +75,15 @@ class Process:
         """SIGTERM, and wait until it has ended; answers its exit code."""
         return await self._end(signal.SIGTERM)
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
 
     def pause(self) -> None:
-        self.signal(signal.SIGSTOP)
+        self.send(signal.SIGSTOP)
 
     def resume(self) -> None:
-        self.signal(signal.SIGCONT)
+        self.send(signal.SIGCONT)
 
     async def ended(self) -> int:
         """Wait until it has ended by itself."""
@@ -122,7 +122,7 @@ class System:
         self.processes: list[Process] = []
 
     async def __aenter__(self) -> Self:
-        await self.nats.start()
+        await self.nats.__aenter__()
         await asyncio.gather(*(self.start(service) for service in self._wanted))
         return self
 
@@ -133,7 +133,7 @@ class System:
         trace: TracebackType | None,
     ) -> None:
         await asyncio.gather(*(p.kill() for p in self.processes if p.running))
-        await self.nats.stop()
+        await self.nats.__aexit__(kind, error, trace)
         if error is not None:
             self._show_logs()
         self._temporary.cleanup()
