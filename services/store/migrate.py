@@ -26,7 +26,7 @@ async def migrate(database: Database) -> None:
 def _version(connection: sa.Connection) -> str | None:
     if not sa.inspect(connection).has_table(_TABLE):
         return None
-    return connection.exec_driver_sql(f"SELECT version_num FROM {_TABLE}").scalar()  # noqa: S608
+    return connection.exec_driver_sql(f"SELECT version_num FROM {_TABLE}").scalar() or ""  # noqa: S608
 
 
 def _create(connection: sa.Connection) -> None:

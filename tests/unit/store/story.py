@@ -1,0 +1,160 @@
+"""Facts told one after another into tables in memory, for tests of what comes of them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from services.store.projection import apply
+from services.store.schema import metadata, projection
+from shared import ids
+from shared.chain import Link
+from shared.events import (
+    AnyFact,
+    CancelRequested,
+    EndStatus,
+    RunClaimed,
+    RunEnded,
+    RunWaiting,
+    SessionCreated,
+    SessionDeleted,
+    SessionUpdated,
+    TodoChat,
+    Turn,
+    Usage,
+)
+from shared.subjects import Address, session_address
+
+START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+USER = "01900000-0000-7000-8000-00000000000a"
+T = TypeVar("T")
+
+
+class Story:
+    """One user's session; each method tells one fact and answers its sequence."""
+
+    def __init__(self, connection: sa.Connection, *, on_busy: Any = "queue") -> None:
+        self.connection = connection
+        self.session = ids.new_id()
+        self.links: list[Link] = []
+        self._turns: dict[str, Turn] = {}
+        self.tell(
+            session_address(USER, self.session).fact("created"),
+            SessionCreated(
+                at=self.now,
+                title=None,
+                mode="general",
+                model="demo",
+                temperature=0.5,
+                max_tokens=None,
+                system_prompt="Be kind.",
+                context_tags=["a"],
+                on_busy=on_busy,
+            ),
+        )
+
+    @property
+    def now(self) -> datetime:
+        return START + timedelta(seconds=len(self.links))
+
+    def tell(self, subject: str, fact: AnyFact) -> int:
+        link = Link(len(self.links) + 1, subject, fact)
+        self.links.append(link)
+        apply(self.connection, [link], link.seq)
+        return link.seq
+
+    def address(self, run: str) -> Address:
+        return Address(USER, self.session, run)
+
+    def turn(self, content: str | None, **fields: Any) -> Turn:
+        names = {"user_message_id": ids.new_id(), "assistant_message_id": ids.new_id()}
+        return Turn(content=content, **(names | fields))
+
+    def todo(self, content: str | None, **fields: Any) -> str:
+        """A turn that goes at once; answers its run."""
+        run, turn = ids.new_id(), self.turn(content, **fields)
+        self._turns[run] = turn
+        self.tell(self.address(run).todo_chat(0), TodoChat(at=self.now, n=0, turn=turn))
+        return run
+
+    def wait(self, content: str | None, **fields: Any) -> str:
+        run, turn = ids.new_id(), self.turn(content, **fields)
+        self._turns[run] = turn
+        self.tell(self.address(run).fact("waiting"), RunWaiting(at=self.now, turn=turn))
+        return run
+
+    def dispatch(self, run: str, parent: str | None) -> None:
+        turn = Turn(**{**_fields(self._turns[run]), "parent_id": parent})
+        self.tell(self.address(run).todo_chat(0), TodoChat(at=self.now, n=0, turn=turn))
+
+    def claim(self, run: str) -> int:
+        claim = RunClaimed(at=self.now, worker="w", todo=1, prompt=None)
+        return self.tell(self.address(run).fact("claim"), claim)
+
+    def cancel(self, run: str) -> int:
+        return self.tell(self.address(run).fact("cancel"), CancelRequested(at=self.now))
+
+    def end(
+        self, run: str, text: str = "", status: EndStatus = "completed", *, attempt: int = 1
+    ) -> int:
+        final = RunEnded(
+            at=self.now,
+            status=status,
+            attempt=attempt,
+            text=text,
+            length=len(text),
+            sha256="0" * 64,
+            model="demo",
+            provider="demo",
+            usage=Usage(input_tokens=3, output_tokens=5),
+            latency_ms=120,
+        )
+        return self.tell(self.address(run).fact("final"), final)
+
+    def reply(self, content: str, text: str, *, parent: str | None = None) -> str:
+        """A whole turn; answers its run."""
+        run = self.todo(content, parent_id=parent)
+        self.end(run, text, attempt=self.claim(run))
+        return run
+
+    def update(self, **fields: Any) -> int:
+        subject = session_address(USER, self.session).fact("updated")
+        return self.tell(subject, SessionUpdated(at=self.now, **fields))
+
+    def delete(self) -> int:
+        subject = session_address(USER, self.session).fact("deleted")
+        return self.tell(subject, SessionDeleted(at=self.now))
+
+    def asked(self, run: str) -> str:
+        return self._turns[run].user_message_id
+
+    def answered(self, run: str) -> str:
+        return self._turns[run].assistant_message_id
+
+
+@contextmanager
+def tables() -> Iterator[sa.Connection]:
+    """Empty tables in memory."""
+    engine = sa.create_engine("sqlite://")
+    with engine.begin() as connection:
+        metadata.create_all(connection)
+        connection.execute(projection.insert().values(id=1, applied=0, epoch=""))
+        yield connection
+    engine.dispose()
+
+
+def dump(connection: sa.Connection) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of every table, in a fixed order."""
+    return {
+        table.name: sorted(
+            (tuple(row) for row in connection.exec_driver_sql(f"SELECT * FROM {table.name}")),
+            key=repr,
+        )
+        for table in metadata.sorted_tables
+    }
+
+
+def _fields(turn: Turn) -> dict[str, Any]:
+    return {name: getattr(turn, name) for name in turn.__struct_fields__}

@@ -1,0 +1,331 @@
+"""What each fact does to the rows."""
+
+import random
+
+import pytest
+import sqlalchemy as sa
+
+from services.store import queries
+from services.store.projection import apply, clear, read_applied
+from services.store.rows import RunRow, SessionRow
+from services.store.schema import messages, runs, sessions, usage_log
+from shared.commands import GetSession, ListMessages
+from shared.events import SessionCreated, TodoProcess
+from shared.records import Message
+from shared.subjects import session_address
+from tests.unit.store.story import START, USER, Story, dump, tables
+
+
+def branch(story: Story) -> list[Message]:
+    request = ListMessages(user_id=USER, session_id=story.session)
+    return queries.list_messages(story.connection, request).items
+
+
+def shown(story: Story) -> list[tuple[str, str]]:
+    return [(m.content, m.status) for m in branch(story)]
+
+
+def session_of(story: Story) -> SessionRow:
+    return queries.find_session(story.connection, USER, story.session)
+
+
+def run_of(story: Story, run: str) -> RunRow:
+    return queries.find_run(story.connection, USER, run)
+
+
+def count(story: Story) -> int:
+    request = GetSession(user_id=USER, session_id=story.session)
+    return queries.get_session(story.connection, request).session.message_count
+
+
+def test_a_session_is_as_it_was_created(story: Story):
+    session = session_of(story).record()
+
+    assert session.id == story.session
+    assert session.user_id == USER
+    assert (session.mode, session.status, session.on_busy) == ("general", "active", "queue")
+    assert (session.model, session.temperature, session.max_tokens) == ("demo", 0.5, None)
+    assert (session.system_prompt, session.context_tags) == ("Be kind.", ["a"])
+    assert session.created_at == session.updated_at == START
+    assert (session.last_message_at, session.message_count) == (None, 0)
+
+
+def test_an_update_changes_only_the_fields_it_names(story: Story):
+    story.update(title="Cooking", temperature=None, status="inactive")
+
+    session = session_of(story)
+    assert (session.title, session.temperature, session.status) == ("Cooking", None, "inactive")
+    assert (session.model, session.system_prompt) == ("demo", "Be kind.")
+    assert session.last_seq == 2
+
+
+def test_a_turn_is_shown_from_its_acceptance_to_its_reply(story: Story):
+    run = story.todo("Hi")
+    accepted = shown(story)
+    attempt = story.claim(run)
+    running = run_of(story, run).record()
+    story.end(run, "Hello!", attempt=attempt)
+
+    assert accepted == [("Hi", "completed")]
+    assert (running.status, running.attempt) == ("running", attempt)
+    assert shown(story) == [("Hi", "completed"), ("Hello!", "completed")]
+    question, answer = branch(story)
+    assert (question.id, question.parent_id) == (story.asked(run), None)
+    assert (answer.id, answer.parent_id) == (story.answered(run), question.id)
+    assert (answer.tokens, answer.latency_ms, answer.model, answer.run_id) == (5, 120, "demo", run)
+    ended = run_of(story, run).record()
+    assert (ended.status, ended.length, ended.attempt) == ("completed", 6, attempt)
+    assert (ended.first_seq, ended.last_seq) == (2, 4)
+    assert session_of(story).last_message_at == answer.created_at
+
+
+def test_branches_grow_from_the_reply_before(story: Story):
+    first = story.reply("u1", "a1")
+    story.reply("u2", "a2", parent=story.answered(first))
+
+    assert [m.content for m in branch(story)] == ["u1", "a1", "u2", "a2"]
+    assert count(story) == 4
+
+
+def test_a_waiting_message_is_shown_at_the_end_and_parentless(story: Story):
+    active = story.todo("u1")
+    first, second = story.wait("u2"), story.wait("u3")
+
+    assert shown(story) == [("u1", "completed"), ("u2", "waiting"), ("u3", "waiting")]
+    assert [m.parent_id for m in branch(story)] == [None, None, None]
+    assert count(story) == 3
+    assert [r.waiting for r in (run_of(story, first), run_of(story, second))] == [True, True]
+    assert not run_of(story, active).waiting
+
+
+def test_a_waiting_message_gets_its_parent_when_it_is_dispatched(story: Story):
+    active = story.todo("u1")
+    waiting = story.wait("u2")
+    story.end(active, "a1", attempt=story.claim(active))
+
+    story.dispatch(waiting, story.answered(active))
+    story.end(waiting, "a2", attempt=story.claim(waiting))
+
+    assert [m.content for m in branch(story)] == ["u1", "a1", "u2", "a2"]
+    assert branch(story)[2].parent_id == story.answered(active)
+    assert count(story) == 4
+    assert run_of(story, waiting).first_seq == 3
+
+
+def test_a_turn_that_is_cancelled_while_it_waits_stays_outside_the_branch(story: Story):
+    active = story.todo("u1")
+    waiting = story.wait("u2")
+    story.cancel(waiting)
+    story.end(waiting, status="cancelled", attempt=0)
+    story.end(active, "a1", attempt=story.claim(active))
+
+    assert [m.content for m in branch(story)] == ["u1", "a1"]
+    assert count(story) == 2
+    row = queries.find_message(story.connection, USER, story.asked(waiting))
+    assert (row.status, row.parent_id, row.content) == ("cancelled", None, "u2")
+    reply = queries.find_message(story.connection, USER, story.answered(waiting))
+    assert (reply.status, reply.content, reply.parent_id) == ("cancelled", "", row.id)
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+def test_an_unhappy_end_has_a_reply_of_that_status(story: Story, status: str):
+    run = story.todo("u1")
+    story.end(run, "half", status, attempt=story.claim(run))  # type: ignore[arg-type]
+
+    assert shown(story) == [("u1", "completed"), ("half", status)]
+    assert run_of(story, run).status == status
+
+
+def test_regenerating_makes_a_sibling_and_moves_the_branch_to_it(story: Story):
+    first = story.reply("u1", "a1")
+    story.reply("u2", "a2", parent=story.answered(first))
+
+    again = story.todo(None, user_message_id=story.asked(first))
+    while_it_runs = [m.content for m in branch(story)]
+    story.end(again, "a1'", attempt=story.claim(again))
+
+    assert while_it_runs == ["u1"]
+    assert [m.content for m in branch(story)] == ["u1", "a1'"]
+    assert branch(story)[1].parent_id == story.asked(first)
+    assert count(story) == 2
+
+
+def test_a_regenerate_cancelled_while_it_waits_leaves_the_branch_alone(story: Story):
+    active = story.todo("u1")
+    waiting = story.wait(None, user_message_id=story.asked(active))
+    story.end(waiting, status="cancelled", attempt=0)
+    story.end(active, "a1", attempt=story.claim(active))
+
+    assert [m.content for m in branch(story)] == ["u1", "a1"]
+    assert count(story) == 2
+
+
+def test_a_reply_leaves_a_branch_alone_that_was_changed_meanwhile(story: Story):
+    first = story.reply("u1", "a1")
+    slow = story.todo("u2", parent_id=story.answered(first))
+    other = story.todo("u3", parent_id=story.answered(first))
+    story.end(slow, "a2", attempt=story.claim(slow))
+
+    assert [m.content for m in branch(story)] == ["u1", "a1", "u3"]
+    assert run_of(story, other).status == "queued"
+
+
+def test_a_cancel_is_kept_until_the_run_has_ended(story: Story):
+    run = story.todo("u1")
+
+    seq = story.cancel(run)
+
+    assert run_of(story, run).cancelled
+    assert run_of(story, run).last_seq == seq
+    assert run_of(story, run).status == "queued"
+
+
+def test_deleting_a_session_leaves_only_what_it_cost(story: Story):
+    run = story.reply("u1", "a1")
+
+    story.delete()
+
+    rows = dump(story.connection)
+    assert rows["ai_chat_sessions"] == rows["ai_chat_messages"] == rows["runs"] == []
+    usage = story.connection.execute(sa.select(usage_log)).one()
+    assert (usage.id, usage.session_id, usage.output_tokens) == (run, None, 5)
+
+
+def test_what_a_worker_says_after_the_deletion_leaves_only_what_it_cost(story: Story):
+    run = story.todo("u1")
+    attempt = story.claim(run)
+    story.delete()
+
+    story.end(run, "half", "cancelled", attempt=attempt)
+
+    rows = dump(story.connection)
+    assert rows["ai_chat_sessions"] == rows["ai_chat_messages"] == rows["runs"] == []
+    assert [row[2] for row in rows["api_usage_log"]] == [None]
+
+
+def test_a_run_that_nobody_claimed_cost_nothing(story: Story):
+    run = story.todo("u1")
+    story.end(run, status="cancelled", attempt=0)
+
+    assert dump(story.connection)["api_usage_log"] == []
+
+
+def test_a_run_without_a_turn_has_no_messages(story: Story):
+    run = "01900000-0000-7000-8000-00000000000b"
+    todo = TodoProcess(at=START, n=0, priority=3, step="extract", plan=["extract"])
+    story.tell(story.address(run).todo_process(3, 0), todo)
+    story.end(run, "done", attempt=story.claim(run))
+
+    record = run_of(story, run).record()
+    assert (record.status, record.user_message_id) == ("completed", None)
+    assert branch(story) == []
+
+
+def test_another_users_session_cannot_be_taken_by_its_id(story: Story):
+    before = dump(story.connection)
+    thief = session_address("01900000-0000-7000-8000-00000000000c", story.session)
+    created = story.links[0].fact
+    assert isinstance(created, SessionCreated)
+
+    story.tell(thief.fact("created"), created)
+
+    after = dump(story.connection)
+    assert after["ai_chat_sessions"] == before["ai_chat_sessions"]
+
+
+def test_a_fact_that_was_applied_is_left_out_the_next_time(story: Story):
+    story.reply("u1", "a1")
+    before = dump(story.connection)
+
+    applied = apply(story.connection, story.links, len(story.links))
+
+    assert applied == len(story.links)
+    assert dump(story.connection) == before
+
+
+def lively(connection: sa.Connection) -> Story:
+    """A session in which everything happens."""
+    story = Story(connection)
+    first = story.reply("u1", "a1")
+    active = story.todo("u2", parent_id=story.answered(first))
+    waiting, gone = story.wait("u3"), story.wait("u4")
+    story.update(title="Everything")
+    story.cancel(gone)
+    story.end(gone, status="cancelled", attempt=0)
+    story.end(active, "a2", attempt=story.claim(active))
+    story.dispatch(waiting, story.answered(active))
+    story.claim(waiting)
+    story.end(waiting, "a3", "failed", attempt=story.claim(waiting))
+    again = story.todo(None, user_message_id=story.asked(waiting))
+    story.cancel(again)
+    story.end(again, "a3'", "cancelled", attempt=0)
+    story.reply("u5", "a5", parent=story.answered(first))
+    return story
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
+def test_facts_give_the_same_rows_in_batches_of_any_size(size: int):
+    with tables() as one_by_one, tables() as batched:
+        story = lively(one_by_one)
+        for start in range(0, len(story.links), size):
+            part = story.links[start : start + size]
+            apply(batched, part, part[-1].seq)
+
+        assert dump(batched) == dump(one_by_one)
+
+
+def test_a_replay_into_cleared_tables_gives_the_same_rows():
+    with tables() as connection:
+        story = lively(connection)
+        before = dump(connection)
+
+        clear(connection)
+        emptied = (read_applied(connection), connection.execute(sa.select(runs)).all())
+        apply(connection, story.links, len(story.links))
+
+        assert emptied == (0, [])
+        assert dump(connection) == before
+
+
+def test_the_count_of_messages_is_what_is_shown():
+    with tables() as connection:
+        story = Story(connection)
+        chance = random.Random(7)
+        active: str | None = None
+        waiting: list[str] = []
+        for _ in range(200):
+            leaf = session_of(story).active_leaf
+            what = chance.choice(["send", "send", "end", "cancel", "regenerate"])
+            if what == "send" and active is None:
+                active = story.todo("u", parent_id=leaf)
+            elif what == "send":
+                waiting.append(story.wait("u"))
+            elif what == "end" and active is not None:
+                story.end(active, "a")
+                active = waiting.pop(0) if waiting else None
+                if active is not None:
+                    story.dispatch(active, session_of(story).active_leaf)
+            elif what == "cancel" and waiting:
+                story.end(waiting.pop(), status="cancelled", attempt=0)
+            elif what == "regenerate" and active is None and leaf is not None:
+                parent = queries.find_message(connection, USER, leaf).parent_id
+                if parent is not None:
+                    active = story.todo(None, user_message_id=parent)
+
+            assert count(story) == len(
+                queries.list_messages(
+                    connection, ListMessages(user_id=USER, session_id=story.session, limit=1000)
+                ).items
+            )
+
+
+def test_every_table_is_written_by_some_fact():
+    with tables() as connection:
+        lively(connection)
+
+        empty = [
+            table.name
+            for table in (sessions, messages, runs, usage_log)
+            if connection.execute(sa.select(sa.func.count()).select_from(table)).scalar() == 0
+        ]
+        assert empty == []
