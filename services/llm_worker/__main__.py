@@ -1,6 +1,7 @@
 """Start an llm_worker: what it consumes, and what it listens to."""
 
 import asyncio
+from contextlib import aclosing
 
 from services.llm_worker.breaker import Breaker
 from services.llm_worker.providers.registry import Registry
@@ -17,7 +18,7 @@ async def main(settings: Settings) -> None:
     """Write replies until told to stop; then finish those that run, within the grace period."""
     worker_id = new_id()
     registry = Registry(settings)
-    async with running(settings, "llm_worker") as life:
+    async with running(settings, "llm_worker") as life, aclosing(registry):
         breaker = Breaker(KvShelf(life.bus), settings.breaker_threshold, settings.breaker_cooldown)
         worker = Worker(life.bus, settings, registry, breaker, worker_id)
         await life.bus.listen(holds(worker_id), worker.on_holds)
@@ -32,4 +33,3 @@ async def main(settings: Settings) -> None:
             await life.stopping.wait()
             await chat.stop(settings.grace)
         watching.cancel()
-    await registry.aclose()

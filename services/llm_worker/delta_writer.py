@@ -47,7 +47,7 @@ class DeltaWriter:
     ) -> None:
         self._bus = bus
         self._subject = address.ticks
-        self._attempt = attempt
+        self.attempt = attempt
         self._pacer = pacer
         self._head = head
         self._still_mine = still_mine
@@ -91,7 +91,7 @@ class DeltaWriter:
     def begin(self) -> None:
         """Say "nothing yet" before the first piece: it fences off the attempt before."""
         self._busy = True
-        self._send(Delta(self._attempt, 0, ""))
+        self._send(Delta(self.attempt, 0, ""))
 
     def close(self) -> None:
         """Publish nothing more; what is left goes with the final."""
@@ -113,10 +113,10 @@ class DeltaWriter:
             return
         if self._snapshot_due():
             self._said = [self.text]
-            delta = Delta(self._attempt, 0, self._said[0])
+            delta = Delta(self.attempt, 0, self._said[0])
             self._snapshot_at, self._snapshot_length = time.monotonic(), self._length
         else:
-            delta = Delta(self._attempt, self._sent, "".join(self._new))
+            delta = Delta(self.attempt, self._sent, "".join(self._new))
         self._new.clear()
         self._sent = self._length
         self.timeline.append((self.elapsed_ms, self._length))
@@ -139,8 +139,8 @@ class DeltaWriter:
                 expected=self._head,
                 timeout=_ACK_TIMEOUT,
             )
-        except BusError:
-            self.recheck()
+        except BusError:  # once whoever sends is done, who may be the mending itself
+            asyncio.get_running_loop().call_soon(self.recheck)
 
     def _answered(self, flight: int, result: int | BusError) -> None:
         if flight != self._flight or self._closed:
@@ -150,7 +150,7 @@ class DeltaWriter:
             return
         self._head = result
         if self._new:
-            self._pacer.ask(self._publish)
+            self._pacer.ask(self._publish, first=not self.timeline)
         else:
             self._busy = False
 
@@ -172,12 +172,12 @@ class DeltaWriter:
                 await asyncio.sleep(0.2)
                 continue
             tick = decode_tick(last.data) if last else None
-            if not mine or (tick is not None and tick.attempt > self._attempt):
+            if not mine or (tick is not None and tick.attempt > self.attempt):
                 self._closed = True
                 self._lost()
                 return
             stored = 0
-            if isinstance(tick, Delta) and tick.attempt == self._attempt:
+            if isinstance(tick, Delta) and tick.attempt == self.attempt:
                 stored = tick.offset + len(tick.text)
             self._head = last.seq if last else 0
             self._new = [self.text[stored:]]
@@ -189,7 +189,9 @@ class DeltaWriter:
             return
 
     def _send_rest(self) -> None:
-        delta = Delta(self._attempt, self._sent, "".join(self._new))
+        delta = Delta(self.attempt, self._sent, "".join(self._new))
         self._new.clear()
         self._sent = self._length
+        if self._length > (self.timeline[-1][1] if self.timeline else 0):
+            self.timeline.append((self.elapsed_ms, self._length))
         self._send(delta)

@@ -51,8 +51,10 @@ class Pacer:
     def _tick(self) -> None:
         self._ticking = False
         self._fill()
-        while self._queue and self._tokens >= 1:
-            self._tokens -= 1
-            self._queue.popleft()()
-        if self._queue:
-            self._tick_later()
+        try:
+            while self._queue and self._tokens >= 1:
+                self._tokens -= 1
+                self._queue.popleft()()
+        finally:  # whatever one run's publish raised, the others want their turn
+            if self._queue:
+                self._tick_later()

@@ -47,6 +47,8 @@ log = get_logger()
 ASK_OWNER = 0.3
 """Seconds that a run's owner has to say that it is still at it."""
 _LOOK_EVERY = 5.0
+_CLOSING = 1.0
+"""Seconds that a provider may take to close its connection before the final goes out."""
 
 
 class HeldRun:
@@ -61,8 +63,17 @@ class HeldRun:
         self.lost = False
 
     def interrupt(self, *, lost: bool = False) -> None:
+        """Stop the provider, and write no more deltas: what they would say goes with the final."""
         self.lost = self.lost or lost
         self.interrupted.set()
+        if self.writer is not None:
+            self.writer.close()
+
+    @property
+    def own_writer(self) -> DeltaWriter | None:
+        """The writer of the run's latest attempt; None if that is another worker's."""
+        writer = self.writer
+        return writer if writer and writer.attempt == self.standing.attempt else None
 
 
 class Worker:
@@ -96,8 +107,6 @@ class Worker:
             if context is None:
                 return
             await self._look_up(run, delivery, context)
-            if run.standing.over:
-                return
             await self._ask_owner(run)
             await self._reply(run, delivery, context)
 
@@ -146,7 +155,7 @@ class Worker:
         its healthy worker (DESIGN, *A message's way*).
         """
         claim = run.standing.claim
-        if claim is None or claim.worker == self._id:
+        if run.standing.over or claim is None or claim.worker == self._id:
             return
         try:
             answer = await self._bus.call(
@@ -160,7 +169,9 @@ class Worker:
     async def _reply(self, run: HeldRun, delivery: Delivery, context: Context) -> None:
         """Attempt the reply until it has an end: one claim, one text, one final."""
         standing = run.standing
-        while True:
+        while not standing.over:
+            if run.lost:
+                raise RetryLater(ACK_WAIT, "another attempt has begun")
             previous, tick_head = await self._previous(run)
             if standing.cancelled:
                 return await self._conclude(run, "cancelled", previous)
@@ -171,29 +182,35 @@ class Worker:
                 provider, prompt = await self._prompt(context)
             except ProviderError as error:
                 return await self._conclude(run, "failed", previous, error=_fault(error))
+            if run.interrupted.is_set():  # meanwhile: nothing need be claimed for that
+                continue
             source = _source(context, provider, prompt)
             try:
                 attempt = await self._claim(run, delivery, source, previous)
             except Overtaken as overtaken:
                 self._take_in(run, overtaken)
-                if standing.over:
-                    return None
                 await self._ask_owner(run)
                 continue
             outcome = await self._write(run, attempt, tick_head, provider, prompt)
-            if run.lost:
-                raise RetryLater(ACK_WAIT, "another attempt has begun")
-            if outcome is None or outcome.fault is None:
-                ended = outcome.ended if outcome else None
-                status = "cancelled" if outcome is None else "completed"
-                return await self._conclude(run, status, None, source=source, ended=ended)
-            if not outcome.fault.passing or outcome.failures >= self._settings.provider_failures:
-                fault = _fault(outcome.fault)
-                return await self._conclude(run, "failed", None, source=source, error=fault)
-            log.info("attempt.lost", attempt=attempt, reason=outcome.fault.code)
-            with suppress(TimeoutError):  # a cancel need not wait for the next try
-                pause = backoff(outcome.failures, outcome.fault.retry_after)
-                await asyncio.wait_for(run.interrupted.wait(), pause)
+            await self._settle(run, outcome, source)
+        return None
+
+    async def _settle(self, run: HeldRun, outcome: Outcome | None, source: PromptSource) -> None:
+        """End the run as its attempt ended, or wait until it is time for another."""
+        if run.lost:
+            return None
+        if outcome is None:
+            return await self._conclude(run, "cancelled", None, source=source)
+        fault = outcome.fault
+        if fault is None:
+            return await self._conclude(run, "completed", None, source=source, ended=outcome.ended)
+        if not fault.passing or outcome.failures >= self._settings.provider_failures:
+            return await self._conclude(run, "failed", None, source=source, error=_fault(fault))
+        log.info("attempt.lost", attempt=run.standing.attempt, reason=fault.code)
+        with suppress(TimeoutError):  # a cancel need not wait for the next try
+            pause = backoff(outcome.failures, fault.retry_after)
+            await asyncio.wait_for(run.interrupted.wait(), pause)
+        return None
 
     async def _previous(self, run: HeldRun) -> tuple[PreviousAttempt | None, int]:
         """What the attempt before wrote, and the last sequence of the run's deltas."""
@@ -202,8 +219,8 @@ class Worker:
             return None, 0
         written = await read_attempt(self._bus, run.address, standing.attempt)
         text, reason, timeline = written.text, "its worker was lost", []
-        if run.writer is not None:  # our own, so we know all of it
-            text, timeline = run.writer.text, run.writer.timeline
+        if (writer := run.own_writer) is not None:  # so we know all of it
+            text, timeline = writer.text, writer.timeline
             reason = "the provider failed"
         previous = PreviousAttempt(
             attempt=standing.attempt, text=text, reason=reason, timeline=timeline
@@ -284,9 +301,9 @@ class Worker:
             interrupted.cancel()
             if not streaming.done():  # closing its generator closes the provider's connection
                 streaming.cancel()
-                with suppress(asyncio.CancelledError):
-                    await streaming
-        if streaming.cancelled() or run.interrupted.is_set():
+                await asyncio.wait({streaming}, timeout=_CLOSING)
+        if run.interrupted.is_set():
+            _say_what_closing_broke(streaming)
             return None
         outcome = streaming.result()
         if run.standing.claim is not None:
@@ -306,7 +323,7 @@ class Worker:
         error: Fault | None = None,
     ) -> None:
         """Append the one final.  A cancel that came first wins over how the text ended."""
-        writer = run.writer
+        writer = run.own_writer
         if writer is not None:
             writer.close()
             text, timeline = writer.text, writer.timeline
@@ -343,6 +360,7 @@ class Worker:
                 if run.standing.attempt != attempt:
                     raise RetryLater(ACK_WAIT, "another attempt has begun") from overtaken
             else:
+                run.standing.over = True
                 log.info("run.ended", status=final.status, attempt=attempt, length=final.length)
                 return
 
@@ -362,8 +380,9 @@ class Worker:
         """Somebody wants a run to stop."""
         run = self._runs.get(subjects.parse(message.subject).run)
         if run is not None:
+            # The head stays where the chain was read last: between there and this
+            # cancel may lie another worker's claim, and then the run is not ours to end.
             run.standing.cancelled = True
-            run.standing.head = max(run.standing.head, message.sequence)
             run.interrupt()
 
     def on_reconnect(self) -> None:
@@ -377,9 +396,17 @@ class Worker:
         """Look at each run's chain now and then: a live cancel may get lost on its way."""
         while True:
             await asyncio.sleep(_LOOK_EVERY)
-            for run in list(self._runs.values()):
-                with suppress(BusError):  # the bus is away; the next round looks again
-                    await self._look(run)
+            with suppress(BusError):  # the bus is away; the next round looks again
+                for run in list(self._runs.values()):
+                    await self._look_in_peace(run)
+
+    async def _look_in_peace(self, run: HeldRun) -> None:
+        try:
+            await self._look(run)
+        except BusError:
+            raise
+        except Exception:  # one run's trouble must not end the watch over the others
+            log.exception("run.look_failed", run_id=run.address.run)
 
     def _look_soon(self, run: HeldRun) -> None:
         task = asyncio.create_task(self._look_until_seen(run))
@@ -435,6 +462,12 @@ def _source(context: Context, provider: Provider, prompt: Prompt) -> PromptSourc
         max_tokens=prompt.max_tokens,
         notes=notes,
     )
+
+
+def _say_what_closing_broke(streaming: asyncio.Task[Outcome]) -> None:
+    """A provider that fails while it is being closed changes nothing: the run was interrupted."""
+    if streaming.done() and not streaming.cancelled() and (error := streaming.exception()):
+        log.warning("provider.closing_failed", error=repr(error))
 
 
 def _fault(error: ProviderError) -> Fault:
