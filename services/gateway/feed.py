@@ -163,18 +163,14 @@ class Feed:
         self.facts.append(link)
         run_id = parse(link.subject).run
         match link.fact:
-            case RunWaiting(turn=turn) | TodoChat(turn=turn) as fact if run_id not in self.runs:
+            case RunWaiting() | TodoChat(n=0) as fact:
                 self.runs[run_id] = self.unfinished[run_id] = view_of_turn(
-                    turn,
+                    fact,
                     run_id=run_id,
                     session_id=self.session_id,
-                    at=fact.at,
                     seq=link.seq,
-                    waiting=isinstance(fact, RunWaiting),
+                    before=self.runs.get(run_id),
                 )
-            case TodoChat() if run_id in self.unfinished:
-                view = msgspec.structs.replace(self.runs[run_id], waiting=False)
-                self.runs[run_id] = self.unfinished[run_id] = view
             case RunClaimed():
                 self.running = Running(run_id, link.seq)
             case RunEnded():

@@ -43,7 +43,7 @@ class Follower:
         self.place = place
         self._store = store
         self._run_id = run_id
-        self._old_runs: dict[str, RunView] = {}
+        self._runs: dict[str, RunView] = {}
 
     async def news(self) -> News:
         """What is new, in order; empty when the client has seen everything.
@@ -104,25 +104,20 @@ class Follower:
     async def _turn(
         self, link: Link, fact: RunWaiting | TodoChat, run_id: str, found: News
     ) -> None:
-        view = view_of_turn(
-            fact.turn,
-            run_id=run_id,
-            session_id=self.feed.session_id,
-            at=fact.at,
-            seq=link.seq,
-            waiting=isinstance(fact, RunWaiting),
-        )
-        if isinstance(fact, RunWaiting) or await self._is_first(link, run_id):
-            self._old_runs[run_id] = view = await self.feed.with_question(view)
-            self._stand(link.seq, TurnAccepted(view), found)
-        elif fact.n == 0:
-            self._stand(link.seq, ReplyDue(view), found)
-        else:
+        known = self._runs.get(run_id) or self.feed.runs.get(run_id)
+        if isinstance(fact, TodoChat) and fact.n:
             self.place = self.place._replace(seq=link.seq)
+            return
+        first = isinstance(fact, RunWaiting) or await self._is_first(link, run_id, known)
+        before = None if first else known
+        view = view_of_turn(
+            fact, run_id=run_id, session_id=self.feed.session_id, seq=link.seq, before=before
+        )
+        self._runs[run_id] = view = await self.feed.with_question(view)
+        self._stand(link.seq, TurnAccepted(view) if first else ReplyDue(view), found)
 
-    async def _is_first(self, link: Link, run_id: str) -> bool:
+    async def _is_first(self, link: Link, run_id: str, known: RunView | None) -> bool:
         """Whether this todo is the run's acceptance, or its turn had to wait before."""
-        known = self._old_runs.get(run_id) or self.feed.runs.get(run_id)
         if known is not None and (known.first_seq or link.seq > self.feed.opened_at):
             return known.first_seq == link.seq
         return (await self._ask_run(run_id)).first_seq == link.seq
@@ -137,7 +132,7 @@ class Follower:
             shown = place.offset
             place = Place(place.seq, final.attempt, len(final.text))
             found.append((place, TextAdded(final.text, shown)))
-        run = self._old_runs.pop(run_id, None) or self.feed.runs.get(run_id)
+        run = self._runs.pop(run_id, None) or self.feed.runs.get(run_id)
         run = run or await self._ask_run(run_id)
         self.place = Place(seq)
         found.append((self.place, ReplyEnded(run, final, reply_of(run, final))))

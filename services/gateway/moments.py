@@ -10,7 +10,7 @@ from datetime import datetime
 import msgspec
 
 from shared.commands import Accepted, UnfinishedRun
-from shared.events import RunEnded, SessionUpdated, Turn
+from shared.events import RunEnded, RunWaiting, SessionUpdated, TodoChat, Turn
 from shared.records import Message, Run
 
 
@@ -80,18 +80,28 @@ Moment = (
 
 
 def view_of_turn(
-    turn: Turn, *, run_id: str, session_id: str, at: datetime, seq: int, waiting: bool
+    fact: RunWaiting | TodoChat,
+    *,
+    run_id: str,
+    session_id: str,
+    seq: int,
+    before: RunView | None = None,
 ) -> RunView:
-    """The view of a run whose first fact is this."""
+    """The view of a run after this fact; ``before`` is what was known of it."""
+    turn, waiting = fact.turn, isinstance(fact, RunWaiting)
+    message = None if before is None else before.user_message
+    asked_at = fact.at if message is None else message.created_at
+    if turn.content is not None:
+        message = _user_message(turn, turn.content, run_id, session_id, asked_at, waiting=waiting)
     return RunView(
         run_id=run_id,
         session_id=session_id,
         user_message_id=turn.user_message_id,
         assistant_message_id=turn.assistant_message_id,
-        user_message=_user_message(turn, run_id, session_id, at, waiting=waiting),
+        user_message=message,
         client_id=turn.client_id,
         regenerated=turn.content is None,
-        first_seq=seq,
+        first_seq=seq if before is None else before.first_seq,
         waiting=waiting,
     )
 
@@ -152,17 +162,22 @@ def reply_of(run: RunView, final: RunEnded) -> Message:
     )
 
 
+def question_of(run: RunView, final: RunEnded) -> Message | None:
+    """The user's message as it is once its run has ended; None when it is not known."""
+    if run.user_message is None or not run.waiting:
+        return run.user_message
+    return msgspec.structs.replace(run.user_message, status=final.status)
+
+
 def _user_message(
-    turn: Turn, run_id: str, session_id: str, at: datetime, *, waiting: bool
-) -> Message | None:
-    if turn.content is None:
-        return None
+    turn: Turn, content: str, run_id: str, session_id: str, at: datetime, *, waiting: bool
+) -> Message:
     return Message(
         id=turn.user_message_id,
         session_id=session_id,
         parent_id=turn.parent_id,
         role="user",
-        content=turn.content,
+        content=content,
         tokens=None,
         latency_ms=None,
         created_at=at,

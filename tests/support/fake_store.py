@@ -4,6 +4,7 @@ The store answers ``cmd.store.…`` from memory and appends real facts; the work
 does what a test tells it: claim, write a piece, end.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 from typing import Any
@@ -63,6 +64,8 @@ class FakeStore:
         self.turns: dict[str, Turn] = {}
         self.keys: dict[str, tuple[str, str]] = {}
         self.asked: list[c.Request] = []
+        self.accepted = asyncio.Event()
+        """Set when a turn was accepted."""
         self.archived = False
         """Whether the facts are read from the cold log, or left to the hot one."""
 
@@ -340,6 +343,7 @@ class FakeStore:
             last_seq=seq,
             cancelled=False,
         )
+        self.accepted.set()
         return self._accepted(run_id)
 
     async def _dispatch(self, session_id: str) -> None:

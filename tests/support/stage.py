@@ -45,12 +45,18 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(nats_url: str, **settings: Any) -> AsyncIterator[Stage]:
-    """A gateway with these settings, listening on a free port."""
-    async with Bus(nats_url, name="test") as bus:
+async def stage(
+    nats_url: str, *, with_store: bool = True, line: str | None = None, **settings: Any
+) -> AsyncIterator[Stage]:
+    """A gateway with these settings, listening on a free port.
+
+    The gateway may have another ``line`` to NATS than the store, to be cut alone.
+    """
+    async with Bus(line or nats_url, name="gateway") as bus, Bus(nats_url, name="store") as own:
         epoch = await ensure_streams(bus)
-        fake = FakeStore(bus)
-        await fake.serve()
+        fake = FakeStore(own)
+        if with_store:
+            await fake.serve()
         store = StoreClient(bus)
         async with Hub(bus, store) as hub:
             made = Settings(**settings)

@@ -9,7 +9,7 @@ from services.gateway.dialects import assistant as words
 from services.gateway.dialects.assistant import PREFIX
 from services.gateway.follower import Follower
 from services.gateway.limits import check_text
-from services.gateway.moments import ReplyReset
+from services.gateway.moments import ReplyReset, question_of
 from services.gateway.sse import stream
 from services.gateway.turns import check_success, ended, following, send
 from shared.commands import (
@@ -151,7 +151,8 @@ async def _answer_turn(
             return await stream(request, follower, frames, headers=headers)
         reply = await ended(gateway, follower)
     check_success(reply)
-    turn = words.TurnView(user_message=accepted.user_message, assistant_message=reply.message)
+    asked = question_of(reply.run, reply.final) or accepted.user_message
+    turn = words.TurnView(user_message=asked, assistant_message=reply.message)
     return _json(turn, status=201, headers=headers)
 
 

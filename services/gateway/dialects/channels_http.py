@@ -7,6 +7,7 @@ from services.gateway.context import USER, gateway_of
 from services.gateway.dialects import channels as words
 from services.gateway.dialects.channels import PREFIX
 from services.gateway.limits import check_text
+from services.gateway.moments import question_of
 from services.gateway.turns import check_success, ended, following, send
 from shared.commands import GetSession, ListMessages, ListSessions, SendMessage
 from shared.errors import NotFound
@@ -101,7 +102,9 @@ async def send_message(request: web.Request) -> web.Response:
         reply = await ended(gateway, follower)
     check_success(reply)
     turn = words.TurnView(
-        user_message=words.message_view(accepted.user_message),
+        user_message=words.message_view(
+            question_of(reply.run, reply.final) or accepted.user_message
+        ),
         ai_message=words.message_view(reply.message),
     )
     return _json(turn, headers={"X-Run-Id": accepted.run.id})

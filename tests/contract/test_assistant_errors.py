@@ -1,0 +1,131 @@
+"""The native API's refusals: problem+json, a stable code, the place of the fault."""
+
+import json
+from typing import Any
+
+import pytest
+
+from shared.ids import new_id
+from tests.support.nats_server import NatsServer
+from tests.support.stage import Stage, stage
+
+SESSIONS, MESSAGES = "/api/v1/chat/sessions", "/api/v1/chat/messages"
+
+
+async def refused(stage: Stage, method: str, path: str, **options: Any) -> tuple[int, Any]:
+    async with stage.http.request(method, path, **options) as answer:
+        assert answer.headers["Content-Type"] == "application/problem+json", await answer.text()
+        problem = await answer.json(content_type=None)
+        assert problem["status"] == answer.status
+        return answer.status, problem
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        (b"{", "$"),
+        (b"\xff\xfe", "$"),
+        (b"[]", "$"),
+        (b'"text"', "$"),
+        (b'{"temperature": "hot"}', "$.temperature"),
+        (b'{"temperature": 3}', "$.temperature"),
+        (b'{"max_tokens": 0}', "$.max_tokens"),
+        (b'{"max_tokens": 1.5}', "$.max_tokens"),
+        (b'{"on_busy": "panic"}', "$.on_busy"),
+        (b'{"context_tags": [1]}', "$.context_tags[0]"),
+        (b'{"title": "\\ud800"}', "$"),
+        (b"[" * 100_000, "$"),
+        (b'{"x": ' + b"[" * 100_000, "$"),
+    ],
+)
+async def test_a_body_that_does_not_fit_is_named_by_its_place(
+    on_stage: Stage, body: bytes, path: str
+):
+    status, problem = await refused(on_stage, "POST", SESSIONS, data=body)
+
+    assert (status, problem["code"], problem["path"]) == (400, "invalid_request", path)
+    assert on_stage.store.sessions == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "path"),
+    [
+        ({"content": None}, 400, "$.content"),
+        ({"content": ""}, 400, "$.content"),
+        ({"content": " \n"}, 400, "$.content"),
+        ({"content": "x" * 200_001}, 413, "$.content"),
+        ({"attachments": "one"}, 400, "$.attachments"),
+    ],
+)
+async def test_a_message_that_does_not_fit_starts_nothing(
+    on_stage: Stage, fields: dict[str, Any], status: int, path: str
+):
+    body = {"session_id": await on_stage.session(), "content": "Hello", **fields}
+
+    got, problem = await refused(on_stage, "POST", MESSAGES, json=body)
+
+    assert (got, problem["path"]) == (status, path)
+    assert on_stage.store.runs == {}
+
+
+async def test_a_missing_field_is_named(on_stage: Stage):
+    status, problem = await refused(on_stage, "POST", MESSAGES, json={"content": "Hello"})
+
+    assert (status, problem["path"]) == (400, "$.session_id")
+
+
+@pytest.mark.parametrize("session_id", [new_id(), "no-id", "*", "a.b.>", ""])
+async def test_what_is_not_there_is_not_found(on_stage: Stage, session_id: str):
+    body = {"session_id": session_id, "content": "Hello"}
+
+    assert (await refused(on_stage, "POST", MESSAGES, json=body))[0] == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["/sessions/{}", "/messages/{}", "/runs/{}", "/runs/{}/stream", "/sessions/{}/"]
+)
+@pytest.mark.parametrize("name", [new_id(), "no-id", "%2A", "a.b"])
+async def test_every_path_of_what_is_not_there_is_not_found(on_stage: Stage, path: str, name: str):
+    status, problem = await refused(on_stage, "GET", "/api/v1/chat" + path.format(name))
+
+    assert (status, problem["code"]) == (404, "not_found")
+
+
+async def test_an_unknown_path_is_not_found_and_a_wrong_method_names_the_right_ones(
+    on_stage: Stage,
+):
+    status, problem = await refused(on_stage, "GET", "/api/v1/chat/nonsense")
+    assert (status, problem["code"]) == (404, "not_found")
+
+    async with on_stage.http.put(SESSIONS) as answer:
+        assert answer.status == 405
+        assert answer.headers["Allow"] == "GET, HEAD, POST"
+        assert (await answer.json(content_type=None))["code"] == "method_not_allowed"
+
+
+async def test_a_body_over_the_limit_is_too_large(nats_server: NatsServer):
+    async with stage(nats_server.url, max_body=1000) as small:
+        body = json.dumps({"title": "x" * 1000})
+
+        status, problem = await refused(small, "POST", SESSIONS, data=body)
+
+        assert (status, problem["code"]) == (413, "too_large")
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=-1", "limit=x", "limit=²", "page=0", "status=x", "cursor=x"]
+)
+async def test_a_query_that_does_not_fit_is_named_by_its_place(on_stage: Stage, query: str):
+    status, problem = await refused(on_stage, "GET", f"{SESSIONS}?{query}")
+
+    assert (status, problem["path"]) == (400, f"$.{query.split('=', maxsplit=1)[0]}")
+
+
+async def test_a_store_that_does_not_answer_is_worth_another_try(nats_server: NatsServer):
+    async with stage(nats_server.url, with_store=False) as lonely:
+        async with lonely.http.post(SESSIONS, json={}) as answer:
+            assert answer.status == 503
+            assert int(answer.headers["Retry-After"]) > 0
+            problem = await answer.json(content_type=None)
+
+        assert problem["code"] == "provider_unavailable"

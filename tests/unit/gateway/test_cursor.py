@@ -1,0 +1,49 @@
+"""A cursor names a place in one log, and nothing else that a client may send does."""
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from services.gateway.cursor import Cursors, Place
+from shared.ids import new_id
+
+CURSORS = Cursors("01a1f8ec-04ca-7a1a-aba4-578d690187c7")
+NUMBERS = st.integers(0, 2**63 - 1)
+
+
+@given(seq=NUMBERS, attempt=NUMBERS, offset=NUMBERS)
+def test_a_place_comes_back_as_it_was(seq: int, attempt: int, offset: int):
+    assume(attempt <= seq)
+
+    place = Place(seq, attempt, offset)
+
+    assert CURSORS.parse(CURSORS.format(place)) == place
+
+
+@given(st.text())
+def test_no_text_is_more_than_a_cursor_or_nothing(text: str):
+    place = CURSORS.parse(text)
+
+    assert place is None or CURSORS.format(place) == text
+
+
+@given(st.from_regex(r"\A[0-9a-f]{12}(-[0-9]{1,25}){0,5}\Z"))
+def test_nothing_that_looks_like_a_cursor_fails(text: str):
+    place = CURSORS.parse(text)
+
+    assert place is None or CURSORS.format(place) == text
+
+
+@pytest.mark.parametrize("word", ["-1", "01", "1_0", "1.0", "", " 1", "٣", "²"])
+def test_a_number_is_written_in_one_way_only(word: str):
+    epoch = CURSORS.format(Place(0)).split("-")[0]
+
+    assert CURSORS.parse(f"{epoch}-{word}-0-0") is None
+
+
+def test_a_cursor_of_another_log_leads_nowhere():
+    assert Cursors(new_id()).parse(CURSORS.format(Place(3, 2, 1))) is None
+
+
+def test_an_attempt_cannot_be_later_than_what_was_seen():
+    assert CURSORS.parse(CURSORS.format(Place(3, 4, 0))) is None

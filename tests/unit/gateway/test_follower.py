@@ -1,0 +1,230 @@
+"""Whatever is lost, doubled or late on the way, a client's text is one attempt's, and whole."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.gateway.cursor import NOTHING_SEEN, Cursors, Place
+from services.gateway.feed import Feed
+from services.gateway.follower import Follower
+from services.gateway.moments import (
+    Moment,
+    ReplyDue,
+    ReplyEnded,
+    ReplyReset,
+    TextAdded,
+    TurnAccepted,
+)
+from shared.bus import Stored
+from tests.unit.gateway.logs import Log, feed_of, live
+
+CURSORS = Cursors("epoch")
+
+
+@dataclass
+class Client:
+    """Puts a reply together from what it is shown, as a front end would."""
+
+    log: Log
+    feed: Feed
+    place: Place = NOTHING_SEEN
+    text: str = ""
+    kinds: list[type[Any]] = field(default_factory=list)
+    final: str | None = None
+
+    def __post_init__(self) -> None:
+        self.connect()
+
+    def connect(self) -> None:
+        """Come back with nothing but the last cursor."""
+        place = CURSORS.parse(CURSORS.format(self.place))
+        assert place is not None
+        assert self.feed.has(place) or place == NOTHING_SEEN
+        self._follower = Follower(self.feed, self.log, place)  # type: ignore[arg-type]
+
+    async def read(self) -> None:
+        while news := await self._follower.news():
+            for place, moment in news:
+                self.show(place, moment)
+
+    def show(self, place: Place, moment: Moment) -> None:
+        assert self.final is None
+        assert place.seq >= self.place.seq
+        self.place = place
+        self.kinds.append(type(moment))
+        match moment:
+            case TextAdded(text=text, offset=offset):
+                assert offset == len(self.text)
+                self.text += text[offset:]
+                assert self.text == text
+            case ReplyReset():
+                self.text = ""
+            case ReplyEnded(final=final):
+                self.final = final.text
+            case _:
+                pass
+
+
+@st.composite
+def attempts(draw: st.DrawFn) -> list[list[str]]:
+    """The pieces of one to three attempts; the last one is the reply."""
+    pieces = st.lists(st.text("abcé🙂", min_size=1, max_size=5), max_size=5)
+    return draw(st.lists(pieces, min_size=1, max_size=3))
+
+
+class Steps:
+    """Stores a reply's facts and deltas one after another."""
+
+    def __init__(self, log: Log, replies: list[list[str]]) -> None:
+        self._log = log
+        self._replies = replies
+
+    def __iter__(self):
+        log = self._log
+        yield log.turn()
+        for pieces in self._replies:
+            attempt = log.claim()
+            yield attempt
+            offset = 0
+            for piece in pieces:
+                yield log.delta(attempt.seq, offset, piece)
+                offset += len(piece)
+            self.text = "".join(pieces)
+        yield log.end(self.text, attempt=attempt.seq)
+
+
+def deliver(feed: Feed, stored: Stored) -> None:
+    if stored.subject.startswith("tok."):
+        feed.on_tick(live(stored))
+    else:
+        feed.on_fact(*stored)
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.data(), replies=attempts())
+def test_a_client_ends_with_the_whole_text_of_the_last_attempt(
+    data: st.DataObject, replies: list[list[str]]
+):
+    async def play() -> None:
+        log = Log()
+        feed = feed_of(log)
+        await feed.open()
+        client, steps, held = Client(log, feed), Steps(log, replies), list[Stored]()
+        for stored in steps:
+            match data.draw(st.sampled_from(["deliver", "lose", "double", "hold"])):
+                case "deliver":
+                    deliver(feed, stored)
+                case "double":
+                    deliver(feed, stored)
+                    deliver(feed, stored)
+                case "hold":
+                    held.append(stored)
+                case _:
+                    pass
+            if data.draw(st.booleans()):
+                await asyncio.sleep(0)
+            if data.draw(st.booleans()):
+                await client.read()
+            if data.draw(st.booleans()):
+                client.connect()
+        for stored in held:
+            deliver(feed, stored)
+        await feed.refilled()
+        await client.read()
+
+        assert client.final == client.text == steps.text
+        assert client.kinds.count(TurnAccepted) == 1
+        await feed.close()
+
+    asyncio.run(play())
+
+
+@settings(deadline=None, max_examples=100)
+@given(data=st.data(), replies=attempts())
+def test_a_client_that_changes_gateways_at_any_point_ends_with_the_same_text(
+    data: st.DataObject, replies: list[list[str]]
+):
+    async def play() -> None:
+        log = Log()
+        feed = feed_of(log)
+        await feed.open()
+        client, steps = Client(log, feed), Steps(log, replies)
+        for stored in steps:
+            deliver(feed, stored)
+            if data.draw(st.booleans()):
+                await client.read()
+            if data.draw(st.booleans()):
+                await feed.close()
+                feed = client.feed = feed_of(log)
+                await feed.open()
+                client.connect()
+        await client.read()
+
+        assert client.final == client.text == steps.text
+
+    asyncio.run(play())
+
+
+async def test_a_client_that_reads_rarely_gets_one_large_piece():
+    log = Log()
+    feed = feed_of(log)
+    await feed.open()
+    for stored in (log.turn(), claim := log.claim()):
+        feed.on_fact(*stored)
+    client = Client(log, feed)
+    await client.read()
+    for offset in range(100):
+        feed.on_tick(live(log.delta(claim.seq, offset, "x")))
+
+    await client.read()
+
+    assert client.kinds == [TurnAccepted, TextAdded]
+    assert client.text == "x" * 100
+
+
+async def test_a_turn_that_had_to_wait_is_accepted_once_and_due_later():
+    log = Log()
+    feed = feed_of(log)
+    await feed.open()
+    client = Client(log, feed)
+    feed.on_fact(*log.turn(waiting=True))
+    await client.read()
+    feed.on_fact(*log.begin())
+    await client.read()
+
+    assert client.kinds == [TurnAccepted, ReplyDue]
+
+
+async def test_a_final_of_another_attempt_voids_what_was_shown():
+    log = Log()
+    feed = feed_of(log)
+    await feed.open()
+    client = Client(log, feed)
+    for stored in (log.turn(), claim := log.claim()):
+        feed.on_fact(*stored)
+    feed.on_tick(live(log.delta(claim.seq, 0, "half")))
+    await client.read()
+
+    feed.on_fact(*log.end("other", attempt=0))
+    await client.read()
+
+    assert client.kinds == [TurnAccepted, TextAdded, ReplyReset, TextAdded, ReplyEnded]
+    assert client.text == "other"
+
+
+async def test_whoever_follows_one_run_sees_no_other():
+    log = Log()
+    feed = feed_of(log)
+    await feed.open()
+    for stored in (log.turn("first"), claim := log.claim(), log.end("one", attempt=claim.seq)):
+        feed.on_fact(*stored)
+    for stored in (log.turn("second"), log.claim()):
+        feed.on_fact(*stored)
+    follower = Follower(feed, log, Place(0), run_id=log.run_id)  # type: ignore[arg-type]
+
+    news = await follower.news()
+
+    assert [type(moment) for _, moment in news] == [TurnAccepted]
