@@ -7,10 +7,12 @@ something else ends at once and says so, instead of waiting for ever.
 import hashlib
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from shared.bus import Bus
 from shared.chain import Overtaken, extend
 from shared.consumer import Delivery, Rejected
-from shared.events import Fault, RunEnded, TodoProcess
+from shared.events import CancelRequested, Fault, RunEnded, TodoProcess
 from shared.ids import now
 from shared.log import get_logger
 
@@ -48,9 +50,16 @@ async def _refuse(delivery: Delivery, todo: TodoProcess, bus: Bus) -> None:
         sha256=hashlib.sha256(b"").hexdigest(),
         error=fault,
     )
-    try:
-        await extend(bus, delivery.address.fact("final"), final, expected=delivery.seq)
-    except Overtaken:
-        log.info("run.passed_on", run_id=delivery.address.run)
-    else:
-        log.warning("run.refused", run_id=delivery.address.run, step=todo.step)
+    head = delivery.seq
+    while True:
+        try:
+            await extend(bus, delivery.address.fact("final"), final, expected=head)
+        except Overtaken as overtaken:
+            links = overtaken.links
+            if not links or not all(isinstance(link.fact, CancelRequested) for link in links):
+                return log.info("run.passed_on", run_id=delivery.address.run)
+            # A cancel that came first wins, and still somebody has to end the run.
+            head = links[-1].seq
+            final = msgspec.structs.replace(final, status="cancelled", error=None)
+        else:
+            return log.warning("run.refused", run_id=delivery.address.run, step=todo.step)
