@@ -1,0 +1,761 @@
+"""The real worker on a real nats-server; only the store and the provider are played."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+
+from services.llm_worker.breaker import Breaker
+from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, ProviderError
+from services.llm_worker.shelf import KvShelf
+from services.llm_worker.worker import Worker
+from shared import objects
+from shared.bus import Bus, Incoming
+from shared.chain import Link, extend, read_chain
+from shared.commands import Context, ContextMessage, GetContext
+from shared.consumer import Consumer, Delivery, RetryLater
+from shared.deltas import AttemptText, read_attempt
+from shared.errors import NotFound
+from shared.events import (
+    CancelRequested,
+    Delta,
+    Fault,
+    PreviousAttempt,
+    PromptSource,
+    RunClaimed,
+    RunEnded,
+    TodoChat,
+    Turn,
+    Usage,
+    decode_tick,
+    encode,
+)
+from shared.ids import new_id, now
+from shared.records import Run
+from shared.settings import Settings
+from shared.streams import ensure_streams
+from shared.subjects import EVENTS, LIVE_CANCELS, TOKENS, Address, holds, store_command, what
+from tests.support.nats_server import NatsServer
+
+DEADLINE = 20.0
+DONE = Ended(stop_reason="end_turn", usage=Usage(input_tokens=3, output_tokens=5))
+BUSY = ProviderError("Overloaded.", code="provider_unavailable", passing=True, retry_after=0.0)
+WRONG = ProviderError("No such model.", code="model_not_found", passing=False)
+
+Script = list[str | Ended | Exception | asyncio.Event]
+
+
+class Scripted:
+    """A provider that says what it is told to; an Event in a script is waited for."""
+
+    def __init__(self, *scripts: Script) -> None:
+        self.name = f"scripted-{new_id()}"  # a breaker of its own
+        self.prompts: list[Prompt] = []
+        self.waiting = asyncio.Event()
+        self.closed = asyncio.Event()
+        self._scripts = list(scripts)
+
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
+        self.prompts.append(prompt)
+        try:
+            for step in self._scripts.pop(0):
+                match step:
+                    case asyncio.Event():
+                        self.waiting.set()
+                        await step.wait()
+                    case Exception():
+                        raise step
+                    case _:
+                        yield step
+        finally:
+            self.closed.set()
+
+    def notes(self, prompt: Prompt) -> list[str]:
+        return []
+
+    async def models(self) -> list[ModelInfo]:
+        return []
+
+    async def aclose(self) -> None: ...
+
+
+class Stage:
+    """One run, its store, and what may be done to it behind a worker's back."""
+
+    def __init__(self, url: str, bus: Bus) -> None:
+        self.url = url
+        self.bus = bus
+        self.run = Address(new_id(), new_id(), new_id())
+        self.todo = 0
+
+    @asynccontextmanager
+    async def worker(self, provider: Scripted, **settings: Any) -> AsyncIterator[Worker]:
+        """A worker as its ``__main__`` makes it, but for the consumer."""
+
+        class OneProvider:
+            async def resolve(self, model: str | None) -> tuple[Scripted, str]:
+                return provider, "model-1"
+
+        async with Bus(self.url, name="worker") as bus:
+            worker_id = new_id()
+            breaker = Breaker(KvShelf(bus), threshold=5, cooldown=60.0)
+            registry: Any = OneProvider()
+            worker = Worker(bus, Settings(**settings), registry, breaker, worker_id)
+            await bus.listen(holds(worker_id), worker.on_holds)
+            await bus.listen_live(LIVE_CANCELS, worker.on_cancel)
+            bus.on_reconnect(worker.on_reconnect)
+            await bus.head(EVENTS, "evt.>")  # so the server knows what it listens to
+            yield worker
+
+    def consumer(self, worker: Worker) -> Consumer:
+        todos = f"evt.{self.run.user}.*.*.todo.chat.*"
+        return Consumer(worker._bus, f"test-{self.run.user}", [todos], worker.handle, slots=4)
+
+    @property
+    def delivery(self) -> Delivery:
+        turn = Turn(user_message_id="u", assistant_message_id="a", content="?")
+        fact = TodoChat(at=now(), n=0, turn=turn)
+        return Delivery(self.todo, self.run.todo_chat(0), self.run, fact, 1)
+
+    async def begin(self) -> None:
+        await self.bus.serve("store", {store_command("get_context"): self._context})
+        await self.bus.head(EVENTS, "evt.>")
+        self.todo = await extend(self.bus, self.run.todo_chat(0), self.delivery.fact, expected=0)
+
+    async def _context(self, request: bytes) -> bytes:
+        asked = msgspec.json.decode(request, type=GetContext)
+        assert (asked.session_id, asked.run_id) == (self.run.session, self.run.run)
+        chain = await self.chain()
+        if not chain:
+            raise NotFound("There is no such session.")
+        run = Run(
+            id=self.run.run,
+            session_id=self.run.session,
+            status="running",
+            attempt=0,
+            sha256=None,
+            length=None,
+            usage=None,
+            error=None,
+            created_at=now(),
+            ended_at=None,
+            user_message_id="u",
+            assistant_message_id="a",
+            first_seq=self.todo,
+            last_seq=chain[-1].seq,
+            cancelled=False,
+        )
+        context = Context(
+            messages=[ContextMessage(id="u", role="user", content="?")],
+            system_prompt="Be brief.",
+            model=None,
+            temperature=0.5,
+            max_tokens=100,
+            run=run,
+            seq=chain[-1].seq,
+        )
+        return msgspec.json.encode(context)
+
+    async def chain(self) -> list[Link]:
+        return await read_chain(self.bus, self.run.facts)
+
+    async def said(self) -> list[str]:
+        return [what(link.subject) for link in await self.chain()]
+
+    async def claims(self) -> list[tuple[int, RunClaimed]]:
+        return [(k.seq, k.fact) for k in await self.chain() if isinstance(k.fact, RunClaimed)]
+
+    async def final(self) -> RunEnded:
+        [final] = [k.fact for k in await self.chain() if isinstance(k.fact, RunEnded)]
+        return final
+
+    async def cancel(self) -> int:
+        return await self._append("cancel", CancelRequested(at=now()))
+
+    async def claim(self, worker: str = "vanished") -> int:
+        """Another worker claims the run."""
+        source = PromptSource(
+            provider="p", model="m", system=None, message_ids=[], temperature=None, max_tokens=None
+        )
+        claim = RunClaimed(at=now(), worker=worker, todo=self.todo, prompt=source)
+        return await self._append("claim", claim)
+
+    async def _append(self, what_happened: str, fact: CancelRequested | RunClaimed) -> int:
+        head = (await self.chain())[-1].seq
+        return await extend(self.bus, self.run.fact(what_happened), fact, expected=head)
+
+    async def write(self, attempt: int, text: str) -> None:
+        """Another worker writes the run's whole text so far."""
+        last = await self.bus.head(TOKENS, self.run.ticks)
+        delta = encode(Delta(attempt, 0, text))
+        await self.bus.append(self.run.ticks, delta, expected=last.seq if last else 0)
+
+    async def written(self, length: int) -> None:
+        """Wait until the log has so much of the latest attempt."""
+        async with asyncio.timeout(DEADLINE):
+            while len((await read_attempt(self.bus, self.run)).text) < length:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)  # the log tells nobody what one missed
+
+    async def ended(self) -> RunEnded:
+        """Wait for the final."""
+        async with asyncio.timeout(DEADLINE):
+            while (await self.said())[-1] != "final":  # noqa: ASYNC110  (as above)
+                await asyncio.sleep(0.001)
+        return await self.final()
+
+    async def erase(self) -> None:
+        for link in await self.chain():
+            await objects.erase_message(self.bus, EVENTS, link.seq)
+        await self.bus.api(f"STREAM.PURGE.{TOKENS}", {"filter": self.run.ticks})
+
+
+@pytest.fixture
+async def stage(nats_server: NatsServer) -> AsyncIterator[Stage]:
+    async with a_stage(nats_server) as made:
+        yield made
+
+
+@asynccontextmanager
+async def a_stage(server: NatsServer) -> AsyncIterator[Stage]:
+    async with Bus(server.url, name="test") as bus:
+        await ensure_streams(bus)
+        made = Stage(server.url, bus)
+        await made.begin()
+        yield made
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+async def soon(event: asyncio.Event) -> None:
+    async with asyncio.timeout(DEADLINE):
+        await event.wait()
+
+
+# -- a reply ------------------------------------------------------------------------
+
+
+async def test_a_todo_becomes_a_reply(stage: Stage):
+    provider = Scripted(["Grüße", ", ", "🌍", "!", DONE])
+    heard: list[Incoming] = []
+    await stage.bus.listen_live(f"live.{stage.run.ticks}", heard.append)
+
+    async with stage.worker(provider) as worker:
+        await worker.handle(stage.delivery)
+
+    assert await stage.said() == ["todo.chat.0", "claim", "final"]
+    [(attempt, claim)] = await stage.claims()
+    final = await stage.final()
+    assert claim == RunClaimed(
+        at=claim.at,
+        prev=stage.todo,
+        nonce=claim.nonce,
+        worker=worker._id,
+        todo=stage.todo,
+        prompt=PromptSource(
+            provider=provider.name,
+            model="model-1",
+            system="Be brief.",
+            message_ids=["u"],
+            temperature=0.5,
+            max_tokens=100,
+        ),
+    )
+    assert final == RunEnded(
+        at=final.at,
+        prev=attempt,
+        nonce=final.nonce,
+        status="completed",
+        attempt=attempt,
+        text="Grüße, 🌍!",
+        length=9,
+        sha256=sha256("Grüße, 🌍!"),
+        model="model-1",
+        provider=provider.name,
+        stop_reason="end_turn",
+        usage=DONE.usage,
+        latency_ms=final.latency_ms,
+        first_delta_ms=final.timeline[0][0],
+        timeline=final.timeline,
+    )
+    assert [prompt.system for prompt in provider.prompts] == ["Be brief."]
+    lengths = [length for _, length in final.timeline]
+    assert lengths == sorted(set(lengths))
+    shown = AttemptText(attempt)
+    for message in heard:
+        delta = decode_tick(message.data)
+        assert isinstance(delta, Delta)
+        shown.merge(delta)
+    assert final.text.startswith(shown.text)
+
+
+async def test_every_delta_is_in_the_log_before_the_end_is(stage: Stage):
+    go_on = asyncio.Event()
+    provider = Scripted(["One ", "two ", go_on, "three", DONE])
+
+    async with stage.worker(provider) as worker:
+        working = asyncio.create_task(worker.handle(stage.delivery))
+        await stage.written(8)
+        go_on.set()
+        await working
+
+    assert (await stage.final()).text == "One two three"
+
+
+async def test_a_long_reply_is_whole_although_its_final_is_over_256_kib(stage: Stage):
+    text = "All work and no play. " * 20_000
+    provider = Scripted(
+        [text[start : start + 5000] for start in range(0, len(text), 5000)] + [DONE]
+    )
+
+    async with stage.worker(provider) as worker:
+        await worker.handle(stage.delivery)
+
+    final = await stage.final()
+    assert (final.text, final.length, final.sha256) == (text, len(text), sha256(text))
+
+
+async def test_a_redelivered_todo_of_an_ended_run_is_dropped(stage: Stage):
+    provider = Scripted(["Once.", DONE])
+    async with stage.worker(provider) as worker:
+        await worker.handle(stage.delivery)
+        before = await stage.chain()
+
+        await worker.handle(stage.delivery)
+
+    assert await stage.chain() == before
+    assert len(provider.prompts) == 1
+
+
+async def test_a_todo_whose_session_is_gone_is_dropped(stage: Stage):
+    provider = Scripted()
+    await stage.erase()
+
+    async with stage.worker(provider) as worker:
+        await worker.handle(stage.delivery)
+
+    assert (await stage.chain(), provider.prompts) == ([], [])
+
+
+# -- cancel -------------------------------------------------------------------------
+
+
+async def test_a_cancel_before_the_claim_ends_the_run_without_a_provider(stage: Stage):
+    provider = Scripted()
+    await stage.cancel()
+
+    async with stage.worker(provider) as worker:
+        await worker.handle(stage.delivery)
+
+    assert await stage.said() == ["todo.chat.0", "cancel", "final"]
+    final = await stage.final()
+    assert (final.status, final.attempt, final.text) == ("cancelled", 0, "")
+    assert provider.prompts == []
+
+
+async def test_a_cancel_before_the_first_token_closes_the_provider(stage: Stage):
+    provider = Scripted([asyncio.Event()])
+
+    async with stage.worker(provider) as worker:
+        working = asyncio.create_task(worker.handle(stage.delivery))
+        await soon(provider.waiting)
+        await stage.cancel()
+        await soon(provider.closed)
+        await working
+
+    assert await stage.said() == ["todo.chat.0", "claim", "cancel", "final"]
+    final = await stage.final()
+    assert (final.status, final.text, final.timeline) == ("cancelled", "", [])
+
+
+async def test_a_cancel_in_the_middle_keeps_the_partial_text(stage: Stage):
+    provider = Scripted(["Half of ", asyncio.Event(), "it", DONE])
+
+    async with stage.worker(provider) as worker:
+        working = asyncio.create_task(worker.handle(stage.delivery))
+        await stage.written(8)
+        await stage.cancel()
+        await working
+
+    [(attempt, _)] = await stage.claims()
+    final = await stage.final()
+    assert (final.status, final.attempt, final.text) == ("cancelled", attempt, "Half of ")
+    assert (final.length, final.sha256) == (8, sha256("Half of "))
+    assert (final.error, provider.closed.is_set()) == (None, True)
+
+
+async def test_a_cancel_that_was_not_heard_live_is_found_in_the_chain(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("services.llm_worker.worker._LOOK_EVERY", 0.02)
+    monkeypatch.setattr(Worker, "on_cancel", lambda *_: None)
+    provider = Scripted(["Half", asyncio.Event()])
+
+    async with stage.worker(provider) as worker:
+        watching = asyncio.create_task(worker.watch())
+        working = asyncio.create_task(worker.handle(stage.delivery))
+        await soon(provider.waiting)
+        await stage.cancel()
+        await working
+        watching.cancel()
+
+    assert ((await stage.final()).status, (await stage.final()).text) == ("cancelled", "Half")
+
+
+async def test_a_cancel_need_not_wait_for_the_next_try(stage: Stage):
+    patient = ProviderError("Later.", passing=True, retry_after=30.0)
+    provider = Scripted(["Half", patient])
+
+    async with stage.worker(provider) as worker:
+        working = asyncio.create_task(worker.handle(stage.delivery))
+        await soon(provider.closed)
+        await stage.cancel()
+        async with asyncio.timeout(DEADLINE):
+            await working
+
+    assert ((await stage.final()).status, (await stage.final()).text) == ("cancelled", "Half")
+
+
+async def test_a_provider_that_fails_while_it_is_closed_changes_nothing(stage: Stage):
+    class Clumsy(Scripted):
+        async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
+            try:
+                async for piece in super().stream(prompt):
+                    yield piece
+            except asyncio.CancelledError:
+                raise OSError("the connection was closed twice") from None
+
+    provider = Clumsy(["Half", asyncio.Event()])
+
+    async with stage.worker(provider) as worker:
+        working = asyncio.create_task(worker.handle(stage.delivery))
+        await soon(provider.waiting)
+        await stage.cancel()
+        await working
+
+    assert ((await stage.final()).status, (await stage.final()).text) == ("cancelled", "Half")
+
+
+# -- providers that fail ------------------------------------------------------------
+
+
+async def test_a_fault_before_the_first_delta_is_retried_unseen(stage: Stage):
+    provider = Scripted([BUSY], ["Here I am.", DONE])
+
+    async with stage.worker(provider) as worker:
+        await worker.handle(stage.delivery)
+
+    assert await stage.said() == ["todo.chat.0", "claim", "final"]
+    assert ((await stage.final()).status, (await stage.final()).text) == ("completed", "Here I am.")
+
+
+async def test_a_fault_after_the_first_delta_is_a_new_attempt_told_as_a_reset(stage: Stage):
+    go_on = asyncio.Event()
+    provider = Scripted(["Half of", go_on, BUSY], ["The whole.", DONE])
+    heard: list[Delta] = []
+
+    def hear(message: Incoming) -> None:
+        delta = decode_tick(message.data)
+        assert isinstance(delta, Delta)
+        heard.append(delta)
+
+    await stage.bus.listen_live(f"live.{stage.run.ticks}", hear)
+    async with stage.worker(provider) as worker:
+        working = asyncio.create_task(worker.handle(stage.delivery))
+        await stage.written(7)
+        go_on.set()
+        await working
+
+    assert await stage.said() == ["todo.chat.0", "claim", "claim", "final"]
+    (first, one), (second, other) = await stage.claims()
+    final = await stage.final()
+    assert one.previous is None
+    assert other.previous == PreviousAttempt(
+        attempt=first,
+        text="Half of",
+        reason="the provider failed",
+        timeline=other.previous.timeline if other.previous else [],
+    )
+    assert (one.failures, other.failures) == (0, 1)
+    assert (final.status, final.attempt, final.text) == ("completed", second, "The whole.")
+    assert heard[:2] == [Delta(first, 0, "Half of"), Delta(second, 0, "")]
+
+
+async def test_after_three_failures_the_run_fails_and_keeps_the_partial_text(stage: Stage):
+    provider = Scripted(["One", BUSY], ["Two", BUSY], ["Three", BUSY], ["Four", DONE])
+
+    async with stage.worker(provider) as worker:
+        await worker.handle(stage.delivery)
+
+    claims = await stage.claims()
+    final = await stage.final()
+    assert [claim.previous and claim.previous.text for _, claim in claims] == [None, "One", "Two"]
+    assert [claim.failures for _, claim in claims] == [0, 1, 2]
+    assert (final.status, final.attempt, final.text) == ("failed", claims[-1][0], "Three")
+    assert final.error == Fault(code="provider_unavailable", message="Overloaded.", retryable=True)
+
+
+async def test_a_fault_that_will_not_pass_ends_the_run_at_once(stage: Stage):
+    provider = Scripted([WRONG], ["Never said.", DONE])
+
+    async with stage.worker(provider) as worker:
+        await worker.handle(stage.delivery)
+
+    final = await stage.final()
+    assert (final.status, final.error) == (
+        "failed",
+        Fault(code="model_not_found", message="No such model.", retryable=False),
+    )
+    assert len(provider.prompts) == 1
+
+
+async def test_an_answer_that_just_stops_is_no_answer(stage: Stage):
+    provider = Scripted(["Cut o"], ["Whole.", DONE])
+
+    async with stage.worker(provider) as worker:
+        await worker.handle(stage.delivery)
+
+    assert (len(await stage.claims()), (await stage.final()).text) == (2, "Whole.")
+
+
+# -- owners -------------------------------------------------------------------------
+
+
+async def test_a_run_whose_owner_is_at_it_is_left_alone(stage: Stage):
+    go_on = asyncio.Event()
+    provider = Scripted(["Mine ", go_on, "alone.", DONE])
+
+    async with stage.worker(provider) as owner, stage.worker(Scripted()) as other:
+        working = asyncio.create_task(owner.handle(stage.delivery))
+        await soon(provider.waiting)
+        with pytest.raises(RetryLater) as later:
+            await other.handle(stage.delivery)
+        with pytest.raises(RetryLater):
+            await owner.handle(stage.delivery)
+        go_on.set()
+        await working
+
+    assert str(later.value) == "its owner is at it"
+    assert await stage.said() == ["todo.chat.0", "claim", "final"]
+    assert (await stage.final()).text == "Mine alone."
+
+
+async def test_a_run_whose_owner_is_silent_is_taken_over(stage: Stage):
+    lost = await stage.claim()
+    await stage.write(lost, "Half of")
+
+    async with stage.worker(Scripted(["The whole.", DONE])) as worker:
+        await worker.handle(stage.delivery)
+
+    (_, _), (attempt, claim) = await stage.claims()
+    final = await stage.final()
+    assert claim.previous == PreviousAttempt(
+        attempt=lost, text="Half of", reason="its worker was lost"
+    )
+    assert (final.status, final.attempt, final.text) == ("completed", attempt, "The whole.")
+    deltas = [decode_tick(m.data) for m in await stage.bus.read(TOKENS, stage.run.ticks)]
+    assert deltas[:2] == [Delta(lost, 0, "Half of"), Delta(attempt, 0, "")]
+
+
+async def test_six_vanished_workers_are_enough(stage: Stage):
+    for _ in range(6):
+        last = await stage.claim()
+    await stage.write(last, "Half of")
+
+    async with stage.worker(Scripted()) as worker:
+        await worker.handle(stage.delivery)
+
+    final = await stage.final()
+    assert (final.status, final.attempt, final.text) == ("failed", last, "Half of")
+    assert final.error == Fault(code="internal", message="Every worker that tried was lost.")
+
+
+async def test_two_workers_that_race_for_a_todo_write_one_final(stage: Stage):
+    providers = [Scripted(["Hello.", DONE], ["Hello.", DONE]) for _ in range(2)]
+
+    async with stage.worker(providers[0]) as one, stage.worker(providers[1]) as other:
+        outcomes = await asyncio.gather(
+            one.handle(stage.delivery), other.handle(stage.delivery), return_exceptions=True
+        )
+        for worker in (one, other):
+            await worker.handle(stage.delivery)
+
+    assert {type(outcome) for outcome in outcomes} <= {type(None), RetryLater}
+    final = await stage.final()
+    assert (final.status, final.text) == ("completed", "Hello.")
+    assert [seq for seq, _ in await stage.claims()][-1] == final.attempt
+    assert (await stage.said())[-1] == "final"
+
+
+@pytest.mark.parametrize("has_written", [True, False])
+async def test_a_worker_that_was_overtaken_gives_up(stage: Stage, has_written: bool):
+    go_on = asyncio.Event()
+    provider = Scripted(["Stale ", go_on, "words", DONE])
+
+    async with stage.worker(provider) as worker:
+        working = asyncio.create_task(worker.handle(stage.delivery))
+        await stage.written(6)
+        newer = await stage.claim("another")
+        if has_written:
+            await stage.write(newer, "Fresh")
+        go_on.set()
+        with pytest.raises(RetryLater):
+            await working
+
+    assert await stage.said() == ["todo.chat.0", "claim", "claim"]
+    if has_written:
+        written = await read_attempt(stage.bus, stage.run)
+        assert (written.attempt, written.text) == (newer, "Fresh")
+
+
+async def test_a_claim_tells_what_the_attempt_before_wrote_whosever_it_was(stage: Stage):
+    go_on = asyncio.Event()
+    provider = Scripted(["Ours", go_on, BUSY], ["The whole.", DONE])
+
+    async with stage.worker(provider) as worker:
+        working = asyncio.create_task(worker.handle(stage.delivery))
+        await stage.written(4)
+        theirs = await stage.claim("vanished")
+        await stage.write(theirs, "Theirs")
+        go_on.set()
+        await working
+
+    (_, _), (_, _), (attempt, claim) = await stage.claims()
+    assert claim.previous == PreviousAttempt(
+        attempt=theirs, text="Theirs", reason="its worker was lost"
+    )
+    assert ((await stage.final()).attempt, (await stage.final()).text) == (attempt, "The whole.")
+
+
+async def test_a_cancel_does_not_let_an_overtaken_worker_end_the_run(stage: Stage):
+    provider = Scripted(["Stale ", asyncio.Event()])
+
+    async with stage.worker(provider) as worker:
+        working = asyncio.create_task(worker.handle(stage.delivery))
+        await stage.written(6)
+        await stage.claim("another")
+        await stage.cancel()
+        with pytest.raises(RetryLater):
+            await working
+
+    assert await stage.said() == ["todo.chat.0", "claim", "claim", "cancel"]
+
+
+async def test_a_run_that_the_store_ended_is_let_go(stage: Stage):
+    provider = Scripted(["Half", asyncio.Event()])
+    async with stage.worker(provider) as worker:
+        working = asyncio.create_task(worker.handle(stage.delivery))
+        await stage.written(4)
+        [(attempt, _)] = await stage.claims()
+        final = RunEnded(
+            at=now(), status="cancelled", attempt=attempt, text="", length=0, sha256=sha256("")
+        )
+        await extend(stage.bus, stage.run.fact("final"), final, expected=attempt)
+        worker.on_reconnect()
+        with pytest.raises(RetryLater):
+            await working
+
+        await worker.handle(stage.delivery)
+
+    assert await stage.said() == ["todo.chat.0", "claim", "final"]
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+async def test_nothing_is_written_back_into_an_erased_session(stage: Stage, cancelled: bool):
+    go_on = asyncio.Event()
+    provider = Scripted(["Secret ", go_on, "words", go_on, DONE])
+
+    async with stage.worker(provider) as worker:
+        working = asyncio.create_task(worker.handle(stage.delivery))
+        await stage.written(7)
+        if cancelled:
+            await stage.cancel()
+        await stage.erase()
+        go_on.set()
+        await asyncio.gather(working, return_exceptions=True)
+
+    assert (await stage.bus.read(TOKENS, stage.run.ticks), await stage.said()) in [
+        ([], []),
+        ([], ["final"]),  # the cancel was faster than the erase
+    ]
+
+
+# -- stopping and bad days ------------------------------------------------------------
+
+
+async def test_a_shutdown_in_mid_reply_hands_it_to_the_next_worker_at_once(stage: Stage):
+    stuck = Scripted(["Half of ", asyncio.Event()])
+    next_one = Scripted(["The whole.", DONE])
+
+    async with (
+        stage.worker(stuck) as leaving,
+        stage.worker(next_one) as staying,
+        stage.consumer(leaving) as todos,
+    ):
+        await stage.written(8)
+        async with asyncio.timeout(5.0):  # sooner than the server would give it away
+            await todos.stop(grace=0)
+            async with stage.consumer(staying):
+                final = await stage.ended()
+
+    (first, _), (second, claim) = await stage.claims()
+    assert claim.previous == PreviousAttempt(
+        attempt=first, text="Half of ", reason="its worker was lost"
+    )
+    assert (final.status, final.attempt, final.text) == ("completed", second, "The whole.")
+
+
+async def test_a_shutdown_lets_a_reply_finish_within_the_grace_period(stage: Stage):
+    go_on = asyncio.Event()
+    provider = Scripted(["Half of ", go_on, "it.", DONE])
+
+    async with stage.worker(provider) as worker, stage.consumer(worker) as todos:
+        await stage.written(8)
+        stopping = asyncio.create_task(todos.stop(grace=DEADLINE))
+        go_on.set()
+        await stopping
+
+    assert await stage.said() == ["todo.chat.0", "claim", "final"]
+    assert (await stage.final()).text == "Half of it."
+
+
+async def test_a_reply_outlives_the_death_of_its_server(own_nats_server: NatsServer):
+    go_on = asyncio.Event()
+    provider = Scripted(["Before, ", go_on, "after.", DONE])
+
+    async with a_stage(own_nats_server) as stage, stage.worker(provider) as worker:
+        working = asyncio.create_task(worker.handle(stage.delivery))
+        await stage.written(8)
+        await own_nats_server.kill()
+        go_on.set()
+        await own_nats_server.start()
+        async with asyncio.timeout(DEADLINE):
+            await working
+        written = await read_attempt(stage.bus, stage.run)
+
+        assert await stage.said() == ["todo.chat.0", "claim", "final"]
+        final = await stage.final()
+        assert (final.status, final.text) == ("completed", "Before, after.")
+        assert final.text.startswith(written.text)
+
+
+async def test_a_reply_goes_on_while_its_server_pauses(own_nats_server: NatsServer):
+    go_on = asyncio.Event()
+    provider = Scripted(["Before, ", go_on, "after.", DONE])
+
+    async with a_stage(own_nats_server) as stage, stage.worker(provider) as worker:
+        working = asyncio.create_task(worker.handle(stage.delivery))
+        await stage.written(8)
+        own_nats_server.pause()
+        go_on.set()
+        await asyncio.sleep(0)
+        own_nats_server.resume()
+        async with asyncio.timeout(DEADLINE):
+            await working
+
+        assert (await stage.final()).text == "Before, after."
