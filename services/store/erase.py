@@ -19,6 +19,7 @@ from services.store.rows import RunRow
 from shared.bus import Bus, BusError, Stored
 from shared.chain import Overtaken, extend
 from shared.errors import Unavailable
+from shared.events import Delta, encode
 from shared.log import get_logger
 from shared.objects import erase as erase_object
 from shared.objects import erase_message, erase_refs
@@ -43,9 +44,12 @@ class Eraser:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._late = asyncio.Event()
         self._news = asyncio.Event()
+        self.idle = asyncio.Event()
+        """Nothing is left to erase, as far as is known."""
 
     def came_late(self) -> None:
-        """A fact of a deleted session was archived after its tombstone."""
+        """A deleted session's tombstone was archived, or a fact after it."""
+        self.idle.clear()
         self._late.set()
         self._news.set()
 
@@ -56,6 +60,8 @@ class Eraser:
             try:
                 for tombstone in await self._archive.unerased():
                     await self._erase(tombstone)
+                if not self._late.is_set():
+                    self.idle.set()
                 await self._late.wait()
             except (BusError, Unavailable) as error:
                 log.warning("store.erasing_postponed", error=str(error))
@@ -81,18 +87,23 @@ class Eraser:
         async with self._locks.setdefault(tombstone.session, asyncio.Lock()):
             if tombstone not in await self._archive.unerased():
                 return
-            await self._end_runs(tombstone)
+            barred = await self._end_runs(tombstone)
             while facts := await self._hot_facts(tombstone):
                 await self._erase_facts(facts)
-            await self._erase_ticks(tombstone)
+            await self._erase_ticks(tombstone, barred)
             await self._erase_objects(tombstone)
             await self._archive.erase(tombstone)
             await self._database.forget()
             await self._archive.set_erased(tombstone)
         log.info("store.session_erased", session_id=tombstone.session, seq=tombstone.seq)
 
-    async def _end_runs(self, tombstone: Tombstone) -> None:
-        """Let each reply come to its end, so that whoever reads it learns of it."""
+    async def _end_runs(self, tombstone: Tombstone) -> set[int]:
+        """Let each reply come to its end, so that whoever reads it learns of it.
+
+        Answers what bars the deltas of those that the store had to end: a worker
+        that was asleep, and is about to write a run's first delta, would find no
+        other delta in its way.
+        """
         try:
             async with asyncio.timeout(WAIT_FOR_WORKERS):
                 while any(run.attempt for run in await self._unfinished(tombstone)):
@@ -100,11 +111,17 @@ class Eraser:
                     self._news.clear()
         except TimeoutError:
             pass  # nobody is at it, or somebody who does not listen
+        barred: set[int] = set()
         for run in await self._unfinished(tombstone):
-            final = Address(run.user_id, run.session_id, run.id).fact("final")
-            fact = ended(run, "cancelled", "")
+            address = Address(run.user_id, run.session_id, run.id)
+            final = ended(run, "cancelled", "")
             with suppress(Overtaken):  # it ended itself just now, or its chain is erased already
-                await extend(self._bus, final, fact, expected=run.last_seq, tries=2)
+                await extend(
+                    self._bus, address.fact("final"), final, expected=run.last_seq, tries=2
+                )
+            bar = encode(Delta(attempt=run.attempt, offset=0, text=""))
+            barred.add(await self._bus.store(address.ticks, bar))
+        return barred
 
     async def _unfinished(self, tombstone: Tombstone) -> list[RunRow]:
         """The session's runs that have no end yet, from what is left of its facts."""
@@ -123,12 +140,14 @@ class Eraser:
             await erase_refs(self._bus, fact.data)
             await erase_message(self._bus, EVENTS, fact.seq)
 
-    async def _erase_ticks(self, tombstone: Tombstone) -> None:
-        subject = tombstone.address.session_ticks
-        while ticks := await self._bus.read(TOKENS, subject, limit=1000):
-            for start in range(0, len(ticks), _AT_ONCE):
-                part = ticks[start : start + _AT_ONCE]
-                await asyncio.gather(*(erase_message(self._bus, TOKENS, t.seq) for t in part))
+    async def _erase_ticks(self, tombstone: Tombstone, barred: set[int]) -> None:
+        subject, after = tombstone.address.session_ticks, 0
+        while ticks := await self._bus.read(TOKENS, subject, after=after):
+            after = ticks[-1].seq
+            written = [tick.seq for tick in ticks if tick.seq not in barred]
+            for start in range(0, len(written), _AT_ONCE):
+                part = written[start : start + _AT_ONCE]
+                await asyncio.gather(*(erase_message(self._bus, TOKENS, seq) for seq in part))
 
     async def _erase_objects(self, tombstone: Tombstone) -> None:
         """Erase what was kept in FILES for the session's facts, the refused ones included."""
