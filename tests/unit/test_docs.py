@@ -1,0 +1,462 @@
+"""The documents are held against the code: what they name is there, what they show works."""
+
+import ast
+import json
+import re
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+
+from services.gateway import sockets
+from services.gateway.app import make_app
+from services.gateway.dialects import assistant, assistant_socket, channels, channels_socket
+from shared import errors, events, streams
+from shared.records import RunStatus
+from shared.settings import VARIABLES, Settings
+
+REPOSITORY = Path(__file__).parents[2]
+DOCS = REPOSITORY / "docs"
+DOCUMENTS = sorted(
+    path for path in (*REPOSITORY.glob("*.md"), *DOCS.rglob("*.md")) if path.is_file()
+)
+EVENTS = [*get_args(events.AnyFact), *get_args(events.AnyTick)]
+"""Every event, in the order of ``shared/events.py``."""
+
+every_document = pytest.mark.parametrize(
+    "document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY))
+)
+
+
+# -- reading Markdown ---------------------------------------------------------------
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def prose(text: str) -> str:
+    """The text without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def rows(text: str, *, head: str) -> list[list[str]]:
+    """The rows of all tables whose first column has that head."""
+    found: list[list[str]] = []
+    inside = False
+    for line in prose(text).splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if not cells:
+            inside = False
+        elif inside and not set(cells[0]) <= set("-:"):
+            found.append(cells)
+        elif cells[0] == head:
+            inside = True
+    return found
+
+
+def code(cell: str) -> str:
+    """What stands in the first backticks of a cell."""
+    found = re.search(r"`([^`]+)`", cell)
+    return found[1] if found else ""
+
+
+def anchors(text: str) -> set[str]:
+    """The headings of a document, as links name them."""
+    heads = re.findall(r"^#+ (.+)$", prose(text), re.MULTILINE)
+    plain = [re.sub(r"[^\w\- ]", "", head.lower()) for head in heads]
+    return {head.replace(" ", "-") for head in plain}
+
+
+# -- all documents ------------------------------------------------------------------
+
+
+@every_document
+def test_every_link_leads_somewhere(document: Path):
+    broken: list[str] = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(document.read_text())):
+        name, _, anchor = target.partition("#")
+        if re.match(r"\w+:", target):
+            continue
+        path = (document.parent / name).resolve() if name else document
+        there = path.exists() and path.is_relative_to(REPOSITORY)
+        if not there or (anchor and anchor not in anchors(path.read_text())):
+            broken.append(target)
+
+    assert broken == []
+
+
+@every_document
+def test_every_path_that_is_named_exists(document: Path):
+    tops = r"(?:services|shared|tests|docs|deploy|benchmarks|\.ci)"
+    named = re.findall(rf"`({tops}/[\w./-]*)(?=[`:])", prose(document.read_text()))
+
+    missing = [path for path in named if not (REPOSITORY / path).exists()]
+
+    assert missing == []
+
+
+@every_document
+def test_a_document_speaks_of_no_machine_and_of_nothing_outside(document: Path):
+    text = document.read_text()
+
+    assert re.findall(r"/(?:root|home|work|Users|tmp)/\S*", text) == []
+    assert re.findall(r"\b(?:DESIGN|CONTRACTS|PROTOCOLS|STYLE)\b", text) == []
+
+
+@every_document
+def test_every_python_example_is_python(document: Path):
+    for block in blocks(document.read_text(), "python"):
+        ast.parse(block)
+
+
+@every_document
+def test_every_json_example_is_json(document: Path):
+    for block in blocks(document.read_text(), "json"):
+        decoder, rest = json.JSONDecoder(), block.strip()
+        while rest:
+            _, end = decoder.raw_decode(rest)
+            rest = rest[end:].lstrip()
+
+
+# -- architecture -------------------------------------------------------------------
+
+
+def test_the_tree_names_every_package():
+    text = (DOCS / "architecture.md").read_text()
+    packages = [
+        f"{init.parent.relative_to(REPOSITORY)}/"
+        for top in ("services", "shared")
+        for init in (REPOSITORY / top).glob("*/**/__init__.py")
+        if init.parent.name != "versions"
+    ]
+
+    assert [package for package in packages if f"`{package}`" not in text] == []
+
+
+def test_the_streams_are_those_of_the_code():
+    table = rows((DOCS / "architecture.md").read_text(), head="stream")
+
+    told = {code(row[0]): re.findall(r"`([^`]+)`", row[1]) for row in table}
+
+    assert told == {name: config["subjects"] for name, config in streams.STREAMS.items()}
+
+
+def test_the_states_of_a_run_are_those_of_the_code():
+    (diagram,) = [
+        block
+        for block in blocks((DOCS / "architecture.md").read_text(), "mermaid")
+        if block.startswith("stateDiagram")
+    ]
+
+    told = set(re.findall(r"^  (\w+) -->|--> (\w+)", diagram, re.MULTILINE))
+
+    states = {state for pair in told for state in pair if state}
+    assert states == set(get_args(RunStatus)) - {"scheduled"}  # nothing schedules yet
+
+
+# -- walkthrough --------------------------------------------------------------------
+
+
+def definitions(path: Path) -> set[str]:
+    """The functions and classes of a module, methods as ``Class.method``."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            found |= {
+                f"{node.name}.{child.name}"
+                for child in node.body
+                if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+            }
+    return found
+
+
+def test_every_station_of_the_walkthrough_is_in_the_code():
+    text = prose((DOCS / "walkthrough.md").read_text())
+    stations = re.findall(r"`([\w/]+\.py): ([\w.]+)`", re.sub(r"\s*\n\s+", " ", text))
+    modules = {REPOSITORY / path for path, _ in stations}
+    known = set[str]().union(*(definitions(module) for module in modules))
+
+    missing = [(p, name) for p, name in stations if name not in definitions(REPOSITORY / p)]
+    short = re.findall(r"`([A-Z]\w+\.\w+)`", text)
+
+    assert len(stations) > 20
+    assert missing == []
+    assert [name for name in short if name not in known] == []
+
+
+def test_the_log_of_the_walkthrough_is_one_whole_run():
+    shown = [
+        json.loads(block)
+        for block in blocks((DOCS / "walkthrough.md").read_text(), "json")
+        if '"at"' in block
+    ]
+    todo, claim, final = (events.decode_fact(json.dumps(fact).encode()) for fact in shown)
+    deltas = [
+        events.decode_tick(line.encode())
+        for line in (DOCS / "walkthrough.md").read_text().splitlines()
+        if line.startswith('{"type": "delta"')
+    ]
+
+    assert isinstance(todo, events.TodoChat)
+    assert isinstance(claim, events.RunClaimed)
+    assert isinstance(final, events.RunEnded)
+    assert claim.prev == claim.todo
+    assert final.prev == final.attempt
+    assert "".join(d.text for d in deltas if isinstance(d, events.Delta)) == final.text
+    assert [d.attempt for d in deltas] == [final.attempt] * len(deltas)
+    assert [length for _, length in final.timeline][-1] == final.length
+
+
+# -- events -------------------------------------------------------------------------
+
+
+def tag(event: type[msgspec.Struct]) -> str:
+    told = event.__struct_config__.tag
+    assert isinstance(told, str)
+    return told
+
+
+def examples(text: str) -> dict[str, str]:
+    """The JSON of each section ``### `tag` ``."""
+    sections = re.split(r"^### `([^`]+)`$", text, flags=re.MULTILINE)[1:]
+    return {
+        name: blocks(section, "json")[0]
+        for name, section in zip(sections[::2], sections[1::2], strict=True)
+    }
+
+
+def test_the_table_of_events_is_in_the_order_of_the_code():
+    table = rows((DOCS / "events.md").read_text(), head="type")[: len(EVENTS)]
+
+    told = [(code(row[0]), code(row[1]), row[3]) for row in table]
+
+    assert told == [(tag(event), event.__name__, from_to(event)) for event in EVENTS]
+
+
+def from_to(event: type[msgspec.Struct]) -> str:
+    """“store → gateway” at the end of a docstring's first line."""
+    sentence = (event.__doc__ or "").partition("\n")[0]
+    return re.split(r"\.  ?", sentence)[-1].strip()
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=tag)
+def test_an_example_has_every_field_and_no_other(event: type[msgspec.Struct]):
+    example = examples((DOCS / "events.md").read_text())[tag(event)]
+    is_tick = event in get_args(events.AnyTick)
+
+    decoded = (events.decode_tick if is_tick else events.decode_fact)(example.encode())
+
+    assert type(decoded) is event
+    assert json.loads(events.encode(decoded)) == json.loads(example)
+
+
+def test_fields_that_may_be_absent_are_all_named():
+    text = (DOCS / "events.md").read_text()
+    section = text.partition("### `session.updated`")[2].partition("###")[0]
+    own = set(events.SessionUpdated.__struct_fields__) - set(events.Fact.__struct_fields__)
+
+    assert [field for field in sorted(own) if f"`{field}`" not in section] == []
+
+
+# -- settings -----------------------------------------------------------------------
+
+
+def as_told(value: object) -> str:
+    match value:
+        case None | ():
+            return "unset"
+        case bool():
+            return f"`{str(value).lower()}`"
+        case float():
+            return f"`{value:g}`"
+        case _:
+            return f"`{value}`"
+
+
+def test_the_table_of_settings_is_the_codes():
+    defaults = Settings()
+    table = rows((DOCS / "settings.md").read_text(), head="variable")
+
+    told = [(code(row[0]), row[1]) for row in table]
+
+    real = [(name, as_told(getattr(defaults, field))) for name, (field, _) in VARIABLES.items()]
+    assert told == real
+    assert all(row[2] for row in table)
+
+
+# -- failures -----------------------------------------------------------------------
+
+
+def test_every_test_that_is_named_exists():
+    named = [
+        name
+        for document in DOCUMENTS
+        for name in re.findall(r"`(tests/[\w/]+\.py::\w+)`", document.read_text())
+    ]
+
+    missing = [
+        name
+        for name in named
+        if name.partition("::")[2] not in definitions(REPOSITORY / name.partition("::")[0])
+    ]
+
+    assert named
+    assert missing == []
+
+
+def test_every_close_code_is_explained():
+    table = rows((DOCS / "failures.md").read_text(), head="code")
+
+    told = {int(row[0]) for row in table}
+
+    ours = {value for name, value in vars(sockets).items() if name.isupper() and is_code(value)}
+    assert told == ours | {1009}  # aiohttp's own, for a frame over the limit
+
+
+def is_code(value: object) -> bool:
+    return isinstance(value, int) and 1000 <= value < 5000
+
+
+def test_every_error_that_is_told_is_of_the_family():
+    family = {(e.status, e.code) for e in errors.NatterlogError.__subclasses__()}
+    told: set[tuple[int, str]] = set()
+    for row in rows((DOCS / "failures.md").read_text(), head="status"):
+        statuses = [int(status) for status in re.findall(r"\d+", row[0])]
+        codes = re.findall(r"`(\w+)`", row[1])
+        if len(statuses) < len(codes):
+            statuses *= len(codes)
+        told |= set(zip(statuses, codes, strict=True))
+
+    assert told <= family
+
+
+def test_every_log_line_that_is_explained_is_logged():
+    text = (DOCS / "failures.md").read_text()
+    told = {line for row in rows(text, head="line") for line in re.findall(r"`([a-z_.]+)`", row[0])}
+    modules = [m for top in ("services", "shared") for m in (REPOSITORY / top).rglob("*.py")]
+    source = "".join(module.read_text() for module in modules)
+
+    assert told
+    assert [line for line in sorted(told) if f'"{line}"' not in source] == []
+
+
+# -- the API ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def app() -> web.Application:
+    gateway: Any = types.SimpleNamespace(settings=Settings())
+    health = [web.get(path, refuse) for path in ("/livez", "/readyz", "/metrics")]
+    return make_app(gateway, health)
+
+
+async def refuse(_: web.Request) -> web.StreamResponse:
+    raise AssertionError
+
+
+def paths(app: web.Application) -> set[tuple[str, str]]:
+    """(method, path) of every route, without trailing slashes."""
+    return {
+        (route.method, route.resource.canonical.rstrip("/") or "/")
+        for route in app.router.routes()
+        if route.resource is not None and route.method != "HEAD"
+    }
+
+
+def test_every_route_is_described_and_no_other(app: web.Application):
+    text = prose((DOCS / "api.md").read_text())
+
+    told = re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/[^`\s]*)`", text)
+
+    assert {(method, path.rstrip("/") or "/") for method, path in told} == paths(app)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        assistant.Event,
+        channels.Frame,
+        *get_args(assistant_socket.Asked),
+        assistant_socket.Subscribed,
+        assistant_socket.Resync,
+        assistant_socket.UserTyping,
+        assistant_socket.Pong,
+    ],
+    ids=lambda kind: kind.__name__,
+)
+def test_every_message_of_a_socket_is_described(family: type[msgspec.Struct]):
+    text = (DOCS / "api.md").read_text()
+    kinds = family.__subclasses__() or [family]
+
+    assert [tag(kind) for kind in kinds if f"`{tag(kind)}`" not in text] == []
+
+
+def test_every_message_that_channels_clients_may_send_is_described():
+    source = ast.parse(Path(channels_socket.__file__).read_text())
+    words = [
+        key.value
+        for node in ast.walk(source)
+        if isinstance(node, ast.Dict)
+        for key, value in zip(node.keys, node.values, strict=True)
+        if isinstance(key, ast.Constant) and isinstance(value, ast.Attribute)
+    ]
+    text = (DOCS / "api.md").read_text()
+
+    assert words
+    assert [word for word in words if f"`{word}`" not in text] == []
+
+
+def curls(document: Path) -> Iterator[tuple[str, str]]:
+    """(method, path) of every curl in a document's shell examples."""
+    shell = "\n".join(blocks(document.read_text(), "sh")).replace("\\\n", " ")
+    names = dict(re.findall(r"^(\w+)=(http://\S+)$", shell, re.MULTILINE))
+    for name, url in names.items():
+        shell = re.sub(rf"\${name}\b", url, shell)
+    for line in re.findall(r"curl\b[^\n|]*", shell):
+        method = re.search(r"-X (\w+)", line)
+        default = "POST" if re.search(r"\s-d\b", line) else "GET"
+        for path in re.findall(r"(?:127\.0\.0\.1|localhost):8000(/[^\s\"'?)]*)", line):
+            yield method[1] if method else default, re.sub(r"\$\w+", "x", path)
+
+
+@every_document
+async def test_every_curl_asks_for_a_route_that_exists(document: Path, app: web.Application):
+    unknown: list[tuple[str, str]] = []
+    for method, path in curls(document):
+        found = await app.router.resolve(make_mocked_request(method, path))
+        if found.http_exception is not None:
+            unknown.append((method, path))
+
+    assert unknown == []
+
+
+def test_the_readme_shows_a_whole_conversation():
+    shown = {path for _, path in curls(REPOSITORY / "README.md")}
+
+    assert {"/api/v1/chat/sessions", "/api/v1/chat/messages", "/api/v1/chat/runs/x/stream"} <= shown
+
+
+# -- decisions ----------------------------------------------------------------------
+
+
+def test_decisions_are_numbered_and_have_their_three_parts():
+    decisions = sorted((DOCS / "adr").glob("*.md"))
+
+    for number, path in enumerate(decisions, start=1):
+        text = path.read_text()
+        assert path.name.startswith(f"{number:04}-")
+        assert text.startswith(f"# {number}. ")
+        assert re.findall(r"^\*\*(\w+)\.\*\*", text, re.MULTILINE) == [
+            "Context",
+            "Decision",
+            "Consequence",
+        ]
