@@ -30,11 +30,23 @@ _ANSWERS: dict[type[c.Request], type] = {
 }
 
 
+_SHOWS_STATE = (c.GetSession, c.ListSessions, c.ListMessages, c.GetRun)
+
+
 class StoreClient:
-    """Asks whichever store answers first."""
+    """Asks whichever store answers first, and never sees less than it saw before.
+
+    A client that was told of a reply's end must find the reply when it asks for
+    the messages: queries wait for the latest fact that this asker has heard of.
+    """
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
+        self._seen = 0
+
+    def heard(self, seq: int) -> None:
+        """A fact of this sequence was shown to somebody."""
+        self._seen = max(self._seen, seq)
 
     @overload
     async def ask(self, request: _SESSION) -> c.SessionAnswer: ...
@@ -64,5 +76,7 @@ class StoreClient:
             NatterlogError: the store's own answer.
             Unavailable: no store answers.
         """
+        if isinstance(request, _SHOWS_STATE) and request.min_seq < self._seen:
+            request = msgspec.structs.replace(request, min_seq=self._seen)
         data = await self._bus.ask(store_command(request.name), msgspec.json.encode(request))
         return msgspec.json.decode(data, type=_ANSWERS[type(request)])  # pyright: ignore[reportUnknownVariableType]  (the overloads say)

@@ -130,6 +130,7 @@ class Hub:
 
     def _on_fact(self, message: Incoming) -> None:
         subject = message.subject.removeprefix("live.")
+        self._store.heard(message.sequence)
         if self._bus.connected and self._catching_up is None:
             self._seen = max(self._seen, message.sequence)
             self._hand_out(message.sequence, subject, message.data)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.support.log_checks import check_run, wait_until_all_ended
+from tests.support.log_checks import check_run, wait_until_all_ended, wait_until_ended
 from tests.support.native_client import Reply
 from tests.support.running import Running
 
@@ -12,6 +12,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def test_six_sends_at_once_under_reject_start_one_run(natterlog: Running):
+    before = len(await wait_until_all_ended(natterlog.bus))
     for round_ in range(10):
         session_id = await natterlog.client.session(on_busy="reject")
 
@@ -23,7 +24,7 @@ async def test_six_sends_at_once_under_reject_start_one_run(natterlog: Running):
         statuses = await asyncio.gather(*(send(number) for number in range(6)))
 
         assert sorted(statuses) == [201, 409, 409, 409, 409, 409]
-    assert len(await wait_until_all_ended(natterlog.bus)) == 10
+    assert len(await wait_until_all_ended(natterlog.bus)) == before + 10
 
 
 async def test_queued_messages_are_answered_in_their_order(natterlog: Running):
@@ -76,15 +77,15 @@ async def test_a_restarted_store_dispatches_what_waits(natterlog: Running):
 
     store = natterlog.system.one("store")
     await store.kill()
-    await natterlog.client.follow(first)
+    await wait_until_ended(natterlog.bus, first.run_id)
     await store.start()
 
     async with asyncio.timeout(30):
         await natterlog.client.follow(second)
     second.check()
     runs = await wait_until_all_ended(natterlog.bus)
-    for run in runs.values():
-        check_run(run)
+    check_run(runs[first.run_id])
+    check_run(runs[second.run_id])
 
 
 async def test_one_idempotency_key_is_one_turn(natterlog: Running):

@@ -95,7 +95,7 @@ class NativeClient:
 
     async def start(self, reply: Reply, session_id: str, content: str, **fields: Any) -> None:
         """Send a message and read up to its ``message_start``; retried with one key."""
-        key = f"{session_id}:{content}"
+        key = f"{session_id}:{hash(content)}"
         body = {"session_id": session_id, "content": content, **fields}
         while not reply.run_id:
             try:
