@@ -1,0 +1,303 @@
+"""How an attempt's text gets into the log, over the in-memory server."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from services.llm_worker import delta_writer
+from services.llm_worker.delta_writer import DeltaWriter
+from services.llm_worker.pacer import Pacer
+from shared.bus import NoAnswer
+from shared.deltas import AttemptText, read_attempt
+from shared.events import Delta, decode_tick, encode
+from shared.ids import new_id
+from shared.streams import ensure_streams
+from shared.subjects import TOKENS, Address
+from tests.support.memory_bus import MemoryBus
+
+RUN = Address(new_id(), new_id(), new_id())
+ATTEMPT = 7
+
+
+@pytest.fixture
+async def bus() -> AsyncIterator[MemoryBus]:
+    async with MemoryBus() as bus:
+        await ensure_streams(bus)
+        yield bus
+
+
+class Owner:
+    """Whoever holds the run: whether it is still theirs, and whether they were told of its loss."""
+
+    def __init__(self) -> None:
+        self.mine = True
+        self.away = 0
+        self.losses = 0
+
+    async def still_mine(self) -> bool:
+        if self.away:
+            self.away -= 1
+            raise NoAnswer("away")
+        return self.mine
+
+    def lost(self) -> None:
+        self.losses += 1
+
+
+def a_writer(bus: MemoryBus, owner: Owner | None = None, **how: Any) -> DeltaWriter:
+    owner = owner or Owner()
+    given: dict[str, Any] = {"head": 0, "still_mine": owner.still_mine, "lost": owner.lost} | how
+    return DeltaWriter(bus, RUN, ATTEMPT, Pacer(1_000_000), **given)
+
+
+async def deltas(bus: MemoryBus) -> list[Delta]:
+    found = [decode_tick(m.data) for m in await bus.read(TOKENS, RUN.ticks)]
+    return [delta for delta in found if isinstance(delta, Delta)]
+
+
+async def quiet(writer: DeltaWriter) -> None:
+    """Wait until nothing is in flight and nothing is being mended."""
+    async with asyncio.timeout(10.0):
+        while writer._busy and not writer._closed:  # noqa: ASYNC110  (it tells nobody)
+            await asyncio.sleep(0)
+
+
+async def test_each_piece_leaves_at_once_when_none_is_in_flight(bus: MemoryBus):
+    writer = a_writer(bus)
+
+    for piece in ("Good ", "day", "!"):
+        writer.add(piece)
+        await quiet(writer)
+
+    assert await deltas(bus) == [
+        Delta(ATTEMPT, 0, "Good "),
+        Delta(ATTEMPT, 5, "day"),
+        Delta(ATTEMPT, 8, "!"),
+    ]
+    assert [length for _, length in writer.timeline] == [5, 8, 9]
+    assert writer.first_delta_ms == writer.timeline[0][0]
+
+
+async def test_one_delta_is_in_flight_and_what_comes_meanwhile_goes_with_the_next(bus: MemoryBus):
+    writer = a_writer(bus)
+    bus.server.hold_answers()
+
+    for piece in ("1", "2", "3", "4"):
+        writer.add(piece)
+    await asyncio.sleep(0)
+    in_flight = [decode_tick(m.data) for m in bus.server.streams[TOKENS].find(RUN.ticks)]
+    bus.server.release_answers()
+    await quiet(writer)
+
+    assert in_flight == [Delta(ATTEMPT, 0, "1")]
+    assert await deltas(bus) == [Delta(ATTEMPT, 0, "1"), Delta(ATTEMPT, 1, "234")]
+
+
+async def test_an_attempt_after_another_begins_with_nothing(bus: MemoryBus):
+    before = await bus.append(RUN.ticks, encode(Delta(3, 0, "Old")), expected=0)
+    writer = a_writer(bus, head=before)
+
+    writer.begin()
+    writer.add("New")
+    await quiet(writer)
+
+    assert await deltas(bus) == [
+        Delta(3, 0, "Old"),
+        Delta(ATTEMPT, 0, ""),
+        Delta(ATTEMPT, 0, "New"),
+    ]
+
+
+async def test_whoever_was_at_the_head_before_is_chained_to_even_if_it_moved(bus: MemoryBus):
+    writer = a_writer(bus, head=0)
+    await bus.append(RUN.ticks, encode(Delta(3, 0, "Late news of an older attempt")), expected=0)
+
+    writer.add("Mine")
+    await quiet(writer)
+
+    assert (await deltas(bus))[1:] == [Delta(ATTEMPT, 0, "Mine")]
+
+
+async def test_a_newer_attempt_in_the_log_ends_this_one(bus: MemoryBus):
+    owner = Owner()
+    writer = a_writer(bus, owner)
+    await bus.append(RUN.ticks, encode(Delta(ATTEMPT + 1, 0, "")), expected=0)
+
+    writer.add("Stale")
+    await quiet(writer)
+    writer.add("words")
+
+    assert (owner.losses, await deltas(bus)) == (1, [Delta(ATTEMPT + 1, 0, "")])
+    assert writer.text == "Stalewords"
+
+
+async def test_a_run_that_went_to_another_worker_ends_this_attempt(bus: MemoryBus):
+    owner = Owner()
+    owner.mine = False
+    writer = a_writer(bus, owner, head=99)
+
+    writer.add("Stale")
+    await quiet(writer)
+
+    assert (owner.losses, await deltas(bus)) == (1, [])
+
+
+async def test_a_conflict_is_looked_into_until_it_can_be(bus: MemoryBus, monkeypatch: Any):
+    sleep = asyncio.sleep
+    monkeypatch.setattr(delta_writer.asyncio, "sleep", lambda _: sleep(0))
+    owner = Owner()
+    owner.away = 3
+    writer = a_writer(bus, owner, head=99)
+
+    writer.add("Mine")
+    await quiet(writer)
+
+    assert (owner.away, owner.losses, await deltas(bus)) == (0, 0, [Delta(ATTEMPT, 0, "Mine")])
+
+
+async def test_a_lost_answer_doubles_no_text(bus: MemoryBus):
+    writer = a_writer(bus)
+    writer.add("One ")
+    await quiet(writer)
+    bus.server.lose_answers(1)
+
+    writer.add("two ")
+    await quiet(writer)
+    writer.add("three")
+    await quiet(writer)
+
+    assert "".join(delta.text for delta in await deltas(bus)) == "One two three"
+    assert (await read_attempt(bus, RUN)).text == "One two three"
+    assert bus.server.streams[TOKENS].last == 3
+
+
+async def test_a_refused_delta_is_sent_again_with_what_came_since(bus: MemoryBus):
+    writer = a_writer(bus)
+    writer.add("One ")
+    await quiet(writer)
+    bus.server.refuse(1)
+
+    writer.add("two ")
+    writer.add("three")
+    await quiet(writer)
+
+    assert await deltas(bus) == [Delta(ATTEMPT, 0, "One "), Delta(ATTEMPT, 4, "two three")]
+    assert writer.timeline[-1][1] == len(writer.text)
+
+
+async def test_a_log_that_forgot_is_told_the_whole_text_again(bus: MemoryBus):
+    writer = a_writer(bus)
+    for piece in ("One ", "two "):
+        writer.add(piece)
+        await quiet(writer)
+    bus.server.forget(TOKENS)
+
+    writer.add("three")
+    await quiet(writer)
+
+    assert await deltas(bus) == [Delta(ATTEMPT, 0, "One two three")]
+
+
+async def test_a_log_that_forgot_its_end_is_told_that_end_again(bus: MemoryBus):
+    writer = a_writer(bus)
+    for piece in ("One ", "two ", "three "):
+        writer.add(piece)
+        await quiet(writer)
+    del bus.server.streams[TOKENS].messages[3]
+    bus.server.streams[TOKENS].last = 2
+
+    writer.recheck()
+    writer.add("four")
+    await quiet(writer)
+
+    assert (await read_attempt(bus, RUN)).text == "One two three four"
+
+
+async def test_what_was_said_while_the_line_was_cut_arrives_once(bus: MemoryBus):
+    writer = a_writer(bus)
+    bus.on_reconnect(writer.recheck)
+    writer.add("One ")
+    await quiet(writer)
+
+    await bus.disconnect()
+    writer.add("two ")
+    writer.add("three ")
+    await bus.reconnect()
+    writer.add("four")
+    await quiet(writer)
+
+    shown = AttemptText(ATTEMPT)
+    for delta in await deltas(bus):
+        shown.merge(delta)
+    assert shown.text == (await read_attempt(bus, RUN)).text == "One two three four"
+
+
+async def test_a_line_that_takes_nothing_does_not_stop_the_writer_for_good(bus: MemoryBus):
+    writer = a_writer(bus)
+    append_soon = bus.append_soon
+    refusals = 2
+
+    def full(*args: Any, **how: Any) -> None:
+        nonlocal refusals
+        if refusals:
+            refusals -= 1
+            raise NoAnswer("too much is waiting")
+        append_soon(*args, **how)
+
+    vars(bus)["append_soon"] = full
+
+    writer.add("Said")
+    await quiet(writer)
+
+    assert await deltas(bus) == [Delta(ATTEMPT, 0, "Said")]
+
+
+async def test_now_and_then_the_whole_text_is_said_again(bus: MemoryBus):
+    writer = a_writer(bus)
+    piece = "x" * 10_000
+
+    for _ in range(8):
+        writer.add(piece)
+        await quiet(writer)
+
+    said = await deltas(bus)
+    assert [(delta.offset, len(delta.text)) for delta in said] == [
+        *((n * 10_000, 10_000) for n in range(6)),
+        (0, 70_000),
+        (70_000, 10_000),
+    ]
+
+
+async def test_a_slow_reply_is_said_again_after_two_minutes(bus: MemoryBus, monkeypatch: Any):
+    now = 1000.0
+    monkeypatch.setattr(delta_writer.time, "monotonic", lambda: now)
+    writer = a_writer(bus)
+    writer.add("One ")
+    await quiet(writer)
+
+    now += 121.0
+    writer.add("two")
+    await quiet(writer)
+
+    assert await deltas(bus) == [Delta(ATTEMPT, 0, "One "), Delta(ATTEMPT, 0, "One two")]
+    assert writer.timeline == [(0, 4), (121_000, 7)]
+
+
+async def test_nothing_is_published_after_the_close(bus: MemoryBus):
+    writer = a_writer(bus)
+    bus.server.hold_answers()
+    writer.add("Out")
+    writer.add(" with the final")
+    await asyncio.sleep(0)
+
+    writer.close()
+    bus.server.release_answers()
+    writer.add(", too")
+    writer.recheck()
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+    assert await deltas(bus) == [Delta(ATTEMPT, 0, "Out")]
+    assert writer.text == "Out with the final, too"

@@ -1,0 +1,165 @@
+"""Tries, faults and ends of one attempt's streaming."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+
+from services.llm_worker.generate import Outcome, backoff, generate
+from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, ProviderError
+
+PROMPT = Prompt(model="m", messages=[])
+DONE = Ended(stop_reason="end_turn", usage=None)
+BUSY = ProviderError("Busy.", passing=True, retry_after=0.0)
+WRONG = ProviderError("Wrong.", passing=False)
+
+
+class Scripted:
+    name = "scripted"
+
+    def __init__(self, *scripts: list[str | Ended | ProviderError]) -> None:
+        self._scripts = list(scripts)
+        self.closed = 0
+
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
+        try:
+            for step in self._scripts.pop(0):
+                if isinstance(step, ProviderError):
+                    raise step
+                yield step
+            await asyncio.sleep(0)
+        finally:
+            self.closed += 1
+
+    def notes(self, prompt: Prompt) -> list[str]:
+        return []
+
+    async def models(self) -> list[ModelInfo]:
+        return []
+
+    async def aclose(self) -> None: ...
+
+
+class Paper:
+    """Where a writer would write."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def add(self, text: str) -> None:
+        self.text += text
+
+
+class Guard:
+    """A breaker that keeps a diary."""
+
+    def __init__(self, closed: ProviderError | None = None) -> None:
+        self._closed = closed
+        self.told: list[str] = []
+
+    async def admit(self, provider: str) -> None:
+        if self._closed:
+            raise self._closed
+
+    async def succeeded(self, provider: str) -> None:
+        self.told.append("succeeded")
+
+    async def failed(self, provider: str, fault: ProviderError | None = None) -> None:
+        self.told.append(f"failed: {fault}")
+
+
+async def outcome_of(
+    provider: Scripted, paper: Any, guard: Any, *, failures: int = 0, most_failures: int = 3
+) -> Outcome:
+    return await generate(
+        provider, PROMPT, paper, guard, failures=failures, most_failures=most_failures
+    )
+
+
+async def test_an_answer_is_written_and_its_end_told():
+    provider, paper, guard = Scripted(["Good ", "day", DONE]), Paper(), Guard()
+
+    outcome = await outcome_of(provider, paper, guard)
+
+    assert outcome == Outcome(DONE, None, 0)
+    assert (paper.text, guard.told, provider.closed) == ("Good day", ["succeeded"], 1)
+
+
+async def test_a_fault_before_the_first_piece_is_tried_again():
+    provider, paper, guard = Scripted([BUSY], [BUSY], ["Late", DONE]), Paper(), Guard()
+
+    outcome = await outcome_of(provider, paper, guard)
+
+    assert (outcome, paper.text) == (Outcome(DONE, None, 2), "Late")
+    assert guard.told == ["failed: Busy.", "failed: Busy.", "succeeded"]
+
+
+@pytest.mark.parametrize(
+    ("script", "failures", "outcome"),
+    [
+        (["Half", BUSY], 0, Outcome(None, BUSY, 1)),  # it would contradict what was said
+        ([BUSY], 2, Outcome(None, BUSY, 3)),  # those of earlier attempts count
+        ([WRONG], 0, Outcome(None, WRONG, 1)),  # another try would be wrong as well
+    ],
+)
+async def test_other_faults_are_the_callers_to_decide(
+    script: list[str | Ended | ProviderError], failures: int, outcome: Outcome
+):
+    provider = Scripted(script, ["Never said", DONE])
+
+    assert await outcome_of(provider, Paper(), Guard(), failures=failures) == outcome
+
+
+async def test_a_provider_that_is_left_alone_is_a_failure_at_once():
+    left_alone = ProviderError("Left alone.", passing=True, retry_after=9.0)
+    provider, guard = Scripted(), Guard(left_alone)
+
+    assert await outcome_of(provider, Paper(), guard) == Outcome(None, left_alone, 3)
+
+
+async def test_an_answer_without_an_end_is_a_passing_fault():
+    outcome = await outcome_of(Scripted(["Cut o"]), Paper(), Guard())
+
+    assert (outcome.ended, outcome.failures) == (None, 1)
+    assert outcome.fault is not None
+    assert outcome.fault.passing
+
+
+async def test_a_cancel_closes_the_providers_stream():
+    provider, started = Scripted(), asyncio.Event()
+
+    class Endless(Scripted):
+        async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
+            try:
+                started.set()
+                await asyncio.Event().wait()
+                yield "never"
+            finally:
+                self.closed += 1
+
+    provider = Endless()
+    streaming = asyncio.create_task(outcome_of(provider, Paper(), Guard()))
+    await started.wait()
+
+    streaming.cancel()
+    await asyncio.wait({streaming})
+
+    assert (streaming.cancelled(), provider.closed) == (True, 1)
+
+
+@pytest.mark.parametrize(
+    ("failures", "wished", "least", "most"),
+    [
+        (1, None, 0.375, 0.625),
+        (2, None, 0.75, 1.25),
+        (9, None, 6.0, 10.0),
+        (1, 3.0, 3.0, 3.0),
+        (1, 900.0, 30.0, 30.0),
+        (1, 0.0, 0.0, 0.0),
+    ],
+)
+def test_a_pause_grows_unless_the_provider_wishes_for_another(
+    failures: int, wished: float | None, least: float, most: float
+):
+    assert least <= backoff(failures, wished) <= most

@@ -1,0 +1,69 @@
+"""What a run's chain says to somebody who is about to work on it."""
+
+from typing import Any
+
+import pytest
+
+from services.llm_worker.standing import Standing
+from shared.chain import Link
+from shared.events import (
+    CancelRequested,
+    PromptSource,
+    RunClaimed,
+    RunEnded,
+    TodoChat,
+    TodoProcess,
+    Turn,
+)
+from shared.ids import now
+
+SOURCE = PromptSource(
+    provider="p", model="m", system=None, message_ids=[], temperature=None, max_tokens=None
+)
+CLAIM = RunClaimed(at=now(), worker="one", todo=7, prompt=SOURCE, failures=2)
+NEXT_CLAIM = RunClaimed(at=now(), worker="other", todo=7, prompt=SOURCE, failures=1)
+CANCEL = CancelRequested(at=now())
+FINAL = RunEnded(at=now(), status="completed", attempt=8, text="", length=0, sha256="")
+TODO = TodoChat(
+    at=now(), n=1, turn=Turn(user_message_id="u", assistant_message_id="a", content=None)
+)
+STEP = TodoProcess(at=now(), n=1, priority=0, step="next", plan=[])
+
+
+def after(*facts: Any) -> Standing:
+    return Standing(7, [Link(8 + n, "evt.u.s.r.x", fact) for n, fact in enumerate(facts)])
+
+
+def told(standing: Standing) -> dict[str, object]:
+    return {name: value for name, value in vars(standing).items() if name != "claim"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "stands"),
+    [
+        ([], {"head": 7, "attempt": 0, "claims": 0, "cancelled": False, "over": False}),
+        ([CLAIM], {"head": 8, "attempt": 8, "claims": 1, "cancelled": False, "over": False}),
+        (
+            [CLAIM, NEXT_CLAIM],
+            {"head": 9, "attempt": 9, "claims": 2, "cancelled": False, "over": False},
+        ),
+        ([CANCEL], {"head": 8, "attempt": 0, "claims": 0, "cancelled": True, "over": False}),
+        ([CLAIM, FINAL], {"head": 9, "attempt": 8, "claims": 1, "cancelled": False, "over": True}),
+        ([TODO], {"head": 8, "attempt": 0, "claims": 0, "cancelled": False, "over": True}),
+        ([STEP], {"head": 8, "attempt": 0, "claims": 0, "cancelled": False, "over": True}),
+    ],
+)
+def test_a_run_stands_where_its_facts_say(facts: list[Any], stands: dict[str, object]):
+    assert told(after(*facts)) == stands
+
+
+def test_failures_are_those_that_the_latest_claim_knew_of():
+    assert [after().failures, after(CLAIM).failures, after(CLAIM, NEXT_CLAIM).failures] == [0, 2, 1]
+
+
+def test_facts_that_come_later_are_taken_in():
+    standing = after(CLAIM)
+
+    standing.add([Link(20, "evt.u.s.r.cancel", CANCEL)])
+
+    assert (standing.claim, standing.head, standing.cancelled) == (CLAIM, 20, True)
