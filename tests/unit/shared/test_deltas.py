@@ -1,0 +1,119 @@
+"""An attempt's text, whatever happens to its deltas on the way."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.bus import Bus
+from shared.deltas import AttemptText, Merge, Written, read_attempt
+from shared.events import Delta, Progress, encode
+from shared.ids import new_id
+from shared.streams import ensure_streams
+from shared.subjects import Address
+from tests.support.memory_bus import MemoryBus
+
+ATTEMPT = 7
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+@st.composite
+def cuts(draw: st.DrawFn) -> tuple[str, list[Delta]]:
+    """A text, and pieces of it in any order: doubled, overlapping, with holes."""
+    text = draw(texts)
+    places = st.tuples(st.integers(0, len(text)), st.integers(0, len(text)))
+    ranges = [sorted(place) for place in draw(st.lists(places, max_size=12))]
+    return text, [Delta(ATTEMPT, start, text[start:end]) for start, end in ranges]
+
+
+@given(cuts())
+def test_deltas_in_any_order_make_a_beginning_of_the_text_and_never_another(
+    cut: tuple[str, list[Delta]],
+):
+    text, deltas = cut
+    known = AttemptText(ATTEMPT)
+
+    for delta in deltas:
+        before = known.text
+        merge = known.merge(delta)
+
+        end = delta.offset + len(delta.text)
+        assert text.startswith(known.text)
+        if merge is Merge.GREW:
+            assert known.text == text[:end]
+            assert len(known.text) > len(before)
+        else:
+            assert known.text == before
+            assert (merge is Merge.GAP) == (delta.offset > len(before))
+
+
+@given(texts, st.data())
+def test_whatever_overlaps_the_whole_text_comes_together(text: str, data: st.DataObject):
+    places = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
+    starts, ends = [0, *places], [*places, len(text)]
+    deltas = [
+        Delta(ATTEMPT, start, text[start:end]) for start, end in zip(starts, ends, strict=True)
+    ]
+    repeated = data.draw(st.lists(st.sampled_from(deltas), max_size=5))
+    known = AttemptText(ATTEMPT)
+
+    for delta in sorted([*deltas, *repeated], key=lambda delta: delta.offset):
+        known.merge(delta)
+
+    assert known.text == text
+
+
+@given(texts, texts, st.integers(0, ATTEMPT - 1), st.integers(0, 50))
+def test_an_older_attempt_never_changes_the_text(text: str, late: str, older: int, offset: int):
+    known = AttemptText(ATTEMPT, text)
+
+    merge = known.merge(Delta(older, offset, late))
+
+    assert (merge, known.attempt, known.text) == (Merge.KNOWN, ATTEMPT, text)
+    assert (known.begin(older), known.text) == (False, text)
+
+
+@given(texts, texts)
+def test_an_attempt_whose_claim_was_not_seen_is_a_gap(text: str, early: str):
+    known = AttemptText(ATTEMPT, text)
+
+    assert (known.merge(Delta(ATTEMPT + 1, 0, early)), known.text) == (Merge.GAP, text)
+
+
+def test_a_newer_attempt_starts_over():
+    known = AttemptText(ATTEMPT, "Half of")
+
+    began = known.begin(ATTEMPT + 1)
+
+    assert (began, known.attempt, known.text) == (True, ATTEMPT + 1, "")
+    assert known.merge(Delta(ATTEMPT + 1, 0, "The whole")) is Merge.GREW
+
+
+@pytest.fixture
+async def bus() -> AsyncIterator[Bus]:
+    async with MemoryBus() as bus:
+        await ensure_streams(bus)
+        yield bus
+
+
+async def test_the_log_is_read_by_attempt_and_offset_not_by_its_sequence(bus: Bus):
+    run = Address(new_id(), new_id(), new_id())
+    ticks = [
+        Delta(3, 0, "Old"),
+        Delta(9, 4, "two "),
+        Delta(9, 0, "One "),
+        Progress(9, "generate", 0.5),
+        Delta(9, 0, "One two "),
+        Delta(3, 3, "er"),
+        Delta(9, 8, "three"),
+        Delta(9, 99, "beyond a gap"),
+    ]
+    seq = 0
+    for tick in ticks:
+        seq = await bus.append(run.ticks, encode(tick), expected=seq)
+
+    assert await read_attempt(bus, run) == Written(9, "One two three", seq)
+    assert await read_attempt(bus, run, 3) == Written(3, "Older", seq)
+    assert await read_attempt(bus, run, 5) == Written(5, "", seq)

@@ -1,0 +1,165 @@
+"""Every event as JSON and back."""
+
+from typing import Any, get_args
+
+import msgspec
+import pytest
+
+from shared import events
+from shared.events import (
+    AnyFact,
+    AnyTick,
+    CancelRequested,
+    Delta,
+    Fact,
+    Fault,
+    PreviousAttempt,
+    Progress,
+    PromptSource,
+    RunClaimed,
+    RunEnded,
+    RunWaiting,
+    SessionCreated,
+    SessionDeleted,
+    SessionUpdated,
+    TodoChat,
+    TodoProcess,
+    Turn,
+    Usage,
+    decode_fact,
+    decode_tick,
+    encode,
+)
+from shared.ids import now
+
+COMMON: dict[str, Any] = {"at": now(), "prev": 41, "nonce": "n"}
+TURN = Turn(
+    user_message_id="u",
+    assistant_message_id="a",
+    content="Grüße, 🌍!",
+    parent_id="p",
+    attachments=["f"],
+    model="demo",
+    temperature=0.5,
+    max_tokens=7,
+    client_id="c",
+    idempotency_key="k",
+    idempotency_digest="d",
+)
+FACTS: list[Fact] = [
+    SessionCreated(
+        **COMMON,
+        title="T",
+        mode="general",
+        model=None,
+        temperature=0.7,
+        max_tokens=1024,
+        system_prompt="Be brief.",
+        context_tags=["x"],
+        on_busy="queue",
+    ),
+    SessionUpdated(**COMMON, title=None, status="inactive"),
+    SessionDeleted(**COMMON),
+    RunWaiting(**COMMON, turn=TURN),
+    TodoChat(**COMMON, n=0, turn=TURN),
+    TodoProcess(**COMMON, n=1, priority=3, step="extract", plan=["extract", "ask"]),
+    RunClaimed(
+        **COMMON,
+        worker="w",
+        todo=41,
+        prompt=PromptSource(
+            provider="demo",
+            model="demo",
+            system=None,
+            message_ids=["u"],
+            temperature=None,
+            max_tokens=None,
+            notes=["No temperature."],
+        ),
+        previous=PreviousAttempt(attempt=40, text="Half", reason="lost", timeline=[(1, 4)]),
+        failures=1,
+    ),
+    CancelRequested(**COMMON),
+    RunEnded(
+        **COMMON,
+        status="failed",
+        attempt=42,
+        text="Half",
+        length=4,
+        sha256="s",
+        model="demo",
+        provider="demo",
+        stop_reason="end_turn",
+        usage=Usage(input_tokens=1, output_tokens=2),
+        error=Fault(code="timeout", message="Too slow.", retryable=True),
+        latency_ms=5,
+        first_delta_ms=1,
+        timeline=[(1, 2), (3, 4)],
+    ),
+]
+TICKS: list[Delta | Progress] = [Delta(42, 3, "🌍"), Progress(42, "extract", 0.25)]
+
+
+def tags(family: Any) -> list[str]:
+    return sorted(str(kind.__struct_config__.tag) for kind in get_args(family))
+
+
+def test_these_are_all_the_events_there_are():
+    assert sorted(str(type(fact).__struct_config__.tag) for fact in FACTS) == tags(AnyFact)
+    assert sorted(str(type(tick).__struct_config__.tag) for tick in TICKS) == tags(AnyTick)
+
+
+@pytest.mark.parametrize("fact", FACTS, ids=lambda fact: type(fact).__name__)
+def test_a_fact_is_read_as_it_was_written(fact: Fact):
+    data = encode(fact)
+
+    assert decode_fact(data) == fact
+    assert msgspec.json.decode(data)["type"] == type(fact).__struct_config__.tag
+
+
+@pytest.mark.parametrize("tick", TICKS, ids=lambda tick: type(tick).__name__)
+def test_a_tick_is_read_as_it_was_written(tick: Delta | Progress):
+    assert decode_tick(encode(tick)) == tick
+
+
+@pytest.mark.parametrize("fact", FACTS, ids=lambda fact: type(fact).__name__)
+def test_a_field_of_a_newer_version_is_ignored(fact: Fact):
+    fields = msgspec.json.decode(encode(fact)) | {"from_the_future": {"x": 1}}
+
+    assert decode_fact(msgspec.json.encode(fields)) == fact
+
+
+def test_a_field_that_was_not_changed_is_not_on_the_wire():
+    fields = msgspec.json.decode(encode(SessionUpdated(**COMMON, title=None)))
+
+    assert sorted(fields) == ["at", "nonce", "prev", "title", "type"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"type": "from.the.future", "at": "2026-01-01T00:00:00Z"}',
+        b'{"at": "2026-01-01T00:00:00Z"}',
+        b'{"type": "cancel"}',
+        b'{"type": "cancel", "at": "yesterday"}',
+        b'{"type": "todo.chat", "at": "2026-01-01T00:00:00Z", "n": "0"}',
+        b"[]",
+    ],
+)
+def test_what_is_no_fact_is_refused(data: bytes):
+    with pytest.raises(msgspec.ValidationError):
+        decode_fact(data)
+
+
+def test_a_fact_is_no_tick():
+    with pytest.raises(msgspec.ValidationError):
+        decode_tick(encode(CancelRequested(**COMMON)))
+
+
+@pytest.mark.parametrize("kind", [*get_args(AnyFact), *get_args(AnyTick)])
+def test_every_event_says_in_a_sentence_who_tells_whom(kind: type):
+    first_line = (kind.__doc__ or "").partition("\n")[0]
+
+    assert first_line.endswith(("store", "gateway", "llm_worker", "processor"))
+    assert "→" in first_line
+    assert kind.__module__ == events.__name__

@@ -1,0 +1,169 @@
+"""Every variable of the environment, good and bad."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from shared.settings import DEFAULT_CLAUDE, VARIABLES, BadSetting, Settings, read_settings
+
+ORIGINS = ("https://a.example", "https://b.example")
+GOOD: dict[str, tuple[str, Any]] = {
+    "NATTERLOG_HOST": ("0.0.0.0", "0.0.0.0"),
+    "NATTERLOG_PORT": ("65535", 65535),
+    "NATTERLOG_REUSE_PORT": ("yes", True),
+    "NATTERLOG_HEALTH_PORT": ("0", 0),
+    "NATTERLOG_NATS_URL": ("nats://one:4222", "nats://one:4222"),
+    "NATTERLOG_DATABASE_URL": ("postgresql+asyncpg://x/y", "postgresql+asyncpg://x/y"),
+    "NATTERLOG_DATA_DIR": ("/var/lib/natterlog", Path("/var/lib/natterlog")),
+    "NATTERLOG_OPEN_NETWORK": ("1", True),
+    "NATTERLOG_ORIGINS": (" https://a.example , https://b.example,", ORIGINS),
+    "NATTERLOG_LOG_FORMAT": ("JSON", "json"),
+    "NATTERLOG_LOG_LEVEL": ("Warning", "warning"),
+    "NATTERLOG_GRACE": ("1.5", 1.5),
+    "NATTERLOG_HOT_FACTS": ("10", 10),
+    "NATTERLOG_MAX_BODY": ("10", 10),
+    "NATTERLOG_MAX_FRAME": ("10", 10),
+    "NATTERLOG_MAX_MESSAGE": ("10", 10),
+    "NATTERLOG_SOCKETS_PER_USER": ("0", 0),
+    "NATTERLOG_SLOTS": ("1", 1),
+    "NATTERLOG_PUBLISHES_PER_SECOND": ("1", 1),
+    "NATTERLOG_PROVIDER_FAILURES": ("1", 1),
+    "NATTERLOG_SILENT_DEATHS": ("1", 1),
+    "NATTERLOG_DEMO_RATE": ("0", 0.0),
+    "ANTHROPIC_API_KEY": ("key", "key"),
+    "CLAUDE_API_KEY": ("key", "key"),
+    "ANTHROPIC_BASE_URL": ("http://127.0.0.1:9/", "http://127.0.0.1:9"),
+    "CLAUDE_MODEL": ("claude-opus-5-5", "claude-opus-5-5"),
+    "CLAUDE_MAX_TOKENS": ("7", 7),
+    "CLAUDE_CB_THRESHOLD": ("7", 7),
+    "CLAUDE_CB_COOLDOWN": ("0.5", 0.5),
+    "OLLAMA_HOST": ("box", "http://box:11434"),
+    "OPENAI_BASE_URL": ("https://api.example/v2/", "https://api.example/v2"),
+    "LLM_SERVER_URL": ("http://llm:8080", "http://llm:8080/v1"),
+    "OPENAI_API_KEY": ("key", "key"),
+    "LLM_DEFAULT_MODEL": ("demo", "demo"),
+    "LLM_TIMEOUT": ("5", 5.0),
+    "LLM_MAX_TOKENS": ("5", 5),
+    "LLM_TEMPERATURE": ("2", 2.0),
+    "LLM_ENABLE_TOOLS": ("off", False),
+}
+NO_NUMBER = ["many", "-1", "1.5", "1e3"]
+NO_SECONDS = ["soon", "-0.1", "inf", "nan"]
+NO_URL = ["llm.example", "ftp://llm.example", "http://", "http://["]
+BAD: dict[str, list[str]] = {
+    "NATTERLOG_PORT": [*NO_NUMBER, "65536"],
+    "NATTERLOG_HEALTH_PORT": [*NO_NUMBER, "65536"],
+    "NATTERLOG_REUSE_PORT": ["perhaps"],
+    "NATTERLOG_OPEN_NETWORK": ["perhaps"],
+    "NATTERLOG_LOG_FORMAT": ["xml"],
+    "NATTERLOG_LOG_LEVEL": ["loud"],
+    "NATTERLOG_GRACE": NO_SECONDS,
+    "NATTERLOG_HOT_FACTS": [*NO_NUMBER, "0"],
+    "NATTERLOG_MAX_BODY": [*NO_NUMBER, "0"],
+    "NATTERLOG_MAX_FRAME": [*NO_NUMBER, "0"],
+    "NATTERLOG_MAX_MESSAGE": [*NO_NUMBER, "0"],
+    "NATTERLOG_SOCKETS_PER_USER": NO_NUMBER,
+    "NATTERLOG_SLOTS": [*NO_NUMBER, "0"],
+    "NATTERLOG_PUBLISHES_PER_SECOND": [*NO_NUMBER, "0"],
+    "NATTERLOG_PROVIDER_FAILURES": [*NO_NUMBER, "0"],
+    "NATTERLOG_SILENT_DEATHS": [*NO_NUMBER, "0"],
+    "NATTERLOG_DEMO_RATE": NO_SECONDS,
+    "ANTHROPIC_BASE_URL": NO_URL,
+    "CLAUDE_MAX_TOKENS": [*NO_NUMBER, "0"],
+    "CLAUDE_CB_THRESHOLD": [*NO_NUMBER, "0"],
+    "CLAUDE_CB_COOLDOWN": NO_SECONDS,
+    "OLLAMA_HOST": ["ftp://box", "http://"],
+    "OPENAI_BASE_URL": NO_URL,
+    "LLM_SERVER_URL": NO_URL,
+    "LLM_TIMEOUT": NO_SECONDS,
+    "LLM_MAX_TOKENS": [*NO_NUMBER, "0"],
+    "LLM_TEMPERATURE": ["hot", "-0.1", "2.1", "nan"],
+    "LLM_ENABLE_TOOLS": ["perhaps"],
+}
+
+
+def test_these_are_all_the_variables_there_are():
+    assert sorted(GOOD) == sorted(VARIABLES)
+
+
+@pytest.mark.parametrize("variable", sorted(GOOD))
+def test_a_variable_sets_its_field_and_no_other(variable: str):
+    text, value = GOOD[variable]
+    field, _ = VARIABLES[variable]
+
+    settings = read_settings({variable: text, "PATH": "/bin"})
+
+    assert settings == msgspec.structs.replace(Settings(), **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"), [(variable, text) for variable in BAD for text in BAD[variable]]
+)
+def test_a_bad_value_names_its_variable(variable: str, text: str):
+    with pytest.raises(BadSetting, match=rf"^{variable} is "):
+        read_settings({variable: text})
+
+
+def test_without_an_environment_all_is_as_it_says_in_the_table():
+    assert read_settings({}) == Settings()
+
+
+@pytest.mark.parametrize("variable", sorted(GOOD))
+def test_an_empty_variable_counts_as_unset(variable: str):
+    assert read_settings({variable: "  "}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "field"),
+    [
+        ("ANTHROPIC_API_KEY", "CLAUDE_API_KEY", "anthropic_api_key"),
+        ("OPENAI_BASE_URL", "LLM_SERVER_URL", "openai_base_url"),
+    ],
+)
+def test_of_two_variables_for_one_field_the_first_wins(first: str, second: str, field: str):
+    environ = {second: "http://second/x", first: "http://first/x"}
+
+    assert getattr(read_settings(environ), field) == "http://first/x"
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("box", "http://box:11434"),
+        ("box:9", "http://box:9"),
+        ("https://box/ollama/", "https://box/ollama"),
+    ],
+)
+def test_ollamas_own_variable_may_be_a_bare_host(text: str, url: str):
+    assert read_settings({"OLLAMA_HOST": text}).ollama_host == url
+
+
+@pytest.mark.parametrize(
+    ("environ", "choice"),
+    [
+        ({}, "demo"),
+        ({"ANTHROPIC_API_KEY": "k"}, DEFAULT_CLAUDE),
+        ({"ANTHROPIC_API_KEY": "k", "CLAUDE_MODEL": "claude-opus-5-5"}, "claude-opus-5-5"),
+        ({"ANTHROPIC_API_KEY": "k", "LLM_DEFAULT_MODEL": "demo"}, "demo"),
+        ({"OLLAMA_HOST": "box"}, None),
+        ({"OPENAI_API_KEY": "k"}, None),
+    ],
+)
+def test_the_default_model_follows_the_contract(environ: dict[str, str], choice: str | None):
+    assert read_settings(environ).first_choice == choice
+
+
+def test_secrets_stay_out_of_what_is_printed():
+    settings = read_settings({"ANTHROPIC_API_KEY": "top-secret"})
+
+    assert "top-secret" not in f"{settings} {settings!r}"
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False)],
+)
+def test_loopback_is_known(host: str, loopback: bool):
+    assert read_settings({"NATTERLOG_HOST": host}).on_loopback is loopback

@@ -1,0 +1,101 @@
+"""Subjects are spelled in one place, and what is derived from them fits."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.subjects import (
+    CHAT_TODOS,
+    EVERY_FACT,
+    LIVE_CANCELS,
+    LIVE_FACTS,
+    PROCESS_TODOS,
+    Address,
+    Scope,
+    chain_filter,
+    live_facts_of_user,
+    live_ticks_of_session,
+    parse,
+    session_address,
+    what,
+)
+from tests.support.memory_nats import matches
+
+tokens = st.uuids().map(str)
+addresses = st.builds(Address, tokens, tokens, tokens)
+happenings = st.sampled_from(["waiting", "claim", "cancel", "final", "todo.chat.0"])
+
+
+@given(addresses, happenings)
+def test_a_facts_subject_says_whose_it_is_and_what_happened(address: Address, happened: str):
+    subject = address.fact(happened)
+
+    assert (parse(subject), what(subject)) == (address, happened)
+    assert (parse(f"live.{subject}"), what(f"live.{subject}")) == (address, happened)
+    assert parse(address.ticks) == parse(f"live.{address.ticks}") == address
+
+
+@given(addresses, happenings, st.sampled_from(Scope))
+def test_a_chains_filter_covers_the_subject_that_it_was_derived_from(
+    address: Address, happened: str, scope: Scope
+):
+    subject = address.fact(happened)
+
+    assert matches(chain_filter(subject, scope), subject)
+    assert chain_filter(address.ticks, scope) == address.ticks
+
+
+@given(addresses, addresses, happenings)
+def test_a_run_chain_covers_its_own_run_alone(one: Address, other: Address, happened: str):
+    sibling = one._replace(run=other.run)
+    own = chain_filter(one.fact(happened), Scope.RUN)
+
+    assert own == one.facts
+    assert not matches(own, sibling.fact(happened))
+    assert not matches(own, other.fact(happened))
+
+
+@given(addresses, addresses, happenings)
+def test_a_session_chain_covers_the_session_and_all_its_runs(
+    one: Address, other: Address, happened: str
+):
+    sibling = one._replace(run=other.run)
+    session = session_address(one.user, one.session)
+    whole = chain_filter(one.fact(happened), Scope.SESSION)
+
+    assert whole == chain_filter(session.fact("updated"), Scope.RUN) == one.session_facts
+    assert matches(whole, sibling.fact(happened))
+    assert matches(whole, session.fact("updated"))
+    assert not matches(whole, other.fact(happened))
+
+
+@given(addresses, st.integers(0, 9), st.integers(0, 99))
+def test_todos_reach_the_consumer_of_their_kind(address: Address, priority: int, n: int):
+    chat, process = address.todo_chat(n), address.todo_process(priority, n)
+
+    assert (matches(CHAT_TODOS, chat), matches(CHAT_TODOS, process)) == (True, False)
+    assert (matches(PROCESS_TODOS, chat), matches(PROCESS_TODOS, process)) == (False, True)
+    assert matches(EVERY_FACT, chat)
+
+
+@given(addresses, addresses)
+def test_what_is_listened_to_live_is_ones_own(one: Address, other: Address):
+    fact, ticks = f"live.{one.fact('cancel')}", f"live.{one.ticks}"
+
+    assert matches(LIVE_FACTS, fact)
+    assert matches(LIVE_CANCELS, fact)
+    assert matches(live_facts_of_user(one.user), fact)
+    assert matches(live_ticks_of_session(one.user, one.session), ticks)
+    assert matches(f"live.{one.session_ticks}", ticks)
+    assert not matches(live_facts_of_user(other.user), fact)
+    assert not matches(live_ticks_of_session(other.user, other.session), ticks)
+
+
+def test_a_record_outside_the_log_is_a_chain_of_its_own():
+    assert chain_filter("$KV.BREAKERS.demo", Scope.RUN) == "$KV.BREAKERS.demo"
+
+
+@pytest.mark.parametrize("subject", ["", "evt", "evt.u.s", "cmd.store.get_run", "sched.u.s.r"])
+def test_what_is_no_facts_subject_has_no_address(subject: str):
+    with pytest.raises(ValueError, match="not a fact's or delta's subject"):
+        parse(subject)
