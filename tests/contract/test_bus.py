@@ -18,6 +18,7 @@ from shared.ids import new_id, now
 from shared.streams import DEAD, FILES, ensure_streams
 from shared.subjects import EVENTS, TOKENS, Address, Scope, parse, session_address
 from tests.support.memory_bus import Connect, MemoryBus, connector
+from tests.support.nats_server import NatsServer
 
 DEADLINE = 10.0
 
@@ -555,6 +556,51 @@ async def test_any_nats_tool_sees_a_service(bus: Bus, connect: Connect):
 
     said = msgspec.json.decode(ping.data)
     assert (said["name"], said["type"]) == (name, "io.nats.micro.v1.ping_response")
+
+
+# -- a bad day ------------------------------------------------------------------------
+
+
+async def test_a_service_can_leave_although_its_server_is_gone(own_nats_server: NatsServer):
+    async def answer(_: bytes) -> bytes:
+        return b""
+
+    async with asyncio.timeout(DEADLINE / 2):
+        async with Bus(own_nats_server.url, name="test") as bus:
+            await bus.serve("leaving", {f"cmd.test.{new_id()}": answer})
+            await own_nats_server.kill()
+
+    assert not bus.connected
+    await own_nats_server.start()
+
+
+async def test_what_is_asked_while_the_server_is_away_is_answered_when_it_is_back(
+    own_nats_server: NatsServer,
+):
+    async with Bus(own_nats_server.url, name="test") as bus:
+        await ensure_streams(bus)
+        run = a_run()
+        todo = await bus.append(run.todo_chat(0), encode(CancelRequested(at=now())), expected=0)
+        await own_nats_server.kill()
+
+        extending = asyncio.create_task(extend(bus, run.fact("final"), a_final(), expected=todo))
+        await own_nats_server.start()
+        async with asyncio.timeout(2 * DEADLINE):
+            final = await extending
+
+        assert [fact.seq for fact in await bus.facts_after(EVENTS, run.facts, todo)] == [final]
+
+
+async def test_one_failing_time_out_does_not_end_the_others(twin: MemoryBus):
+    timed_out = asyncio.Event()
+    twin.server.subscriptions.clear()  # nobody answers, and nobody says so
+    await twin.listen("silence", lambda _: None)
+
+    twin.call_soon("silence", b"", lambda _: 1 / 0, timeout=0.0)  # type: ignore[arg-type, return-value]
+    twin.call_soon("silence", b"", lambda _: timed_out.set(), timeout=0.15)
+
+    async with asyncio.timeout(DEADLINE):
+        await timed_out.wait()
 
 
 # -- the twin's own switches ----------------------------------------------------------
