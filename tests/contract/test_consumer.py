@@ -421,6 +421,9 @@ async def test_a_consumer_goes_on_after_its_connection_was_cut(twin: MemoryBus):
             for _ in range(3):
                 await until_delivered(desk, await desk.todo())
         await desk.settled()
+        await twin.head(EVENTS, "evt.>")  # so the last pull has arrived
+
+        assert twin.server.streams[EVENTS].durables[desk.name].owed == 2
 
 
 async def test_a_consumer_that_was_deleted_is_made_anew(bus: Bus):

@@ -304,6 +304,11 @@ class Durable:
     def unacked(self) -> set[int]:
         return set(self._handed)
 
+    @property
+    def owed(self) -> int:
+        """How many messages somebody asked for and may still get."""
+        return sum(pull.batch for pull in self._pulls if self._server.is_heard(pull.reply))
+
     def pull(self, pull: Pull) -> None:
         self._pulls.append(pull)
         self.pump()
