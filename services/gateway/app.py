@@ -42,15 +42,15 @@ def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Appli
 
 def _sockets() -> list[web.RouteDef]:
     return [
-        web.get(f"{assistant.PREFIX}/ws", assistant_socket.socket),
-        web.get(channels.SESSION_SOCKET, channels_socket.session_socket),
-        web.get(channels.LIST_SOCKET, channels_socket.list_socket),
+        web.get(f"{assistant.PREFIX}/ws", assistant_socket.socket, allow_head=False),
+        web.get(channels.SESSION_SOCKET, channels_socket.session_socket, allow_head=False),
+        web.get(channels.LIST_SOCKET, channels_socket.list_socket, allow_head=False),
     ]
 
 
 def _with_slash(route: web.RouteDef) -> web.RouteDef:
     path = route.path.rstrip("/") if route.path.endswith("/") else f"{route.path}/"
-    return web.RouteDef(route.method, path, route.handler, {})
+    return web.RouteDef(route.method, path, route.handler, route.kwargs)
 
 
 async def welcome(request: web.Request) -> web.Response:

@@ -13,6 +13,7 @@ _HEADERS = (
     "Authorization, X-API-Token, X-Api-Key, Content-Type, Idempotency-Key, Last-Event-ID, "
     "X-Session-Id"
 )
+_ORIGIN: web.RequestKey[str] = web.RequestKey("origin", str)
 _EXPOSED = "RateLimit, RateLimit-Policy, Retry-After, X-Run-Id"
 
 
@@ -31,8 +32,11 @@ class Origins:
             Forbidden: another page's.
         """
         origin = request.headers.get("Origin")
-        if origin is not None and not self._allows(origin, request.host):
+        if origin is None:
+            return
+        if not self._allows(origin, request.host):
             raise Forbidden("This origin is not allowed; NATTERLOG_ORIGINS lists those that are.")
+        request[_ORIGIN] = origin
 
     def _allows(self, origin: str, host: str) -> bool:
         if "*" in self._listed or origin.lower() in self._listed:
@@ -68,8 +72,8 @@ def preflight() -> web.Response:
 
 
 def allow(request: web.Request, response: web.StreamResponse) -> None:
-    """Tell the browser that the page may read this answer; its origin was checked before."""
-    origin = request.headers.get("Origin")
+    """Tell the browser that the page may read this answer."""
+    origin = request.get(_ORIGIN)
     if origin is not None:
         response.headers["Access-Control-Allow-Origin"] = origin
         response.headers["Access-Control-Expose-Headers"] = _EXPOSED

@@ -10,6 +10,11 @@ from services.gateway.context import gateway_of
 from services.gateway.cursor import Place
 from services.gateway.follower import Follower
 from services.gateway.moments import Moment, ReplyEnded, SessionGone
+from shared.bus import BusError
+from shared.errors import NatterlogError
+from shared.log import get_logger
+
+log = get_logger()
 
 COMMENT_EVERY = 15.0
 _COMMENT = b":\n\n"
@@ -36,8 +41,8 @@ class EventStream:
 
     def beat(self, now: float) -> None:
         if self._writing_since:
-            if now - self._writing_since > STALLED and self._transport is not None:
-                self._transport.abort()
+            if now - self._writing_since > STALLED:
+                self.abort()
         elif now - self._wrote_at >= COMMENT_EVERY:
             self._comment_due = True
             self._wake.set()
@@ -45,6 +50,11 @@ class EventStream:
     def stop(self) -> None:
         self._stopping = True
         self._wake.set()
+
+    def abort(self) -> None:
+        """Cut the line, so that the client knows that this was not the end."""
+        if self._transport is not None:
+            self._transport.abort()
 
     async def write(self, response: web.StreamResponse, follower: Follower, frame: Frame) -> None:
         """Write what is new until the run has ended, the client has gone or the gateway stops."""
@@ -97,4 +107,8 @@ async def stream(
             await response.write_eof()
         except ConnectionError:
             pass  # the client is gone; its run goes on
+        except (NatterlogError, BusError) as error:
+            # Too late for a status: the client comes back with its cursor.
+            log.info("sse.source_failed", error=str(error))
+            events.abort()
     return response

@@ -8,7 +8,7 @@ import pytest
 from shared.commands import CancelRun
 from shared.events import Fault
 from tests.support.native_client import events_of
-from tests.support.stage import DEADLINE, Stage
+from tests.support.stage import Stage
 
 MESSAGES = "/api/v1/chat/messages?stream=true"
 
@@ -140,7 +140,7 @@ async def test_without_a_stream_the_answer_waits_for_the_reply(on_stage: Stage):
     body = {"session_id": session_id, "content": "Hello"}
 
     async def reply() -> None:
-        run_id = await started(on_stage)
+        run_id = await on_stage.store.latest()
         await on_stage.store.claim(run_id)
         await on_stage.store.end(run_id, "Hi")
 
@@ -161,7 +161,7 @@ async def test_a_failed_run_is_a_status_or_an_error_event(on_stage: Stage):
     fault = Fault(code="provider_unavailable", message="Nobody answers.", retryable=True)
 
     async def fail() -> None:
-        await on_stage.store.end(await started(on_stage), "", status="failed", error=fault)
+        await on_stage.store.end(await on_stage.store.latest(), "", status="failed", error=fault)
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(fail())
@@ -169,7 +169,7 @@ async def test_a_failed_run_is_a_status_or_an_error_event(on_stage: Stage):
             assert answer.status == 503
             assert "Retry-After" in answer.headers
             assert (await answer.json())["code"] == "provider_unavailable"
-    run_id = next(iter(on_stage.store.runs))
+    run_id = await on_stage.store.latest()
     async with on_stage.http.get(f"/api/v1/chat/runs/{run_id}/stream") as answer:
         events = [event async for event, _ in events_of(answer)]
 
@@ -206,10 +206,3 @@ async def half_a_reply(stage: Stage, text: str) -> tuple[str, str]:
         event, cursor = await anext(events)
         assert event == {"type": "chunk", "content": text}
     return start["run_id"], cursor
-
-
-async def started(stage: Stage) -> str:
-    """The run that the store was asked for, once it was."""
-    async with asyncio.timeout(DEADLINE):
-        await stage.store.accepted.wait()
-    return next(reversed(stage.store.runs))

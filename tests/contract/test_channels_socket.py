@@ -33,7 +33,7 @@ async def test_every_socket_sees_a_reply_from_the_question_to_the_end(on_stage: 
 
     await one.send_json({"type": "send_message", "message": "Hello, AI!", "client_id": "c1"})
     asked, typing = await frames(one, 2)
-    run_id = next(iter(on_stage.store.runs))
+    run_id = await on_stage.store.latest()
     await on_stage.store.claim(run_id)
     await on_stage.store.write(run_id, 0, "Hello")
     first = await frame(one)
@@ -70,7 +70,7 @@ async def test_who_joins_late_is_told_what_is_written_so_far(on_stage: Stage):
     early = await on_stage.open(path(session_id))
     await early.send_json({"type": "send_message", "message": "Hi"})
     await frames(early, 3)
-    run_id = next(iter(on_stage.store.runs))
+    run_id = await on_stage.store.latest()
     await on_stage.store.claim(run_id)
     await on_stage.store.write(run_id, 0, "One ")
     await on_stage.store.write(run_id, 4, "two")
@@ -88,7 +88,7 @@ async def test_a_reply_that_starts_over_is_told_and_never_spliced(on_stage: Stag
     ws = await on_stage.open(path(session_id))
     await ws.send_json({"type": "send_message", "message": "Hi"})
     await frames(ws, 3)
-    run_id = next(iter(on_stage.store.runs))
+    run_id = await on_stage.store.latest()
     lost = await on_stage.store.claim(run_id)
     await on_stage.store.write(run_id, 0, "Once")
     assert await frame(ws) == chunk("Once", "Once")
@@ -105,7 +105,7 @@ async def test_a_stopped_reply_is_told_as_cancelled_and_then_as_complete(on_stag
     ws = await on_stage.open(path(session_id))
     await ws.send_json({"type": "send_message", "message": "Hi"})
     await frames(ws, 3)
-    run_id = next(iter(on_stage.store.runs))
+    run_id = await on_stage.store.latest()
     await on_stage.store.claim(run_id)
     await on_stage.store.write(run_id, 0, "Part")
     await frame(ws)
@@ -127,7 +127,7 @@ async def test_a_failed_reply_is_an_error_with_its_code(on_stage: Stage):
     ws = await on_stage.open(path(session_id))
     await ws.send_json({"type": "send_message", "message": "Hi"})
     await frames(ws, 3)
-    run_id = next(iter(on_stage.store.runs))
+    run_id = await on_stage.store.latest()
 
     fault = Fault(code="provider_error", message="The provider broke off.")
     await on_stage.store.end(run_id, "", status="failed", error=fault)
@@ -146,6 +146,7 @@ async def test_a_message_that_waits_is_shown_at_once_and_answered_in_its_turn(on
     await frames(ws, 3)
     await ws.send_json({"type": "send_message", "message": "second"})
     waiting = await frame(ws)
+    await on_stage.store.latest()
     first, second = on_stage.store.runs
 
     await on_stage.store.end(first, "one")

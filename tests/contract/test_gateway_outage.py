@@ -21,7 +21,7 @@ async def begin(made: Stage, session_id: str, ws: aiohttp.ClientWebSocketRespons
     """Start a reply on the socket; answers its run."""
     await ws.send_json({"type": "send_message", "message": "Hi"})
     await frames(ws, 3)
-    run_id = next(reversed(made.store.runs))
+    run_id = await made.store.latest()
     await made.store.claim(run_id)
     await made.store.write(run_id, 0, "before ")
     await frame(ws)

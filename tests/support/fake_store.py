@@ -36,6 +36,8 @@ from shared.ids import new_id, now
 from shared.records import Message, Run, Session, StoredFact
 from shared.subjects import EVENTS, Address, Scope, session_address, store_command
 
+_DEADLINE = 10.0
+
 _COMMANDS: list[type[c.Request]] = [
     c.CreateSession,
     c.UpdateSession,
@@ -64,8 +66,7 @@ class FakeStore:
         self.turns: dict[str, Turn] = {}
         self.keys: dict[str, tuple[str, str]] = {}
         self.asked: list[c.Request] = []
-        self.accepted = asyncio.Event()
-        """Set when a turn was accepted."""
+        self._accepted_one = asyncio.Event()
         self.archived = False
         """Whether the facts are read from the cold log, or left to the hot one."""
 
@@ -225,6 +226,12 @@ class FakeStore:
         ]
         return c.FeedState(session=session, unfinished=unfinished, seq=self.seq)
 
+    async def latest(self) -> str:
+        """The last run that was begun; a client may hear of it before the store has noted it."""
+        async with asyncio.timeout(_DEADLINE):
+            await self._accepted_one.wait()
+        return next(reversed(self.runs))
+
     # -- the worker ---------------------------------------------------------------
 
     async def claim(self, run_id: str) -> int:
@@ -299,6 +306,7 @@ class FakeStore:
         return Address(self.sessions[run.session_id].user_id, run.session_id, run_id)
 
     async def _begin(self, user: str, session_id: str, turn: Turn) -> c.Accepted:
+        self._accepted_one.clear()
         session, run_id, at = self.sessions[session_id], new_id(), now()
         waiting = bool(self._unfinished(session_id))
         if waiting and session.on_busy == "reject":
@@ -343,7 +351,7 @@ class FakeStore:
             last_seq=seq,
             cancelled=False,
         )
-        self.accepted.set()
+        self._accepted_one.set()
         return self._accepted(run_id)
 
     async def _dispatch(self, session_id: str) -> None:

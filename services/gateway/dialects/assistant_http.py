@@ -46,7 +46,7 @@ def routes() -> list[web.RouteDef]:
         web.get(PREFIX + "/messages/{session_id}", list_messages),
         web.post(PREFIX + "/messages/{message_id}/regenerate", regenerate),
         web.get(PREFIX + "/runs/{run_id}", get_run),
-        web.get(PREFIX + "/runs/{run_id}/stream", stream_run),
+        web.get(PREFIX + "/runs/{run_id}/stream", stream_run, allow_head=False),
         web.post(PREFIX + "/runs/{run_id}/cancel", cancel_run),
     ]
 
