@@ -9,7 +9,7 @@ from aiohttp.typedefs import Handler as AiohttpHandler
 
 from services.gateway import origins
 from services.gateway.auth import authenticate
-from services.gateway.context import GATEWAY, REQUEST_ID, USER, Gateway
+from services.gateway.context import GATEWAY, REQUEST_ID, RUN_ID, USER, Gateway
 from services.gateway.dialects import (
     assistant,
     assistant_http,
@@ -86,6 +86,7 @@ class _Around:
                         method=request.method,
                         path=_redacted(request),
                         status=status,
+                        run_id=request.get(RUN_ID),
                         ms=round((time.monotonic() - started) * 1000),
                     )
 
@@ -111,4 +112,6 @@ async def _finish_headers(request: web.Request, response: web.StreamResponse) ->
     response.headers.setdefault("Cache-Control", "no-store")
     if REQUEST_ID in request:
         response.headers["X-Request-Id"] = request[REQUEST_ID]
+    if RUN_ID in request:
+        response.headers["X-Run-Id"] = request[RUN_ID]
     origins.allow(request, response)

@@ -31,6 +31,8 @@ class Gateway:
 GATEWAY: web.AppKey[Gateway] = web.AppKey("gateway", Gateway)
 USER: web.RequestKey[User] = web.RequestKey("user", User)
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
+RUN_ID: web.RequestKey[str] = web.RequestKey("run_id", str)
+"""The run that the request is about: for the header X-Run-Id, and the log."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -92,11 +92,10 @@ async def stream(
     follower: Follower,
     frame: Frame,
     *,
-    headers: dict[str, str],
     first: bytes = b"",
 ) -> web.StreamResponse:
     """Answer ``request`` with what ``follower`` sees, in the frames of a dialect."""
-    response = web.StreamResponse(headers=_HEADERS | headers)
+    response = web.StreamResponse(headers=_HEADERS)
     events = EventStream(request)
     with gateway_of(request).connections.holding(events):
         try:

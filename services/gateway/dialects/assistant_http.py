@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from services.gateway.asking import MOST, an_id, choice, number, read_body
-from services.gateway.context import USER, Gateway, gateway_of
+from services.gateway.context import RUN_ID, USER, Gateway, gateway_of
 from services.gateway.cursor import Place
 from services.gateway.dialects import assistant as words
 from services.gateway.dialects.assistant import PREFIX
@@ -144,16 +144,16 @@ async def regenerate(request: web.Request) -> web.StreamResponse:
 async def _answer_turn(
     request: web.Request, gateway: Gateway, accepted: Accepted
 ) -> web.StreamResponse:
-    headers = {"X-Run-Id": accepted.run.id}
+    request[RUN_ID] = accepted.run.id
     async with following(gateway, request[USER].id, accepted.run) as follower:
         if _wants_stream(request):
             frames = words.SseFrames(gateway.cursors)
-            return await stream(request, follower, frames, headers=headers)
+            return await stream(request, follower, frames)
         reply = await ended(gateway, follower)
     check_success(reply)
     asked = question_of(reply.run, reply.final) or accepted.user_message
     turn = words.TurnView(user_message=asked, assistant_message=reply.message)
-    return _json(turn, status=201, headers=headers)
+    return _json(turn, status=201)
 
 
 async def list_messages(request: web.Request) -> web.Response:
@@ -194,20 +194,20 @@ async def stream_run(request: web.Request) -> web.StreamResponse:
     run = await _run(request)
     cursor = request.headers.get("Last-Event-ID") or request.query.get("cursor")
     frames = words.SseFrames(gateway.cursors)
-    headers = {"X-Run-Id": run.id}
+    request[RUN_ID] = run.id
     async with following(gateway, request[USER].id, run) as follower:
         if not cursor:
-            return await stream(request, follower, frames, headers=headers)
+            return await stream(request, follower, frames)
         place = await _known_place(gateway, follower, run.id, cursor)
         if place is None:
             # Nothing of what was shown counts any more: void it, then tell all of it.
             void = words.event_of(ReplyReset())
             first = frames.frame(Place(0), void) if void else b""
-            return await stream(request, follower, frames, headers=headers, first=first)
+            return await stream(request, follower, frames, first=first)
         if await _is_last(gateway, follower, run, place):
-            return web.Response(status=204, headers=headers)
+            return web.Response(status=204)
         follower.place = max(place, follower.place)
-        return await stream(request, follower, frames, headers=headers)
+        return await stream(request, follower, frames)
 
 
 async def _known_place(
@@ -259,9 +259,5 @@ def _window(request: web.Request) -> tuple[int, int]:
     return min(number(request, "limit", 50), MOST), 0
 
 
-def _json(
-    body: object, *, status: int = 200, headers: dict[str, str] | None = None
-) -> web.Response:
-    return web.Response(
-        body=words.encode(body), status=status, content_type="application/json", headers=headers
-    )
+def _json(body: object, *, status: int = 200) -> web.Response:
+    return web.Response(body=words.encode(body), status=status, content_type="application/json")

@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from services.gateway.asking import MOST, an_id, number, read_body
-from services.gateway.context import USER, gateway_of
+from services.gateway.context import RUN_ID, USER, gateway_of
 from services.gateway.dialects import channels as words
 from services.gateway.dialects.channels import PREFIX
 from services.gateway.limits import check_text
@@ -98,6 +98,7 @@ async def send_message(request: web.Request) -> web.Response:
             idempotency_key=key,
         ),
     )
+    request[RUN_ID] = accepted.run.id
     async with following(gateway, user, accepted.run) as follower:
         reply = await ended(gateway, follower)
     check_success(reply)
@@ -107,7 +108,7 @@ async def send_message(request: web.Request) -> web.Response:
         ),
         ai_message=words.message_view(reply.message),
     )
-    return _json(turn, headers={"X-Run-Id": accepted.run.id})
+    return _json(turn)
 
 
 # -- reading requests, writing answers ----------------------------------------------
@@ -138,9 +139,5 @@ def _paged(
     )
 
 
-def _json(
-    body: object, *, status: int = 200, headers: dict[str, str] | None = None
-) -> web.Response:
-    return web.Response(
-        body=words.encode(body), status=status, content_type="application/json", headers=headers
-    )
+def _json(body: object, *, status: int = 200) -> web.Response:
+    return web.Response(body=words.encode(body), status=status, content_type="application/json")
