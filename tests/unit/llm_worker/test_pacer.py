@@ -2,7 +2,7 @@
 
 import asyncio
 
-from services.llm_worker.pacer import Pacer
+from services.llm_worker.pacer import BEAT, FEW, Pacer
 
 DEADLINE = 10.0
 ONE = 1 / 64
@@ -18,41 +18,61 @@ class Clock:
 
 
 async def turns() -> None:
-    """Let the pacer tick at least once: a later timer fires after its own."""
-    await asyncio.sleep(0.02)
+    """Let the pacer's beat come at least once: a later timer fires after its own."""
+    await asyncio.sleep(2 * BEAT)
 
 
-async def test_what_the_rate_allows_goes_at_once():
+async def test_what_few_ask_goes_at_once():
     gone: list[int] = []
-    pacer = Pacer(500, Clock())  # a burst of five
+    pacer = Pacer(1_000_000, Clock())
 
-    for n in range(5):
+    for n in range(FEW):
         pacer.ask(lambda n=n: gone.append(n))
 
-    assert gone == [0, 1, 2, 3, 4]
+    assert gone == list(range(FEW))
+
+
+async def test_what_many_ask_goes_together_on_a_beat_until_few_do_again():
+    gone: list[str] = []
+    beat = asyncio.Event()
+    pacer = Pacer(1_000_000)
+    for _ in range(FEW):
+        pacer.ask(lambda: None)
+
+    pacer.ask(beat.set)
+    one_too_many_went_at_once = beat.is_set()
+    await beat.wait()
+    pacer.ask(lambda: gone.append("after many"))
+    after_many = list(gone)
+    await turns()
+    pacer.ask(lambda: gone.append("after few"))
+
+    assert not one_too_many_went_at_once
+    assert after_many == []
+    assert gone == ["after many", "after few"]
 
 
 async def test_what_the_rate_does_not_allow_waits_its_turn():
     gone: list[int] = []
     clock = Clock()
-    pacer = Pacer(500, clock)
+    pacer = Pacer(200, clock)  # five in a beat
     for n in range(8):
         pacer.ask(lambda n=n: gone.append(n))
     at_first = list(gone)
 
     await turns()
     while_time_stands_still = list(gone)
-    clock.now += 0.004
+    clock.now += 0.01
     await turns()
 
     assert at_first == while_time_stands_still == [0, 1, 2, 3, 4]
     assert gone == [0, 1, 2, 3, 4, 5, 6]
 
 
-async def test_no_time_saves_up_more_than_a_burst():
+async def test_no_time_saves_up_more_than_a_beat():
     gone: list[int] = []
     clock = Clock()
-    pacer = Pacer(500, clock)
+    pacer = Pacer(200, clock)
     clock.now = 3600.0
 
     for n in range(8):
