@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from services.store.database import Database
 from services.store.schema import Moment
+from shared.bus import FRAME
 from shared.chain import Link
 from shared.events import AnyFact, RunEnded, decode_fact, encode
 from shared.log import get_logger
@@ -23,6 +24,9 @@ from shared.subjects import NONE, Address, parse, session_address
 log = get_logger()
 
 _CHUNK = 500
+_BLOCK = 8 * 1024 * 1024
+_PACKED = 300
+"""Bytes, the server's largest block and the least that a packed fact has."""
 _DELETED = "deleted"
 
 metadata = sa.MetaData()
@@ -150,6 +154,13 @@ class Archive:
         """The deleted session's other facts, as long as they are not erased."""
         return await self._database.read(_session_entries, tombstone)
 
+    async def end_of_block(self, tombstone: Tombstone, first: int) -> int | None:
+        """How far EVENTS must be trimmed for no block to hold a trimmed fact of the session.
+
+        None when all of them are in EVENTS yet (``first`` is where it begins).
+        """
+        return await self._database.read(_end_of_block, tombstone, first)
+
     async def erase(self, tombstone: Tombstone) -> None:
         """Take the session's facts out, but for its tombstone and what its replies cost."""
         await self._database.write(_erase, tombstone)
@@ -258,6 +269,22 @@ def _unerased(connection: sa.Connection) -> list[Tombstone]:
         .order_by(tombstones.c.seq)
     )
     return [Tombstone(*row) for row in connection.execute(query)]
+
+
+def _end_of_block(connection: sa.Connection, tombstone: Tombstone, first: int) -> int | None:
+    trimmed = sa.select(sa.func.max(facts.c.seq)).where(*_of(tombstone), facts.c.seq < first)
+    last = connection.execute(trimmed).scalar()
+    if last is None:
+        return None
+    sizes = sa.select(facts.c.seq, sa.func.length(facts.c.data)).where(facts.c.seq > last)
+    total = 0
+    for seq, size in connection.execute(sizes.order_by(facts.c.seq)):
+        last = seq
+        # Counted low: a packed fact is small in EVENTS, however large it is here.
+        total += size if size <= FRAME else _PACKED
+        if total > _BLOCK:
+            break
+    return last + 1
 
 
 def _erase(connection: sa.Connection, tombstone: Tombstone) -> None:

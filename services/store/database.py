@@ -25,7 +25,7 @@ from shared.settings import BadSetting, Settings
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_READERS = 4
+_READERS = 2
 _CHECKPOINT_TRIES = 50
 
 

@@ -14,8 +14,10 @@ from weakref import WeakValueDictionary
 from services.store.archive import Archive, Tombstone, links
 from services.store.database import Database
 from services.store.dispatch import ended
+from services.store.hotlog import HotLog
 from services.store.projection import Rows, project
 from services.store.rows import RunRow
+from services.store.trim import drop_remains
 from shared.bus import Bus, BusError, Stored
 from shared.chain import Overtaken, extend
 from shared.errors import Unavailable
@@ -24,7 +26,7 @@ from shared.log import get_logger
 from shared.objects import erase as erase_object
 from shared.objects import erase_message, erase_refs
 from shared.streams import FILES
-from shared.subjects import EVENTS, TOKENS, Address
+from shared.subjects import EVENTS, NONE, TOKENS, Address
 
 log = get_logger()
 
@@ -32,16 +34,23 @@ WAIT_FOR_WORKERS = 2.0
 """Seconds that workers get to end a deleted session's replies themselves."""
 _AT_ONCE = 32
 _RETRY = 5.0
+_ROLL_EVERY = 60.0
+_FILLER = 900_000
+_FILLERS = 10
+"""Together more than a block of the server's, each less than any server takes."""
 
 
 class Eraser:
     """Erases deleted sessions: the one that was just deleted, and what an earlier life left."""
 
-    def __init__(self, bus: Bus, archive: Archive, database: Database) -> None:
+    def __init__(self, bus: Bus, archive: Archive, database: Database, hot: HotLog) -> None:
         self._bus = bus
         self._archive = archive
         self._database = database
+        self._hot = hot
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._unrolled = False
+        self._roll_after = 0.0
         self._late = asyncio.Event()
         self._news = asyncio.Event()
         self.idle = asyncio.Event()
@@ -60,9 +69,12 @@ class Eraser:
             try:
                 for tombstone in await self._archive.unerased():
                     await self._erase(tombstone)
+                await self._roll_ticks()
                 if not self._late.is_set():
                     self.idle.set()
-                await self._late.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_ROLL_EVERY):
+                        await self._late.wait()
             except (BusError, Unavailable) as error:
                 log.warning("store.erasing_postponed", error=str(error))
                 await asyncio.sleep(_RETRY)
@@ -77,9 +89,8 @@ class Eraser:
             for tombstone in await self._archive.unerased():
                 if tombstone.session == session_id:
                     await self._erase(tombstone)
-        except BaseException:
+        finally:
             self._late.set()
-            raise
 
     # -- the steps ----------------------------------------------------------------------
 
@@ -88,6 +99,7 @@ class Eraser:
             if tombstone not in await self._archive.unerased():
                 return
             barred = await self._end_runs(tombstone)
+            await drop_remains(self._hot, self._archive, self._database, tombstone)
             while facts := await self._hot_facts(tombstone):
                 await self._erase_facts(facts)
             await self._erase_ticks(tombstone, barred)
@@ -95,6 +107,7 @@ class Eraser:
             await self._archive.erase(tombstone)
             await self._database.forget()
             await self._archive.set_erased(tombstone)
+            self._unrolled = True
         log.info("store.session_erased", session_id=tombstone.session, seq=tombstone.seq)
 
     async def _end_runs(self, tombstone: Tombstone) -> set[int]:
@@ -148,6 +161,23 @@ class Eraser:
             for start in range(0, len(written), _AT_ONCE):
                 part = written[start : start + _AT_ONCE]
                 await asyncio.gather(*(erase_message(self._bus, TOKENS, seq) for seq in part))
+
+    async def _roll_ticks(self) -> None:
+        """Let TOKENS begin a new block, so that what had expired before is gone in minutes.
+
+        An expired delta cannot be overwritten; its bytes go with the block, and
+        that goes when all in it is expired and it is not the last.
+        """
+        now = asyncio.get_running_loop().time()
+        if not self._unrolled or now < self._roll_after:
+            return
+        self._unrolled, self._roll_after = False, now + _ROLL_EVERY
+        state = (await self._bus.api(f"STREAM.INFO.{TOKENS}"))["state"]
+        if state["messages"]:
+            filler = Address(NONE, NONE, NONE).ticks
+            for _ in range(_FILLERS):
+                await self._bus.store(filler, bytes(_FILLER))
+            await self._bus.api(f"STREAM.PURGE.{TOKENS}", {"filter": filler})
 
     async def _erase_objects(self, tombstone: Tombstone) -> None:
         """Erase what was kept in FILES for the session's facts, the refused ones included."""

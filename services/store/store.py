@@ -8,6 +8,7 @@ Commands only append facts; what they change, they change by way of this loop.
 """
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -57,6 +58,9 @@ _lag = Gauge("natterlog_store_lag_facts", "Facts that are known of and not appli
 
 async def main(settings: Settings) -> None:
     """Follow the log and answer, until told to stop."""
+    # A database's thread hands the interpreter over at every statement; with the
+    # usual 5 ms it would wait that long to get it back, whenever the loop is busy.
+    sys.setswitchinterval(0.0005)
     async with running(settings, "store") as life, opened(settings, life.bus) as store:
         life.add_check("projection", store.check)
         async with store.at_work():
@@ -88,7 +92,7 @@ class Store:
         self.database = database
         self.applied = Applied()
         self.hot = HotLog(bus)
-        self.eraser = Eraser(bus, archive, database)
+        self.eraser = Eraser(bus, archive, database, self.hot)
         self.dispatcher = Dispatcher(bus, database, self.hot, self.applied)
         self.commands = Commands(
             bus, settings, database, archive, self.hot, self.applied, self.eraser

@@ -5,7 +5,7 @@ A stream that is never trimmed takes gigabytes of memory and seconds to recover
 """
 
 from services.store import queries
-from services.store.archive import Archive
+from services.store.archive import Archive, Tombstone
 from services.store.database import Database
 from services.store.hotlog import HotLog
 from shared.log import get_logger
@@ -26,13 +26,31 @@ async def trim(hot: HotLog, archive: Archive, database: Database, *, keep: int) 
     Raises:
         NoAnswer, ApiError: it is not known to be done.
     """
-    first, last = await hot.refresh()
+    _, last = await hot.refresh()
+    return await _cut(hot, archive, database, last - keep + 1)
+
+
+async def drop_remains(
+    hot: HotLog, archive: Archive, database: Database, tombstone: Tombstone
+) -> None:
+    """Let the server give up the file in which trimmed facts of a deleted session lie.
+
+    What a trim drops stays in its block of up to 8 MiB until the whole block is
+    dropped, and it cannot be overwritten any more.  So the log is trimmed by a
+    block more.  Where an unfinished run is in the way, later trims get there.
+
+    Raises:
+        NoAnswer, ApiError: it is not known to be done.
+    """
+    first, _ = await hot.refresh()
+    if cut := await archive.end_of_block(tombstone, first):
+        await _cut(hot, archive, database, cut)
+
+
+async def _cut(hot: HotLog, archive: Archive, database: Database, cut: int) -> int:
     unfinished = await database.read(queries.first_unfinished)
-    cut = min(last - keep + 1, archive.archived + 1)
-    if unfinished is not None:
-        cut = min(cut, unfinished)
-    if cut <= first:
-        return first
-    await hot.drop_before(cut)
-    log.info("store.trimmed", first=hot.first, last=last)
+    cut = min(cut, archive.archived + 1, unfinished or cut)
+    if cut > hot.first:
+        await hot.drop_before(cut)
+        log.info("store.trimmed", first=hot.first)
     return hot.first

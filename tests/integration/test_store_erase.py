@@ -202,6 +202,44 @@ async def test_what_a_deleted_session_cost_survives_a_rebuild(at_work: StoreAtWo
     assert [row[:3] for row in rows["api_usage_log"]] == [(run.id, at_work.user, None)]
 
 
+async def test_facts_that_were_trimmed_before_are_gone_from_the_files_too(
+    own_nats_server: NatsServer,
+):
+    directory = own_nats_server.directory
+    async with store_at_work(own_nats_server, directory, hot_facts=2) as at_work:
+        session = await at_work.create(title=SECRET)
+        await at_work.reply(session, SECRET)
+        await at_work.reply(await at_work.create())
+        await at_work.store.trim()
+        trimmed = await at_work.bus.facts_after(EVENTS, f"evt.{at_work.user}.{session}.>", 0)
+        before = [name for name in files_with(SECRET, directory) if "EVENTS" in name]
+
+        await delete(at_work, session)
+        await at_work.reply(await at_work.create())
+
+        assert trimmed == []
+        assert before != []
+        assert files_with(SECRET, directory) == []
+
+
+async def test_deltas_that_had_expired_before_lie_in_no_block_that_is_written_to(
+    own_nats_server: NatsServer, at_work: StoreAtWork
+):
+    # They cannot be overwritten any more: their bytes go with the block, once all
+    # in it is expired.
+    session = await at_work.create()
+    await at_work.bus.store("tok.a.b.c", b"an older delta")
+
+    await delete(at_work, session)
+    await asyncio.wait_for(at_work.store.eraser.idle.wait(), 20)
+    await at_work.bus.store("tok.a.b.c", b"a newer delta")
+
+    older = files_with("an older delta", own_nats_server.directory)
+    newer = files_with("a newer delta", own_nats_server.directory)
+    assert len(older) == len(newer) == 1
+    assert older != newer
+
+
 async def test_many_sessions_are_deleted_at_once(own_nats_server: NatsServer, at_work: StoreAtWork):
     sessions = [await at_work.create(title=f"{n} {SECRET}") for n in range(10)]
     for session in sessions:
