@@ -34,6 +34,8 @@ log = get_logger()
 
 FRAME = 256 * 1024
 """Bytes of one frame of an answer; also the most that a fact may have (DESIGN)."""
+_RESTART = 2.0
+"""Seconds that a service is given to come back when nobody listens."""
 MAX_REQUESTS = 256
 """Requests that a service works on at a time; more are answered 503."""
 
@@ -238,14 +240,30 @@ class Bus(Connection):
 
     # -- request and reply between services -----------------------------------------
 
-    async def ask(self, subject: str, request: bytes, *, timeout: float = 5.0) -> bytes:
+    async def ask(
+        self, subject: str, request: bytes, *, timeout: float = 5.0, tries: int = 1
+    ) -> bytes:
         """Ask a service; a service that is just restarting is given 2 s to come back.
+
+        After ``timeout`` seconds of silence it is asked again, ``tries`` times in
+        all: only for what may be carried out twice.
 
         Raises:
             NatterlogError: the service's own answer, raised again here.
             Unavailable: it did not answer.
         """
-        give_up = time.monotonic() + 2.0
+        while True:
+            give_up = time.monotonic() + _RESTART
+            try:
+                return await self._ask_somebody(subject, request, timeout, give_up)
+            except NoAnswer:
+                tries -= 1
+                if not tries:
+                    raise _unavailable() from None
+
+    async def _ask_somebody(
+        self, subject: str, request: bytes, timeout: float, give_up: float
+    ) -> bytes:
         while True:
             try:
                 return await self._ask_once(subject, request, timeout)
@@ -253,8 +271,6 @@ class Bus(Connection):
                 if time.monotonic() > give_up:
                     raise _unavailable() from None
                 await asyncio.sleep(0.05)
-            except NoAnswer:
-                raise _unavailable() from None
 
     async def _ask_once(self, subject: str, request: bytes, timeout: float) -> bytes:
         frames: list[bytes] = []

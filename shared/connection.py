@@ -194,8 +194,10 @@ class Connection:
                         await service.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        # close() flushes what is pending, so the last acks and naks get out.
-        await self._client.close()
+        # close() flushes what is pending, so the last acks and naks get out; where the
+        # line broke a moment ago, nothing can.
+        with suppress(OSError):
+            await self._client.close()
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` after every reconnect: live messages may have been missed."""

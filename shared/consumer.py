@@ -25,7 +25,8 @@ import msgspec
 from prometheus_client import Counter
 
 from shared.bus import Bus, BusError, Incoming, Listening, NoAnswer
-from shared.events import AnyFact, decode_fact
+from shared.endings import end_unhandled
+from shared.events import AnyFact, Fault, decode_fact
 from shared.ids import new_id, now
 from shared.log import get_logger
 from shared.objects import ObjectMissing, unpack
@@ -297,8 +298,11 @@ class Consumer:
             reason=reason,
             at=now().isoformat(),
         )
+        fault = Fault(code="internal", message="This could not be handled; the log says why.")
         try:
             await self._bus.store(dead_letters(self._name), msgspec.json.encode(letter))
+            address = parse(message.subject)
+            await end_unhandled(self._bus, address, fault, although_claimed=True)
         except BusError:
             return "later", _nak(_WORST_DELAY)
         self._errors.pop(seq, None)

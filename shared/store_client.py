@@ -30,14 +30,16 @@ _ANSWERS: dict[type[c.Request], type] = {
 }
 
 
-_SHOWS_STATE = (c.GetSession, c.ListSessions, c.ListMessages, c.GetRun)
+_LONG: dict[type[c.Request], float] = {c.DeleteSession: 30.0, c.Rebuild: 3600.0}
+"""Seconds for what takes long, and must not be asked twice."""
 
 
 class StoreClient:
     """Asks whichever store answers first, and never sees less than it saw before.
 
     A client that was told of a reply's end must find the reply when it asks for
-    the messages: queries wait for the latest fact that this asker has heard of.
+    the messages, and must not be told that the session is still busy: requests
+    wait for the latest fact that this asker has heard of.
     """
 
     def __init__(self, bus: Bus) -> None:
@@ -76,7 +78,12 @@ class StoreClient:
             NatterlogError: the store's own answer.
             Unavailable: no store answers.
         """
-        if isinstance(request, _SHOWS_STATE) and request.min_seq < self._seen:
+        if request.min_seq < self._seen:
             request = msgspec.structs.replace(request, min_seq=self._seen)
-        data = await self._bus.ask(store_command(request.name), msgspec.json.encode(request))
-        return msgspec.json.decode(data, type=_ANSWERS[type(request)])  # pyright: ignore[reportUnknownVariableType]  (the overloads say)
+        subject, data = store_command(request.name), msgspec.json.encode(request)
+        if patience := _LONG.get(type(request)):
+            answer = await self._bus.ask(subject, data, timeout=patience)
+        else:
+            # A store may die with the question: every other one may be asked twice.
+            answer = await self._bus.ask(subject, data, timeout=2.0, tries=3)
+        return msgspec.json.decode(answer, type=_ANSWERS[type(request)])  # pyright: ignore[reportUnknownVariableType]  (the overloads say)

@@ -1,4 +1,4 @@
-"""Start a turn, and follow its run to the end: what every dialect does with a message."""
+"""Follow a run to its end: what every dialect does once a message is accepted."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -8,23 +8,8 @@ from services.gateway.context import Gateway
 from services.gateway.cursor import Place
 from services.gateway.follower import Follower
 from services.gateway.moments import ReplyEnded, SessionGone
-from shared.commands import Accepted, SendMessage
 from shared.errors import NotFound, Unavailable, from_code
 from shared.records import Run
-
-
-async def send(gateway: Gateway, message: SendMessage) -> Accepted:
-    """Ask the store to accept a message, twice if it is silent: the key makes that harmless.
-
-    Raises:
-        NatterlogError: it was not accepted; Unavailable: that is not known.
-    """
-    try:
-        return await gateway.store.ask(message)
-    except Unavailable:
-        if message.idempotency_key is None:
-            raise
-        return await gateway.store.ask(message)
 
 
 @asynccontextmanager

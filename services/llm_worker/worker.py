@@ -6,7 +6,6 @@ and 4): a delivery proves nothing, a claim that the server stored does.
 """
 
 import asyncio
-import hashlib
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
@@ -26,6 +25,7 @@ from shared.chain import Overtaken, extend, read_chain
 from shared.commands import Context, GetContext
 from shared.consumer import ACK_WAIT, Delivery, RetryLater
 from shared.deltas import read_attempt
+from shared.endings import ended as ended_now
 from shared.errors import NotFound, Unavailable
 from shared.events import (
     CancelRequested,
@@ -34,7 +34,6 @@ from shared.events import (
     PreviousAttempt,
     PromptSource,
     RunClaimed,
-    RunEnded,
 )
 from shared.ids import now
 from shared.log import get_logger
@@ -329,18 +328,12 @@ class Worker:
             text, timeline = writer.text, writer.timeline
         else:
             text, timeline = (previous.text, previous.timeline) if previous else ("", [])
-        final = RunEnded(
-            at=now(),
-            status=status,
-            attempt=run.standing.attempt,
-            text=text,
-            length=len(text),
-            sha256=hashlib.sha256(text.encode()).hexdigest(),
+        final = msgspec.structs.replace(
+            ended_now(status, text, attempt=run.standing.attempt, error=error),
             model=source.model if source else None,
             provider=source.provider if source else None,
             stop_reason=ended.stop_reason if ended else None,
             usage=ended.usage if ended else None,
-            error=error,
             latency_ms=writer.elapsed_ms if writer else None,
             first_delta_ms=writer.first_delta_ms if writer else None,
             timeline=timeline,

@@ -4,16 +4,12 @@ The table ``STEPS`` says what this processor can do.  A run that asks for
 something else ends at once and says so, instead of waiting for ever.
 """
 
-import hashlib
 from collections.abc import Awaitable, Callable
 
-import msgspec
-
 from shared.bus import Bus
-from shared.chain import Overtaken, extend
 from shared.consumer import Delivery, Rejected
-from shared.events import CancelRequested, Fault, RunEnded, TodoProcess
-from shared.ids import now
+from shared.endings import end_unhandled
+from shared.events import Fault, TodoProcess
 from shared.log import get_logger
 
 log = get_logger()
@@ -41,25 +37,5 @@ async def process(delivery: Delivery, *, bus: Bus) -> None:
 
 async def _refuse(delivery: Delivery, todo: TodoProcess, bus: Bus) -> None:
     fault = Fault(code="invalid_request", message=f"No processor knows the step “{todo.step}”.")
-    final = RunEnded(
-        at=now(),
-        status="failed",
-        attempt=0,
-        text="",
-        length=0,
-        sha256=hashlib.sha256(b"").hexdigest(),
-        error=fault,
-    )
-    head = delivery.seq
-    while True:
-        try:
-            await extend(bus, delivery.address.fact("final"), final, expected=head)
-        except Overtaken as overtaken:
-            links = overtaken.links
-            if not links or not all(isinstance(link.fact, CancelRequested) for link in links):
-                return log.info("run.passed_on", run_id=delivery.address.run)
-            # A cancel that came first wins, and still somebody has to end the run.
-            head = links[-1].seq
-            final = msgspec.structs.replace(final, status="cancelled", error=None)
-        else:
-            return log.warning("run.refused", run_id=delivery.address.run, step=todo.step)
+    if await end_unhandled(bus, delivery.address, fault, although_claimed=False):
+        log.warning("run.refused", run_id=delivery.address.run, step=todo.step)

@@ -25,7 +25,7 @@ from services.store.queries import SessionState
 from services.store.rows import MessageRow, RunRow
 from shared import ids
 from shared.bus import Bus
-from shared.chain import Overtaken, extend
+from shared.chain import Overtaken, extend, read_chain
 from shared.commands import (
     Accepted,
     CancelRun,
@@ -254,7 +254,11 @@ class Commands:
             if state.keyed is not None:
                 repeated.append(_same(state.keyed, turn))
                 return 0
-            decision = decide(state, await turn_in(state))
+            try:
+                decision = decide(state, await turn_in(state))
+            except Conflict:  # a refusal is no append, so the chain cannot tell that it is late
+                await self._check_latest(address, state)
+                raise
             seq = await self._append_turn(address, decision, state.session.last_seq)
             for run in decision.interrupts:
                 await self._cancel(run.id, user_id, "another message came")
@@ -265,6 +269,17 @@ class Commands:
         await self._applied.reach(seq)
         answered = repeated[-1].id if repeated else run_id
         return await self._database.read(queries.accepted, answered, repeated=bool(repeated))
+
+    async def _check_latest(self, address: Address, state: SessionState) -> None:
+        """Make sure that no newer fact than the session's last applied one is there.
+
+        Raises:
+            Overtaken: one is; decide again.
+        """
+        after = self._hot.expected(state.session.last_seq)
+        links = await read_chain(self._bus, address.session_facts, after)
+        if links:
+            raise Overtaken(links)
 
     async def _append_turn(self, address: Address, decision: Decision, last_seq: int) -> int:
         if decision.waits:

@@ -7,7 +7,6 @@ expected sequence, so that looking too often, or from several stores, is harmles
 """
 
 import asyncio
-import hashlib
 from typing import NamedTuple
 
 import msgspec
@@ -21,6 +20,7 @@ from shared import ids
 from shared.bus import Bus, BusError, NoAnswer
 from shared.chain import Overtaken, extend
 from shared.deltas import read_attempt
+from shared.endings import ended
 from shared.errors import Unavailable
 from shared.events import EndStatus, Fault, RunEnded, TodoChat
 from shared.log import get_logger
@@ -216,7 +216,7 @@ class Dispatcher:
     async def _end(
         self, run: RunRow, status: EndStatus, text: str, error: Fault | None = None
     ) -> None:
-        fact = ended(run, status, text, error)
+        fact = ended_by_store(run, status, text, error)
         seq = await extend(
             self._bus,
             _address(run).fact("final"),
@@ -228,19 +228,12 @@ class Dispatcher:
         log.info("store.run_ended", run_id=run.id, status=status, length=len(text), seq=seq)
 
 
-def ended(run: RunRow, status: EndStatus, text: str, error: Fault | None = None) -> RunEnded:
+def ended_by_store(
+    run: RunRow, status: EndStatus, text: str, error: Fault | None = None
+) -> RunEnded:
     """The final of a run that the store ends itself."""
-    return RunEnded(
-        at=ids.now(),
-        status=status,
-        attempt=run.attempt,
-        text=text,
-        length=len(text),
-        sha256=hashlib.sha256(text.encode()).hexdigest(),
-        model=run.model,
-        provider=run.provider,
-        error=error,
-    )
+    final = ended(status, text, attempt=run.attempt, error=error)
+    return msgspec.structs.replace(final, model=run.model, provider=run.provider)
 
 
 def _address(run: RunRow) -> Address:

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from services.store.archive import Archive, Tombstone, links
 from services.store.database import Database
-from services.store.dispatch import ended
+from services.store.dispatch import ended_by_store
 from services.store.hotlog import HotLog
 from services.store.projection import Rows, project
 from services.store.rows import RunRow
@@ -127,7 +127,7 @@ class Eraser:
         barred: set[int] = set()
         for run in await self._unfinished(tombstone):
             address = Address(run.user_id, run.session_id, run.id)
-            final = ended(run, "cancelled", "")
+            final = ended_by_store(run, "cancelled", "")
             with suppress(Overtaken):  # it ended itself just now, or its chain is erased already
                 await extend(
                     self._bus, address.fact("final"), final, expected=run.last_seq, tries=2

@@ -9,7 +9,7 @@ import pytest
 from shared.bus import Bus, NoAnswer
 from shared.chain import extend
 from shared.consumer import ACK_WAIT, Consumer, DeadLetter, Delivery, Handler, Rejected, RetryLater
-from shared.events import TodoChat, Turn
+from shared.events import RunEnded, TodoChat, Turn, decode_fact
 from shared.ids import new_id, now
 from shared.streams import DEAD, ensure_streams
 from shared.subjects import EVENTS, Address, dead_letters
@@ -162,6 +162,23 @@ async def test_what_no_try_can_handle_becomes_a_dead_letter(bus: Bus):
     assert desk.delivered.empty()
 
 
+async def test_a_run_whose_todo_nobody_can_handle_ends_failed(bus: Bus):
+    desk = Desk(bus)
+    address = Address(desk.user, new_id(), new_id())
+    await bus.append(address.todo_chat(0), b'{"type": "from.the.future"}', expected=0)
+
+    async with desk.consumer(nothing):
+        await desk.todo()
+        await desk.next()
+        await desk.settled()
+
+    head = await bus.head(EVENTS, address.facts)
+    assert head is not None
+    final = decode_fact(head.data)
+    assert isinstance(final, RunEnded)
+    assert (final.status, final.attempt, final.text) == ("failed", 0, "")
+
+
 async def test_a_fact_that_does_not_decode_becomes_a_dead_letter(bus: Bus):
     desk = Desk(bus)
     address = Address(desk.user, new_id(), new_id())
@@ -196,10 +213,11 @@ async def test_a_defect_becomes_a_dead_letter_after_ten_times(twin: MemoryBus):
     seq = await desk.todo()
 
     async with desk.consumer(fails(*(ZeroDivisionError(n) for n in range(20)))):
-        for _ in range(10):
-            await desk.next()
+        await desk.next()
+        for _ in range(9):
             await asyncio.sleep(0)
             twin.server.advance(30.0)
+            await desk.next()
         await desk.settled()
 
     assert [(letter.seq, letter.reason) for letter in await desk.letters()] == [

@@ -105,3 +105,30 @@ async def test_one_idempotency_key_is_one_turn(natterlog: Running):
     assert first[0] == 201
     assert other == 422
     assert len(natterlog.fake.seen) == 1
+
+
+async def test_a_session_that_rejects_takes_the_next_message_right_after_a_reply(
+    natterlog: Running,
+):
+    session_id = await natterlog.client.session(on_busy="reject")
+
+    for number in range(30):
+        body = {"session_id": session_id, "content": f"number {number} tokens=2"}
+        status, answer = await natterlog.client.call("POST", "/messages", json=body)
+
+        assert status == 201, answer
+
+
+async def test_one_idempotency_key_is_one_regeneration(natterlog: Running):
+    session_id = await natterlog.client.session()
+    body = {"session_id": session_id, "content": "tokens=4"}
+    _, turn = await natterlog.client.call("POST", "/messages", json=body)
+    path = f"/messages/{turn['assistant_message']['id']}/regenerate"
+    headers = {"Idempotency-Key": "regenerate-once"}
+
+    first = await natterlog.client.call("POST", path, headers=headers)
+    second = await natterlog.client.call("POST", path, headers=headers)
+
+    assert first == second
+    assert first[0] == 201
+    assert len(natterlog.fake.seen) == 2

@@ -11,7 +11,7 @@ from services.gateway.follower import Follower
 from services.gateway.limits import check_text
 from services.gateway.moments import ReplyReset, question_of
 from services.gateway.sse import stream
-from services.gateway.turns import check_success, ended, following, send
+from services.gateway.turns import check_success, ended, following
 from shared.commands import (
     Accepted,
     CancelRun,
@@ -115,10 +115,7 @@ async def send_message(request: web.Request) -> web.StreamResponse:
     body = await read_body(request, words.decode_new_message)
     an_id(body.session_id, "session")
     check_text(body.content, gateway.settings, path="$.content")
-    # A key of our own makes our own second try harmless.
-    key = request.headers.get("Idempotency-Key") or new_id()
-    accepted = await send(
-        gateway,
+    accepted = await gateway.store.ask(
         SendMessage(
             user_id=request[USER].id,
             session_id=body.session_id,
@@ -127,7 +124,7 @@ async def send_message(request: web.Request) -> web.StreamResponse:
             model=body.model,
             temperature=body.temperature,
             max_tokens=body.max_tokens,
-            idempotency_key=key,
+            idempotency_key=_idempotency_key(request),
         ),
     )
     return await _answer_turn(request, gateway, accepted)
@@ -136,8 +133,13 @@ async def send_message(request: web.Request) -> web.StreamResponse:
 async def regenerate(request: web.Request) -> web.StreamResponse:
     gateway = gateway_of(request)
     message_id = an_id(request.match_info["message_id"], "message")
-    command = Regenerate(user_id=request[USER].id, message_id=message_id)
-    accepted = await gateway.store.ask(command)
+    accepted = await gateway.store.ask(
+        Regenerate(
+            user_id=request[USER].id,
+            message_id=message_id,
+            idempotency_key=_idempotency_key(request),
+        )
+    )
     return await _answer_turn(request, gateway, accepted)
 
 
@@ -244,6 +246,11 @@ def _run_id(request: web.Request) -> str:
 
 def _session_id(request: web.Request) -> str:
     return an_id(request.match_info["session_id"], "session")
+
+
+def _idempotency_key(request: web.Request) -> str:
+    """The client's key, or one of our own, which makes our own second try harmless."""
+    return request.headers.get("Idempotency-Key") or new_id()
 
 
 def _wants_stream(request: web.Request) -> bool:

@@ -13,7 +13,6 @@ from services.gateway.feed import Feed
 from services.gateway.follower import Follower
 from services.gateway.limits import check_text
 from services.gateway.sockets import Socket, Track, serve
-from services.gateway.turns import send
 from services.gateway.typists import Typing, tell_typing
 from shared.commands import CancelRun, GetSession, Regenerate, SendMessage
 from shared.errors import InvalidRequest, NatterlogError, NotFound
@@ -111,8 +110,7 @@ class _Client:
         body = words.NewMessage(message=asked.message, content=asked.content)
         check_text(body.text, self._gateway.settings, path="$.message")
         session_id, client_id = self._feed.session_id, asked.client_id
-        accepted = await send(
-            self._gateway,
+        accepted = await self._gateway.store.ask(
             SendMessage(
                 user_id=self._user,
                 session_id=session_id,
@@ -135,7 +133,12 @@ class _Client:
         if message_id is not None:
             an_id(message_id, "message")
         await self._gateway.store.ask(
-            Regenerate(user_id=self._user, session_id=self._feed.session_id, message_id=message_id)
+            Regenerate(
+                user_id=self._user,
+                session_id=self._feed.session_id,
+                message_id=message_id,
+                idempotency_key=new_id(),
+            )
         )
 
     async def _on_typing(self, asked: _Asked) -> None:

@@ -1,7 +1,7 @@
 """What a session needs next, as its rows say."""
 
 from services.store import queries
-from services.store.dispatch import Begin, End, Lost, Step, Watch, ended, steps
+from services.store.dispatch import Begin, End, Lost, Step, Watch, ended_by_store, steps
 from tests.unit.store.story import Story
 
 
@@ -70,7 +70,7 @@ def test_a_final_of_the_stores_own_has_the_partial_text(story: Story):
     attempt = story.claim(run)
     (row,) = queries.unfinished_runs(story.connection, story.session)
 
-    final = ended(row, "cancelled", "häl")
+    final = ended_by_store(row, "cancelled", "häl")
 
     assert (final.status, final.attempt, final.text, final.length) == (
         "cancelled",
