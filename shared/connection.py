@@ -188,7 +188,7 @@ class Connection:
         trace: TracebackType | None,
     ) -> None:
         if self.connected:  # else the server knows that we are gone
-            with suppress(Error, TimeoutError):
+            with suppress(Error, OSError):
                 async with asyncio.timeout(_GOODBYE):
                     for service in self._services:
                         await service.stop()
@@ -198,6 +198,7 @@ class Connection:
         # line broke a moment ago, nothing can.
         with suppress(OSError):
             await self._client.close()
+        self._connected.clear()
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` after every reconnect: live messages may have been missed."""
