@@ -7,13 +7,14 @@ answer waits until the projection has applied that fact.  Every answer that
 follows from the log names ``seq``, the last fact that it takes into account.
 """
 
+from datetime import datetime
 from typing import ClassVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from shared.events import OnBusy, SessionStatus
-from shared.records import Message, Role, Run, Session, StoredFact
+from shared.events import OnBusy, Plan, SessionStatus
+from shared.records import Job, Message, Role, Run, RunStatus, Session, StoredFact
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +113,28 @@ class CancelRun(Request, frozen=True, kw_only=True):
     run_id: str
 
 
+class CreateJob(Request, frozen=True, kw_only=True):
+    """Open a session of its own for a job and accept it → :class:`JobAnswer`.
+
+    The gateway makes the ids, so that asking twice is harmless; a file lies in
+    FILES under ``<session_id>/<file id>`` already.  A ``due`` in the past means now.
+    With a ``client_ref`` an unfinished job of the same user and reference is
+    answered instead of a new one.
+    """
+
+    name: ClassVar[str] = "create_job"
+    session_id: str
+    run_id: str
+    plan: Plan
+    mode: str
+    model: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    priority: int = 0
+    due: datetime | None = None
+    client_ref: str | None = None
+
+
 class Rebuild(Request, frozen=True, kw_only=True):
     """Drop the projection and replay the log into it → :class:`Rebuilt`.  For operators only."""
 
@@ -160,6 +183,28 @@ class GetRun(Request, frozen=True, kw_only=True):
 
     name: ClassVar[str] = "get_run"
     run_id: str
+
+
+class GetJob(Request, frozen=True, kw_only=True):
+    """A job by its run's id or, for content, its session's → :class:`JobAnswer`."""
+
+    name: ClassVar[str] = "get_job"
+    run_id: str | None = None
+    session_id: str | None = None
+
+
+class ListJobs(Request, frozen=True, kw_only=True):
+    """The user's jobs, newest first → :class:`JobPage`.
+
+    ``ended_after`` leaves out those that ended before (unfinished ones stay).
+    """
+
+    name: ClassVar[str] = "list_jobs"
+    mode: str | None = "document"
+    status: RunStatus | None = None
+    ended_after: datetime | None = None
+    limit: int = 50
+    before: str | None = None
 
 
 class GetContext(Request, frozen=True, kw_only=True):
@@ -216,6 +261,17 @@ class MessagePage(msgspec.Struct, frozen=True, kw_only=True):
 
 class RunAnswer(msgspec.Struct, frozen=True, kw_only=True):
     run: Run
+    seq: int
+
+
+class JobAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    job: Job
+    seq: int
+
+
+class JobPage(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[Job]
+    next_before: str | None
     seq: int
 
 

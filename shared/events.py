@@ -8,7 +8,7 @@ Times are UTC.  Offsets and lengths count Unicode code points, never bytes.
 """
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -18,6 +18,7 @@ OnBusy = Literal["queue", "reject", "interrupt"]
 
 SessionStatus = Literal["active", "inactive"]
 EndStatus = Literal["completed", "failed", "cancelled"]
+FileKind = Literal["pdf", "image", "csv", "markdown", "text"]
 
 
 # -- what facts are made of ---------------------------------------------------
@@ -72,6 +73,77 @@ class PromptSource(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None
     notes: list[str] = []
     """What the provider could not be told, one sentence each."""
+
+
+class FileRef(msgspec.Struct, frozen=True, kw_only=True):
+    """A file in FILES, where it lies under ``<session>/<id>``."""
+
+    id: str
+    name: str
+    """As the client called it, without any path."""
+    kind: FileKind
+    media_type: str
+    size: int
+    """Bytes."""
+    sha256: str
+
+
+class DocumentPlan(msgspec.Struct, frozen=True, kw_only=True, tag="document"):
+    """Read a file, then answer a prompt about it: steps ``extract`` and ``answer``."""
+
+    file: FileRef
+    prompt: str
+
+
+class PipelineStep(msgspec.Struct, frozen=True, kw_only=True):
+    """One step: a prompt template, and the JSON Schema that its answer must fit."""
+
+    name: str
+    template: str
+    system: str | None = None
+    schema: dict[str, Any] | None = None
+
+
+class PipelinePlan(msgspec.Struct, frozen=True, kw_only=True, tag="pipeline"):
+    """Go through a named pipeline's steps, each a generation whose answer fits a schema.
+
+    The steps are copied into the plan when the run is accepted, so that a changed
+    pipeline file never changes a run that is under way.
+    """
+
+    pipeline: str
+    steps: list[PipelineStep]
+    inputs: dict[str, str]
+    """What the client gave: topic, query, platform, …; templates may name them."""
+
+
+Plan = DocumentPlan | PipelinePlan
+
+
+class StepResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a finished step left for those after it."""
+
+    step: str
+    text: str
+    """The extracted text, or the answer (JSON where the step has a schema)."""
+    notes: list[str] = []
+    """What was cut or could not be read, one sentence each; told in the prompt and on the job."""
+    images: list[FileRef] = []
+    """Page images or pictures for a model that can see."""
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """What a generate todo asks the model: a prompt of its own, not a conversation's."""
+
+    step: str
+    prompt: str
+    system: str | None = None
+    files: list[FileRef] = []
+    """What is sent natively where the model takes it (PDF, images)."""
+    schema: dict[str, Any] | None = None
+    """The answer must be JSON that fits this; it is asked for again when it does not."""
+    misses: int = 0
+    """Answers so far that missed the schema."""
 
 
 Timeline = list[tuple[int, int]]
@@ -149,13 +221,41 @@ class TodoChat(Fact, frozen=True, kw_only=True, tag="todo.chat"):
     turn: Turn
 
 
+class RunScheduled(Fact, frozen=True, kw_only=True, tag="scheduled"):
+    """A job was accepted for later; ``sched.…`` fires its first todo.  store → store, gateway"""
+
+    plan: Plan
+    priority: int
+    due: datetime
+
+
 class TodoProcess(Fact, frozen=True, kw_only=True, tag="todo.process"):
-    """A step of a run's plan is to be done.  store, llm_worker → processor"""
+    """The conductor is to decide, or a file to be read: the step ``step`` of the plan.
+
+    The first one is the acceptance of a job.  ``results`` holds what the steps
+    before left.  store, llm_worker → processor
+    """
 
     n: int
     priority: int
     step: str
-    plan: list[str]
+    plan: Plan
+    results: list[StepResult] = []
+
+
+class TodoGenerate(Fact, frozen=True, kw_only=True, tag="todo.generate"):
+    """A model is to answer a step's prompt.  processor → llm_worker, store, gateway
+
+    The worker streams it as deltas; then it appends the final when ``last``, else
+    the next ``todo.process`` with the answer among the results.
+    """
+
+    n: int
+    priority: int
+    ask: Ask
+    plan: Plan
+    results: list[StepResult] = []
+    last: bool
 
 
 class RunClaimed(Fact, frozen=True, kw_only=True, tag="claim"):
@@ -195,10 +295,22 @@ class RunEnded(Fact, frozen=True, kw_only=True, tag="final"):
     latency_ms: int | None = None
     first_delta_ms: int | None = None
     timeline: Timeline = []
+    results: list[StepResult] = []
+    """A job's: what its steps left (without the extracted text of a file)."""
+    notes: list[str] = []
 
 
 SessionFact = SessionCreated | SessionUpdated | SessionDeleted
-RunFact = RunWaiting | TodoChat | TodoProcess | RunClaimed | CancelRequested | RunEnded
+RunFact = (
+    RunWaiting
+    | RunScheduled
+    | TodoChat
+    | TodoProcess
+    | TodoGenerate
+    | RunClaimed
+    | CancelRequested
+    | RunEnded
+)
 AnyFact = SessionFact | RunFact
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from shared.events import Fault, OnBusy, SessionStatus, Usage
+from shared.events import Fault, OnBusy, Plan, SessionStatus, StepResult, Usage
 
 Role = Literal["user", "assistant"]
 MessageStatus = Literal["waiting", "completed", "failed", "cancelled"]
@@ -70,6 +70,31 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """The run's latest fact as far as the projection has got: the chain's head."""
     cancelled: bool
     """A cancel is on the chain: whatever comes next ends the run."""
+
+
+class JobStep(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a job as far as it has got."""
+
+    name: str
+    status: Literal["pending", "running", "completed", "failed", "cancelled"]
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A run with a plan, as its clients see it."""
+
+    run: Run
+    plan: Plan
+    priority: int
+    due: datetime | None
+    steps: list[JobStep]
+    results: list[StepResult]
+    """What the finished steps left, without the extracted text of a file."""
+    notes: list[str]
+    text: str
+    """The answer, once it has ended."""
+    client_ref: str | None
 
 
 class StoredFact(msgspec.Struct, frozen=True, kw_only=True):

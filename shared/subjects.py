@@ -16,7 +16,8 @@ NONE = "_"
 EVERY_FACT = "evt.>"
 LIVE = "live."
 CHAT_TODOS = "evt.*.*.*.todo.chat.*"
-PROCESS_TODOS = "evt.*.*.*.todo.process.*.*"
+PRIORITIES = range(10)
+"""Of jobs; 9 goes first."""
 LIVE_FACTS = "live.evt.>"
 LIVE_CANCELS = "live.evt.*.*.*.cancel"
 
@@ -46,6 +47,14 @@ class Address(NamedTuple):
 
     def todo_process(self, priority: int, n: int) -> str:
         return self.fact(f"todo.process.{priority}.{n}")
+
+    def todo_generate(self, priority: int, n: int) -> str:
+        return self.fact(f"todo.generate.{priority}.{n}")
+
+    @property
+    def schedule(self) -> str:
+        """Where the scheduled message lies that fires the run's first todo."""
+        return f"sched.{self.user}.{self.session}.{self.run}"
 
     @property
     def facts(self) -> str:
@@ -133,3 +142,13 @@ def dead_letters(consumer: str) -> str:
 def breaker(provider: str) -> str:
     """Where the state of a provider's circuit breaker lies."""
     return f"$KV.BREAKERS.{provider}"
+
+
+def process_todos(priority: int) -> str:
+    """The filter over all process todos of one priority."""
+    return f"evt.*.*.*.todo.process.{priority}.*"
+
+
+def generate_todos(priority: int) -> str:
+    """The filter over all generate todos of one priority."""
+    return f"evt.*.*.*.todo.generate.{priority}.*"
