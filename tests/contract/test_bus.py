@@ -1,6 +1,7 @@
 """What natterlog may expect of its bus, whether a real server or the twin is behind it."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -316,6 +317,57 @@ async def test_an_erased_object_is_missing(bus: Bus):
 
     with pytest.raises(objects.ObjectMissing):
         await objects.get(bus, name)
+
+
+async def test_an_object_is_written_in_pieces_of_any_size_and_known_by_its_digest(bus: Bus):
+    name, pieces = new_id(), [bytes([n % 256]) * (n * 997) for n in range(60)]
+
+    async with objects.writing(bus, name) as writer:
+        for piece in pieces:
+            await writer.write(piece)
+
+    whole = b"".join(pieces)
+    assert (writer.size, writer.sha256) == (len(whole), hashlib.sha256(whole).hexdigest())
+    assert b"".join([chunk async for chunk in objects.reading(bus, name)]) == whole
+
+
+@pytest.mark.parametrize("broken_by", [ValueError, asyncio.CancelledError])
+async def test_nothing_is_left_of_an_object_that_was_not_finished(
+    bus: Bus, broken_by: type[BaseException]
+):
+    name, before = new_id(), await chunks_in_files(bus)
+
+    with pytest.raises(broken_by):
+        await break_off(bus, name, broken_by())
+
+    assert await chunks_in_files(bus) == before
+    with pytest.raises(objects.ObjectMissing):
+        await objects.get(bus, name)
+
+
+async def test_the_sweep_erases_what_a_killed_writer_left_and_nothing_else(bus: Bus):
+    whole, killed = new_id(), f"$O.FILES.C.{new_id()}"
+    await objects.put(bus, whole, b"whole")
+    await bus.store(killed, bytes(objects.CHUNK))
+
+    await objects.sweep(bus)
+    assert killed in await chunks_in_files(bus)  # so young, it may still be written
+    await asyncio.sleep(0.002)  # ids count milliseconds
+    await objects.sweep(bus, older_than=0.0)
+
+    assert killed not in await chunks_in_files(bus)
+    assert await objects.get(bus, whole) == b"whole"
+
+
+async def break_off(bus: Bus, name: str, why: BaseException) -> None:
+    async with objects.writing(bus, name) as writer:
+        await writer.write(bytes(5 * objects.CHUNK + 1))
+        raise why
+
+
+async def chunks_in_files(bus: Bus) -> set[str]:
+    info = await bus.api("STREAM.INFO.OBJ_FILES", {"subjects_filter": "$O.FILES.C.>"})
+    return set(info["state"].get("subjects") or ())
 
 
 async def test_a_fact_over_256_kib_lies_in_files_and_is_read_whole(bus: Bus):

@@ -6,7 +6,7 @@ twin says is held against the real server in ``tests/contract``.
 
 import base64
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -217,7 +217,10 @@ class Stream:
     # -- JetStream's API ------------------------------------------------------------
 
     def info(self, query: dict[str, Any], reply: str) -> dict[str, Any]:
-        return {"config": self.config, "state": {"messages": len(self.messages)}}
+        state: dict[str, Any] = {"messages": len(self.messages)}
+        if "subjects_filter" in query:
+            state["subjects"] = Counter(m.subject for m in self.find(query["subjects_filter"]))
+        return {"config": self.config, "state": state}
 
     def purge(self, query: dict[str, Any], reply: str) -> dict[str, Any]:
         gone = list(self.find(query.get("filter", ">")))
