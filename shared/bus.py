@@ -10,6 +10,7 @@ import base64
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -155,6 +156,24 @@ class Bus(Connection):
             NoAnswer, ApiError: it is not known to be stored.
         """
         headers = b"NATS/1.0\r\nNats-Rollup: sub\r\n\r\n" if rollup else b""
+        result = _acked(await self.call(subject, data, headers=headers))
+        if isinstance(result, BusError):
+            raise result
+        return result
+
+    async def schedule(self, subject: str, data: bytes, *, at: datetime, target: str) -> int:
+        """Let the server append ``data`` under ``target`` at a time (UTC), at once if it is over.
+
+        One schedule a subject: another one replaces it.  Neither ever expires.
+
+        Raises:
+            NoAnswer, ApiError: it is not known to be kept.
+        """
+        headers = (
+            f"NATS/1.0\r\nNats-Schedule: @at {at:%Y-%m-%dT%H:%M:%S.%fZ}\r\n"
+            f"Nats-Schedule-Target: {target}\r\n"
+            "Nats-Schedule-TTL: never\r\nNats-TTL: never\r\n\r\n"
+        ).encode()
         result = _acked(await self.call(subject, data, headers=headers))
         if isinstance(result, BusError):
             raise result

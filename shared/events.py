@@ -130,6 +130,8 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True):
     """What was cut or could not be read, one sentence each; told in the prompt and on the job."""
     images: list[FileRef] = []
     """Page images or pictures for a model that can see."""
+    usage: Usage | None = None
+    """What its answers cost, those that missed the schema included."""
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,10 +142,14 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     system: str | None = None
     files: list[FileRef] = []
     """What is sent natively where the model takes it (PDF, images)."""
+    instead: str = ""
+    """What follows the prompt where the model does not take the files: their text, fenced."""
     schema: dict[str, Any] | None = None
     """The answer must be JSON that fits this; it is asked for again when it does not."""
     misses: int = 0
-    """Answers so far that missed the schema."""
+    """Answers so far that missed the schema; the prompt names the last one's fault."""
+    spent: Usage | None = None
+    """What those answers cost."""
 
 
 Timeline = list[tuple[int, int]]
@@ -230,10 +236,11 @@ class RunScheduled(Fact, frozen=True, kw_only=True, tag="scheduled"):
 
 
 class TodoProcess(Fact, frozen=True, kw_only=True, tag="todo.process"):
-    """The conductor is to decide, or a file to be read: the step ``step`` of the plan.
+    """A file is to be read, or the conductor to decide.  store, llm_worker → processor, gateway
 
-    The first one is the acceptance of a job.  ``results`` holds what the steps
-    before left.  store, llm_worker → processor
+    ``step`` is the plan's step that is due, and ``results`` holds what the steps
+    before it left.  The first one is the acceptance of a job, or comes from its
+    schedule; that one may come twice, and only the first counts.
     """
 
     n: int
@@ -244,10 +251,11 @@ class TodoProcess(Fact, frozen=True, kw_only=True, tag="todo.process"):
 
 
 class TodoGenerate(Fact, frozen=True, kw_only=True, tag="todo.generate"):
-    """A model is to answer a step's prompt.  processor → llm_worker, store, gateway
+    """A model is to answer a step's prompt.  processor, llm_worker → llm_worker, store, gateway
 
     The worker streams it as deltas; then it appends the final when ``last``, else
-    the next ``todo.process`` with the answer among the results.
+    the next ``todo.process`` with the answer among the results.  An answer that
+    misses the schema is asked for again: the same step, one miss more.
     """
 
     n: int
@@ -278,7 +286,7 @@ class CancelRequested(Fact, frozen=True, kw_only=True, tag="cancel"):
 class RunEnded(Fact, frozen=True, kw_only=True, tag="final"):
     """The run is over, and everything about its end is here.  worker, store → store, gateway
 
-    ``attempt`` is 0 when nobody ever claimed the run.  ``sha256`` is of the
+    ``attempt`` is 0 when nobody had claimed the run's latest todo.  ``sha256`` is of the
     text's UTF-8, in hexadecimal.  Latencies are milliseconds since the claim.
     """
 

@@ -11,6 +11,7 @@ from shared.subjects import store_command
 _SESSION = c.CreateSession | c.UpdateSession | c.GetSession
 _ACCEPTED = c.SendMessage | c.Regenerate
 _RUN = c.CancelRun | c.GetRun
+_JOB = c.CreateJob | c.GetJob
 
 _ANSWERS: dict[type[c.Request], type] = {
     c.CreateSession: c.SessionAnswer,
@@ -21,6 +22,9 @@ _ANSWERS: dict[type[c.Request], type] = {
     c.Regenerate: c.Accepted,
     c.CancelRun: c.RunAnswer,
     c.GetRun: c.RunAnswer,
+    c.CreateJob: c.JobAnswer,
+    c.GetJob: c.JobAnswer,
+    c.ListJobs: c.JobPage,
     c.ListSessions: c.SessionPage,
     c.ListMessages: c.MessagePage,
     c.GetContext: c.Context,
@@ -56,6 +60,10 @@ class StoreClient:
     async def ask(self, request: _ACCEPTED) -> c.Accepted: ...
     @overload
     async def ask(self, request: _RUN) -> c.RunAnswer: ...
+    @overload
+    async def ask(self, request: _JOB) -> c.JobAnswer: ...
+    @overload
+    async def ask(self, request: c.ListJobs) -> c.JobPage: ...
     @overload
     async def ask(self, request: c.DeleteSession) -> c.Done: ...
     @overload

@@ -57,6 +57,11 @@ class Address(NamedTuple):
         return f"sched.{self.user}.{self.session}.{self.run}"
 
     @property
+    def session_schedules(self) -> str:
+        """The filter over the schedules of the session's runs."""
+        return f"sched.{self.user}.{self.session}.>"
+
+    @property
     def facts(self) -> str:
         """The filter over the run's facts: what the run chain covers."""
         return f"evt.{self.user}.{self.session}.{self.run}.>"

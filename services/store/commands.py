@@ -110,7 +110,7 @@ class Commands:
     # -- sessions ---------------------------------------------------------------------
 
     async def create_session(self, request: CreateSession) -> SessionAnswer:
-        _need_id(request.session_id, "session_id")
+        need_id(request.session_id, "session_id")
         if request.session_id in self._archive.deleted:
             raise Conflict("This session was deleted; please open another.")
         fact = SessionCreated(
@@ -317,6 +317,27 @@ class Commands:
 
     # -- deciding ---------------------------------------------------------------------
 
+    async def decide_on_session(
+        self, user_id: str, session_id: str, attempt: Callable[[int], Awaitable[int]]
+    ) -> None:
+        """Try ``attempt``, given the session's last fact, until nothing comes in between.
+
+        What it appended is applied when this returns.
+        """
+
+        async def on_state() -> int:
+            return await attempt((await self._state(user_id, session_id)).session.last_seq)
+
+        await self._applied.reach(await self._decide(session_id, on_state))
+
+    async def append_to_session(self, subject: str, fact: Fact, last_seq: int) -> int:
+        """Append a fact that nothing of the session may come before.
+
+        Raises:
+            Overtaken: the session went on since ``last_seq``.
+        """
+        return await self._append(subject, fact, expected=last_seq)
+
     async def _decide(self, session_id: str, attempt: Callable[[], Awaitable[int]]) -> int:
         """Try ``attempt`` until no other fact comes in between; answers its sequence."""
         async with self._lock(session_id):
@@ -380,7 +401,7 @@ def _digest(request: SendMessage | Regenerate) -> str | None:
     return hashlib.sha256(msgspec.json.encode([request.name, asked])).hexdigest()
 
 
-def _need_id(text: str, field: str) -> None:
+def need_id(text: str, field: str) -> None:
     if not ids.is_id(text):
         raise InvalidRequest(f"{field} must be a UUID.", path=f"$.{field}")
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from services.store import queries
+from services.store import queries, schedules
 from services.store.applied import Applied
 from services.store.database import Database
 from services.store.hotlog import HotLog
@@ -24,7 +24,8 @@ from shared.endings import ended
 from shared.errors import Unavailable
 from shared.events import EndStatus, Fault, RunEnded, TodoChat
 from shared.log import get_logger
-from shared.subjects import Address, Scope, holds
+from shared.plans import total
+from shared.subjects import EVENTS, Address, Scope, holds
 
 log = get_logger()
 
@@ -64,16 +65,24 @@ class Lost(NamedTuple):
     run: RunRow
 
 
-Step = Begin | End | Watch | Lost
+class Schedule(NamedTuple):
+    """A job for later: the server is to have its schedule."""
+
+    run: RunRow
+
+
+Step = Begin | End | Watch | Lost | Schedule
 
 
 def steps(unfinished: list[RunRow], first: int) -> list[Step]:
     """What a session's unfinished runs need, given the first sequence of EVENTS."""
     found: list[Step] = []
     for run in unfinished:
-        if run.cancelled and run.attempt == 0:
+        if run.cancelled and (run.attempt == 0 or _is_between_steps(run)):
             found.append(End(run))
-        elif not run.waiting and run.first_seq < first:
+        elif run.status == "scheduled":
+            found.append(Schedule(run))
+        elif not run.waiting and _is_lost(run, first):
             found.append(Lost(run))
         elif run.cancelled:
             found.append(Watch(run))
@@ -82,6 +91,16 @@ def steps(unfinished: list[RunRow], first: int) -> list[Step]:
         if going:
             found.append(Begin(going[0]))
     return found
+
+
+def _is_between_steps(run: RunRow) -> bool:
+    """A job whose next todo nobody has claimed."""
+    return run.plan is not None and run.worker is None
+
+
+def _is_lost(run: RunRow, first: int) -> bool:
+    # What a scheduled job began with may be trimmed before its time comes.
+    return (run.first_seq if run.due is None else run.last_seq) < first
 
 
 # -- doing it -------------------------------------------------------------------------
@@ -99,6 +118,8 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._cancelled_at: dict[str, float] = {}
         """When a claimed run was first seen cancelled, on this process's clock."""
+        self._schedules: dict[str, int] = {}
+        """The sequence of each schedule that is known to be there, by its run."""
 
     def look_at(self, session_id: str) -> None:
         """Something happened in this session."""
@@ -176,6 +197,8 @@ class Dispatcher:
                     await self._watch(run)
                 case Lost(run):
                     await self._end(run, "failed", "", _LOST)
+                case Schedule(run):
+                    await self._schedule(run)
 
     async def _begin(self, session: SessionRow, run: RunRow) -> None:
         turn = run.turn
@@ -193,6 +216,23 @@ class Dispatcher:
             tries=2,
         )
         log.info("store.dispatched", session_id=session.id, run_id=run.id, seq=seq)
+
+    async def _schedule(self, run: RunRow) -> None:
+        """Make sure of a job's schedule; one whose time has passed fires at once."""
+        if run.plan is None or run.due is None:
+            return
+        overdue = run.due < ids.now()
+        if not overdue and self._schedules.get(run.id, 0) >= max(self._hot.first, 1):
+            return
+        address = _address(run)
+        seq = await schedules.find(self._bus, address)
+        if seq is None:  # looked for first, because the todo is there before it goes
+            head = await self._bus.head(EVENTS, address.facts)
+            if head is not None and head.seq > run.last_seq:
+                return  # it has fired just now, or a cancel came
+            seq = await schedules.publish(self._bus, run, run.plan, run.due)
+            log.info("store.scheduled", run_id=run.id, due=run.due.isoformat(), seq=seq)
+        self._schedules[run.id] = seq
 
     async def _watch(self, run: RunRow) -> None:
         loop = asyncio.get_running_loop()
@@ -225,6 +265,9 @@ class Dispatcher:
             tries=2,
         )
         self._cancelled_at.pop(run.id, None)
+        if run.due is not None:
+            self._schedules.pop(run.id, None)
+            await schedules.delete(self._bus, _address(run).schedule)
         log.info("store.run_ended", run_id=run.id, status=status, length=len(text), seq=seq)
 
 
@@ -232,8 +275,16 @@ def ended_by_store(
     run: RunRow, status: EndStatus, text: str, error: Fault | None = None
 ) -> RunEnded:
     """The final of a run that the store ends itself."""
-    final = ended(status, text, attempt=run.attempt, error=error)
-    return msgspec.structs.replace(final, model=run.model, provider=run.provider)
+    attempt = 0 if _is_between_steps(run) else run.attempt
+    final = ended(status, text, attempt=attempt, error=error)
+    return msgspec.structs.replace(
+        final,
+        model=run.model,
+        provider=run.provider,
+        results=run.results,
+        notes=run.notes,
+        usage=total(*(result.usage for result in run.results)),
+    )
 
 
 def _address(run: RunRow) -> Address:

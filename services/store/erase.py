@@ -11,6 +11,7 @@ import base64
 from contextlib import suppress
 from weakref import WeakValueDictionary
 
+from services.store import schedules
 from services.store.archive import Archive, Tombstone, links
 from services.store.database import Database
 from services.store.dispatch import ended_by_store
@@ -99,7 +100,8 @@ class Eraser:
             if tombstone not in await self._archive.unerased():
                 return
             barred = await self._end_runs(tombstone)
-            await drop_remains(self._hot, self._archive, self._database, tombstone)
+            await schedules.delete(self._bus, tombstone.address.session_schedules)
+            await drop_remains(self._bus, self._hot, self._archive, self._database, tombstone)
             while facts := await self._hot_facts(tombstone):
                 await self._erase_facts(facts)
             await self._erase_ticks(tombstone, barred)
@@ -130,7 +132,11 @@ class Eraser:
             final = ended_by_store(run, "cancelled", "")
             with suppress(Overtaken):  # it ended itself just now, or its chain is erased already
                 await extend(
-                    self._bus, address.fact("final"), final, expected=run.last_seq, tries=2
+                    self._bus,
+                    address.fact("final"),
+                    final,
+                    expected=self._hot.expected(run.last_seq),
+                    tries=2,
                 )
             bar = encode(Delta(attempt=run.attempt, offset=0, text=""))
             barred.add(await self._bus.store(address.ticks, bar))

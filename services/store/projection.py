@@ -12,6 +12,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
+from services.store import steps
 from services.store.rows import (
     MessageRow,
     RunRow,
@@ -28,11 +29,13 @@ from shared.events import (
     RunClaimed,
     RunEnded,
     RunFact,
+    RunScheduled,
     RunWaiting,
     SessionCreated,
     SessionDeleted,
     SessionUpdated,
     TodoChat,
+    TodoGenerate,
     TodoProcess,
     Turn,
 )
@@ -82,7 +85,7 @@ def project(rows: Rows, link: Link) -> None:
     session = rows.sessions.get(address.session)
     if session is not None and session.user_id != address.user:
         return  # an id that two users chose at the same moment: the first has it
-    if isinstance(fact, RunEnded) and fact.attempt:
+    if isinstance(fact, RunEnded) and (fact.attempt or fact.results):
         known = None if session is None else session.id
         rows.usage[address.run] = _usage(address, known, fact)
     if isinstance(fact, SessionCreated):
@@ -111,18 +114,19 @@ def _project_run(
     match fact:
         case RunWaiting():
             _wait(rows, session, run, fact)
-        case TodoChat(n=0):
+        case TodoChat():
             _begin(rows, session, run, fact)
+        case RunScheduled() | TodoProcess() | TodoGenerate():
+            steps.go_on(run, fact)
         case RunClaimed():
             run.status, run.attempt, run.worker = "running", seq, fact.worker
+            steps.claimed(run, fact.at)
             if fact.prompt is not None:
                 run.provider, run.model = fact.prompt.provider, fact.prompt.model
         case CancelRequested():
             run.cancelled = True
         case RunEnded():
             _end(rows, session, run, fact)
-        case TodoChat() | TodoProcess():
-            pass  # the next step of a plan; the run goes on
 
 
 def _wait(rows: Rows, session: SessionRow, run: RunRow, fact: RunWaiting) -> None:
@@ -152,6 +156,8 @@ def _end(rows: Rows, session: SessionRow, run: RunRow, fact: RunEnded) -> None:
     run.status, run.ended_at = fact.status, fact.at
     run.sha256, run.length = fact.sha256, fact.length
     run.usage, run.error = fact.usage, fact.error
+    if run.plan is not None:
+        steps.over(run, run.plan, fact)
     if run.turn is None:
         return
     if run.waiting and run.turn.content is not None:
@@ -215,7 +221,7 @@ def _new_session(seq: int, address: Address, fact: SessionCreated) -> SessionRow
 
 def _new_run(seq: int, address: Address, fact: RunFact) -> RunRow:
     turn = fact.turn if isinstance(fact, RunWaiting | TodoChat) else None
-    return RunRow(
+    run = RunRow(
         id=address.run,
         session_id=address.session,
         user_id=address.user,
@@ -229,6 +235,9 @@ def _new_run(seq: int, address: Address, fact: RunFact) -> RunRow:
         first_seq=seq,
         last_seq=seq,
     )
+    if isinstance(fact, RunScheduled | TodoProcess | TodoGenerate):
+        steps.accept(run, fact)
+    return run
 
 
 def _user_message(run: RunRow, turn: Turn, content: str, *, depth: int) -> MessageRow:

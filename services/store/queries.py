@@ -133,9 +133,11 @@ _NEWEST_FIRST = _listed(descending=True)
 def get_context(connection: sa.Connection, request: GetContext) -> Context:
     run = find_run(connection, request.user_id, request.run_id)
     session = find_session(connection, request.user_id, request.session_id)
-    if run.session_id != session.id or run.turn is None:
+    if run.session_id != session.id:
         raise not_found("run")
     turn = run.turn
+    if turn is None:
+        return _context_of_job(connection, session, run)
     found = connection.execute(_CONTEXT, {"leaf": run.user_message_id}).all()
     return Context(
         messages=[ContextMessage(id=m.id, role=m.role, content=m.content) for m in reversed(found)],
@@ -143,6 +145,19 @@ def get_context(connection: sa.Connection, request: GetContext) -> Context:
         model=_first(turn.model, session.model),
         temperature=_first(turn.temperature, session.temperature),
         max_tokens=_first(turn.max_tokens, session.max_tokens),
+        run=run.record(),
+        seq=read_applied(connection),
+    )
+
+
+def _context_of_job(connection: sa.Connection, session: SessionRow, run: RunRow) -> Context:
+    """What a job is asked is in its todos; here is whom to ask, and how."""
+    return Context(
+        messages=[],
+        system_prompt=None,
+        model=session.model,
+        temperature=session.temperature,
+        max_tokens=session.max_tokens,
         run=run.record(),
         seq=read_applied(connection),
     )
@@ -266,6 +281,12 @@ def find_run(connection: sa.Connection, user_id: str, run_id: str) -> RunRow:
     return run_row(row)
 
 
+def run_owner(connection: sa.Connection, run_id: str) -> tuple[str, str] | None:
+    """The user and the session of a run, whoever asks."""
+    row = connection.execute(_RUN, {"id": run_id}).one_or_none()
+    return None if row is None else (row.user_id, row.session_id)
+
+
 def find_message(connection: sa.Connection, user_id: str, message_id: str) -> MessageRow:
     row = connection.execute(_MESSAGE, {"id": message_id}).one_or_none()
     if row is None or row.user_id != user_id:
@@ -292,7 +313,7 @@ def dispatchable(
 
 
 def first_unfinished(connection: sa.Connection) -> int | None:
-    """The first fact of the oldest run that is not ended."""
+    """The first fact of the oldest run that is not ended, nor waiting for its time."""
     return connection.execute(_FIRST_UNFINISHED).scalar()
 
 
@@ -335,7 +356,9 @@ _UNFINISHED = (
     .order_by(runs.c.waiting, runs.c.first_seq)
 )
 _UNSETTLED = sa.select(runs.c.session_id).where(runs.c.ended_at.is_(None)).distinct()
-_FIRST_UNFINISHED = sa.select(sa.func.min(runs.c.first_seq)).where(runs.c.ended_at.is_(None))
+_FIRST_UNFINISHED = sa.select(sa.func.min(runs.c.first_seq)).where(
+    runs.c.ended_at.is_(None), runs.c.status != "scheduled"
+)
 _KEYED = (
     sa.select(runs)
     .where(runs.c.user_id == sa.bindparam("user"), runs.c.idempotency_key == sa.bindparam("key"))

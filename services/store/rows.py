@@ -6,8 +6,17 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from shared.events import EndStatus, Fault, OnBusy, SessionStatus, Turn, Usage
-from shared.records import Message, MessageStatus, Role, Run, RunStatus, Session
+from shared.events import (
+    EndStatus,
+    Fault,
+    OnBusy,
+    Plan,
+    SessionStatus,
+    StepResult,
+    Turn,
+    Usage,
+)
+from shared.records import Job, JobStep, Message, MessageStatus, Role, Run, RunStatus, Session
 
 
 class SessionRow(msgspec.Struct, kw_only=True):
@@ -115,6 +124,14 @@ class RunRow(msgspec.Struct, kw_only=True):
     idempotency_digest: str | None
     first_seq: int
     last_seq: int
+    plan: Plan | None = None
+    priority: int = 0
+    due: datetime | None = None
+    todo: int = -1
+    steps: list[JobStep] = []
+    results: list[StepResult] = []
+    notes: list[str] = []
+    text: str = ""
 
     def record(self) -> Run:
         return Run(
@@ -133,6 +150,19 @@ class RunRow(msgspec.Struct, kw_only=True):
             first_seq=self.first_seq,
             last_seq=self.last_seq,
             cancelled=self.cancelled,
+        )
+
+    def job(self, plan: Plan, client_ref: str | None) -> Job:
+        return Job(
+            run=self.record(),
+            plan=plan,
+            priority=self.priority,
+            due=self.due,
+            steps=self.steps,
+            results=self.results,
+            notes=self.notes,
+            text=self.text,
+            client_ref=client_ref,
         )
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from shared.events import Fault, Turn, Usage
+from shared.events import Fault, Plan, StepResult, Turn, Usage
+from shared.records import JobStep
 
-VERSION = "0001"
+VERSION = "0002"
 """The newest migration."""
 
 
@@ -146,6 +147,16 @@ runs = sa.Table(
     sa.Column("idempotency_digest", sa.Text),
     sa.Column("first_seq", sa.BigInteger, nullable=False),
     sa.Column("last_seq", sa.BigInteger, nullable=False),
+    # a job's, which a chat run has not
+    sa.Column("plan", Document(Plan)),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("due", Moment),
+    # the number of its latest todo; -1 before the first
+    sa.Column("todo", sa.Integer, nullable=False),
+    sa.Column("steps", Document(list[JobStep]), nullable=False),
+    sa.Column("results", Document(list[StepResult]), nullable=False),
+    sa.Column("notes", Document(list[str]), nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
     sa.Index("ix_runs_session", "session_id", "ended_at", "first_seq"),
     sa.Index("ix_runs_unfinished", "ended_at", "first_seq"),
     # not unique: two stores may accept one key in two sessions at the same moment,

@@ -20,7 +20,7 @@ from msgspec import DecodeError
 from prometheus_client import Counter, Gauge
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.store import queries, trim
+from services.store import job_queries, queries, trim
 from services.store.answering import Endpoint, endpoint
 from services.store.applied import Applied
 from services.store.archive import Archive, Entry, entry, links
@@ -29,12 +29,13 @@ from services.store.database import Database, database_path
 from services.store.dispatch import Dispatcher
 from services.store.erase import Eraser
 from services.store.hotlog import HotLog
+from services.store.jobs import Jobs
 from services.store.migrate import migrate
 from services.store.projection import apply, read_applied, read_epoch, set_epoch
 from services.store.rebuild import rebuild
 from shared import commands as asked
 from shared.bus import Bus, BusError, Incoming, Stored
-from shared.events import CancelRequested, RunEnded, RunWaiting
+from shared.events import CancelRequested, RunEnded, RunScheduled, RunWaiting
 from shared.lifecycle import running
 from shared.log import get_logger
 from shared.objects import ObjectMissing, is_packed, unpack
@@ -51,6 +52,9 @@ BATCH = 500
 _TICK = 1.0
 _RETRY = 0.2
 _MOST_LIVE = 2_000
+
+_SETTLED_BY = RunEnded | CancelRequested | RunWaiting | RunScheduled
+"""Facts after which a session may need something of the store."""
 
 _archived = Counter("natterlog_store_facts", "Facts archived and applied")
 _lag = Gauge("natterlog_store_lag_facts", "Facts that are known of and not applied yet")
@@ -97,6 +101,7 @@ class Store:
         self.commands = Commands(
             bus, settings, database, archive, self.hot, self.applied, self.eraser
         )
+        self.jobs = Jobs(self.commands, database)
         self._settings = settings
         self._live: deque[Stored] = deque()
         self._heard = 0
@@ -207,7 +212,7 @@ class Store:
             session = parse(item.subject).session
             if session in self.archive.deleted:
                 self.eraser.came_late()
-            elif isinstance(item.fact, RunEnded | CancelRequested | RunWaiting):
+            elif isinstance(item.fact, _SETTLED_BY):
                 self.dispatcher.look_at(session)
 
     # -- the log's incarnation ----------------------------------------------------------
@@ -261,7 +266,7 @@ class Store:
     async def trim(self) -> int:
         """Trim EVENTS now; answers its first sequence."""
         keep = self._settings.hot_facts
-        return await trim.trim(self.hot, self.archive, self.database, keep=keep)
+        return await trim.trim(self.bus, self.hot, self.archive, self.database, keep=keep)
 
     # -- answering ----------------------------------------------------------------------
 
@@ -276,11 +281,14 @@ class Store:
                 endpoint(asked.SendMessage, do.send_message, applied),
                 endpoint(asked.Regenerate, do.regenerate, applied),
                 endpoint(asked.CancelRun, do.cancel_run, applied),
+                endpoint(asked.CreateJob, self.jobs.create_job, applied),
                 endpoint(asked.Rebuild, self.rebuild, applied),
                 endpoint(asked.GetSession, ask(queries.get_session), applied),
                 endpoint(asked.ListSessions, ask(queries.list_sessions), applied),
                 endpoint(asked.ListMessages, ask(queries.list_messages), applied),
                 endpoint(asked.GetRun, ask(queries.get_run), applied),
+                endpoint(asked.GetJob, ask(job_queries.get_job), applied),
+                endpoint(asked.ListJobs, ask(job_queries.list_jobs), applied),
                 endpoint(asked.GetContext, ask(queries.get_context), applied),
                 endpoint(asked.OpenFeed, ask(queries.open_feed), applied),
                 endpoint(asked.GetFacts, self.get_facts, applied),

@@ -12,6 +12,7 @@ from shared.ids import new_id, now
 from shared.streams import ensure_streams
 from shared.subjects import EVENTS, Address
 from tests.support.nats_server import NatsServer
+from tests.support.plans import a_document
 
 DEADLINE = 20.0
 
@@ -20,7 +21,7 @@ async def test_a_run_with_an_unknown_step_ends_and_its_todo_is_settled(nats_serv
     run = Address(new_id(), new_id(), new_id())
     name = f"test-{run.user}"
     ended: asyncio.Queue[Incoming] = asyncio.Queue()
-    todo = TodoProcess(at=now(), n=0, priority=3, step="unknown", plan=["unknown"])
+    todo = TodoProcess(at=now(), n=0, priority=3, step="unknown", plan=a_document())
 
     async with Bus(nats_server.url, name="test") as bus, asyncio.timeout(DEADLINE):
         await ensure_streams(bus)

@@ -16,6 +16,7 @@ from shared.events import (
     Turn,
 )
 from shared.ids import now
+from tests.support.plans import a_document
 
 SOURCE = PromptSource(
     provider="p", model="m", system=None, message_ids=[], temperature=None, max_tokens=None
@@ -27,7 +28,7 @@ FINAL = RunEnded(at=now(), status="completed", attempt=8, text="", length=0, sha
 TODO = TodoChat(
     at=now(), n=1, turn=Turn(user_message_id="u", assistant_message_id="a", content=None)
 )
-STEP = TodoProcess(at=now(), n=1, priority=0, step="next", plan=[])
+STEP = TodoProcess(at=now(), n=1, priority=0, step="next", plan=a_document())
 
 
 def after(*facts: Any) -> Standing:

@@ -22,6 +22,7 @@ from shared.ids import new_id, now
 from shared.streams import ensure_streams
 from shared.subjects import Address, what
 from tests.support.memory_bus import MemoryBus
+from tests.support.plans import a_document
 
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
@@ -35,7 +36,7 @@ async def bus() -> AsyncIterator[Bus]:
 
 async def a_todo(bus: Bus, step: str = "from the future") -> Delivery:
     run = Address(new_id(), new_id(), new_id())
-    fact = TodoProcess(at=now(), n=0, priority=3, step=step, plan=[step])
+    fact = TodoProcess(at=now(), n=0, priority=3, step=step, plan=a_document())
     subject = run.todo_process(3, 0)
     seq = await extend(bus, subject, fact, expected=0)
     return Delivery(seq, subject, run, fact, 1)

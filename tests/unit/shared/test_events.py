@@ -18,11 +18,13 @@ from shared.events import (
     PromptSource,
     RunClaimed,
     RunEnded,
+    RunScheduled,
     RunWaiting,
     SessionCreated,
     SessionDeleted,
     SessionUpdated,
     TodoChat,
+    TodoGenerate,
     TodoProcess,
     Turn,
     Usage,
@@ -31,6 +33,7 @@ from shared.events import (
     encode,
 )
 from shared.ids import now
+from tests.support.plans import a_document, a_file, a_pipeline, a_result, an_ask
 
 COMMON: dict[str, Any] = {"at": now(), "prev": 41, "nonce": "n"}
 TURN = Turn(
@@ -62,7 +65,17 @@ FACTS: list[Fact] = [
     SessionDeleted(**COMMON),
     RunWaiting(**COMMON, turn=TURN),
     TodoChat(**COMMON, n=0, turn=TURN),
-    TodoProcess(**COMMON, n=1, priority=3, step="extract", plan=["extract", "ask"]),
+    RunScheduled(**COMMON, plan=a_document(), priority=3, due=now()),
+    TodoProcess(**COMMON, n=0, priority=3, step="extract", plan=a_document()),
+    TodoGenerate(
+        **COMMON,
+        n=2,
+        priority=9,
+        ask=an_ask(files=[a_file()], schema={"type": "object"}, misses=1, spent=Usage()),
+        plan=a_pipeline("one", "two"),
+        results=[a_result("one", notes=["Cut."], images=[a_file()], usage=Usage())],
+        last=True,
+    ),
     RunClaimed(
         **COMMON,
         worker="w",

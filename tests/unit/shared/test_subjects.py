@@ -9,13 +9,14 @@ from shared.subjects import (
     EVERY_FACT,
     LIVE_CANCELS,
     LIVE_FACTS,
-    PROCESS_TODOS,
     Address,
     Scope,
     chain_filter,
+    generate_todos,
     live_facts_of_user,
     live_ticks_of_session,
     parse,
+    process_todos,
     session_address,
     what,
 )
@@ -71,11 +72,28 @@ def test_a_session_chain_covers_the_session_and_all_its_runs(
 
 @given(addresses, st.integers(0, 9), st.integers(0, 99))
 def test_todos_reach_the_consumer_of_their_kind(address: Address, priority: int, n: int):
-    chat, process = address.todo_chat(n), address.todo_process(priority, n)
+    todos = {
+        CHAT_TODOS: address.todo_chat(n),
+        process_todos(priority): address.todo_process(priority, n),
+        generate_todos(priority): address.todo_generate(priority, n),
+    }
 
-    assert (matches(CHAT_TODOS, chat), matches(CHAT_TODOS, process)) == (True, False)
-    assert (matches(PROCESS_TODOS, chat), matches(PROCESS_TODOS, process)) == (False, True)
-    assert matches(EVERY_FACT, chat)
+    for mine, todo in todos.items():
+        assert [subject for subject in todos.values() if matches(mine, subject)] == [todo]
+    assert all(matches(EVERY_FACT, subject) for subject in todos.values())
+
+
+@given(addresses, st.integers(0, 9), st.integers(0, 9))
+def test_todos_reach_the_consumer_of_their_priority(address: Address, one: int, other: int):
+    assert matches(process_todos(one), address.todo_process(other, 0)) == (one == other)
+    assert matches(generate_todos(one), address.todo_generate(other, 1)) == (one == other)
+
+
+@given(addresses, addresses)
+def test_a_schedule_is_no_fact_and_belongs_to_its_session(one: Address, other: Address):
+    assert matches(one.session_schedules, one.schedule)
+    assert not matches(other.session_schedules, one.schedule)
+    assert not matches(EVERY_FACT, one.schedule)
 
 
 @given(addresses, addresses)

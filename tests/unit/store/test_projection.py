@@ -13,6 +13,7 @@ from shared.commands import GetSession, ListMessages
 from shared.events import SessionCreated, TodoProcess
 from shared.records import Message
 from shared.subjects import session_address
+from tests.support.plans import a_document
 from tests.unit.store.story import START, USER, Story, dump, tables
 
 
@@ -212,7 +213,7 @@ def test_a_run_that_nobody_claimed_cost_nothing(story: Story):
 
 def test_a_run_without_a_turn_has_no_messages(story: Story):
     run = "01900000-0000-7000-8000-00000000000b"
-    todo = TodoProcess(at=START, n=0, priority=3, step="extract", plan=["extract"])
+    todo = TodoProcess(at=START, n=0, priority=3, step="extract", plan=a_document())
     story.tell(story.address(run).todo_process(3, 0), todo)
     story.end(run, "done", attempt=story.claim(run))
 
