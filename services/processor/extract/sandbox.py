@@ -1,0 +1,253 @@
+"""Read a file in a process of its own, which may fail in any way and take nothing along.
+
+A reader is third-party code that parses a stranger's bytes.  So it runs in a
+child with limits, a bare environment and a private directory, tells what it
+finds over a pipe, and what it tells is checked.  Whatever happens to the child
+becomes an ExtractError; whatever happens here, the child's whole process group
+is killed and its directory removed.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from asyncio.subprocess import Process
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import msgspec
+
+from services.processor.extract.findings import (
+    MIB,
+    AnyTold,
+    Broke,
+    Done,
+    ExtractError,
+    Limits,
+    Order,
+    Progressed,
+    Refused,
+    too_much_memory,
+)
+from shared.events import FileKind
+from shared.log import get_logger
+
+log = get_logger()
+
+READERS: dict[FileKind, str] = {
+    "pdf": "services.processor.extract.pdf:read",
+    "csv": "services.processor.extract.csv:read",
+    "image": "services.processor.extract.image:read",
+    "markdown": "services.processor.extract.text:read",
+    "text": "services.processor.extract.text:read",
+}
+_ROOT = Path(__file__).parents[3]
+"""Where the packages lie that the child imports: the same as ours."""
+_decoder = msgspec.json.Decoder(AnyTold)
+
+
+class ImageFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A picture for a model that can see."""
+
+    path: Path
+    media_type: str
+    width: int
+    height: int
+
+
+class Extracted(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found in a file.  Its images lie on disk until ``discard``, or the end of a with."""
+
+    text: str
+    notes: list[str]
+    images: list[ImageFile]
+    pages: int | None
+    rows: int | None
+    peak_memory: int
+    """Bytes that the reading took at most."""
+    directory: Path
+
+    def discard(self) -> None:
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
+
+
+async def extract(
+    path: Path, kind: FileKind, limits: Limits, on_progress: Callable[[float], None]
+) -> Extracted:
+    """Read a file: its text, its pictures, and what there is to say about both.
+
+    ``on_progress`` is told how much has been read, rising from 0 to 1.
+
+    Raises:
+        ExtractError: it cannot be read, or not within the limits.
+    """
+    return await read_with(READERS[kind], path, limits, on_progress)
+
+
+async def read_with(
+    reader: str, path: Path, limits: Limits, on_progress: Callable[[float], None]
+) -> Extracted:
+    """What :func:`extract` does, with the reader ``module:function``.
+
+    Raises:
+        ExtractError: the reader refused, broke, or ran into a limit.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="natterlog-extract-"))
+    order = Order(
+        reader=reader,
+        path=os.path.abspath(path),  # noqa: ASYNC240  asks the disk for nothing
+        directory=str(directory),
+        limits=limits,
+        parent=os.getpid(),
+    )
+    try:
+        async with asyncio.timeout(limits.seconds):
+            done = await _run(order, on_progress)
+        return _checked(done, directory, limits)
+    except BaseException as error:
+        shutil.rmtree(directory, ignore_errors=True)
+        if isinstance(error, TimeoutError):
+            sentence = f"Reading the file took longer than {limits.seconds:g} s."
+            raise ExtractError("timeout", sentence) from None
+        raise
+
+
+# -- the child ----------------------------------------------------------------
+
+
+class _Child(NamedTuple):
+    process: Process
+    lines: asyncio.StreamReader
+    pipe: asyncio.ReadTransport
+
+
+async def _run(order: Order, on_progress: Callable[[float], None]) -> Done:
+    """Have a child do it, and leave nothing of the child behind."""
+    starting = asyncio.ensure_future(_start(order))
+    try:
+        child = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await _end(await starting)  # it takes milliseconds, and must be known to be killed
+        raise
+    try:
+        return await _listen(child, order.limits, on_progress)
+    finally:
+        await _end(child)
+
+
+async def _start(order: Order) -> _Child:
+    """Start the child with a pipe of our own.
+
+    With the pipes that asyncio makes, a child counts as alive until everything
+    that it ever started has closed them.
+    """
+    lines = asyncio.StreamReader(limit=4 * order.limits.characters + MIB)
+    ours, theirs = os.pipe()
+    try:
+        pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(lines), os.fdopen(ours, "rb", buffering=0)
+        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-s", "-m", "services.processor.extract.child"),
+                msgspec.json.encode(order).decode(),
+                cwd=order.directory,
+                env={"PYTHONPATH": str(_ROOT), "PYTHONUTF8": "1", "TMPDIR": order.directory},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=theirs,
+                start_new_session=True,
+            )
+        except OSError:
+            pipe.close()
+            raise
+        return _Child(process, lines, pipe)
+    finally:
+        os.close(theirs)
+
+
+async def _listen(child: _Child, limits: Limits, on_progress: Callable[[float], None]) -> Done:
+    while line := await _line(child.lines):
+        match line:
+            case Progressed(fraction=fraction):
+                on_progress(fraction)
+            case Done():
+                return line
+            case Refused(code=code, message=message):
+                raise ExtractError(code, message)
+            case Broke():
+                log.error("extract.broke", error=line.error, where=line.where)
+                raise ExtractError("internal", "The file could not be read: a fault of ours.")
+    raise _epitaph(await child.process.wait(), limits)
+
+
+async def _line(lines: asyncio.StreamReader) -> AnyTold | None:
+    try:
+        line = await lines.readline()
+        return _decoder.decode(line) if line.endswith(b"\n") else None
+    except ValueError:  # longer than any line may be, or not what a child says
+        raise _broken() from None
+
+
+async def _end(child: _Child) -> None:
+    """Kill the child and all that it started, at once."""
+    with suppress(ProcessLookupError):
+        os.killpg(child.process.pid, signal.SIGKILL)
+    child.pipe.close()
+    await child.process.wait()
+
+
+def _epitaph(code: int, limits: Limits) -> ExtractError:
+    """Why a child died that said nothing."""
+    match -code:
+        case signal.SIGXCPU:
+            sentence = f"Reading the file takes more than {limits.cpu_seconds} s of computing."
+            return ExtractError("timeout", sentence)
+        # PDFium ends itself when it gets no memory; the kernel kills whom it has none for
+        case signal.SIGABRT | signal.SIGTRAP | signal.SIGILL | signal.SIGKILL:
+            return ExtractError("too_large", too_much_memory(limits))
+        case _:
+            log.error("extract.died", code=code)
+            return _broken()
+
+
+def _broken() -> ExtractError:
+    return ExtractError("invalid_request", "The file is damaged in a way that breaks its reader.")
+
+
+# -- what it left -------------------------------------------------------------
+
+
+def _checked(done: Done, directory: Path, limits: Limits) -> Extracted:
+    """What the child told, if it is within the limits and its pictures are where they belong."""
+    files = [
+        ImageFile(
+            path=directory / image.name,
+            media_type=image.media_type,
+            width=image.width,
+            height=image.height,
+        )
+        for image in done.images[: limits.images]
+    ]
+    for file in files:
+        # a reader that a file took over might point anywhere
+        if file.path.parent != directory or file.path.is_symlink() or not file.path.is_file():
+            raise _broken()
+    return Extracted(
+        text=done.text[: limits.characters],
+        notes=done.notes,
+        images=files,
+        pages=done.pages,
+        rows=done.rows,
+        peak_memory=done.peak_memory,
+        directory=directory,
+    )

@@ -1,0 +1,130 @@
+"""PDFs: text where there is text, pictures where there is none, sentences where there is harm."""
+
+import zlib
+from pathlib import Path
+
+import pytest
+
+from services.processor.extract.findings import MIB, ExtractError, Limits
+from services.processor.extract.sandbox import Extracted, extract
+from tests.support.made_files import pdf, pdf_of, stream
+
+SQUARE = b"1 0 0 rg 50 50 100 100 re f"
+CATALOG = b"<</Type/Catalog/Pages 2 0 R>>"
+ONE_PAGE = b"<</Type/Pages/Count 1/Kids[3 0 R]>>"
+TOO_MUCH = "Reading the file takes more than 256 MiB of memory."
+ENCRYPTED = b"/ID[<00><00>]/Encrypt<</Filter/Standard/V 1/R 2/P -4/O<%b>/U<%b>>>" % (
+    b"ab" * 32,
+    b"cd" * 32,
+)
+
+
+async def read(path: Path, data: bytes, limits: Limits | None = None) -> Extracted:
+    file = path / "file.pdf"
+    file.write_bytes(data)
+    return await extract(file, "pdf", limits or Limits(memory=256 * MIB), lambda _: None)
+
+
+async def test_text_is_read_page_by_page_and_each_page_is_marked(tmp_path: Path):
+    with await read(tmp_path, pdf_of("Hello", "World")) as found:
+        assert found.text == "[Page 1]\nHello\n\n[Page 2]\nWorld\n\n"
+        assert (found.pages, found.notes, found.images) == (2, [], [])
+
+
+async def test_a_page_without_text_is_shown_and_an_empty_one_is_told(tmp_path: Path):
+    with await read(tmp_path, pdf_of("Hello", SQUARE, b"")) as found:
+        assert found.text.endswith("[Page 2 is image 1]\n\n[Page 3 is empty]\n\n")
+        [image] = found.images
+        assert image.media_type == "image/jpeg"
+        assert max(image.width, image.height) <= 1568
+        assert image.path.read_bytes().startswith(b"\xff\xd8\xff")
+
+
+async def test_more_pages_and_images_than_may_be_are_told(tmp_path: Path):
+    data = pdf_of(SQUARE, SQUARE, SQUARE, "Text", "More")
+
+    with await read(tmp_path, data, Limits(pages=4, images=1)) as found:
+        assert (found.pages, len(found.images)) == (4, 1)
+        assert found.notes == [
+            "Only the first 4 of 5 pages were read.",
+            "Pages 2–3 without text could not be shown as well: too many images.",
+        ]
+
+
+async def test_progress_is_told_page_by_page(tmp_path: Path):
+    file = tmp_path / "file.pdf"
+    file.write_bytes(pdf_of("a", "b", "c", "d"))
+    told: list[float] = []
+
+    with await extract(file, "pdf", Limits(), told.append):
+        assert told == [0.25, 0.5, 0.75, 1.0]
+
+
+async def test_a_million_claimed_pages_cost_nothing(tmp_path: Path):
+    with await read(tmp_path, pdf_of("Hello", claim=1_000_000)) as found:
+        assert found.text == "[Page 1]\nHello\n\n"
+        assert found.notes == [
+            "Only the first 100 of 1,000,000 pages were read.",
+            "Pages 2–100 could not be read.",
+        ]
+
+
+def a_cyclic_tree() -> bytes:
+    return pdf(
+        CATALOG,
+        b"<</Type/Pages/Count 3/Kids[2 0 R 3 0 R]>>",
+        b"<</Type/Pages/Count 3/Kids[2 0 R]/Parent 2 0 R>>",
+    )
+
+
+def a_stream_bomb() -> bytes:
+    packed = zlib.compress(zlib.compress(b" " * 300 * MIB, 9), 9)
+    page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 300 200]/Contents 4 0 R>>"
+    return pdf(CATALOG, ONE_PAGE, page, stream(packed, b"/Filter[/FlateDecode/FlateDecode]"))
+
+
+def a_form_that_draws_itself() -> bytes:
+    uses_it = b"/Resources<</XObject<</X 5 0 R>>>>"
+    return pdf(
+        CATALOG,
+        ONE_PAGE,
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 300 200]/Contents 4 0 R%b>>" % uses_it,
+        stream(b"/X Do"),
+        stream(b"/X Do /X Do", b"/Type/XObject/Subtype/Form/BBox[0 0 300 200]" + uses_it),
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "sentence"),
+    [
+        (
+            pdf_of("Hello", trailer=ENCRYPTED),
+            "invalid_request",
+            "The PDF is encrypted.",
+        ),
+        (pdf_of("Hello")[:300], "invalid_request", "The PDF is damaged or cut short."),
+        (b"%PDF-1.7", "invalid_request", "The PDF is damaged or cut short."),
+        (
+            a_cyclic_tree(),
+            "invalid_request",
+            "The PDF is damaged: none of its pages can be read.",
+        ),
+        (a_stream_bomb(), "too_large", TOO_MUCH),
+        (a_form_that_draws_itself(), "too_large", TOO_MUCH),
+    ],
+    ids=["encrypted", "truncated", "header only", "cyclic", "bomb", "form that draws itself"],
+)
+async def test_a_harmful_pdf_ends_in_a_sentence(
+    data: bytes, code: str, sentence: str, tmp_path: Path
+):
+    with pytest.raises(ExtractError) as failed:
+        await read(tmp_path, data)
+
+    assert (failed.value.code, failed.value.message) == (code, sentence)
+
+
+async def test_a_page_of_absurd_size_is_shown_small(tmp_path: Path):
+    data = pdf_of(SQUARE).replace(b"[0 0 300 200]", b"[0 0 100000 1]")
+
+    with await read(tmp_path, data) as found:
+        assert all(max(image.width, image.height) <= 1568 for image in found.images)
