@@ -44,11 +44,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_frame: int = 4 * 1024 * 1024
     max_message: int = 200_000
     """Characters of one message."""
+    max_upload: int = 50 * 1024 * 1024
+    """Bytes of one file."""
     sockets_per_user: int = 64
+
+    # jobs
+    pipelines_dir: Path | None = None
+    """Where pipelines of one's own lie; None: natterlog's own only."""
+    steps: int = 2
+    """Files that one processor reads at a time."""
 
     # llm_worker
     slots: int = 500
     """Replies that one worker writes at a time."""
+    job_slots: int = 16
+    """Steps of jobs that one worker writes at a time, besides its replies."""
     publishes_per_second: int = 5_000
     provider_failures: int = 3
     """Failed calls of a provider before a run fails."""
@@ -189,8 +199,12 @@ VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "NATTERLOG_MAX_BODY": ("max_body", _positive),
     "NATTERLOG_MAX_FRAME": ("max_frame", _positive),
     "NATTERLOG_MAX_MESSAGE": ("max_message", _positive),
+    "NATTERLOG_MAX_UPLOAD": ("max_upload", _positive),
     "NATTERLOG_SOCKETS_PER_USER": ("sockets_per_user", _count),
+    "NATTERLOG_PIPELINES_DIR": ("pipelines_dir", Path),
+    "NATTERLOG_STEPS": ("steps", _positive),
     "NATTERLOG_SLOTS": ("slots", _positive),
+    "NATTERLOG_JOB_SLOTS": ("job_slots", _positive),
     "NATTERLOG_PUBLISHES_PER_SECOND": ("publishes_per_second", _positive),
     "NATTERLOG_PROVIDER_FAILURES": ("provider_failures", _positive),
     "NATTERLOG_SILENT_DEATHS": ("silent_deaths", _positive),

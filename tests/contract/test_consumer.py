@@ -311,8 +311,9 @@ async def test_the_todo_of_a_worker_that_vanished_is_delivered_to_another(
         vanishing = desk.consumer(desk.wait, slots=1, bus=other)
         await vanishing.__aenter__()
         await desk.next()
-        for task in vanishing._tasks:  # it neither keeps alive nor hands back
-            task.cancel()
+        for task in (vanishing._watching, vanishing._work._alive):
+            assert task is not None
+            task.cancel()  # it neither keeps alive nor hands back
     async with desk.consumer(nothing):
         turn_the_clock(bus, ACK_WAIT)
         again = await desk.next()
