@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from asyncio.subprocess import Process
 from collections.abc import Callable
 from contextlib import suppress
@@ -47,6 +48,9 @@ READERS: dict[FileKind, str] = {
 }
 _ROOT = Path(__file__).parents[3]
 """Where the packages lie that the child imports: the same as ours."""
+_PREFIX = "natterlog-extract-"
+_OLD = 3600.0
+"""Seconds: far more than any reading takes, and than its images are needed."""
 _decoder = msgspec.json.Decoder(AnyTold)
 
 
@@ -102,7 +106,7 @@ async def read_with(
     Raises:
         ExtractError: the reader refused, broke, or ran into a limit.
     """
-    directory = Path(tempfile.mkdtemp(prefix="natterlog-extract-"))
+    directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
     order = Order(
         reader=reader,
         path=os.path.abspath(path),  # noqa: ASYNC240  asks the disk for nothing
@@ -120,6 +124,14 @@ async def read_with(
             sentence = f"Reading the file took longer than {limits.seconds:g} s."
             raise ExtractError("timeout", sentence) from None
         raise
+
+
+def sweep() -> None:
+    """Remove what services left that were killed while they read: for a service's start."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            if time.time() - directory.stat().st_mtime > _OLD:
+                shutil.rmtree(directory)
 
 
 # -- the child ----------------------------------------------------------------
