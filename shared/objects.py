@@ -163,8 +163,8 @@ class Writer:
         self._chunks += 1
 
     async def _acknowledged(self) -> None:
-        seq = await self._in_flight[0]
-        self._in_flight.popleft()
+        await asyncio.wait([self._in_flight[0]])  # a cancel of the writer is none of the chunk's
+        seq = self._in_flight.popleft().result()
         if self._stored and seq < self._stored[-1]:
             raise NoAnswer("the chunks of an object were stored out of order")
         self._stored.append(seq)
