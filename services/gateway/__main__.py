@@ -1,13 +1,18 @@
 """The gateway: every dialect on one port, in front of one log."""
 
+import asyncio
+
 from aiohttp import web
 
 from services.gateway.app import make_app
 from services.gateway.auth import check_host
+from services.gateway.board import Boards
 from services.gateway.context import Gateway
 from services.gateway.cursor import Cursors
 from services.gateway.hub import Hub
 from services.gateway.limits import SocketCount
+from services.gateway.uploads import sweep_now_and_then
+from shared import pipelines
 from shared.lifecycle import running
 from shared.log import get_logger
 from shared.settings import Settings
@@ -17,18 +22,23 @@ log = get_logger()
 
 SHORT = 5.0
 """Seconds that requests may take to finish once their streams were ended."""
+LINGERING = 30.0
+"""Seconds for which an upload that was refused may go on, so that its sender reads why."""
 
 
 async def main(settings: Settings) -> None:
     check_host(settings)
+    read = pipelines.load(settings)
     async with running(settings, "gateway", own_health=False) as life:
         store = StoreClient(life.bus)
-        async with Hub(life.bus, store) as hub:
+        async with Hub(life.bus, store) as hub, Boards(hub, life.bus, store) as boards:
             gateway = Gateway(
                 settings=settings,
                 bus=life.bus,
                 store=store,
                 hub=hub,
+                boards=boards,
+                pipelines=read,
                 cursors=Cursors(life.epoch),
                 sockets=SocketCount(settings),
             )
@@ -37,6 +47,7 @@ async def main(settings: Settings) -> None:
                 access_log=None,
                 handler_cancellation=True,
                 shutdown_timeout=SHORT,
+                lingering_time=LINGERING,
             )
             async with gateway.connections:
                 await runner.setup()
@@ -51,7 +62,9 @@ async def main(settings: Settings) -> None:
                 life.health_port = runner.addresses[0][1]
                 log.info("gateway.listening", host=settings.host, port=life.health_port)
                 life.ready()
+                sweeping = asyncio.create_task(sweep_now_and_then(life.bus), name="sweep")
                 await life.stopping.wait()
+                sweeping.cancel()
                 await site.stop()
                 gateway.connections.stop()
                 await runner.cleanup()

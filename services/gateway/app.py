@@ -17,6 +17,12 @@ from services.gateway.dialects import (
     channels,
     channels_http,
     channels_socket,
+    content,
+    content_http,
+    content_socket,
+    documents,
+    documents_http,
+    documents_socket,
 )
 from services.gateway.origins import Origins
 from services.gateway.refusals import answer_of, error_of
@@ -35,9 +41,14 @@ def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Appli
     app.on_response_prepare.append(_finish_headers)
     app.add_routes(health)
     app.add_routes([web.get("/", welcome)])
-    for route in [*assistant_http.routes(), *channels_http.routes(), *_sockets()]:
+    for route in [*_over_http(), *_sockets()]:
         app.add_routes([route, _with_slash(route)])
     return app
+
+
+def _over_http() -> list[web.RouteDef]:
+    dialects = (assistant_http, channels_http, documents_http, content_http)
+    return [route for dialect in dialects for route in dialect.routes()]
 
 
 def _sockets() -> list[web.RouteDef]:
@@ -45,6 +56,8 @@ def _sockets() -> list[web.RouteDef]:
         web.get(f"{assistant.PREFIX}/ws", assistant_socket.socket, allow_head=False),
         web.get(channels.SESSION_SOCKET, channels_socket.session_socket, allow_head=False),
         web.get(channels.LIST_SOCKET, channels_socket.list_socket, allow_head=False),
+        web.get(documents.SOCKET, documents_socket.socket, allow_head=False),
+        web.get(content.SOCKET, content_socket.socket, allow_head=False),
     ]
 
 

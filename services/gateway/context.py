@@ -1,16 +1,18 @@
 """What every handler of the gateway is given."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from aiohttp import web
 
 from services.gateway.auth import User
+from services.gateway.board import Boards
 from services.gateway.connections import Connections
 from services.gateway.cursor import Cursors
 from services.gateway.hub import Hub
 from services.gateway.limits import SocketCount
 from shared.bus import Bus
+from shared.pipelines import Pipeline
 from shared.settings import Settings
 from shared.store_client import StoreClient
 
@@ -23,6 +25,8 @@ class Gateway:
     bus: Bus
     store: StoreClient
     hub: Hub
+    boards: Boards
+    pipelines: Mapping[str, Pipeline]
     cursors: Cursors
     connections: Connections = field(default_factory=Connections)
     sockets: SocketCount

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from services.gateway.dialects import assistant, channels
+from services.gateway.dialects import assistant, channels, content, documents
 from shared import errors
 from shared.bus import BusError
 from shared.errors import NatterlogError
@@ -17,8 +17,13 @@ Envelope = Callable[[NatterlogError], tuple[bytes, dict[str, str]]]
 _ENVELOPES: list[tuple[str, Envelope]] = [
     (channels.PREFIX, channels.detail),
     (channels.SOCKETS, channels.detail),
+    (documents.UPLOAD, documents.failure),
+    (documents.JOBS, documents.failure),
+    (content.PREFIX, content.failure),
+    (content.SOCKETS, content.failure),
+    (documents.SOCKET, documents.failure),
 ]
-"""Path prefix → envelope; all other paths have the native one."""
+"""Path prefix → envelope, the longer prefix first; all other paths have the native one."""
 
 
 def answer_of(request: web.Request, error: NatterlogError, raised: Exception) -> web.Response:
@@ -58,6 +63,6 @@ def error_of(raised: Exception) -> NatterlogError:
 
 def _envelope(path: str) -> Envelope:
     for prefix, envelope in _ENVELOPES:
-        if path.startswith(prefix):
+        if path == prefix or path.startswith(f"{prefix}/"):
             return envelope
     return assistant.problem

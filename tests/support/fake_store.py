@@ -6,7 +6,7 @@ does what a test tells it: claim, write a piece, end.
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -35,6 +35,7 @@ from shared.events import (
 from shared.ids import new_id, now
 from shared.records import Message, Run, Session, StoredFact
 from shared.subjects import EVENTS, Address, Scope, session_address, store_command
+from tests.support.fake_jobs import FakeJobs
 
 _DEADLINE = 10.0
 
@@ -51,6 +52,9 @@ _COMMANDS: list[type[c.Request]] = [
     c.GetRun,
     c.GetFacts,
     c.OpenFeed,
+    c.CreateJob,
+    c.GetJob,
+    c.ListJobs,
 ]
 
 
@@ -65,8 +69,11 @@ class FakeStore:
         self.runs: dict[str, Run] = {}
         self.turns: dict[str, Turn] = {}
         self.keys: dict[str, tuple[str, str]] = {}
+        self.jobs = FakeJobs(self)
         self.asked: list[c.Request] = []
         self._accepted_one = asyncio.Event()
+        self.on_cancel: Callable[[str], Awaitable[None]] | None = None
+        """What becomes of a run that is cancelled; nothing yet, unless a test says it."""
         self.archived = False
         """Whether the facts are read from the cold log, or left to the hot one."""
 
@@ -77,7 +84,7 @@ class FakeStore:
         )
 
     def _endpoint(self, kind: type[c.Request]) -> Callable[[bytes], Any]:
-        handler = getattr(self, kind.name)
+        handler = getattr(self, kind.name, None) or getattr(self.jobs, kind.name)
 
         async def answer(data: bytes) -> bytes:
             request = msgspec.json.decode(data, type=kind)
@@ -91,9 +98,7 @@ class FakeStore:
     async def create_session(self, q: c.CreateSession) -> c.SessionAnswer:
         at = now()
         fields = {f: getattr(q, f) for f in SessionCreated.__struct_fields__ if hasattr(q, f)}
-        await self._session_fact(
-            q.user_id, q.session_id, "created", SessionCreated(at=at, **fields)
-        )
+        await self.session_fact(q.user_id, q.session_id, "created", SessionCreated(at=at, **fields))
         self.messages[q.session_id] = []
         self.sessions[q.session_id] = Session(
             id=q.session_id,
@@ -116,7 +121,7 @@ class FakeStore:
             and (value := getattr(q, f)) is not msgspec.UNSET
         }
         fact = SessionUpdated(at=now(), **change)
-        await self._session_fact(q.user_id, q.session_id, "updated", fact)
+        await self.session_fact(q.user_id, q.session_id, "updated", fact)
         known = self.sessions[q.session_id]
         self.sessions[q.session_id] = msgspec.structs.replace(known, updated_at=fact.at, **change)
         return self._session(q.user_id, q.session_id)
@@ -126,7 +131,7 @@ class FakeStore:
         for run in self._unfinished(q.session_id):
             await self.end(run.id, "", status="cancelled", attempt=run.attempt)
         del self.sessions[q.session_id]
-        await self._session_fact(q.user_id, q.session_id, "deleted", SessionDeleted(at=now()))
+        await self.session_fact(q.user_id, q.session_id, "deleted", SessionDeleted(at=now()))
         return c.Done(seq=self.seq)
 
     async def send_message(self, q: c.SendMessage) -> c.Accepted:
@@ -169,7 +174,9 @@ class FakeStore:
             self.seq = await extend(
                 self.bus, self._address(run.id).fact("cancel"), fact, expected=run.last_seq
             )
-            self._change(run.id, last_seq=self.seq, cancelled=True)
+            self.change(run.id, last_seq=self.seq, cancelled=True)
+            if self.on_cancel is not None:
+                await self.on_cancel(run.id)
         return c.RunAnswer(run=self.runs[run.id], seq=self.seq)
 
     # -- queries ----------------------------------------------------------------
@@ -238,7 +245,7 @@ class FakeStore:
         """Begin an attempt; answers its id."""
         fact = RunClaimed(at=now(), worker="w", todo=0, prompt=None)
         attempt = await self._run_fact(run_id, "claim", fact)
-        self._change(run_id, attempt=attempt, status="running")
+        self.change(run_id, attempt=attempt, status="running")
         return attempt
 
     async def write(self, run_id: str, offset: int, text: str, *, attempt: int = 0) -> None:
@@ -270,8 +277,8 @@ class FakeStore:
             latency_ms=5,
         )
         # The rows first: a client that hears of the end may ask at once.
-        self._change(run_id, status=status, ended_at=final.at, sha256=final.sha256)
-        self._change(run_id, length=final.length, usage=final.usage, error=error)
+        self.change(run_id, status=status, ended_at=final.at, sha256=final.sha256)
+        self.change(run_id, length=final.length, usage=final.usage, error=error)
         await self._run_fact(run_id, "final", final)
         self.messages[run.session_id].append(self._reply(run, final))
         await self._dispatch(run.session_id)
@@ -359,9 +366,9 @@ class FakeStore:
             address = self._address(run.id)
             fact = TodoChat(at=now(), n=0, turn=self.turns[run.id])
             await self._append(address, address.todo_chat(0), fact)
-            self._change(run.id, last_seq=self.seq)
+            self.change(run.id, last_seq=self.seq)
 
-    async def _session_fact(self, user: str, session_id: str, what: str, fact: Fact) -> None:
+    async def session_fact(self, user: str, session_id: str, what: str, fact: Fact) -> None:
         address = session_address(user, session_id)
         await self._append(address, address.fact(what), fact)
 
@@ -376,10 +383,10 @@ class FakeStore:
         assert head
         subject = self._address(run_id).fact(what)
         self.seq = await extend(self.bus, subject, fact, expected=head.seq)
-        self._change(run_id, last_seq=self.seq)
+        self.change(run_id, last_seq=self.seq)
         return self.seq
 
-    def _change(self, run_id: str, **fields: Any) -> None:
+    def change(self, run_id: str, **fields: Any) -> None:
         self.runs[run_id] = msgspec.structs.replace(self.runs[run_id], **fields)
 
     def _reply(self, run: Run, final: RunEnded) -> Message:

@@ -10,10 +10,12 @@ import aiohttp
 from aiohttp import web
 
 from services.gateway.app import make_app
+from services.gateway.board import Boards
 from services.gateway.context import Gateway
 from services.gateway.cursor import Cursors
 from services.gateway.hub import Hub
 from services.gateway.limits import SocketCount
+from shared import pipelines
 from shared.bus import Bus
 from shared.settings import Settings
 from shared.store_client import StoreClient
@@ -46,25 +48,33 @@ class Stage:
 
 @asynccontextmanager
 async def stage(
-    nats_url: str, *, with_store: bool = True, line: str | None = None, **settings: Any
+    nats_url: str,
+    *,
+    with_store: bool = True,
+    store: FakeStore | None = None,
+    line: str | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Stage]:
     """A gateway with these settings, listening on a free port.
 
-    The gateway may have another ``line`` to NATS than the store, to be cut alone.
+    Several may share a ``store``.  The gateway may have another ``line`` to NATS
+    than the store, to be cut alone.
     """
     async with Bus(line or nats_url, name="gateway") as bus, Bus(nats_url, name="store") as own:
         epoch = await ensure_streams(bus)
-        fake = FakeStore(own)
-        if with_store:
+        fake = store or FakeStore(own)
+        if with_store and store is None:
             await fake.serve()
-        store = StoreClient(bus)
-        async with Hub(bus, store) as hub:
+        asker = StoreClient(bus)
+        async with Hub(bus, asker) as hub, Boards(hub, bus, asker) as boards:
             made = Settings(**settings)
             gateway = Gateway(
                 settings=made,
                 bus=bus,
-                store=store,
+                store=asker,
                 hub=hub,
+                boards=boards,
+                pipelines=pipelines.load(made),
                 cursors=Cursors(epoch),
                 sockets=SocketCount(made),
             )

@@ -15,7 +15,14 @@ from aiohttp.test_utils import make_mocked_request
 
 from services.gateway import sockets
 from services.gateway.app import make_app
-from services.gateway.dialects import assistant, assistant_socket, channels, channels_socket
+from services.gateway.dialects import (
+    assistant,
+    assistant_socket,
+    channels,
+    channels_socket,
+    content,
+    documents,
+)
 from shared import errors, events, streams
 from shared.records import RunStatus
 from shared.settings import VARIABLES, Settings
@@ -384,6 +391,8 @@ def test_every_route_is_described_and_no_other(app: web.Application):
     [
         assistant.Event,
         channels.Frame,
+        documents.Frame,
+        content.Frame,
         *get_args(assistant_socket.Asked),
         assistant_socket.Subscribed,
         assistant_socket.Resync,

@@ -1,0 +1,58 @@
+"""The content front ends over HTTP: ``/chat/start`` and what belongs to it."""
+
+from aiohttp import web
+
+from services.gateway.asking import an_id, missing, read_body
+from services.gateway.context import RUN_ID, USER, gateway_of
+from services.gateway.dialects import content as words
+from services.gateway.dialects.content import PREFIX
+from services.gateway.limits import check_text
+from shared.commands import CancelRun, GetJob
+from shared.errors import InvalidRequest
+from shared.events import PipelinePlan
+
+REFERENCE = 200
+"""Characters of a client's own reference."""
+
+
+def routes() -> list[web.RouteDef]:
+    return [
+        web.post(f"{PREFIX}/start", start),
+        web.get(f"{PREFIX}/pipelines", list_pipelines),
+        web.post(PREFIX + "/{session_id}/cancel", cancel),
+    ]
+
+
+async def start(request: web.Request) -> web.Response:
+    gateway = gateway_of(request)
+    body = await read_body(request, words.decode_new_job)
+    check_text(body.topic, gateway.settings, path="$.topic")
+    check_text(body.query, gateway.settings, path="$.query")
+    if body.session_id is not None and len(body.session_id) > REFERENCE:
+        raise InvalidRequest(f"At most {REFERENCE} characters.", path="$.session_id")
+    command = words.create_job(body, request[USER].id, gateway.pipelines, gateway.settings)
+    job = (await gateway.store.ask(command)).job
+    request[RUN_ID] = job.run.id
+    return _json(words.started(job.run.session_id))
+
+
+async def list_pipelines(request: web.Request) -> web.Response:
+    return _json(words.pipeline_list(gateway_of(request).pipelines))
+
+
+async def cancel(request: web.Request) -> web.Response:
+    """Stop the job; one that has ended stays as it is."""
+    gateway, user = gateway_of(request), request[USER].id
+    session_id = an_id(request.match_info["session_id"], "job")
+    job = (await gateway.store.ask(GetJob(user_id=user, session_id=session_id))).job
+    if not isinstance(job.plan, PipelinePlan):
+        raise missing("job")
+    request[RUN_ID] = job.run.id
+    answer = await gateway.store.ask(CancelRun(user_id=user, run_id=job.run.id))
+    over = answer.run.ended_at is not None
+    message = f"The job is {answer.run.status}." if over else "The job is being cancelled."
+    return _json(words.Cancelling(message=message, session_id=session_id))
+
+
+def _json(body: object) -> web.Response:
+    return web.Response(body=words.encode(body), content_type="application/json")

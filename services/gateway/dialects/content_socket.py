@@ -1,0 +1,97 @@
+"""The content front ends' socket: one job from its first step to its result."""
+
+from aiohttp import web
+
+from services.gateway.asking import an_id, decode_json, missing
+from services.gateway.board import Board
+from services.gateway.context import USER, Gateway, gateway_of
+from services.gateway.dialects import content as words
+from services.gateway.jobs import JobState
+from services.gateway.sockets import GONE, NORMAL, Socket, serve
+from shared.commands import CancelRun
+from shared.errors import InvalidRequest, NatterlogError
+from shared.events import PipelinePlan
+
+
+async def socket(request: web.Request) -> web.WebSocketResponse:
+    """``/ws/chat/{session_id}``."""
+
+    async def converse(socket: Socket) -> None:
+        gateway, user = gateway_of(request), request[USER].id
+        session_id = an_id(request.match_info["session_id"], "job")
+        async with gateway.boards.of(user) as board:
+            state = await board.find(session_id=session_id)
+            if not isinstance(state.plan, PipelinePlan):
+                raise missing("job")
+            streaming = request.query.get("stream", "").lower() in ("1", "true")
+            client = _Client(gateway, user, socket, board, state, streaming=streaming)
+            client.begin()
+            try:
+                async for text in socket.texts():
+                    await client.take(text)
+            finally:
+                client.end()
+
+    return await serve(request, converse)
+
+
+class _Client:
+    """What one socket's client has been shown, and what it may ask for."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        user: str,
+        socket: Socket,
+        board: Board,
+        state: JobState,
+        *,
+        streaming: bool,
+    ) -> None:
+        self._gateway = gateway
+        self._user = user
+        self._socket = socket
+        self._board = board
+        self._state = state
+        self._shown = words.Shown(streaming=streaming)
+
+    def begin(self) -> None:
+        """Show everything from the first step on, then what is new."""
+        self._board.watchers.add(self._wake)
+        self._socket.due(self)
+
+    def end(self) -> None:
+        self._board.watchers.discard(self._wake)
+        self._socket.drop(self)
+
+    def _wake(self, run_id: str) -> None:
+        if run_id == self._state.run_id:
+            self._socket.due(self)
+
+    @property
+    def more(self) -> bool:
+        return False
+
+    async def frames(self) -> list[bytes]:
+        """What is new; after the job's end the socket is closed."""
+        frames = words.frames_of(self._state, self._shown)
+        if self._shown.ended:
+            self._socket.close(NORMAL, "The job has ended.")
+        elif self._state.run_id not in self._board.jobs:
+            self._socket.close(GONE, "The job was deleted.")
+        return [words.encode(frame) for frame in frames]
+
+    async def take(self, text: bytes) -> None:
+        """Do what one message asks for; what is wrong with it is told, and the socket stays."""
+        try:
+            asked = decode_json(text, words.decode_asked)
+            match asked.type:
+                case "cancel":
+                    command = CancelRun(user_id=self._user, run_id=self._state.run_id)
+                    await self._gateway.store.ask(command)
+                case "ping":
+                    self._socket.reply(words.encode(words.Pong()))
+                case _:
+                    raise InvalidRequest(f"There is no message of type {asked.type[:40]!r}.")
+        except NatterlogError as error:
+            self._socket.reply(words.encode(words.refused(error)))

@@ -1,0 +1,156 @@
+"""The document front ends over HTTP: ``/api/upload`` and ``/api/jobs``."""
+
+import asyncio
+
+from aiohttp import web
+
+from services.gateway.asking import MOST, an_id, choice, missing, number
+from services.gateway.board import Board
+from services.gateway.context import RUN_ID, USER, Gateway, gateway_of
+from services.gateway.dialects import documents as words
+from services.gateway.dialects.documents import FIELDS, JOBS, UPLOAD
+from services.gateway.limits import check_text
+from services.gateway.uploads import receive
+from shared.commands import CancelRun, CreateJob, GetJob, ListJobs
+from shared.errors import Conflict, NatterlogError, Unavailable
+from shared.events import DocumentPlan
+from shared.ids import is_id, new_id
+from shared.objects import erase, writing
+from shared.records import Job, RunStatus
+
+CANCEL_WAIT = 5.0
+"""Seconds for which the answer to a cancel waits for the job's end."""
+_STATUSES: dict[str, RunStatus | None] = {
+    "": None,
+    **{told: status for status, told in words.STATUSES.items()},
+}
+
+
+def routes() -> list[web.RouteDef]:
+    return [
+        web.post(UPLOAD, upload),
+        web.get(JOBS, list_jobs),
+        web.get(JOBS + "/{job_id}", get_job),
+        web.post(JOBS + "/{job_id}/cancel", cancel_job),
+    ]
+
+
+async def upload(request: web.Request) -> web.Response:
+    gateway, user = gateway_of(request), request[USER].id
+    session_id, run_id, file_id = new_id(), new_id(), new_id()
+    name = f"{session_id}/{file_id}"
+    async with writing(gateway.bus, name) as writer:
+        form = await receive(request, writer, gateway.settings, FIELDS)
+        command = words.create_job(
+            form.fields,
+            form.need_file(),
+            user=user,
+            session_id=session_id,
+            run_id=run_id,
+            settings=gateway.settings,
+        )
+        check_text(form.fields["prompt"], gateway.settings, path="$.prompt")
+    request[RUN_ID] = run_id
+    # The client has sent everything: its job is accepted even if it hangs up now.
+    accepting = asyncio.create_task(_accept(gateway, command, name), name="upload-accept")
+    job = await asyncio.shield(accepting)
+    return _json(words.uploaded(job))
+
+
+async def _accept(gateway: Gateway, command: CreateJob, name: str) -> Job:
+    try:
+        return (await gateway.store.ask(command)).job
+    except Unavailable:
+        raise  # it may have been accepted all the same, and then needs its file
+    except NatterlogError:
+        await erase(gateway.bus, name)
+        raise
+
+
+async def get_job(request: web.Request) -> web.Response:
+    job, plan = await _job(request)
+    return await _answer(request, job, plan)
+
+
+async def list_jobs(request: web.Request) -> web.Response:
+    gateway, user = gateway_of(request), request[USER].id
+    before = request.query.get("cursor") or None
+    if before is not None and not is_id(before):
+        raise missing("page")
+    page = await gateway.store.ask(
+        ListJobs(
+            user_id=user,
+            mode=words.MODE,
+            status=choice(request, "status", _STATUSES, ""),
+            limit=min(number(request, "limit", 50), MOST),
+            before=before,
+        )
+    )
+    async with gateway.boards.of(user) as board:
+        jobs = [
+            words.job_view(job, job.plan, await _progress(board, job))
+            for job in page.items
+            if isinstance(job.plan, DocumentPlan)
+        ]
+    return _json(words.JobList(jobs=jobs, next_cursor=page.next_before))
+
+
+async def cancel_job(request: web.Request) -> web.Response:
+    """Cancel, and answer with the job as it ended, if it does so soon."""
+    gateway, user = gateway_of(request), request[USER].id
+    job, plan = await _job(request)
+    if job.run.ended_at is not None or job.run.cancelled:
+        raise Conflict("The job has ended." if job.run.ended_at else "It is being cancelled.")
+    async with gateway.boards.of(user) as board:
+        ended = asyncio.Event()
+
+        def look(run_id: str) -> None:
+            state = board.jobs.get(job.run.id)
+            if run_id == job.run.id and (state is None or state.ending is not None):
+                ended.set()
+
+        board.watchers.add(look)
+        try:
+            await gateway.store.ask(CancelRun(user_id=user, run_id=job.run.id))
+            look(job.run.id)
+            async with asyncio.timeout(CANCEL_WAIT):
+                await ended.wait()
+        except TimeoutError:
+            pass  # its owner is away; whoever takes over ends it
+        finally:
+            board.watchers.discard(look)
+    query = GetJob(user_id=user, run_id=job.run.id)
+    return await _answer(request, (await gateway.store.ask(query)).job, plan)
+
+
+# -- reading requests, writing answers ----------------------------------------------
+
+
+async def _job(request: web.Request) -> tuple[Job, DocumentPlan]:
+    job_id = an_id(request.match_info["job_id"], "job")
+    query = GetJob(user_id=request[USER].id, run_id=job_id)
+    job = (await gateway_of(request).store.ask(query)).job
+    if not isinstance(job.plan, DocumentPlan):
+        raise missing("job")
+    request[RUN_ID] = job.run.id
+    return job, job.plan
+
+
+async def _answer(request: web.Request, job: Job, plan: DocumentPlan) -> web.Response:
+    async with gateway_of(request).boards.of(request[USER].id) as board:
+        progress = await _progress(board, job)
+    return _json(words.job_view(job, plan, progress))
+
+
+async def _progress(board: Board, job: Job) -> int:
+    """How far the job has got, never less than its sockets were told."""
+    if job.run.status == "completed":
+        return 100
+    if job.run.ended_at is None and not job.run.attempt:
+        return 0
+    return (await board.find(run_id=job.run.id)).progress
+
+
+def _json(data: object) -> web.Response:
+    body = words.encode(words.Success(data=data))
+    return web.Response(body=body, content_type="application/json")
