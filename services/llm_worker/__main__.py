@@ -10,8 +10,9 @@ from services.llm_worker.worker import Worker
 from shared.consumer import Consumer
 from shared.ids import new_id
 from shared.lifecycle import running
+from shared.priorities import PriorityConsumer
 from shared.settings import Settings
-from shared.subjects import CHAT_TODOS, LIVE_CANCELS, holds
+from shared.subjects import CHAT_TODOS, LIVE_CANCELS, generate_todos, holds
 
 
 async def main(settings: Settings) -> None:
@@ -21,15 +22,18 @@ async def main(settings: Settings) -> None:
     async with running(settings, "llm_worker") as life, aclosing(registry):
         breaker = Breaker(KvShelf(life.bus), settings.breaker_threshold, settings.breaker_cooldown)
         worker = Worker(life.bus, settings, registry, breaker, worker_id)
-        await life.bus.listen(holds(worker_id), worker.on_holds)
-        await life.bus.listen_live(LIVE_CANCELS, worker.on_cancel)
-        life.bus.on_reconnect(worker.on_reconnect)
-        watching = asyncio.create_task(worker.watch(), name="watch")
-        async with Consumer(
-            life.bus, "chat", [CHAT_TODOS], worker.handle, slots=settings.slots
-        ) as chat:
+        await life.bus.listen(holds(worker_id), worker.held.on_holds)
+        await life.bus.listen_live(LIVE_CANCELS, worker.held.on_cancel)
+        life.bus.on_reconnect(worker.held.on_reconnect)
+        watching = asyncio.create_task(worker.held.watch(), name="watch")
+        chat = Consumer(life.bus, "chat", [CHAT_TODOS], worker.handle, slots=settings.slots)
+        # Chats have slots of their own, so they never wait for a job.
+        jobs = PriorityConsumer(
+            life.bus, "generate", generate_todos, worker.handle, slots=settings.job_slots
+        )
+        async with chat, jobs:
             life.ready()
             await registry.preload()
             await life.stopping.wait()
-            await chat.stop(settings.grace)
+            await asyncio.gather(chat.stop(settings.grace), jobs.stop(settings.grace))
         watching.cancel()

@@ -1,13 +1,13 @@
-"""Work on chat todos: each becomes a streamed reply in the log.
+"""Work on chat and generate todos: each becomes a streamed text in the log.
 
-``handle`` is the list of the steps of one reply; they follow below in that
-order.  What may go wrong is decided by the run's chain alone (DESIGN, laws 3
-and 4): a delivery proves nothing, a claim that the server stored does.
+``handle`` is the list of the steps of one text; they follow below in that
+order.  What is asked, and what comes after the answer, is the task's
+(:mod:`services.llm_worker.tasks`); who owns the run is settled by its chain
+(:mod:`shared.holding`).
 """
 
 import asyncio
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -16,67 +16,33 @@ from services.llm_worker.breaker import Breaker
 from services.llm_worker.delta_writer import DeltaWriter
 from services.llm_worker.generate import Outcome, backoff, generate
 from services.llm_worker.pacer import Pacer
-from services.llm_worker.providers.base import Ended, Prompt, PromptMessage, Provider, ProviderError
+from services.llm_worker.providers.base import Ended, Prompt, Provider, ProviderError
 from services.llm_worker.providers.registry import Registry
-from services.llm_worker.standing import Standing
-from shared import subjects
-from shared.bus import Bus, BusError, Incoming
-from shared.chain import Overtaken, extend, read_chain
+from services.llm_worker.tasks import Next, Task, task_of
+from shared.bus import Bus, BusError
+from shared.chain import read_chain
 from shared.commands import Context, GetContext
 from shared.consumer import ACK_WAIT, Delivery, RetryLater
 from shared.deltas import read_attempt
 from shared.endings import ended as ended_now
 from shared.errors import NotFound, Unavailable
-from shared.events import (
-    CancelRequested,
-    EndStatus,
-    Fault,
-    PreviousAttempt,
-    PromptSource,
-    RunClaimed,
-)
-from shared.ids import now
+from shared.events import EndStatus, Fault, PreviousAttempt, PromptSource
+from shared.holding import HeldRun, Holding
 from shared.log import get_logger
 from shared.settings import Settings
 from shared.store_client import StoreClient
-from shared.subjects import Address
+from shared.subjects import TOKENS
 
 log = get_logger()
 
-ASK_OWNER = 0.3
-"""Seconds that a run's owner has to say that it is still at it."""
-_LOOK_EVERY = 5.0
 _CLOSING = 1.0
 """Seconds that a provider may take to close its connection before the final goes out."""
 
-
-class HeldRun:
-    """A run that this worker is at: how far its chain is, and whether to stop."""
-
-    def __init__(self, address: Address, standing: Standing) -> None:
-        self.address = address
-        self.standing = standing
-        self.writer: DeltaWriter | None = None
-        self.interrupted = asyncio.Event()
-        """A cancel came, or the run was lost: stop the provider."""
-        self.lost = False
-
-    def interrupt(self, *, lost: bool = False) -> None:
-        """Stop the provider, and write no more deltas: what they would say goes with the final."""
-        self.lost = self.lost or lost
-        self.interrupted.set()
-        if self.writer is not None:
-            self.writer.close()
-
-    @property
-    def own_writer(self) -> DeltaWriter | None:
-        """The writer of the run's latest attempt; None if that is another worker's."""
-        writer = self.writer
-        return writer if writer and writer.attempt == self.standing.attempt else None
+Run = HeldRun[DeltaWriter]
 
 
 class Worker:
-    """Everything that one llm_worker process remembers: the runs that it is at."""
+    """What one llm_worker process works with; ``held`` remembers the runs that it is at."""
 
     def __init__(
         self, bus: Bus, settings: Settings, registry: Registry, breaker: Breaker, worker_id: str
@@ -85,46 +51,34 @@ class Worker:
         self._settings = settings
         self._registry = registry
         self._breaker = breaker
-        self._id = worker_id
         self._store = StoreClient(bus)
         self._pacer = Pacer(settings.publishes_per_second)
-        self._runs: dict[str, HeldRun] = {}
-        self._looks: set[asyncio.Task[None]] = set()
+        self.held = Holding[DeltaWriter](bus, worker_id)
 
-    # -- one reply, step by step --------------------------------------------------
+    # -- one text, step by step ---------------------------------------------------
 
     async def handle(self, delivery: Delivery) -> None:
-        """Turn one todo into a reply.
+        """Turn one todo into a text, and append what comes after it.
 
         Raises:
             RetryLater: the store is away, or another worker is at it.
+            Rejected: it is no todo of this worker's.
         """
-        address = delivery.address
+        address, task = delivery.address, task_of(delivery, self._bus)
         bound = structlog.contextvars.bound_contextvars
-        with bound(run_id=address.run, session_id=address.session), self._hold(delivery) as run:
+        with (
+            bound(run_id=address.run, session_id=address.session),
+            self.held.hold(delivery) as run,
+        ):
             context = await self._context(delivery)
             if context is None:
                 return
             await self._look_up(run, delivery, context)
-            await self._ask_owner(run)
-            await self._reply(run, delivery, context)
-
-    @contextmanager
-    def _hold(self, delivery: Delivery) -> Generator[HeldRun]:
-        """Be at the run, for whoever asks, until its handling ends."""
-        address = delivery.address
-        if address.run in self._runs:
-            raise RetryLater(ACK_WAIT, "this worker is at it already")
-        run = self._runs[address.run] = HeldRun(address, Standing(delivery.seq))
-        try:
-            yield run
-        finally:
-            del self._runs[address.run]
-            if run.writer is not None:
-                run.writer.close()
+            await self.held.ask_owner(run)
+            await self._answer(run, delivery, context, task)
 
     async def _context(self, delivery: Delivery) -> Context | None:
-        """What the reply is to be written from; None when its session is gone."""
+        """What the text is to be written from; None when its session is gone."""
         address = delivery.address
         try:
             return await self._store.ask(
@@ -141,81 +95,82 @@ class Worker:
         except (Unavailable, BusError) as error:
             raise RetryLater(1.0, "the store is away") from error
 
-    async def _look_up(self, run: HeldRun, delivery: Delivery, context: Context) -> None:
+    async def _look_up(self, run: Run, delivery: Delivery, context: Context) -> None:
         """Where the run stands; the leader is asked only if the run got past its todo."""
         if context.run.last_seq != delivery.seq:
             run.standing.add(await read_chain(self._bus, run.address.facts, delivery.seq))
             run.standing.over = run.standing.over or context.run.ended_at is not None
 
-    async def _ask_owner(self, run: HeldRun) -> None:
-        """Leave a run to the worker that claimed it, if it says that it is at it.
-
-        Without asking, a server's pause of a few seconds takes every reply from
-        its healthy worker (DESIGN, *A message's way*).
-        """
-        claim = run.standing.claim
-        if run.standing.over or claim is None or claim.worker == self._id:
-            return
-        try:
-            answer = await self._bus.call(
-                subjects.holds(claim.worker), run.address.run.encode(), timeout=ASK_OWNER
-            )
-        except BusError:
-            return  # silence: nobody is at it
-        if answer.data == b"1":
-            raise RetryLater(2.0, "its owner is at it")
-
-    async def _reply(self, run: HeldRun, delivery: Delivery, context: Context) -> None:
-        """Attempt the reply until it has an end: one claim, one text, one final."""
+    async def _answer(self, run: Run, delivery: Delivery, context: Context, task: Task) -> None:
+        """Attempt the text until it has an end: one claim, one text, one fact after it."""
         standing = run.standing
         while not standing.over:
             if run.lost:
                 raise RetryLater(ACK_WAIT, "another attempt has begun")
-            previous, tick_head = await self._previous(run)
+            previous, tick_head = await self._previous(run, context)
             if standing.cancelled:
-                return await self._conclude(run, "cancelled", previous)
+                return await self._conclude(run, task, "cancelled", previous)
             if standing.claims >= self._settings.silent_deaths:
                 fault = Fault(code="internal", message="Every worker that tried was lost.")
-                return await self._conclude(run, "failed", previous, error=fault)
+                return await self._conclude(run, task, "failed", previous, error=fault)
             try:
-                provider, prompt = await self._prompt(context)
+                provider, model = await self._registry.resolve(context.model)
+                prompt = await task.prompt(provider, model, context)
             except ProviderError as error:
-                return await self._conclude(run, "failed", previous, error=_fault(error))
+                return await self._conclude(run, task, "failed", previous, error=_fault(error))
             if run.interrupted.is_set():  # meanwhile: nothing need be claimed for that
                 continue
             source = _source(context, provider, prompt)
-            try:
-                attempt = await self._claim(run, delivery, source, previous)
-            except Overtaken as overtaken:
-                self._take_in(run, overtaken)
-                await self._ask_owner(run)
-                continue
-            outcome = await self._write(run, attempt, tick_head, provider, prompt)
-            await self._settle(run, outcome, source)
+            attempt = await self.held.claim(run, delivery, source, previous)
+            if attempt is not None:
+                outcome = await self._write(run, attempt, tick_head, provider, prompt)
+                await self._settle(run, task, outcome, source)
         return None
 
-    async def _settle(self, run: HeldRun, outcome: Outcome | None, source: PromptSource) -> None:
-        """End the run as its attempt ended, or wait until it is time for another."""
+    async def _settle(
+        self, run: Run, task: Task, outcome: Outcome | None, source: PromptSource
+    ) -> None:
+        """Go on as the attempt ended, or wait until it is time for another."""
         if run.lost:
             return None
         if outcome is None:
-            return await self._conclude(run, "cancelled", None, source=source)
+            return await self._conclude(run, task, "cancelled", None, source=source)
+        if outcome.ended is not None:
+            return await self._complete(run, task, outcome.ended, source)
         fault = outcome.fault
-        if fault is None:
-            return await self._conclude(run, "completed", None, source=source, ended=outcome.ended)
+        assert fault is not None  # noqa: S101  (one of the two is set)
         if not fault.passing or outcome.failures >= self._settings.provider_failures:
-            return await self._conclude(run, "failed", None, source=source, error=_fault(fault))
+            return await self._conclude(
+                run, task, "failed", None, source=source, error=_fault(fault)
+            )
         log.info("attempt.lost", attempt=run.standing.attempt, reason=fault.code)
         with suppress(TimeoutError):  # a cancel need not wait for the next try
             pause = backoff(outcome.failures, fault.retry_after)
             await asyncio.wait_for(run.interrupted.wait(), pause)
         return None
 
-    async def _previous(self, run: HeldRun) -> tuple[PreviousAttempt | None, int]:
-        """What the attempt before wrote, and the last sequence of the run's deltas."""
+    async def _complete(self, run: Run, task: Task, ended: Ended, source: PromptSource) -> None:
+        """The provider said all: what comes next is the task's to say."""
+        writer = run.own_writer
+        verdict = task.judge(writer.text if writer else "", ended)
+        match verdict:
+            case Next(subject, todo):
+                await self.held.go_on(run, subject, todo)
+            case Fault():
+                await self._conclude(
+                    run, task, "failed", None, source=source, ended=ended, error=verdict
+                )
+            case None:
+                await self._conclude(run, task, "completed", None, source=source, ended=ended)
+
+    async def _previous(self, run: Run, context: Context) -> tuple[PreviousAttempt | None, int]:
+        """What the attempt before wrote, and the last sequence of the run's ticks."""
         standing = run.standing
         if standing.claim is None:
-            return None, 0
+            if context.run.attempt == 0:
+                return None, 0
+            last = await self._bus.head(TOKENS, run.address.ticks)  # of an earlier step
+            return None, last.seq if last else 0
         written = await read_attempt(self._bus, run.address, standing.attempt)
         text, reason, timeline = written.text, "its worker was lost", []
         if (writer := run.own_writer) is not None:  # so we know all of it
@@ -226,48 +181,8 @@ class Worker:
         )
         return previous, written.seq
 
-    async def _prompt(self, context: Context) -> tuple[Provider, Prompt]:
-        provider, model = await self._registry.resolve(context.model)
-        messages = [PromptMessage(m.role, m.content) for m in context.messages]
-        prompt = Prompt(
-            model=model,
-            messages=messages,
-            system=context.system_prompt,
-            temperature=context.temperature,
-            max_tokens=context.max_tokens,
-        )
-        return provider, prompt
-
-    async def _claim(
-        self,
-        run: HeldRun,
-        delivery: Delivery,
-        source: PromptSource,
-        previous: PreviousAttempt | None,
-    ) -> int:
-        """Own the run; the claim's sequence is the attempt's id.
-
-        Raises:
-            Overtaken: somebody else's fact came first.
-        """
-        claim = RunClaimed(
-            at=now(),
-            worker=self._id,
-            todo=delivery.seq,
-            prompt=source,
-            previous=previous,
-            failures=run.standing.failures,
-        )
-        attempt = await extend(
-            self._bus, run.address.fact("claim"), claim, expected=run.standing.head
-        )
-        run.standing.head = run.standing.attempt = attempt
-        run.standing.claim = claim
-        run.standing.claims += 1
-        return attempt
-
     async def _write(
-        self, run: HeldRun, attempt: int, tick_head: int, provider: Provider, prompt: Prompt
+        self, run: Run, attempt: int, tick_head: int, provider: Provider, prompt: Prompt
     ) -> Outcome | None:
         """Stream the provider into the log; None when the run was interrupted."""
         if run.writer is not None:
@@ -278,7 +193,7 @@ class Worker:
             attempt,
             self._pacer,
             head=tick_head,
-            still_mine=lambda: self._look(run),
+            still_mine=lambda: self.held.look(run),
             lost=lambda: run.interrupt(lost=True),
         )
         if run.standing.claims > 1:
@@ -313,7 +228,8 @@ class Worker:
 
     async def _conclude(
         self,
-        run: HeldRun,
+        run: Run,
+        task: Task,
         status: EndStatus,
         previous: PreviousAttempt | None,
         *,
@@ -321,7 +237,7 @@ class Worker:
         ended: Ended | None = None,
         error: Fault | None = None,
     ) -> None:
-        """Append the one final.  A cancel that came first wins over how the text ended."""
+        """End the run with what was written."""
         writer = run.own_writer
         if writer is not None:
             writer.close()
@@ -338,112 +254,11 @@ class Worker:
             first_delta_ms=writer.first_delta_ms if writer else None,
             timeline=timeline,
         )
-        while True:
-            attempt = run.standing.attempt
-            if run.standing.cancelled:
-                final = msgspec.structs.replace(final, status="cancelled", error=None)
-            try:
-                await extend(
-                    self._bus, run.address.fact("final"), final, expected=run.standing.head
-                )
-            except Overtaken as overtaken:
-                self._take_in(run, overtaken)
-                if run.standing.over:
-                    return
-                if run.standing.attempt != attempt:
-                    raise RetryLater(ACK_WAIT, "another attempt has begun") from overtaken
-            else:
-                run.standing.over = True
-                log.info("run.ended", status=final.status, attempt=attempt, length=final.length)
-                return
-
-    def _take_in(self, run: HeldRun, overtaken: Overtaken) -> None:
-        # Refused, and nothing there: the chain was erased with its session.
-        run.standing.over = run.standing.over or not overtaken.links
-        run.standing.add(overtaken.links)
-
-    # -- being asked, cancelled, cut off ---------------------------------------------
-
-    def on_holds(self, message: Incoming) -> None:
-        """Another worker, or the store, asks whether this worker is at a run."""
-        held = message.data.decode() in self._runs
-        self._bus.post(message.reply, b"1" if held else b"0")
-
-    def on_cancel(self, message: Incoming) -> None:
-        """Somebody wants a run to stop."""
-        run = self._runs.get(subjects.parse(message.subject).run)
-        if run is not None:
-            # The head stays where the chain was read last: between there and this
-            # cancel may lie another worker's claim, and then the run is not ours to end.
-            run.standing.cancelled = True
-            run.interrupt()
-
-    def on_reconnect(self) -> None:
-        """Deltas, cancels or the run itself may have been lost meanwhile: look at each."""
-        for run in self._runs.values():
-            self._look_soon(run)
-            if run.writer is not None:
-                run.writer.recheck()
-
-    async def watch(self) -> None:
-        """Look at each run's chain now and then: a live cancel may get lost on its way."""
-        while True:
-            await asyncio.sleep(_LOOK_EVERY)
-            with suppress(BusError):  # the bus is away; the next round looks again
-                for run in list(self._runs.values()):
-                    await self._look_in_peace(run)
-
-    async def _look_in_peace(self, run: HeldRun) -> None:
-        try:
-            await self._look(run)
-        except BusError:
-            raise
-        except Exception:  # one run's trouble must not end the watch over the others
-            log.exception("run.look_failed", run_id=run.address.run)
-
-    def _look_soon(self, run: HeldRun) -> None:
-        task = asyncio.create_task(self._look_until_seen(run))
-        self._looks.add(task)
-        task.add_done_callback(self._looks.discard)
-
-    async def _look_until_seen(self, run: HeldRun) -> None:
-        while run.address.run in self._runs:
-            try:
-                await self._look(run)
-            except BusError:
-                await self._bus.wait_connected()
-                await asyncio.sleep(0.1)
-            else:
-                return
-
-    async def _look(self, run: HeldRun) -> bool:
-        """Whether the run is still this attempt's; takes in a cancel on the way.
-
-        Raises:
-            BusError: its chain could not be read.
-        """
-        known = run.standing.head
-        stored = await self._bus.head(subjects.EVENTS, run.address.facts)
-        if stored is None:  # erased with its session
-            run.interrupt(lost=True)
-            return False
-        if stored.seq <= run.standing.head:
-            return True
-        for link in await read_chain(self._bus, run.address.facts, known):
-            match link.fact:
-                case RunClaimed() as claim if claim.worker == self._id:
-                    continue
-                case CancelRequested():
-                    run.standing.add([link])
-                    run.interrupt()
-                case _:
-                    run.interrupt(lost=True)
-                    return False
-        return True
+        await self.held.conclude(run, task.dress(final))
 
 
 def _source(context: Context, provider: Provider, prompt: Prompt) -> PromptSource:
-    notes = provider.notes(prompt)
+    notes = [*prompt.notes, *provider.notes(prompt)]
     for note in notes:
         log.warning("prompt.note", note=note)
     return PromptSource(

@@ -1,25 +1,28 @@
-"""Start a processor: what it consumes."""
+"""Start a processor: what it consumes, and what it listens to."""
 
-from functools import partial
+import asyncio
 
-from services.processor.processor import process
-from shared.consumer import Consumer
+from services.processor.processor import Processor
+from shared.ids import new_id
 from shared.lifecycle import running
+from shared.priorities import PriorityConsumer
 from shared.settings import Settings
-from shared.subjects import PROCESS_TODOS
-
-SLOTS = 4
-"""Steps that one processor works on at a time: they cost CPU, not waiting."""
+from shared.subjects import LIVE_CANCELS, holds, process_todos
 
 
 async def main(settings: Settings) -> None:
     """Work on steps until told to stop; then finish those that run, within the grace period."""
-    async with (
-        running(settings, "processor") as life,
-        Consumer(
-            life.bus, "process", [PROCESS_TODOS], partial(process, bus=life.bus), slots=SLOTS
-        ) as steps,
-    ):
-        life.ready()
-        await life.stopping.wait()
-        await steps.stop(settings.grace)
+    worker_id = new_id()
+    async with running(settings, "processor") as life:
+        processor = Processor(life.bus, worker_id, silent_deaths=settings.silent_deaths)
+        await life.bus.listen(holds(worker_id), processor.held.on_holds)
+        await life.bus.listen_live(LIVE_CANCELS, processor.held.on_cancel)
+        life.bus.on_reconnect(processor.held.on_reconnect)
+        watching = asyncio.create_task(processor.held.watch(), name="watch")
+        async with PriorityConsumer(
+            life.bus, "process", process_todos, processor.handle, slots=settings.steps
+        ) as steps:
+            life.ready()
+            await life.stopping.wait()
+            await steps.stop(settings.grace)
+        watching.cancel()

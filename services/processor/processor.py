@@ -1,41 +1,159 @@
-"""Work on process todos: one step of a run's plan at a time.
+"""Work on process todos: read a file, or say what a model is to be asked next.
 
-The table ``STEPS`` says what this processor can do.  A run that asks for
-something else ends at once and says so, instead of waiting for ever.
+``handle`` is the list of the steps.  Reading takes time and is claimed first;
+deciding takes none, and the chain itself sees to it that it is done once.
 """
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from contextlib import suppress
 
+import msgspec
+import structlog
+
+from services.processor.conductor import Generate, Read, conduct
+from services.processor.extract.findings import ExtractError
+from services.processor.progress import ProgressWriter
+from services.processor.reading import read
 from shared.bus import Bus
-from shared.consumer import Delivery, Rejected
-from shared.endings import end_unhandled
-from shared.events import Fault, TodoProcess
+from shared.consumer import ACK_WAIT, Delivery, Rejected, RetryLater
+from shared.endings import end_unhandled, ended
+from shared.events import EndStatus, Fault, StepResult, TodoGenerate, TodoProcess
+from shared.holding import HeldRun, Holding
+from shared.ids import now
 from shared.log import get_logger
+from shared.plans import due_step, notes_of, total, without_file_text
 
 log = get_logger()
 
-Step = Callable[[Delivery, TodoProcess], Awaitable[None]]
+_STOPPING = 2.0
+"""Seconds that an interrupted reading has to be gone."""
 
-STEPS: dict[str, Step] = {}
-"""Files and pipelines put their steps here."""
-
-
-async def process(delivery: Delivery, *, bus: Bus) -> None:
-    """Do the step that the todo names.
-
-    Raises:
-        Rejected: the fact is no process todo.
-    """
-    todo = delivery.fact
-    if not isinstance(todo, TodoProcess):
-        raise Rejected(f"not a process todo: {delivery.subject}")
-    step = STEPS.get(todo.step)
-    if step is None:
-        return await _refuse(delivery, todo, bus)
-    return await step(delivery, todo)
+Run = HeldRun[ProgressWriter]
 
 
-async def _refuse(delivery: Delivery, todo: TodoProcess, bus: Bus) -> None:
-    fault = Fault(code="invalid_request", message=f"No processor knows the step “{todo.step}”.")
-    if await end_unhandled(bus, delivery.address, fault, although_claimed=False):
-        log.warning("run.refused", run_id=delivery.address.run, step=todo.step)
+class Processor:
+    """What one processor works with; ``held`` remembers the runs that it is at."""
+
+    def __init__(self, bus: Bus, worker_id: str, *, silent_deaths: int) -> None:
+        self._bus = bus
+        self._silent_deaths = silent_deaths
+        self.held = Holding[ProgressWriter](bus, worker_id)
+
+    async def handle(self, delivery: Delivery) -> None:
+        """Do the step that is due.
+
+        Raises:
+            Rejected: the fact is no process todo.
+            RetryLater: another processor is at it.
+        """
+        todo = delivery.fact
+        if not isinstance(todo, TodoProcess):
+            raise Rejected(f"not a process todo: {delivery.subject}")
+        if todo.step != due_step(todo.plan, todo.results):
+            return await self._refuse(delivery, todo)
+        address = delivery.address
+        bound = structlog.contextvars.bound_contextvars
+        with (
+            bound(run_id=address.run, session_id=address.session),
+            self.held.hold(delivery) as run,
+        ):
+            await self.held.look_up(run, delivery)
+            await self.held.ask_owner(run)
+            while not run.standing.over:
+                await self._attempt(run, delivery, todo)
+        return None
+
+    async def _refuse(self, delivery: Delivery, todo: TodoProcess) -> None:
+        fault = Fault(code="invalid_request", message=f"No processor knows the step “{todo.step}”.")
+        if await end_unhandled(self._bus, delivery.address, fault, although_claimed=False):
+            log.warning("run.refused", run_id=delivery.address.run, step=todo.step)
+
+    async def _attempt(self, run: Run, delivery: Delivery, todo: TodoProcess) -> None:
+        """One try; afterwards the run has gone on, or its standing says why not."""
+        if run.lost:
+            raise RetryLater(ACK_WAIT, "another attempt has begun")
+        if run.standing.cancelled:
+            return await self._conclude(run, todo, "cancelled")
+        if run.standing.claims >= self._silent_deaths:
+            fault = Fault(code="internal", message="Every processor that tried was lost.")
+            return await self._conclude(run, todo, "failed", fault)
+        match conduct(todo.plan, todo.results):
+            case Read():
+                await self._read(run, delivery, todo)
+            case Generate() as step:
+                await self._ask(run, todo, step, todo.results)
+            case None:
+                fault = Fault(code="internal", message="The job had no step left to do.")
+                await self._conclude(run, todo, "failed", fault)
+        return None
+
+    # -- reading a file ---------------------------------------------------------------
+
+    async def _read(self, run: Run, delivery: Delivery, todo: TodoProcess) -> None:
+        attempt = await self.held.claim(run, delivery)
+        if attempt is None:
+            return None
+        try:
+            result = await self._until_interrupted(run, todo, attempt)
+        except ExtractError as error:
+            log.info("file.unreadable", code=error.code, attempt=attempt)
+            fault = Fault(code=error.code, message=error.message)
+            return await self._conclude(run, todo, "failed", fault)
+        if result is not None:
+            results = [*todo.results, result]
+            step = conduct(todo.plan, results)
+            assert isinstance(step, Generate)  # noqa: S101  (what follows on a file is a question)
+            await self._ask(run, todo, step, results)
+        return None
+
+    async def _until_interrupted(
+        self, run: Run, todo: TodoProcess, attempt: int
+    ) -> StepResult | None:
+        """What was read; None when a cancel came, or the run was lost."""
+        step = conduct(todo.plan, todo.results)
+        assert isinstance(step, Read)  # noqa: S101  (whoever calls has looked)
+        async with ProgressWriter(self._bus, run.address, attempt, todo.step) as progress:
+            run.writer = progress
+            reading = asyncio.create_task(read(self._bus, run.address, step.plan, progress.tell))
+            interrupted = asyncio.create_task(run.interrupted.wait())
+            try:
+                await asyncio.wait({reading, interrupted}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                interrupted.cancel()
+                if not reading.done():  # the reader's process dies with its task
+                    reading.cancel()
+                    await asyncio.wait({reading}, timeout=_STOPPING)
+            if run.interrupted.is_set():
+                with suppress(asyncio.CancelledError, Exception):  # it does not count any more
+                    reading.result()
+                return None
+            return reading.result()
+
+    # -- what comes next ----------------------------------------------------------------
+
+    async def _ask(
+        self, run: Run, todo: TodoProcess, step: Generate, results: list[StepResult]
+    ) -> None:
+        following = TodoGenerate(
+            at=now(),
+            n=todo.n + 1,
+            priority=todo.priority,
+            ask=step.ask,
+            plan=todo.plan,
+            results=without_file_text(todo.plan, results),
+            last=step.last,
+        )
+        subject = run.address.todo_generate(todo.priority, following.n)
+        if await self.held.go_on(run, subject, following):
+            log.info("step.asked", step=step.ask.step, n=following.n)
+
+    async def _conclude(
+        self, run: Run, todo: TodoProcess, status: EndStatus, error: Fault | None = None
+    ) -> None:
+        final = msgspec.structs.replace(
+            ended(status, attempt=run.standing.attempt, error=error),
+            results=without_file_text(todo.plan, todo.results),
+            notes=notes_of(todo.results),
+            usage=total(*(result.usage for result in todo.results)),
+        )
+        await self.held.conclude(run, final)

@@ -34,6 +34,7 @@ from shared.events import (
     decode_tick,
     encode,
 )
+from shared.holding import Holding
 from shared.ids import new_id, now
 from shared.records import Run
 from shared.settings import Settings
@@ -77,6 +78,9 @@ class Scripted:
     def notes(self, prompt: Prompt) -> list[str]:
         return []
 
+    def takes(self, model: str, media_type: str) -> bool:
+        return False
+
     async def models(self) -> list[ModelInfo]:
         return []
 
@@ -105,9 +109,9 @@ class Stage:
             breaker = Breaker(KvShelf(bus), threshold=5, cooldown=60.0)
             registry: Any = OneProvider()
             worker = Worker(bus, Settings(**settings), registry, breaker, worker_id)
-            await bus.listen(holds(worker_id), worker.on_holds)
-            await bus.listen_live(LIVE_CANCELS, worker.on_cancel)
-            bus.on_reconnect(worker.on_reconnect)
+            await bus.listen(holds(worker_id), worker.held.on_holds)
+            await bus.listen_live(LIVE_CANCELS, worker.held.on_cancel)
+            bus.on_reconnect(worker.held.on_reconnect)
             await bus.head(EVENTS, "evt.>")  # so the server knows what it listens to
             yield worker
 
@@ -255,7 +259,7 @@ async def test_a_todo_becomes_a_reply(stage: Stage):
         at=claim.at,
         prev=stage.todo,
         nonce=claim.nonce,
-        worker=worker._id,
+        worker=worker.held.worker_id,
         todo=stage.todo,
         prompt=PromptSource(
             provider=provider.name,
@@ -392,12 +396,12 @@ async def test_a_cancel_in_the_middle_keeps_the_partial_text(stage: Stage):
 async def test_a_cancel_that_was_not_heard_live_is_found_in_the_chain(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("services.llm_worker.worker._LOOK_EVERY", 0.02)
-    monkeypatch.setattr(Worker, "on_cancel", lambda *_: None)
+    monkeypatch.setattr("shared.holding._LOOK_EVERY", 0.02)
+    monkeypatch.setattr(Holding, "on_cancel", lambda *_: None)
     provider = Scripted(["Half", asyncio.Event()])
 
     async with stage.worker(provider) as worker:
-        watching = asyncio.create_task(worker.watch())
+        watching = asyncio.create_task(worker.held.watch())
         working = asyncio.create_task(worker.handle(stage.delivery))
         await soon(provider.waiting)
         await stage.cancel()
@@ -656,7 +660,7 @@ async def test_a_run_that_the_store_ended_is_let_go(stage: Stage):
             at=now(), status="cancelled", attempt=attempt, text="", length=0, sha256=sha256("")
         )
         await extend(stage.bus, stage.run.fact("final"), final, expected=attempt)
-        worker.on_reconnect()
+        worker.held.on_reconnect()
         with pytest.raises(RetryLater):
             await working
 

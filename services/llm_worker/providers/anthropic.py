@@ -5,6 +5,7 @@ Measured with 100 streams of 50 tokens a second, CPU a token: the SDK's events
 """
 
 import asyncio
+import base64
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from services.llm_worker.providers import faults
-from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, ProviderError
+from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, PromptFile, ProviderError
 from services.llm_worker.providers.reading import Reading, spoken
 from shared.events import Usage
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 MAX_TOKENS = 4096
 """When neither the prompt nor the settings say; the API insists on a number."""
 CONNECTING = 10.0
+_TAKEN = {"application/pdf", "image/jpeg", "image/png", "image/gif", "image/webp"}
 LINGER = 0.25
 """Seconds for the last bytes after the end of a reply, so that its connection is used again."""
 
@@ -68,6 +70,9 @@ class Anthropic:
                 "start, so these were not sent."
             )
         return notes
+
+    def takes(self, model: str, media_type: str) -> bool:
+        return media_type in _TAKEN
 
     async def models(self) -> list[ModelInfo]:
         client = await self.client()
@@ -122,15 +127,40 @@ class Anthropic:
         }
         if prompt.system:
             body["system"] = prompt.system
+        if prompt.schema is not None and (schema := _supported(prompt.schema)):
+            body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
         return body
 
 
-def _messages(prompt: Prompt) -> list[dict[str, str]]:
+def _messages(prompt: Prompt) -> list[dict[str, Any]]:
     """The messages as the API wants them: none blank, and a user's first."""
     told = [m for m in prompt.messages if m.content.strip()]
     while told and told[0].role == "assistant":
         told = told[1:]
-    return [{"role": m.role, "content": m.content} for m in told]
+    messages: list[dict[str, Any]] = [{"role": m.role, "content": m.content} for m in told]
+    if prompt.files and messages:
+        text = {"type": "text", "text": messages[-1]["content"]}
+        messages[-1]["content"] = [*map(_block, prompt.files), text]
+    return messages
+
+
+def _block(file: PromptFile) -> dict[str, Any]:
+    data = base64.b64encode(file.data).decode()
+    source = {"type": "base64", "media_type": file.media_type, "data": data}
+    if file.media_type.startswith("image/"):
+        return {"type": "image", "source": source}
+    return {"type": "document", "source": source, "title": file.name}
+
+
+def _supported(schema: dict[str, Any]) -> dict[str, Any] | None:
+    """The schema without what the API refuses; None where nothing is left to send.
+
+    The prompt has told all of it, and the answer is checked.
+    """
+    try:
+        return _sdk().transform_schema(schema)
+    except (ValueError, TypeError):
+        return None
 
 
 class _Answer:

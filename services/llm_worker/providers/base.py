@@ -1,7 +1,7 @@
 """What a provider is: the seam between natterlog and whoever writes the words."""
 
 from collections.abc import AsyncGenerator
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -14,6 +14,14 @@ class PromptMessage(msgspec.Struct, frozen=True):
     content: str
 
 
+class PromptFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that is sent as it is."""
+
+    name: str
+    media_type: str
+    data: bytes
+
+
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked; ``model`` is the provider's own name for it, without ``provider/``."""
 
@@ -22,6 +30,12 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     system: str | None = None
     temperature: float | None = None
     max_tokens: int | None = None
+    schema: dict[str, Any] | None = None
+    """The answer is to be JSON that fits this; the last message says so too."""
+    files: list[PromptFile] = []
+    """What goes with the last message: only what the provider takes."""
+    notes: list[str] = []
+    """What of the wish is not in here, one sentence each."""
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +103,10 @@ class Provider(Protocol):
 
     def notes(self, prompt: Prompt) -> list[str]:
         """What of ``prompt`` this provider cannot be told, one sentence each."""
+        ...
+
+    def takes(self, model: str, media_type: str) -> bool:
+        """Whether the model can be sent files of this kind."""
         ...
 
     async def models(self) -> list[ModelInfo]:

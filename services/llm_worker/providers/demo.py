@@ -11,6 +11,7 @@ from itertools import cycle
 
 from services.llm_worker.providers import faults
 from services.llm_worker.providers.base import Ended, ModelInfo, Prompt
+from services.llm_worker.providers.examples import as_json, example
 from shared.events import Usage
 
 MODEL = "demo"
@@ -62,7 +63,9 @@ class Demo:
         length, rate = _order(asked)
         words = _WORD.findall(_REPLY.format(quote=_quote(asked)))
         stop_reason = "end_turn"
-        if length is not None:
+        if prompt.schema is not None:
+            words = _WORD.findall(as_json(example(prompt.schema)))
+        elif length is not None:
             words = _of_length(words, length)
         elif prompt.max_tokens is not None and prompt.max_tokens < len(words):
             words, stop_reason = words[: prompt.max_tokens], "max_tokens"
@@ -72,6 +75,9 @@ class Demo:
 
     def notes(self, prompt: Prompt) -> list[str]:
         return []
+
+    def takes(self, model: str, media_type: str) -> bool:
+        return False
 
     async def models(self) -> list[ModelInfo]:
         return [ModelInfo(name=MODEL, display_name="natterlog demo")]

@@ -1,5 +1,6 @@
 """Ollama, by its own API: lines of JSON, the last one with ``done: true``."""
 
+import base64
 from collections.abc import AsyncGenerator
 
 import msgspec
@@ -28,6 +29,9 @@ class Ollama:
     def notes(self, prompt: Prompt) -> list[str]:
         return []
 
+    def takes(self, model: str, media_type: str) -> bool:
+        return media_type.startswith("image/")
+
     async def models(self) -> list[ModelInfo]:
         body = await self._connections.get(self.name, f"{self._host}/api/tags", {})
         try:
@@ -45,7 +49,11 @@ class Ollama:
 
 
 def _body(prompt: Prompt) -> dict[str, object]:
-    messages = [{"role": m.role, "content": m.content} for m in prompt.messages]
+    messages: list[dict[str, object]] = [
+        {"role": m.role, "content": m.content} for m in prompt.messages
+    ]
+    if prompt.files:
+        messages[-1]["images"] = [base64.b64encode(file.data).decode() for file in prompt.files]
     if prompt.system:
         messages.insert(0, {"role": "system", "content": prompt.system})
     options: dict[str, object] = {}
@@ -53,7 +61,15 @@ def _body(prompt: Prompt) -> dict[str, object]:
         options["temperature"] = prompt.temperature
     if prompt.max_tokens is not None:
         options["num_predict"] = prompt.max_tokens
-    return {"model": prompt.model, "messages": messages, "stream": True, "options": options}
+    body: dict[str, object] = {
+        "model": prompt.model,
+        "messages": messages,
+        "stream": True,
+        "options": options,
+    }
+    if prompt.schema is not None:
+        body["format"] = prompt.schema
+    return body
 
 
 class _Message(msgspec.Struct, gc=False):

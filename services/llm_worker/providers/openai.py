@@ -1,5 +1,6 @@
 """Any OpenAI-compatible server, by its Chat Completions API, without its SDK."""
 
+import base64
 import re
 from collections.abc import AsyncGenerator
 from urllib.parse import urlsplit
@@ -7,7 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from services.llm_worker.providers import faults
-from services.llm_worker.providers.base import Ended, ModelInfo, Prompt
+from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, PromptFile
 from services.llm_worker.providers.connections import Connections
 from services.llm_worker.providers.reading import Reading, spoken
 from shared.events import Usage
@@ -52,6 +53,12 @@ class OpenAI:
             return [f"{prompt.model} takes no temperature, so it was not sent."]
         return []
 
+    def takes(self, model: str, media_type: str) -> bool:
+        """Pictures; a PDF only at OpenAI's own, because few other servers know the word."""
+        return media_type.startswith("image/") or (
+            media_type == "application/pdf" and self._is_openais_own
+        )
+
     async def models(self) -> list[ModelInfo]:
         body = await self._connections.get(self.name, f"{self._base_url}/models", self._headers)
         try:
@@ -68,7 +75,12 @@ class OpenAI:
         """Nothing: the connections belong to the registry."""
 
     def _body(self, prompt: Prompt) -> dict[str, object]:
-        messages = [{"role": m.role, "content": m.content} for m in prompt.messages]
+        messages: list[dict[str, object]] = [
+            {"role": m.role, "content": m.content} for m in prompt.messages
+        ]
+        if prompt.files:
+            text = {"type": "text", "text": prompt.messages[-1].content}
+            messages[-1]["content"] = [*map(_part, prompt.files), text]
         if prompt.system:
             messages.insert(0, {"role": "system", "content": prompt.system})
         body: dict[str, object] = {
@@ -83,10 +95,20 @@ class OpenAI:
             # OpenAI's newer models refuse the old name; most other servers know only that
             limit = "max_completion_tokens" if self._is_openais_own else "max_tokens"
             body[limit] = prompt.max_tokens
+        if prompt.schema is not None:
+            wanted = {"name": "answer", "schema": prompt.schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": wanted}
         return body
 
     def _takes_temperature(self, model: str) -> bool:
         return not (self._is_openais_own and _REASONING.match(model))
+
+
+def _part(file: PromptFile) -> dict[str, object]:
+    url = f"data:{file.media_type};base64,{base64.b64encode(file.data).decode()}"
+    if file.media_type.startswith("image/"):
+        return {"type": "image_url", "image_url": {"url": url}}
+    return {"type": "file", "file": {"filename": file.name, "file_data": url}}
 
 
 class _Delta(msgspec.Struct, gc=False):

@@ -1,30 +1,37 @@
-"""What the processor does with what it cannot do, over the in-memory server."""
+"""What the processor does with its todos, over the in-memory server."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-from services.processor import processor
-from services.processor.processor import process
+from services.processor import processor as module
+from services.processor.extract.findings import ExtractError
+from services.processor.processor import Processor
 from shared.bus import Bus
 from shared.chain import extend, read_chain
 from shared.consumer import Delivery, Rejected
 from shared.events import (
     CancelRequested,
     Fault,
+    Plan,
     RunClaimed,
     RunEnded,
+    StepResult,
     TodoChat,
+    TodoGenerate,
     TodoProcess,
     Turn,
+    Usage,
 )
 from shared.ids import new_id, now
+from shared.plans import step_names
 from shared.streams import ensure_streams
 from shared.subjects import Address, what
 from tests.support.memory_bus import MemoryBus
-from tests.support.plans import a_document
+from tests.support.plans import a_document, a_pipeline, a_result, an_ask
 
-EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+FOUND = a_result("extract", "words", notes=["2 pages cut."])
 
 
 @pytest.fixture
@@ -34,81 +41,190 @@ async def bus() -> AsyncIterator[Bus]:
         yield bus
 
 
-async def a_todo(bus: Bus, step: str = "from the future") -> Delivery:
+@pytest.fixture
+def reading(monkeypatch: pytest.MonkeyPatch) -> list[StepResult | Exception]:
+    """What comes of the next files that are read."""
+    coming: list[StepResult | Exception] = []
+
+    async def read(*_: object) -> StepResult:
+        found = coming.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(module, "read", read)
+    return coming
+
+
+async def a_todo(bus: Bus, plan: Plan | None = None, **fields: Any) -> Delivery:
     run = Address(new_id(), new_id(), new_id())
-    fact = TodoProcess(at=now(), n=0, priority=3, step=step, plan=a_document())
-    subject = run.todo_process(3, 0)
+    plan = plan or a_document()
+    known = {"n": 0, "priority": 3, "step": step_names(plan)[0], "plan": plan}
+    fact = TodoProcess(at=now(), **(known | fields))
+    subject = run.todo_process(3, fact.n)
     seq = await extend(bus, subject, fact, expected=0)
     return Delivery(seq, subject, run, fact, 1)
 
 
-async def test_a_step_that_nobody_knows_ends_its_run(bus: Bus):
+async def said(bus: Bus, todo: Delivery) -> list[str]:
+    return [what(link.subject) for link in await read_chain(bus, todo.address.facts)]
+
+
+async def last(bus: Bus, todo: Delivery) -> Any:
+    return (await read_chain(bus, todo.address.facts))[-1].fact
+
+
+def a_processor(bus: Bus, *, silent_deaths: int = 6) -> Processor:
+    return Processor(bus, new_id(), silent_deaths=silent_deaths)
+
+
+async def test_a_file_is_read_under_a_claim_and_then_asked_about(
+    bus: Bus, reading: list[StepResult | Exception]
+):
+    reading.append(FOUND)
     todo = await a_todo(bus)
 
-    await process(todo, bus=bus)
+    await a_processor(bus).handle(todo)
 
-    _, link = await read_chain(bus, todo.address.facts)
-    assert link.fact == RunEnded(
-        at=link.fact.at,
-        prev=todo.seq,
-        nonce=link.fact.nonce,
-        status="failed",
-        attempt=0,
-        text="",
-        length=0,
-        sha256=EMPTY,
-        error=Fault(
-            code="invalid_request", message="No processor knows the step “from the future”."
-        ),
+    assert await said(bus, todo) == ["todo.process.3.0", "claim", "todo.generate.3.1"]
+    following = await last(bus, todo)
+    assert isinstance(following, TodoGenerate)
+    assert (following.n, following.last, following.ask.step) == (1, True, "answer")
+    assert "words" in following.ask.instead
+    assert following.results == [a_result("extract", "", notes=["2 pages cut."])]
+
+
+async def test_a_file_that_cannot_be_read_ends_its_run_with_the_sentence(
+    bus: Bus, reading: list[StepResult | Exception]
+):
+    reading.append(ExtractError("invalid_request", "The PDF is encrypted."))
+    todo = await a_todo(bus)
+
+    await a_processor(bus).handle(todo)
+
+    final = await last(bus, todo)
+    assert isinstance(final, RunEnded)
+    assert (final.status, final.error) == (
+        "failed",
+        Fault(code="invalid_request", message="The PDF is encrypted."),
     )
 
 
-async def test_a_step_that_is_known_is_done(bus: Bus, monkeypatch: pytest.MonkeyPatch):
-    done: list[tuple[Delivery, TodoProcess]] = []
+async def test_a_pipelines_step_is_asked_without_a_claim(bus: Bus):
+    plan = a_pipeline("one", "two")
+    todo = await a_todo(bus, plan, n=2, step="two", results=[a_result("one", "tea")])
 
-    async def step(delivery: Delivery, todo: TodoProcess) -> None:
-        done.append((delivery, todo))
+    await a_processor(bus).handle(todo)
 
-    monkeypatch.setitem(processor.STEPS, "known", step)
-    todo = await a_todo(bus, "known")
+    assert await said(bus, todo) == ["todo.process.3.2", "todo.generate.3.3"]
+    assert await last(bus, todo) == TodoGenerate(
+        at=(await last(bus, todo)).at,
+        prev=todo.seq,
+        nonce=(await last(bus, todo)).nonce,
+        n=3,
+        priority=3,
+        ask=an_ask("two"),
+        plan=plan,
+        results=[a_result("one", "tea")],
+        last=True,
+    )
 
-    await process(todo, bus=bus)
 
-    assert done == [(todo, todo.fact)]
+async def test_a_step_that_nobody_knows_ends_its_run(bus: Bus):
+    todo = await a_todo(bus, step="from the future")
+
+    await a_processor(bus).handle(todo)
+
+    final = await last(bus, todo)
+    assert (final.status, final.attempt, final.error) == (
+        "failed",
+        0,
+        Fault(code="invalid_request", message="No processor knows the step “from the future”."),
+    )
 
 
 async def test_a_second_delivery_changes_nothing(bus: Bus):
-    todo = await a_todo(bus)
-    await process(todo, bus=bus)
+    todo = await a_todo(bus, a_pipeline())
+    await a_processor(bus).handle(todo)
     before = await read_chain(bus, todo.address.facts)
 
-    await process(todo, bus=bus)
+    await a_processor(bus).handle(todo)
 
     assert await read_chain(bus, todo.address.facts) == before
 
 
-async def test_a_cancel_that_came_first_wins_and_the_run_ends(bus: Bus):
+async def test_a_todo_that_its_schedule_fired_twice_is_done_once(bus: Bus):
+    todo = await a_todo(bus, a_pipeline())
+    echo = await extend(bus, todo.subject, todo.fact, expected=todo.seq)
+
+    await a_processor(bus).handle(todo._replace(seq=echo))
+    ignored = await said(bus, todo)
+    await a_processor(bus).handle(todo)
+
+    assert ignored == ["todo.process.3.0", "todo.process.3.0"]
+    assert await said(bus, todo) == [*ignored, "todo.generate.3.1"]
+
+
+async def test_an_echo_in_the_middle_of_a_reading_costs_nothing(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+):
     todo = await a_todo(bus)
+
+    async def read(*_: object) -> StepResult:
+        head = (await read_chain(bus, todo.address.facts))[-1].seq
+        await extend(bus, todo.subject, todo.fact, expected=head)
+        return FOUND
+
+    monkeypatch.setattr(module, "read", read)
+
+    await a_processor(bus).handle(todo)
+
+    assert await said(bus, todo) == [
+        "todo.process.3.0",
+        "claim",
+        "todo.process.3.0",
+        "todo.generate.3.1",
+    ]
+
+
+@pytest.mark.parametrize("end", ["cancel", "final"])
+async def test_a_schedule_that_fires_after_the_end_begins_nothing(bus: Bus, end: str):
+    todo = await a_todo(bus, a_pipeline())
+    fact = (
+        CancelRequested(at=now())
+        if end == "cancel"
+        else RunEnded(at=now(), status="cancelled", attempt=0, text="", length=0, sha256="")
+    )
+    seq = await extend(bus, todo.address.fact(end), fact, expected=todo.seq)
+    fired = await extend(bus, todo.subject, todo.fact, expected=seq)
+
+    await a_processor(bus).handle(todo._replace(seq=fired))
+
+    assert await said(bus, todo) == ["todo.process.3.0", end, "todo.process.3.0"]
+
+
+async def test_a_cancel_that_came_first_wins_and_the_run_ends(bus: Bus):
+    results = [a_result("one", usage=Usage(output_tokens=7))]
+    todo = await a_todo(bus, a_pipeline("one", "two"), n=2, step="two", results=results)
     await extend(bus, todo.address.fact("cancel"), CancelRequested(at=now()), expected=todo.seq)
 
-    await process(todo, bus=bus)
+    await a_processor(bus).handle(todo)
 
-    chain = await read_chain(bus, todo.address.facts)
-    assert [what(link.subject) for link in chain] == ["todo.process.3.0", "cancel", "final"]
-    final = chain[-1].fact
-    assert isinstance(final, RunEnded)
-    assert (final.status, final.error) == ("cancelled", None)
+    assert await said(bus, todo) == ["todo.process.3.2", "cancel", "final"]
+    final = await last(bus, todo)
+    assert (final.status, final.error, final.results) == ("cancelled", None, results)
+    assert final.usage == Usage(output_tokens=7)
 
 
-async def test_a_run_that_another_processor_claimed_is_left_to_it(bus: Bus):
+async def test_a_run_that_is_lost_again_and_again_is_given_up(bus: Bus):
     todo = await a_todo(bus)
-    claim = RunClaimed(at=now(), worker="newer", todo=todo.seq, prompt=None)
+    claim = RunClaimed(at=now(), worker="dead", todo=todo.seq, prompt=None)
     await extend(bus, todo.address.fact("claim"), claim, expected=todo.seq)
 
-    await process(todo, bus=bus)
+    await a_processor(bus, silent_deaths=1).handle(todo)
 
-    chain = await read_chain(bus, todo.address.facts)
-    assert [what(link.subject) for link in chain] == ["todo.process.3.0", "claim"]
+    final = await last(bus, todo)
+    assert (final.status, final.error and final.error.code) == ("failed", "internal")
 
 
 async def test_a_fact_that_is_no_process_todo_is_rejected(bus: Bus):
@@ -116,4 +232,4 @@ async def test_a_fact_that_is_no_process_todo_is_rejected(bus: Bus):
     todo = await a_todo(bus)
 
     with pytest.raises(Rejected):
-        await process(todo._replace(fact=TodoChat(at=now(), n=0, turn=turn)), bus=bus)
+        await a_processor(bus).handle(todo._replace(fact=TodoChat(at=now(), n=0, turn=turn)))

@@ -3,14 +3,15 @@
 from collections.abc import Iterable
 
 from shared.chain import Link
-from shared.events import CancelRequested, RunClaimed, RunEnded
+from shared.events import CancelRequested, RunClaimed, RunEnded, TodoProcess
 
 
 class Standing:
-    """The facts of a run after the todo at hand, summed up."""
+    """The facts of a run after the todo at hand, its ``n``-th, summed up."""
 
-    def __init__(self, head: int, links: Iterable[Link] = ()) -> None:
+    def __init__(self, head: int, links: Iterable[Link] = (), *, n: int = 0) -> None:
         self.head = head
+        self.n = n
         self.over = False
         self.cancelled = False
         self.claim: RunClaimed | None = None
@@ -31,6 +32,8 @@ class Standing:
                     self.cancelled = True
                 case RunEnded():
                     self.over = True
+                case TodoProcess(n=n) if n <= self.n:
+                    pass  # a schedule fired twice: the first is the one at hand
                 case _:  # a later todo: this one is done
                     self.over = True
 

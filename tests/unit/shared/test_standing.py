@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from services.llm_worker.standing import Standing
+from shared.standing import Standing
 from shared.chain import Link
 from shared.events import (
     CancelRequested,
@@ -30,13 +30,15 @@ TODO = TodoChat(
 )
 STEP = TodoProcess(at=now(), n=1, priority=0, step="next", plan=a_document())
 
+ECHO = TodoProcess(at=now(), n=0, priority=0, step="first", plan=a_document())
+
 
 def after(*facts: Any) -> Standing:
     return Standing(7, [Link(8 + n, "evt.u.s.r.x", fact) for n, fact in enumerate(facts)])
 
 
 def told(standing: Standing) -> dict[str, object]:
-    return {name: value for name, value in vars(standing).items() if name != "claim"}
+    return {name: value for name, value in vars(standing).items() if name not in ("claim", "n")}
 
 
 @pytest.mark.parametrize(
@@ -52,6 +54,7 @@ def told(standing: Standing) -> dict[str, object]:
         ([CLAIM, FINAL], {"head": 9, "attempt": 8, "claims": 1, "cancelled": False, "over": True}),
         ([TODO], {"head": 8, "attempt": 0, "claims": 0, "cancelled": False, "over": True}),
         ([STEP], {"head": 8, "attempt": 0, "claims": 0, "cancelled": False, "over": True}),
+        ([ECHO], {"head": 8, "attempt": 0, "claims": 0, "cancelled": False, "over": False}),
     ],
 )
 def test_a_run_stands_where_its_facts_say(facts: list[Any], stands: dict[str, object]):

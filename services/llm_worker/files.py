@@ -1,0 +1,40 @@
+"""Which of a step's files a model is sent as they are, and what it is told instead."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from shared.events import FileRef
+
+PDF = "application/pdf"
+MOST_BYTES = 24_000_000
+"""Of all files together: 32 MB as base64, which is what a request may have."""
+MOST_IMAGE = 3_750_000
+"""Of one picture: 5 MB as base64."""
+MOST_IMAGES = 20
+
+
+class Choice(NamedTuple):
+    files: list[FileRef]
+    """What is sent."""
+    needs_text: bool
+    """Whether the text that was read from the files is to be sent too."""
+    words: list[str]
+    """What the model cannot be shown, one sentence each."""
+
+
+def chosen(files: list[FileRef], takes: Callable[[str], bool]) -> Choice:
+    """A document whole where the model takes it; else its text, with pictures if it can see."""
+    documents = [file for file in files if file.kind == "pdf"]
+    images = [file for file in files if file.kind == "image"]
+    if documents and takes(PDF) and _size(documents) <= MOST_BYTES:
+        return Choice(documents, needs_text=False, words=[])
+    seen = [f for f in images if f.size <= MOST_IMAGE and takes(f.media_type)][:MOST_IMAGES]
+    while _size(seen) > MOST_BYTES:
+        seen.pop()
+    hidden = len(images) - len(seen)
+    words = [f"Not shown to the model: {hidden} picture(s) of the file."] if hidden else []
+    return Choice(seen, needs_text=True, words=words)
+
+
+def _size(files: list[FileRef]) -> int:
+    return sum(file.size for file in files)

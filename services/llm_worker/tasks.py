@@ -1,0 +1,185 @@
+"""What a todo asks of a model, and what comes after the answer: a chat's reply, or a job's step."""
+
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from services.llm_worker.answers import Missed, checked, told
+from services.llm_worker.files import chosen
+from services.llm_worker.providers.base import (
+    Ended,
+    Prompt,
+    PromptFile,
+    PromptMessage,
+    Provider,
+    ProviderError,
+)
+from shared import objects
+from shared.bus import Bus
+from shared.commands import Context
+from shared.consumer import Delivery, Rejected
+from shared.events import (
+    Ask,
+    Fact,
+    Fault,
+    FileRef,
+    RunEnded,
+    StepResult,
+    TodoChat,
+    TodoGenerate,
+    TodoProcess,
+)
+from shared.ids import now
+from shared.objects import ObjectMissing
+from shared.plans import due_step, notes_of, total, without_file_text
+from shared.subjects import Address
+
+MISSES = 3
+"""Answers that miss their schema before the job fails at the step."""
+
+
+class Next(NamedTuple):
+    """The run goes on with this todo."""
+
+    subject: str
+    todo: Fact
+
+
+class Task(Protocol):
+    """One todo of this worker's."""
+
+    async def prompt(self, provider: Provider, model: str, context: Context) -> Prompt:
+        """What the provider is asked.
+
+        Raises:
+            ProviderError: it cannot be asked that.
+        """
+        ...
+
+    def judge(self, text: str, ended: Ended) -> Next | Fault | None:
+        """What a complete answer leads to; None: it is the run's end."""
+        ...
+
+    def dress(self, final: RunEnded) -> RunEnded:
+        """The final with what the task knows besides the text."""
+        ...
+
+
+def task_of(delivery: Delivery, bus: Bus) -> Task:
+    """The task that a todo is.
+
+    Raises:
+        Rejected: it is no todo of this worker's.
+    """
+    match delivery.fact:
+        case TodoChat():
+            return Reply()
+        case TodoGenerate() as todo:
+            return Step(todo, delivery.address, bus)
+        case _:
+            raise Rejected(f"not a todo of a llm_worker: {delivery.subject}")
+
+
+class Reply:
+    """A chat's reply: the conversation is the prompt, and the answer is the end."""
+
+    async def prompt(self, provider: Provider, model: str, context: Context) -> Prompt:
+        return Prompt(
+            model=model,
+            messages=[PromptMessage(m.role, m.content) for m in context.messages],
+            system=context.system_prompt,
+            temperature=context.temperature,
+            max_tokens=context.max_tokens,
+        )
+
+    def judge(self, text: str, ended: Ended) -> None:
+        return None
+
+    def dress(self, final: RunEnded) -> RunEnded:
+        return final
+
+
+class Step:
+    """A job's step: its todo says what is asked, and what it must fit."""
+
+    def __init__(self, todo: TodoGenerate, address: Address, bus: Bus) -> None:
+        self._todo = todo
+        self._address = address
+        self._bus = bus
+        self._result: StepResult | None = None
+        self._spent = todo.ask.spent
+
+    async def prompt(self, provider: Provider, model: str, context: Context) -> Prompt:
+        ask = self._todo.ask
+        choice = chosen(ask.files, lambda media_type: provider.takes(model, media_type))
+        words = [ask.prompt, *choice.words]
+        if ask.instead and choice.needs_text:
+            words.append(ask.instead)
+        if ask.schema is not None:
+            words.append(told(ask.schema))
+        return Prompt(
+            model=model,
+            messages=[PromptMessage("user", "\n\n".join(words))],
+            system=ask.system,
+            temperature=context.temperature,
+            max_tokens=context.max_tokens,
+            schema=ask.schema,
+            files=[await self._read(file) for file in choice.files],
+            notes=choice.words,
+        )
+
+    async def _read(self, file: FileRef) -> PromptFile:
+        try:
+            data = await objects.get(self._bus, f"{self._address.session}/{file.id}")
+        except ObjectMissing as error:
+            raise ProviderError("A file of this job is gone.", passing=False) from error
+        return PromptFile(name=file.name, media_type=file.media_type, data=data)
+
+    def judge(self, text: str, ended: Ended) -> Next | Fault | None:
+        todo, ask = self._todo, self._todo.ask
+        self._spent = total(ask.spent, ended.usage)
+        try:
+            answer = text if ask.schema is None else checked(text, ask.schema)
+        except Missed as missed:
+            return self._again(ask, str(missed))
+        self._result = StepResult(step=ask.step, text=answer, usage=self._spent)
+        if todo.last:
+            return None
+        results = [*todo.results, self._result]
+        step = due_step(todo.plan, results) or ask.step
+        following = TodoProcess(
+            at=now(),
+            n=todo.n + 1,
+            priority=todo.priority,
+            step=step,
+            plan=todo.plan,
+            results=results,
+        )
+        return Next(self._address.todo_process(todo.priority, following.n), following)
+
+    def _again(self, ask: Ask, fault: str) -> Next | Fault:
+        """Ask once more, with the fault named; the misses so far are in the log."""
+        todo, misses = self._todo, ask.misses + 1
+        if misses >= MISSES:
+            message = f"The answers of the step “{ask.step}” did not fit its schema: {fault}"
+            return Fault(code="provider_error", message=message)
+        wish = f"An earlier answer of yours did not fit what is asked: {fault}"
+        again = msgspec.structs.replace(
+            ask, prompt=f"{ask.prompt}\n\n{wish}", misses=misses, spent=self._spent
+        )
+        following = msgspec.structs.replace(todo, at=now(), n=todo.n + 1, ask=again)
+        return Next(self._address.todo_generate(todo.priority, following.n), following)
+
+    def dress(self, final: RunEnded) -> RunEnded:
+        results = list(self._todo.results)
+        if self._result is not None and final.status == "completed":
+            results.append(self._result)
+            spent = None
+        else:
+            spent = self._spent
+        return msgspec.structs.replace(
+            final,
+            results=without_file_text(self._todo.plan, results),
+            notes=notes_of(results),
+            usage=total(*(result.usage for result in results), spent),
+        )

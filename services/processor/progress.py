@@ -1,0 +1,73 @@
+"""Tells how much of a step is done: a few times a second, and never less than before."""
+
+import asyncio
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from shared.bus import Bus, BusError
+from shared.events import Progress, encode
+from shared.subjects import TOKENS, Address
+
+EVERY = 0.2
+"""Seconds between two of them at least."""
+
+
+class ProgressWriter:
+    """One attempt's progress; chained, so that nothing of an overtaken attempt is stored."""
+
+    def __init__(self, bus: Bus, address: Address, attempt: int, step: str) -> None:
+        self._bus = bus
+        self._subject = address.ticks
+        self.attempt = attempt
+        self._step = step
+        self._fraction = 0.0
+        self._told = -1.0
+        self._news = asyncio.Event()
+        self._head: int | None = None
+        self._writing: asyncio.Task[None] | None = None
+
+    def tell(self, fraction: float) -> None:
+        """So much of the step is done."""
+        self._fraction = max(self._fraction, min(fraction, 1.0))
+        self._news.set()
+
+    async def __aenter__(self) -> Self:
+        self._news.set()  # 0 is news too: the step has begun
+        self._writing = asyncio.create_task(self._write(), name="progress")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Tell nothing more: the next fact says that the step is done."""
+        if self._writing is not None:
+            self._writing.cancel()
+
+    def recheck(self) -> None:
+        """The connection was lost, and what was stored last is not known."""
+        self._head = None
+
+    async def _write(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            if self._fraction > self._told:
+                with suppress(BusError):  # then the next one tells
+                    await self._publish(self._fraction)
+            await asyncio.sleep(EVERY)
+
+    async def _publish(self, fraction: float) -> None:
+        if self._head is None:
+            last = await self._bus.head(TOKENS, self._subject)
+            self._head = last.seq if last else 0
+        expected, self._head = self._head, None
+        tick = encode(Progress(self.attempt, self._step, round(fraction, 3)))
+        self._head = await self._bus.append(self._subject, tick, expected=expected)
+        self._told = fraction
