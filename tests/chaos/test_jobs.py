@@ -1,0 +1,118 @@
+"""Kill any service in the middle of a job: a front end that comes back five times loses nothing."""
+
+import asyncio
+
+import pytest
+
+from shared.streams import FILES
+from tests.support.fake_provider import check_unspliced
+from tests.support.job_clients import ContentClient, DocumentsClient
+from tests.support.log_checks import wait_until_ended
+from tests.support.running import Running, running_system
+
+SERVICES = ["gateway", "processor", "llm-worker", "store"]
+ROWS = b"name,age\n" + b"Ada,36\n" * 2000
+STEPS = ["keywords", "content_generation", "compliance_check"]
+
+
+async def kill_and_restart(natterlog: Running, service: str) -> None:
+    process = natterlog.system.one(service)
+    await process.kill()
+    await process.start()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_a_file_gets_its_answer_although_a_service_is_killed(
+    natterlog: Running, service: str
+):
+    async with DocumentsClient(natterlog.system.url) as client, asyncio.timeout(90):
+        early = await client.upload(ROWS, "One: tokens=100 rate=40", name="people.csv")
+        await kill_and_restart(natterlog, service)
+        late = await client.upload(ROWS, "Two: tokens=100 rate=40", name="people.csv")
+        await client.watch(until=lambda: len(client.answers[late].text) > 100)
+        await kill_and_restart(natterlog, service)
+        await client.watch()
+
+    for job_id in (early, late):
+        answer = client.answers[job_id]
+        run = await wait_until_ended(natterlog.bus, job_id)
+        assert answer.end == {"type": "job_completed", "job_id": job_id, "ai_response": answer.text}
+        assert answer.progress == 100
+        assert check_unspliced(answer.text)[1] == 100
+        assert answer.text == run.final.text
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_each_step_is_told_once_although_a_service_is_killed(service: str):
+    async with (
+        running_system(LLM_DEFAULT_MODEL="demo", NATTERLOG_DEMO_RATE="20") as natterlog,
+        ContentClient(natterlog.system.url) as client,
+        asyncio.timeout(90),
+    ):
+        path = await client.start()
+        await kill_and_restart(natterlog, service)
+        for step in STEPS[:2]:
+            await client.watch(path, until=lambda frame, step=step: frame.get("step") == step)
+            await kill_and_restart(natterlog, service)
+        await client.watch(path)
+        async with ContentClient(natterlog.system.url) as late:
+            await late.watch(path)
+
+    for told in client.steps():
+        assert told == STEPS[: len(told)]
+    assert client.end is not None
+    assert client.end["type"] == "result"
+    assert client.end["response_text"]
+    assert set(client.end["strategy"]) == {"keywords", "audience", "tone", "hooks", "hashtags"}
+    assert set(client.end["compliance"]) == {"approved", "issues", "disclaimer"}
+    assert late.steps() == [STEPS]
+    assert late.end == client.end
+
+
+async def test_a_second_gateway_tells_the_rest_when_the_first_is_killed(natterlog: Running):
+    other = await natterlog.system.start("gateway")
+    urls = natterlog.system.url, other.url
+    async with DocumentsClient(*urls) as client, asyncio.timeout(60):
+        job_id = await client.upload(ROWS, "tokens=150 rate=50", name="people.csv")
+        answer = client.answers[job_id]
+        await client.watch(until=lambda: len(answer.text) > 200)
+
+        await natterlog.system.one("gateway").kill()
+        await client.watch()
+
+    assert answer.end == {"type": "job_completed", "job_id": job_id, "ai_response": answer.text}
+    assert (answer.resets, client.reconnects) == (0, 1)
+    assert check_unspliced(answer.text)[1] == 150
+
+
+async def test_nothing_is_left_of_an_upload_whose_client_was_cut_off(natterlog: Running):
+    port = int(natterlog.system.url.rpartition(":")[2])
+    begun, gone = asyncio.Event(), asyncio.Event()
+    listening = await natterlog.bus.listen("$O.FILES.C.>", lambda _: begun.set())
+    erased = await natterlog.bus.listen("$JS.API.STREAM.MSG.DELETE.OBJ_FILES", lambda _: gone.set())
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(
+        b"POST /api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n"
+        b"Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n'
+    )
+    writer.write(b"a" * 1_000_000)
+    await writer.drain()
+    async with asyncio.timeout(20):
+        await begun.wait()
+        writer.transport.abort()
+        await gone.wait()
+        while await chunks(natterlog):
+            pass  # they are erased one after another
+
+    await listening.close()
+    await erased.close()
+    async with DocumentsClient(natterlog.system.url) as client:
+        _, body = await client.call("GET", "/api/jobs")
+    assert body["data"]["jobs"] == []
+
+
+async def chunks(natterlog: Running) -> int:
+    query = {"subjects_filter": "$O.FILES.C.>"}
+    info = await natterlog.bus.api(f"STREAM.INFO.{FILES}", query)
+    return len(info["state"].get("subjects") or ())
