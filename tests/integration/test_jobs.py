@@ -1,0 +1,349 @@
+"""Jobs through real processes, one of which dies at every point: each job ends, once."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from shared import objects
+from shared.bus import Bus
+from shared.commands import CancelRun, CreateJob, GetJob, JobAnswer
+from shared.events import (
+    DocumentPlan,
+    FileKind,
+    PipelinePlan,
+    PipelineStep,
+    Progress,
+    RunClaimed,
+    TodoGenerate,
+    decode_tick,
+)
+from shared.ids import new_id, now
+from shared.pipelines import load
+from shared.records import Job
+from shared.settings import Settings
+from shared.store_client import StoreClient
+from shared.subjects import TOKENS, Address, what
+from tests.support.fake_provider import FakeProvider
+from tests.support.fake_script import Script
+from tests.support.log_checks import RunLog, wait_until_ended
+from tests.support.plans import a_document
+from tests.support.system import System
+
+DEADLINE = 60.0
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"good": {"type": "boolean"}},
+    "required": ["good"],
+    "additionalProperties": False,
+}
+PIPELINE = PipelinePlan(
+    pipeline="test",
+    steps=[
+        PipelineStep(name="plan", template="Plan {topic}.", schema=SCHEMA),
+        PipelineStep(name="text", template="Write about {topic}: {plan}"),
+        PipelineStep(name="check", template="Check: {text}", schema=SCHEMA),
+    ],
+    inputs={"topic": "tea"},
+)
+GOOD = Script(reply='{"good": true}')
+BAD = Script(reply='{"good": "perhaps"}')
+SLOW = Script(tokens=400, rate=20)
+
+
+@dataclass
+class Shop:
+    """The system without a gateway, and one user of it."""
+
+    system: System
+    fake: FakeProvider
+    bus: Bus
+    store: StoreClient
+    user: str
+
+    async def create(self, plan: DocumentPlan | PipelinePlan, **fields: Any) -> Job:
+        known = {"session_id": new_id(), "run_id": new_id(), "mode": "content"}
+        request = CreateJob(user_id=self.user, plan=plan, **(known | fields))
+        return (await self.store.ask(request)).job
+
+    async def document(self, data: bytes, prompt: str = "Sum it up.", **fields: Any) -> Job:
+        kind: FileKind = fields.pop("kind", "text")
+        plan = a_document(prompt, kind=kind, media_type=fields.pop("media_type", "text/plain"))
+        session = new_id()
+        await objects.put(self.bus, f"{session}/{plan.file.id}", data)
+        return await self.create(plan, session_id=session, mode="document", **fields)
+
+    async def job(self, of: Job, min_seq: int = 0) -> Job:
+        request = GetJob(user_id=self.user, run_id=of.run.id, min_seq=min_seq)
+        answer: JobAnswer = await self.store.ask(request)
+        return answer.job
+
+    async def cancel(self, of: Job) -> None:
+        await self.store.ask(CancelRun(user_id=self.user, run_id=of.run.id))
+
+    async def ended(self, of: Job) -> tuple[Job, RunLog]:
+        log = await wait_until_ended(self.bus, of.run.id, DEADLINE)
+        return await self.job(of, min_seq=log.links[-1].seq), log
+
+    def address(self, of: Job) -> Address:
+        return Address(self.user, of.run.session_id, of.run.id)
+
+
+@asynccontextmanager
+async def shop(**environ: str) -> AsyncIterator[Shop]:
+    async with FakeProvider() as fake:
+        settings = {"OPENAI_BASE_URL": fake.openai_url, "LLM_DEFAULT_MODEL": "openai/fake-gpt"}
+        services = ("store", "llm-worker", "processor")
+        async with (
+            System(settings | environ, services=services) as system,
+            Bus(system.nats.url, name="test") as bus,
+        ):
+            yield Shop(system, fake, bus, StoreClient(bus), new_id())
+
+
+@pytest.fixture
+async def natterlog() -> AsyncIterator[Shop]:
+    async with shop() as made:
+        yield made
+
+
+def facts(log: RunLog) -> list[str]:
+    return [what(link.subject) for link in log.links]
+
+
+def states(job: Job) -> list[tuple[str, str]]:
+    return [(step.name, step.status) for step in job.steps]
+
+
+# -- to the end ------------------------------------------------------------------------
+
+
+async def test_a_file_becomes_an_answer(natterlog: Shop):
+    natterlog.fake.default = Script(reply="It is about tea.")
+
+    made = await natterlog.document(b"All about tea.", priority=4)
+    job, log = await natterlog.ended(made)
+
+    assert facts(log) == [
+        "todo.process.4.0", "claim", "todo.generate.4.1", "claim", "final",
+    ]  # fmt: skip
+    assert (job.run.status, job.text) == ("completed", "It is about tea.")
+    assert states(job) == [("extract", "completed"), ("answer", "completed")]
+    assert "```text\nAll about tea.\n```" in natterlog.fake.seen[-1].message
+    assert all(result.text == "" for result in job.results if result.step == "extract")
+    ticks = await natterlog.bus.read(TOKENS, natterlog.address(made).ticks)
+    assert any(isinstance(decode_tick(tick.data), Progress) for tick in ticks)
+
+
+async def test_a_pipeline_goes_from_step_to_step(natterlog: Shop):
+    natterlog.fake.next.extend([GOOD, Script(reply="Tea is good."), GOOD])
+
+    job, log = await natterlog.ended(await natterlog.create(PIPELINE))
+
+    assert facts(log) == [
+        "todo.process.0.0", "todo.generate.0.1", "claim",
+        "todo.process.0.2", "todo.generate.0.3", "claim",
+        "todo.process.0.4", "todo.generate.0.5", "claim", "final",
+    ]  # fmt: skip
+    assert [(r.step, r.text) for r in job.results] == [
+        ("plan", '{"good": true}'),
+        ("text", "Tea is good."),
+        ("check", '{"good": true}'),
+    ]
+    assert {status for _, status in states(job)} == {"completed"}
+    plan, text, check = natterlog.fake.seen
+    assert plan.body["response_format"]["json_schema"]["schema"] == SCHEMA
+    assert text.message == 'Write about tea: ```plan\n{"good": true}\n```'
+    assert "```text\nTea is good.\n```" in check.message
+    spent = [r.usage.output_tokens for r in job.results if r.usage]
+    assert job.run.usage is not None
+    assert job.run.usage.output_tokens == sum(spent) > 0
+
+
+async def test_the_demo_goes_through_natterlogs_own_pipeline():
+    async with shop(LLM_DEFAULT_MODEL="demo", NATTERLOG_DEMO_RATE="0") as natterlog:
+        own = load(Settings())["content"]
+        plan = PipelinePlan(
+            pipeline=own.name, steps=own.steps, inputs=dict.fromkeys(own.inputs, "tea")
+        )
+
+        job, _ = await natterlog.ended(await natterlog.create(plan))
+
+    assert job.run.status == "completed"
+    strategy, text, compliance = job.results
+    assert list(json.loads(strategy.text)) == ["keywords", "audience", "tone", "hooks", "hashtags"]
+    assert "demo provider" in text.text
+    assert json.loads(compliance.text)["approved"] is True
+
+
+# -- answers that miss -------------------------------------------------------------------
+
+
+async def test_an_answer_that_misses_is_asked_for_again_with_the_fault(natterlog: Shop):
+    natterlog.fake.next.extend([BAD, GOOD, Script(reply="Tea."), GOOD])
+
+    job, log = await natterlog.ended(await natterlog.create(PIPELINE))
+
+    asks = [link.fact.ask for link in log.links if isinstance(link.fact, TodoGenerate)]
+    assert [(ask.step, ask.misses) for ask in asks] == [
+        ("plan", 0),
+        ("plan", 1),
+        ("text", 0),
+        ("check", 0),
+    ]
+    assert "$.good: 'perhaps' is not of type 'boolean'" in natterlog.fake.seen[1].message
+    assert job.run.status == "completed"
+
+
+async def test_the_third_miss_fails_the_job_at_its_step(natterlog: Shop):
+    natterlog.fake.next.extend([BAD, Script(reply="no JSON"), BAD])
+
+    job, log = await natterlog.ended(await natterlog.create(PIPELINE))
+
+    error = job.run.error
+    assert error is not None
+    assert error.code == "provider_error"
+    assert "“plan”" in error.message
+    assert states(job) == [("plan", "failed"), ("text", "pending"), ("check", "pending")]
+    assert len(log.claims) == len(natterlog.fake.seen) == 3
+    assert job.run.usage is not None
+
+
+async def test_a_file_that_cannot_be_read_fails_the_job_at_its_step(natterlog: Shop):
+    made = await natterlog.document(b"no PDF", kind="pdf", media_type="application/pdf")
+
+    job, _ = await natterlog.ended(made)
+
+    assert job.run.status == "failed"
+    assert job.run.error is not None
+    assert states(job) == [("extract", "failed"), ("answer", "pending")]
+    assert natterlog.fake.seen == []
+
+
+# -- somebody dies -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", range(3))
+async def test_a_killed_worker_is_resumed_at_its_step(natterlog: Shop, at: int):
+    replies = [GOOD, Script(reply="Tea."), GOOD]
+    natterlog.fake.next.extend([*replies[:at], SLOW, *replies[at:]])
+    made = await natterlog.create(PIPELINE)
+    await natterlog.fake.wait_for(
+        lambda: len(natterlog.fake.seen) > at and natterlog.fake.seen[at].sent > 2, DEADLINE
+    )
+
+    await natterlog.system.one("llm-worker").kill()
+    await natterlog.system.start("llm-worker")
+    job, log = await natterlog.ended(made)
+
+    assert [result.text for result in job.results] == [r.reply for r in replies]
+    asked = [what(link.subject) for link in log.links if "todo" in link.subject]
+    assert len(asked) == len(set(asked)) == 6
+    lost = [c.fact.previous for c in log.claims if isinstance(c.fact, RunClaimed)]
+    assert len([previous for previous in lost if previous]) == 1
+
+
+async def test_a_step_between_two_services_waits_for_a_killed_one(natterlog: Shop):
+    await natterlog.system.one("processor").kill()
+    natterlog.fake.next.extend([GOOD, Script(reply="Tea."), GOOD])
+    made = await natterlog.create(PIPELINE)
+
+    await natterlog.system.start("processor")
+    await natterlog.fake.wait_for(lambda: natterlog.fake.seen, DEADLINE)
+    await natterlog.system.one("processor").kill()
+    await natterlog.system.start("processor")
+    job, _ = await natterlog.ended(made)
+
+    assert job.run.status == "completed"
+
+
+async def test_a_killed_processor_reads_its_file_again(natterlog: Shop):
+    natterlog.fake.default = Script(reply="Numbers.")
+    rows = b"".join(b"%d,%d,%d\n" % (n, n * n, n * 7) for n in range(400_000))
+    processor = natterlog.system.one("processor")
+    claimed = asyncio.Event()
+    await natterlog.bus.listen_live(f"live.evt.{natterlog.user}.*.*.claim", lambda _: claimed.set())
+    made = await natterlog.document(rows, kind="csv", media_type="text/csv")
+    async with asyncio.timeout(DEADLINE):
+        await claimed.wait()
+    await processor.kill()
+    await natterlog.system.start("processor")
+    job, log = await natterlog.ended(made)
+
+    assert (job.run.status, job.text) == ("completed", "Numbers.")
+    assert facts(log).count("todo.generate.0.1") == 1
+
+
+async def test_a_job_survives_the_death_of_everything(natterlog: Shop):
+    natterlog.fake.next.extend([SLOW, GOOD, Script(reply="Tea."), GOOD])
+    made = await natterlog.create(PIPELINE)
+    await natterlog.fake.wait_for(
+        lambda: natterlog.fake.seen and natterlog.fake.seen[0].sent > 2, DEADLINE
+    )
+
+    system = natterlog.system
+    await asyncio.gather(*(process.kill() for process in system.processes))
+    await system.nats.kill()
+    await system.nats.start()
+    await asyncio.gather(*(system.start(s) for s in ("store", "llm-worker", "processor")))
+    job, _ = await natterlog.ended(made)
+
+    assert [result.text for result in job.results] == [
+        '{"good": true}',
+        "Tea.",
+        '{"good": true}',
+    ]
+
+
+async def test_a_schedule_fires_although_everything_was_killed_meanwhile(natterlog: Shop):
+    natterlog.fake.next.extend([GOOD, Script(reply="Tea."), GOOD])
+    made = await natterlog.create(PIPELINE, due=now() + timedelta(seconds=2))
+
+    system = natterlog.system
+    await asyncio.gather(*(process.kill() for process in system.processes))
+    await system.nats.kill()
+    await system.nats.start()
+    await asyncio.gather(*(system.start(s) for s in ("store", "llm-worker", "processor")))
+    job, log = await natterlog.ended(made)
+
+    assert job.run.status == "completed"
+    assert facts(log)[:2] == ["scheduled", "todo.process.0.0"]
+
+
+# -- cancelling --------------------------------------------------------------------------
+
+
+async def test_a_cancel_in_a_step_closes_the_provider_and_keeps_what_there_is(natterlog: Shop):
+    natterlog.fake.next.extend([GOOD, SLOW])
+    made = await natterlog.create(PIPELINE)
+    await natterlog.fake.wait_for(
+        lambda: len(natterlog.fake.seen) == 2 and natterlog.fake.seen[1].sent > 2, DEADLINE
+    )
+
+    await natterlog.cancel(made)
+    job, _ = await natterlog.ended(made)
+    await natterlog.fake.wait_for(lambda: natterlog.fake.seen[1].closed_at is not None)
+
+    assert (job.run.status, states(job)[1]) == ("cancelled", ("text", "cancelled"))
+    assert job.text
+    assert [result.text for result in job.results] == ['{"good": true}']
+
+
+async def test_a_cancel_while_a_file_is_read_ends_the_job(natterlog: Shop):
+    rows = b"".join(b"%d,%d,%d\n" % (n, n * n, n * 7) for n in range(800_000))
+    claimed = asyncio.Event()
+    await natterlog.bus.listen_live(f"live.evt.{natterlog.user}.*.*.claim", lambda _: claimed.set())
+    made = await natterlog.document(rows, kind="csv", media_type="text/csv")
+    async with asyncio.timeout(DEADLINE):
+        await claimed.wait()
+
+    await natterlog.cancel(made)
+    job, _ = await natterlog.ended(made)
+
+    assert job.run.status == "cancelled"
+    assert natterlog.fake.seen == []
