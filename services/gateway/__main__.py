@@ -6,7 +6,7 @@ from aiohttp import web
 
 from services.gateway.app import make_app
 from services.gateway.auth import check_host
-from services.gateway.board import Boards
+from services.gateway.boards import Boards
 from services.gateway.context import Gateway
 from services.gateway.cursor import Cursors
 from services.gateway.hub import Hub

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from services.gateway.auth import User
-from services.gateway.board import Boards
+from services.gateway.boards import Boards
 from services.gateway.connections import Connections
 from services.gateway.cursor import Cursors
 from services.gateway.hub import Hub
