@@ -164,7 +164,7 @@ def test_the_states_of_a_run_are_those_of_the_code():
     told = set(re.findall(r"^  (\w+) -->|--> (\w+)", diagram, re.MULTILINE))
 
     states = {state for pair in told for state in pair if state}
-    assert states == set(get_args(RunStatus)) - {"scheduled"}  # nothing schedules yet
+    assert states == set(get_args(RunStatus))
 
 
 # -- walkthrough --------------------------------------------------------------------
