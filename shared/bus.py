@@ -1,7 +1,7 @@
 """What natterlog asks of NATS: appends, reads, live facts, requests between services.
 
 Everything above it sees bytes, subjects and sequences.  An append is checked by
-the server against the chain that its subject belongs to (DESIGN, law 3); what a
+the server against the chain that its subject belongs to (architecture.md, law 3); what a
 time-out or a refusal means is decided in :mod:`shared.chain`, not here.
 """
 
@@ -33,7 +33,7 @@ __all__ = ["ApiError", "Bus", "BusError", "Incoming", "Listening", "NoAnswer", "
 log = get_logger()
 
 FRAME = 256 * 1024
-"""Bytes of one frame of an answer; also the most that a fact may have (DESIGN)."""
+"""Bytes of one frame of an answer; also the most that a fact may have (architecture.md)."""
 _RESTART = 2.0
 """Seconds that a service is given to come back when nobody listens."""
 MAX_REQUESTS = 256

@@ -1,7 +1,8 @@
 """Every setting, read once from the environment into a frozen, typed object.
 
-The seeds' own names work beside natterlog's (DESIGN, *Processes and start*).  A
-bad value stops the start and names its variable; ``docs/settings.md`` lists all.
+The names that existing back ends use (``CLAUDE_…``, ``LLM_…``) work beside
+natterlog's own.  A bad value stops the start and names its variable;
+``docs/settings.md`` lists all.
 """
 
 from collections.abc import Callable, Mapping
@@ -80,7 +81,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def first_choice(self) -> str | None:
-        """The default model as far as settings alone decide it (CONTRACTS, *Models*)."""
+        """The default model as far as settings alone decide it (docs/settings.md)."""
         if self.default_model:
             return self.default_model
         if self.anthropic_api_key:
@@ -153,7 +154,7 @@ def _ollama_host(text: str) -> str:
 
 
 def _server_url(text: str) -> str:
-    """LLM_SERVER_URL without a path gets ``/v1`` (CONTRACTS, *Models*)."""
+    """LLM_SERVER_URL without a path gets ``/v1`` (docs/settings.md)."""
     url = _url(text)
     return url if urlsplit(url).path else f"{url}/v1"
 

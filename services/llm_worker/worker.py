@@ -1,7 +1,7 @@
 """Work on chat todos: each becomes a streamed reply in the log.
 
 ``handle`` is the list of the steps of one reply; they follow below in that
-order.  What may go wrong is decided by the run's chain alone (DESIGN, laws 3
+order.  What may go wrong is decided by the run's chain alone (architecture.md, laws 3
 and 4): a delivery proves nothing, a claim that the server stored does.
 """
 
@@ -151,7 +151,7 @@ class Worker:
         """Leave a run to the worker that claimed it, if it says that it is at it.
 
         Without asking, a server's pause of a few seconds takes every reply from
-        its healthy worker (DESIGN, *A message's way*).
+        its healthy worker (docs/failures.md).
         """
         claim = run.standing.claim
         if run.standing.over or claim is None or claim.worker == self._id:

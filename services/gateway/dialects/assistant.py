@@ -1,4 +1,4 @@
-"""The native API's words (CONTRACTS, *assistant*): requests to commands, moments to events."""
+"""The native API's words (docs/api.md): requests to commands, moments to events."""
 
 from datetime import datetime
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""The native API over HTTP: ``/api/v1/chat`` (CONTRACTS, *assistant*)."""
+"""The native API over HTTP: ``/api/v1/chat`` (docs/api.md)."""
 
 from aiohttp import web
 

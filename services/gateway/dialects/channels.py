@@ -1,4 +1,4 @@
-"""The words of the Channels front ends (CONTRACTS, *channels*; seed 004)."""
+"""The words of the Channels front ends (docs/api.md)."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -207,7 +207,7 @@ def page_view(
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """A message of a socket: the seed's fields, and no others."""
+    """A message of a socket: the contract's fields, and no others."""
 
 
 class ConnectionEstablished(Frame, frozen=True, kw_only=True, tag="connection_established"):
