@@ -95,11 +95,12 @@ def test_options_go_before_the_environment():
     }
 
 
-def test_up_with_a_count_below_one_is_refused():
-    told = natterlog("up", "--workers", "0")
+@pytest.mark.parametrize("count", ["0", "-1", "many", "1000"])
+def test_up_with_what_is_no_count_is_refused(count: str):
+    told = natterlog("up", f"--workers={count}")
 
     assert told.returncode == 2
-    assert "argument --workers: expected a number above zero" in told.stderr
+    assert f"argument --workers: expected a number, 1 to 999, and not '{count}'" in told.stderr
 
 
 def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path):
