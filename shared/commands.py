@@ -12,7 +12,7 @@ from typing import ClassVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from shared.events import OnBusy, SessionStatus
+from shared.events import OnBusy, SessionStatus, Whole
 from shared.records import Message, Role, Run, Session, StoredFact
 
 
@@ -39,7 +39,7 @@ class CreateSession(Request, frozen=True, kw_only=True):
     mode: str = "general"
     model: str | None = None
     temperature: float | None = None
-    max_tokens: int | None = None
+    max_tokens: Whole | None = None
     system_prompt: str | None = None
     context_tags: list[str] = []
     on_busy: OnBusy = "queue"
@@ -56,7 +56,7 @@ class UpdateSession(Request, frozen=True, kw_only=True):
     status: SessionStatus | UnsetType = UNSET
     model: str | UnsetType | None = UNSET
     temperature: float | UnsetType | None = UNSET
-    max_tokens: int | UnsetType | None = UNSET
+    max_tokens: Whole | UnsetType | None = UNSET
     system_prompt: str | UnsetType | None = UNSET
     context_tags: list[str] | UnsetType = UNSET
     on_busy: OnBusy | UnsetType = UNSET
@@ -83,7 +83,7 @@ class SendMessage(Request, frozen=True, kw_only=True):
     attachments: list[str] = []
     model: str | None = None
     temperature: float | None = None
-    max_tokens: int | None = None
+    max_tokens: Whole | None = None
     client_id: str | None = None
     idempotency_key: str | None = None
 
@@ -242,7 +242,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     system_prompt: str | None
     model: str | None
     temperature: float | None
-    max_tokens: int | None
+    max_tokens: Whole | None
     run: Run
     seq: int
 

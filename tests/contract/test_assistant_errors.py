@@ -31,6 +31,7 @@ async def refused(stage: Stage, method: str, path: str, **options: Any) -> tuple
         (b'{"temperature": 3}', "$.temperature"),
         (b'{"max_tokens": 0}', "$.max_tokens"),
         (b'{"max_tokens": 1.5}', "$.max_tokens"),
+        (b'{"max_tokens": 2147483648}', "$.max_tokens"),
         (b'{"on_busy": "panic"}', "$.on_busy"),
         (b'{"context_tags": [1]}', "$.context_tags[0]"),
         (b'{"title": "\\ud800"}', "$"),

@@ -32,7 +32,7 @@ MAX_TOKENS = 2000
 PAGE_SIZE = 20
 
 Temperature = Annotated[float, Meta(ge=0, le=2)]
-MaxTokens = Annotated[int, Meta(ge=1)]
+MaxTokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Title = Annotated[str, Meta(max_length=500)]
 
 encode = msgspec.json.Encoder().encode
