@@ -60,13 +60,14 @@ async def _process(module: str, *arguments: str) -> AsyncGenerator[Target]:
 
 
 def _natterlog(provider: int) -> System:
-    """Nothing is turned off but the limits that one user would meet."""
+    """As it comes, but without the limits that one user would meet."""
     environ = {
         "OPENAI_BASE_URL": f"http://127.0.0.1:{provider}/v1",
         "OPENAI_API_KEY": "none",
         "LLM_DEFAULT_MODEL": MODEL,
         "NATTERLOG_MESSAGES_PER_MINUTE": "0",
         "NATTERLOG_SOCKETS_PER_USER": "0",
+        "NATTERLOG_SLOTS": "1000",  # one worker takes the probes beside 500 replies
     }
     return System(environ, services=SERVICES)
 
