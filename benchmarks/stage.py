@@ -67,7 +67,6 @@ def _natterlog(provider: int) -> System:
         "LLM_DEFAULT_MODEL": MODEL,
         "NATTERLOG_MESSAGES_PER_MINUTE": "0",
         "NATTERLOG_SOCKETS_PER_USER": "0",
-        "NATTERLOG_SLOTS": "1000",  # one worker takes the probes beside 500 replies
     }
     return System(environ, services=SERVICES)
 

@@ -342,10 +342,11 @@ def _unavailable() -> errors.Unavailable:
 
 
 def _expectation(subject: str, expected: int, scope: Scope) -> bytes:
-    return (
-        f"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: {expected}\r\n"
-        f"Nats-Expected-Last-Subject-Sequence-Subject: {chain_filter(subject, scope)}\r\n\r\n"
-    ).encode()
+    chain = chain_filter(subject, scope)
+    headers = f"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: {expected}\r\n"
+    if chain != subject:  # the server checks the subject itself unless it is told otherwise
+        headers += f"Nats-Expected-Last-Subject-Sequence-Subject: {chain}\r\n"
+    return f"{headers}\r\n".encode()
 
 
 def _acked(message: Incoming | None) -> int | BusError:

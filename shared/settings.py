@@ -48,7 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     sockets_per_user: int = 64
 
     # llm_worker
-    slots: int = 500
+    slots: int = 1_000
     """Replies that one worker writes at a time."""
     publishes_per_second: int = 5_000
     provider_failures: int = 3
