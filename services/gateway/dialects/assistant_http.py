@@ -115,19 +115,21 @@ async def send_message(request: web.Request) -> web.StreamResponse:
     body = await read_body(request, words.decode_new_message)
     an_id(body.session_id, "session")
     check_text(body.content, gateway.settings, path="$.content")
-    accepted = await gateway.store.ask(
-        SendMessage(
-            user_id=request[USER].id,
-            session_id=body.session_id,
-            content=body.content,
-            attachments=body.attachments,
-            model=body.model,
-            temperature=body.temperature,
-            max_tokens=body.max_tokens,
-            idempotency_key=_idempotency_key(request),
-        ),
-    )
-    return await _answer_turn(request, gateway, accepted)
+    # The feed is opened while the store decides, so the first token waits for one of them.
+    with gateway.hub.opening(request[USER].id, body.session_id):
+        accepted = await gateway.store.ask(
+            SendMessage(
+                user_id=request[USER].id,
+                session_id=body.session_id,
+                content=body.content,
+                attachments=body.attachments,
+                model=body.model,
+                temperature=body.temperature,
+                max_tokens=body.max_tokens,
+                idempotency_key=_idempotency_key(request),
+            )
+        )
+        return await _answer_turn(request, gateway, accepted)
 
 
 async def regenerate(request: web.Request) -> web.StreamResponse:
