@@ -109,7 +109,10 @@ def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path):
         told = natterlog("up", "--port", port, "--data-dir", str(tmp_path / "data"))
 
     assert told.returncode == 1
-    assert told.stderr.startswith(f"natterlog: Cannot listen on 127.0.0.1:{port}: Address already")
+    assert told.stderr == (
+        f"natterlog: Cannot listen on 127.0.0.1:{port}: Address already in use. "
+        "Choose another address with --port and --host.\n"
+    )
     assert not (tmp_path / "data").exists()
 
 
