@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import stat
 from pathlib import Path
 
 import msgspec
@@ -92,6 +94,18 @@ async def test_a_number_that_no_table_can_hold_does_not_stop_the_store(
         asked = GetSession(user_id=at_work.user, session_id=session)
         found = await at_work.store.database.read(queries.get_session, asked)
         assert found.session.max_tokens == 7
+
+
+async def test_what_people_said_is_readable_for_the_owner_alone(
+    own_nats_server: NatsServer, tmp_path: Path
+):
+    async with store_at_work(own_nats_server, tmp_path) as at_work:
+        await at_work.reply(await at_work.create())
+
+        names = ("log.db", "log.db-wal", "natterlog.db", "natterlog.db-wal")
+        modes = [stat.S_IMODE(os.stat(tmp_path / name).st_mode) for name in names]
+
+    assert modes == [0o600] * len(names)
 
 
 # -- trimming -----------------------------------------------------------------------------
