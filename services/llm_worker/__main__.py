@@ -31,5 +31,5 @@ async def main(settings: Settings) -> None:
             life.ready()
             await registry.preload()
             await life.stopping.wait()
-            await chat.stop(settings.grace)
+            await chat.stop(life.grace)
         watching.cancel()

@@ -22,4 +22,4 @@ async def main(settings: Settings) -> None:
     ):
         life.ready()
         await life.stopping.wait()
-        await steps.stop(settings.grace)
+        await steps.stop(life.grace)
