@@ -132,7 +132,7 @@ class ListSessions(Request, frozen=True, kw_only=True):
     """The user's sessions, the one last written to first → :class:`SessionPage`.
 
     ``modes`` None leaves out what calls without a session made for themselves
-    (adhoc, document, content).  ``before`` continues after a page's last id;
+    (adhoc, document, content).  ``before`` is the ``next`` of the page before;
     ``offset`` skips instead.
     """
 
@@ -141,7 +141,7 @@ class ListSessions(Request, frozen=True, kw_only=True):
     status: SessionStatus | None = "active"
     modes: list[str] | None = None
     limit: int = 50
-    before: str | None = None
+    before: int | None = None
     offset: int = 0
 
 
@@ -204,6 +204,8 @@ class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 class SessionPage(msgspec.Struct, frozen=True, kw_only=True):
     items: list[Session]
+    next: int | None
+    """Where the next page goes on, though this one's sessions be written to or erased by then."""
     total: int
     seq: int
 

@@ -82,7 +82,7 @@ def number(request: web.Request, name: str, default: int, *, least: int = 1) -> 
     text = request.query.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit() and len(text) < 10) or int(text) < least:
+    if not (text.isascii() and text.isdigit() and len(text) < 16) or int(text) < least:
         raise InvalidRequest(f"Expected a number of at least {least}.", path=f"$.{name}")
     return int(text)
 
