@@ -59,11 +59,12 @@ def _list_of(kind: Callable[[str], object]) -> Callable[[str], list[object]]:
 async def measure(asked: argparse.Namespace) -> Report:
     measured: list[Measured] = []
     async with stage(asked.ways, asked.workers) as targets:
+        # first of all: later, sockets would get memory that the load has left behind
+        memory = await measure_memory(targets, asked.sockets)
         for replies in asked.replies:
             for way in asked.ways:
                 print(f"{replies} replies, {way}", file=sys.stderr)
                 measured.append(await _load(asked, replies, way, targets[way]))
-        memory = await measure_memory(targets, asked.sockets)
     return Report(
         at=datetime.now(UTC),
         commit=_commit(),

@@ -60,7 +60,7 @@ async def _process(module: str, *arguments: str) -> AsyncGenerator[Target]:
 
 
 def _natterlog(provider: int) -> System:
-    """Nothing is turned off but the limits that one user would meet."""
+    """As it comes, but without the limits that one user would meet."""
     environ = {
         "OPENAI_BASE_URL": f"http://127.0.0.1:{provider}/v1",
         "OPENAI_API_KEY": "none",

@@ -145,10 +145,9 @@ def with_options(environ: Mapping[str, str], **options: str | None) -> dict[str,
 
 
 def _how_many(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError("expected a number above zero")
-    return count
+    if not (text.isascii() and text.isdigit() and len(text) < 4 and int(text)):
+        raise argparse.ArgumentTypeError(f"expected a number, 1 to 999, and not {text[:60]!r}")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -269,8 +269,10 @@ def _try_to_listen(settings: Settings) -> None:
         family, _, _, _, address = info[0]
         socket.create_server(address[:2], family=family).close()
     except OSError as error:
+        number = error.errno or 0  # below zero: of a name that is not known, with words of its own
+        why = os.strerror(number) if number > 0 else error.strerror
         raise CannotListen(
-            f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. "
+            f"Cannot listen on {settings.host}:{settings.port}: {why}. "
             "Choose another address with --port and --host."
         ) from error
 

@@ -1,7 +1,7 @@
 """What natterlog asks of NATS: appends, reads, live facts, requests between services.
 
 Everything above it sees bytes, subjects and sequences.  An append is checked by
-the server against the chain that its subject belongs to (DESIGN, law 3); what a
+the server against the chain that its subject belongs to (architecture.md, law 3); what a
 time-out or a refusal means is decided in :mod:`shared.chain`, not here.
 """
 
@@ -34,7 +34,7 @@ __all__ = ["ApiError", "Bus", "BusError", "Incoming", "Listening", "NoAnswer", "
 log = get_logger()
 
 FRAME = 256 * 1024
-"""Bytes of one frame of an answer; also the most that a fact may have (DESIGN)."""
+"""Bytes of one frame of an answer; also the most that a fact may have (architecture.md)."""
 _RESTART = 2.0
 """Seconds that a service is given to come back when nobody listens."""
 MAX_REQUESTS = 256
@@ -361,10 +361,11 @@ def _unavailable() -> errors.Unavailable:
 
 
 def _expectation(subject: str, expected: int, scope: Scope) -> bytes:
-    return (
-        f"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: {expected}\r\n"
-        f"Nats-Expected-Last-Subject-Sequence-Subject: {chain_filter(subject, scope)}\r\n\r\n"
-    ).encode()
+    chain = chain_filter(subject, scope)
+    headers = f"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: {expected}\r\n"
+    if chain != subject:  # the server checks the subject itself unless it is told otherwise
+        headers += f"Nats-Expected-Last-Subject-Sequence-Subject: {chain}\r\n"
+    return f"{headers}\r\n".encode()
 
 
 def _acked(message: Incoming | None) -> int | BusError:

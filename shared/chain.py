@@ -1,7 +1,7 @@
 """The run chain and the session chain: how a fact becomes true, exactly once.
 
 The server stores a fact only if its publisher knew the chain's head, so of
-several possible next facts one is stored (DESIGN, law 3).  What the publisher
+several possible next facts one is stored (architecture.md, law 3).  What the publisher
 does not hear back, it reads: every fact carries a nonce, and finding one's own
 nonce in the chain means that it was stored.  A conflict is never answered by
 trying again with a new expectation; the caller decides anew on what it finds.

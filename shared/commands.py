@@ -13,7 +13,7 @@ from typing import ClassVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from shared.events import OnBusy, Plan, SessionStatus
+from shared.events import OnBusy, Plan, SessionStatus, Whole
 from shared.records import Job, Message, Role, Run, RunStatus, Session, StoredFact
 
 
@@ -40,7 +40,7 @@ class CreateSession(Request, frozen=True, kw_only=True):
     mode: str = "general"
     model: str | None = None
     temperature: float | None = None
-    max_tokens: int | None = None
+    max_tokens: Whole | None = None
     system_prompt: str | None = None
     context_tags: list[str] = []
     on_busy: OnBusy = "queue"
@@ -57,7 +57,7 @@ class UpdateSession(Request, frozen=True, kw_only=True):
     status: SessionStatus | UnsetType = UNSET
     model: str | UnsetType | None = UNSET
     temperature: float | UnsetType | None = UNSET
-    max_tokens: int | UnsetType | None = UNSET
+    max_tokens: Whole | UnsetType | None = UNSET
     system_prompt: str | UnsetType | None = UNSET
     context_tags: list[str] | UnsetType = UNSET
     on_busy: OnBusy | UnsetType = UNSET
@@ -84,7 +84,7 @@ class SendMessage(Request, frozen=True, kw_only=True):
     attachments: list[str] = []
     model: str | None = None
     temperature: float | None = None
-    max_tokens: int | None = None
+    max_tokens: Whole | None = None
     client_id: str | None = None
     idempotency_key: str | None = None
 
@@ -155,7 +155,7 @@ class ListSessions(Request, frozen=True, kw_only=True):
     """The user's sessions, the one last written to first → :class:`SessionPage`.
 
     ``modes`` None leaves out what calls without a session made for themselves
-    (adhoc, document, content).  ``before`` continues after a page's last id;
+    (adhoc, document, content).  ``before`` is the ``next`` of the page before;
     ``offset`` skips instead.
     """
 
@@ -164,7 +164,7 @@ class ListSessions(Request, frozen=True, kw_only=True):
     status: SessionStatus | None = "active"
     modes: list[str] | None = None
     limit: int = 50
-    before: str | None = None
+    before: int | None = None
     offset: int = 0
 
 
@@ -249,6 +249,8 @@ class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 class SessionPage(msgspec.Struct, frozen=True, kw_only=True):
     items: list[Session]
+    next: int | None
+    """Where the next page goes on, though this one's sessions be written to or erased by then."""
     total: int
     seq: int
 
@@ -298,7 +300,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     system_prompt: str | None
     model: str | None
     temperature: float | None
-    max_tokens: int | None
+    max_tokens: Whole | None
     run: Run
     seq: int
 

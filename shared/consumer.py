@@ -14,7 +14,7 @@ Outcomes are decided here and nowhere else.  A handler
     raises anything else        → logged with its traceback, nak with a growing
                                   delay, a dead letter after ten times here
 
-A delivery proves nothing (DESIGN, law 4): it is a hint that a todo may be open.
+A delivery proves nothing (architecture.md, law 4): it is a hint that a todo may be open.
 """
 
 import asyncio
@@ -184,7 +184,7 @@ class Work:
         except (Rejected, msgspec.ValidationError, ObjectMissing) as error:
             return await self._bury(message, seq, str(error))
         except Exception as error:  # whatever it was, the todo must not be lost
-            # Deliveries do not count: most of them were nobody's fault (DESIGN, law 4).
+            # Deliveries do not count: most of them were nobody's fault (architecture.md, law 4).
             errors = self._errors[seq] = self._errors.get(seq, 0) + 1
             log.exception("consumer.failed", consumer=self._name, seq=seq, errors=errors)
             if errors >= _MOST_ERRORS:
@@ -306,8 +306,8 @@ class Consumer:
         else:
             self._work.hand_back(message)
 
-    # A pull that a restarted server has forgotten would wait for ever (DESIGN, "what
-    # bites"), so pulls are asked for anew after each reconnect and after any silence.
+    # A pull that a restarted server has forgotten would wait for ever (nats-py
+    # does), so pulls are asked for anew after each reconnect and after any silence.
 
     async def _start_over(self) -> None:
         """Pull into a new inbox: where nobody listens any more, the server drops what it owed."""

@@ -1,7 +1,7 @@
 """An attempt's text, put together from deltas: the same rule for whoever reads them.
 
 Order is by (attempt, offset), never by the sequence in TOKENS: an async stream
-that crashes uses sequences again (DESIGN, *A message's way*).
+that crashes uses sequences again (docs/failures.md).
 """
 
 from enum import Enum

@@ -9,7 +9,7 @@
     └── MethodNotAllowed 405
 
 A service raises one; the bus carries it as (code, sentence) and raises it again
-on the other side; a dialect puts it into its own envelope (CONTRACTS, *Errors*).
+on the other side; a dialect puts it into its own envelope (docs/api.md).
 """
 
 

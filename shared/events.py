@@ -8,13 +8,16 @@ Times are UTC.  Offsets and lengths count Unicode code points, never bytes.
 """
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 OnBusy = Literal["queue", "reject", "interrupt"]
 """What a session does with a message that comes while a run is active."""
+
+Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""A number from outside that a table can hold: a larger one stops whoever projects it, for ever."""
 
 SessionStatus = Literal["active", "inactive"]
 EndStatus = Literal["completed", "failed", "cancelled"]
@@ -27,10 +30,10 @@ FileKind = Literal["pdf", "image", "csv", "markdown", "text"]
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens as the provider counted them (natterlog estimates nothing)."""
 
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_creation_input_tokens: int = 0
-    cache_read_input_tokens: int = 0
+    input_tokens: Whole = 0
+    output_tokens: Whole = 0
+    cache_creation_input_tokens: Whole = 0
+    cache_read_input_tokens: Whole = 0
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +59,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     attachments: list[str] = []
     model: str | None = None
     temperature: float | None = None
-    max_tokens: int | None = None
+    max_tokens: Whole | None = None
     client_id: str | None = None
     idempotency_key: str | None = None
     idempotency_digest: str | None = None
@@ -70,7 +73,7 @@ class PromptSource(msgspec.Struct, frozen=True, kw_only=True):
     system: str | None
     message_ids: list[str]
     temperature: float | None
-    max_tokens: int | None
+    max_tokens: Whole | None
     notes: list[str] = []
     """What the provider could not be told, one sentence each."""
 
@@ -188,7 +191,7 @@ class SessionCreated(Fact, frozen=True, kw_only=True, tag="session.created"):
     mode: str
     model: str | None
     temperature: float | None
-    max_tokens: int | None
+    max_tokens: Whole | None
     system_prompt: str | None
     context_tags: list[str]
     on_busy: OnBusy
@@ -203,7 +206,7 @@ class SessionUpdated(Fact, frozen=True, kw_only=True, tag="session.updated"):
     status: SessionStatus | UnsetType = UNSET
     model: str | UnsetType | None = UNSET
     temperature: float | UnsetType | None = UNSET
-    max_tokens: int | UnsetType | None = UNSET
+    max_tokens: Whole | UnsetType | None = UNSET
     system_prompt: str | UnsetType | None = UNSET
     context_tags: list[str] | UnsetType = UNSET
     on_busy: OnBusy | UnsetType = UNSET

@@ -1,6 +1,6 @@
 """The runs that one worker process is at: claimed, watched, and given up when they are lost.
 
-What may go wrong is decided by a run's chain alone (DESIGN, laws 3 and 4): a
+What may go wrong is decided by a run's chain alone (architecture.md, laws 3 and 4): a
 delivery proves nothing, a claim that the server stored does.
 """
 
@@ -137,7 +137,7 @@ class Holding(Generic[W]):
         """Leave a run to the worker that claimed it, if it says that it is at it.
 
         Without asking, a server's pause of a few seconds takes every run from
-        its healthy worker (DESIGN, *A message's way*).
+        its healthy worker (docs/failures.md).
 
         Raises:
             RetryLater: its owner is at it.

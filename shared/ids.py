@@ -6,7 +6,7 @@ from uuid import UUID
 import uuid6
 
 LOCAL_USER = "00000000-0000-7000-8000-000000000001"
-"""Everybody, while no token was ever made (CONTRACTS, *Authentication*)."""
+"""Everybody, while no token was ever made (docs/api.md)."""
 
 
 def new_id() -> str:

@@ -5,7 +5,7 @@
             ...                     # build what the service is made of
             life.ready()            # tell the supervisor, and /readyz
             await life.stopping.wait()
-            ...                     # finish what runs, within settings.grace
+            ...                     # finish what runs, within life.grace
 
 SIGTERM, SIGINT and the end of the supervisor set ``stopping``.
 """
@@ -34,8 +34,11 @@ Check = Callable[[], Awaitable[str | None]]
 class Life:
     """A running service: its bus, its health, and whether it is to stop."""
 
-    def __init__(self, service: str, bus: Bus) -> None:
+    def __init__(self, service: str, bus: Bus, *, grace: float) -> None:
         self.service = service
+        self.grace = grace
+        """Seconds to finish what runs once it is to stop; 0 when the supervisor was lost, and
+        its nats-server with it: whoever follows does that work anew."""
         self.bus = bus
         self.epoch = ""
         """The log's incarnation: it changes when EVENTS was made anew."""
@@ -104,12 +107,12 @@ async def running(
     if settings.nats_url is None:
         raise SystemExit("NATTERLOG_NATS_URL is not set; `natterlog up` starts a server itself.")
     async with Bus(settings.nats_url, name=service) as bus:
-        life = Life(service, bus)
+        life = Life(service, bus, grace=settings.grace)
         life.epoch = await ensure_streams(bus)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, life.stopping.set)
-        _watch_supervisor(loop, life.stopping)
+        _watch_supervisor(loop, life)
         runner = await _serve_health(life, settings) if own_health else None
         try:
             yield life
@@ -118,7 +121,7 @@ async def running(
                 await runner.cleanup()
 
 
-def _watch_supervisor(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+def _watch_supervisor(loop: asyncio.AbstractEventLoop, life: Life) -> None:
     """Stop when the supervisor is gone: the pipe that it held for us has ended."""
     descriptor = os.environ.get("NATTERLOG_LIFELINE_FD")
     if descriptor is None:
@@ -126,7 +129,8 @@ def _watch_supervisor(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) 
 
     def ended() -> None:
         loop.remove_reader(int(descriptor))
-        stopping.set()
+        life.grace = 0.0
+        life.stopping.set()
 
     loop.add_reader(int(descriptor), ended)
 

@@ -4,6 +4,7 @@ import logging
 import sys
 
 import structlog
+from aiohttp.http_exceptions import HttpProcessingError
 
 from shared.settings import Settings
 
@@ -41,4 +42,15 @@ def configure(settings: Settings, *, service: str) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
+    logging.getLogger("aiohttp.server").addFilter(_without_what_was_sent)
     structlog.contextvars.bind_contextvars(service=service)
+
+
+def _without_what_was_sent(record: logging.LogRecord) -> bool:
+    """What aiohttp cannot parse is a client's fault; its error quotes it, tokens and all."""
+    error = record.exc_info[1] if record.exc_info else None
+    if not isinstance(error, HttpProcessingError):
+        return True
+    record.levelno, record.levelname = logging.INFO, "INFO"
+    record.msg, record.args, record.exc_info = "http.unreadable_request", (), None
+    return logging.getLogger().isEnabledFor(logging.INFO)

@@ -1,7 +1,8 @@
 """Every setting, read once from the environment into a frozen, typed object.
 
-The seeds' own names work beside natterlog's (DESIGN, *Processes and start*).  A
-bad value stops the start and names its variable; ``docs/settings.md`` lists all.
+The names that existing back ends use (``CLAUDE_…``, ``LLM_…``) work beside
+natterlog's own.  A bad value stops the start and names its variable;
+``docs/settings.md`` lists all.
 """
 
 from collections.abc import Callable, Mapping
@@ -55,7 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Files that one processor reads at a time."""
 
     # llm_worker
-    slots: int = 500
+    slots: int = 1_000
     """Replies that one worker writes at a time."""
     job_slots: int = 16
     """Steps of jobs that one worker writes at a time, besides its replies."""
@@ -90,7 +91,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def first_choice(self) -> str | None:
-        """The default model as far as settings alone decide it (CONTRACTS, *Models*)."""
+        """The default model as far as settings alone decide it (docs/settings.md)."""
         if self.default_model:
             return self.default_model
         if self.anthropic_api_key:
@@ -104,6 +105,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 DEFAULT_CLAUDE = "claude-sonnet-5-5"
+_MOST = 2**31 - 1
+"""The largest number of a setting: what everybody that it is told can hold."""
 
 
 def _flag(text: str) -> bool:
@@ -115,44 +118,56 @@ def _flag(text: str) -> bool:
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise ValueError("expected a port, 0 to 65535")
-    return port
+    return _whole(text, 0, 65535, "a port, 0 to 65535")
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if count < 0:
-        raise ValueError("expected a number that is not negative")
-    return count
+    return _whole(text, 0, _MOST, "a whole number that is not negative")
 
 
 def _positive(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise ValueError("expected a number above zero")
-    return count
+    return _whole(text, 1, _MOST, "a whole number above zero")
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < float("inf"):
-        raise ValueError("expected seconds that are not negative")
-    return seconds
+    return _real(text, _MOST, "seconds that are not negative")
 
 
 def _temperature(text: str) -> float:
-    temperature = float(text)
-    if not 0 <= temperature <= 2:
-        raise ValueError("expected a temperature, 0 to 2")
-    return temperature
+    return _real(text, 2, "a temperature, 0 to 2")
+
+
+def _whole(text: str, least: int, most: int, what: str) -> int:
+    # int() has sentences of its own, which mean nothing to people who write no Python
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
+    if not least <= number <= most:
+        beyond = number > most == _MOST
+        raise ValueError(f"expected {what}{f', {_MOST:,} at most' if beyond else ''}")
+    return number
+
+
+def _real(text: str, most: float, what: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= most:
+        raise ValueError(f"expected {what}")
+    return number
 
 
 def _url(text: str) -> str:
-    if urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).netloc:
+    if not _is_url(text):
         raise ValueError("expected an http or https URL")
     return text.rstrip("/")
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # brackets that do not match
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.netloc)
 
 
 def _ollama_host(text: str) -> str:
@@ -163,7 +178,7 @@ def _ollama_host(text: str) -> str:
 
 
 def _server_url(text: str) -> str:
-    """LLM_SERVER_URL without a path gets ``/v1`` (CONTRACTS, *Models*)."""
+    """LLM_SERVER_URL without a path gets ``/v1`` (docs/settings.md)."""
     url = _url(text)
     return url if urlsplit(url).path else f"{url}/v1"
 
@@ -242,5 +257,5 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         try:
             values[field] = parse(text)
         except ValueError as error:
-            raise BadSetting(f"{variable} is {text!r}: {error}") from error
+            raise BadSetting(f"{variable} is {text[:60]!r}: {error}") from error
     return Settings(**values)  # pyright: ignore[reportArgumentType]  (each parser returns its field's type)

@@ -107,7 +107,7 @@ def chain_filter(subject: str, scope: Scope) -> str:
     """The filter whose last sequence a publisher of ``subject`` must know.
 
     Derived here and nowhere else, because the server accepts a filter that does
-    not cover the subject, and then checks nothing (DESIGN, law 3).
+    not cover the subject, and then checks nothing (architecture.md, law 3).
     """
     if subject.startswith(("tok.", "$KV.")):
         return subject

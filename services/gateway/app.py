@@ -32,6 +32,7 @@ from shared.log import get_logger
 log = get_logger()
 
 _QUIET = frozenset(("/livez", "/readyz", "/metrics"))
+_SECRET = ("token", "q")
 
 
 def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Application:
@@ -39,9 +40,8 @@ def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Appli
     app = web.Application(middlewares=[_Around(gateway)], client_max_size=gateway.settings.max_body)
     app[GATEWAY] = gateway
     app.on_response_prepare.append(_finish_headers)
-    app.add_routes(health)
     app.add_routes([web.get("/", welcome)])
-    for route in [*_over_http(), *_sockets()]:
+    for route in [*health, *_over_http(), *_sockets()]:
         app.add_routes([route, _with_slash(route)])
     return app
 
@@ -93,7 +93,7 @@ class _Around:
                 status = response.status
                 return response
             finally:
-                if request.path not in _QUIET:
+                if request.path.rstrip("/") not in _QUIET:
                     log.info(
                         "gateway.request",
                         method=request.method,
@@ -115,10 +115,9 @@ class _Around:
 
 
 def _redacted(request: web.Request) -> str:
-    """The path for the log; a token in the query stays out of it."""
-    if "token" not in request.query:
-        return request.path_qs
-    return str(request.rel_url.update_query(token="-"))  # noqa: S106  (that is no password)
+    """The path for the log; a token, or words that are searched for, stay out of it."""
+    secret = {name: "-" for name in _SECRET if name in request.query}
+    return str(request.rel_url.update_query(secret)) if secret else request.path_qs
 
 
 async def _finish_headers(request: web.Request, response: web.StreamResponse) -> None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
-from shared.errors import InvalidRequest, NotFound
+from shared.errors import InvalidRequest, NotFound, TooLarge
 from shared.ids import is_id
 
 T = TypeVar("T")
@@ -22,9 +22,16 @@ async def read_body(request: web.Request, decode: Callable[[bytes], T]) -> T:
     """The request's JSON body; an empty body is an empty object.
 
     Raises:
-        InvalidRequest: it is no JSON, or does not fit.
+        TooLarge: it says itself that it is longer than a body may be.
+        InvalidRequest: it is no JSON, or does not fit, or is not packed as it says.
     """
-    return decode_json(await request.read() or b"{}", decode)
+    if (request.content_length or 0) > request.client_max_size:
+        raise TooLarge("The body is too large.")
+    try:
+        data = await request.read()
+    except web.RequestPayloadError as error:
+        raise InvalidRequest("The body cannot be read as its headers say.") from error
+    return decode_json(data or b"{}", decode)
 
 
 def decode_json(data: bytes | str, decode: Callable[[bytes], T]) -> T:
@@ -75,7 +82,7 @@ def number(request: web.Request, name: str, default: int, *, least: int = 1) -> 
     text = request.query.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit() and len(text) < 10) or int(text) < least:
+    if not (text.isascii() and text.isdigit() and len(text) < 16) or int(text) < least:
         raise InvalidRequest(f"Expected a number of at least {least}.", path=f"$.{name}")
     return int(text)
 

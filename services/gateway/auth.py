@@ -1,4 +1,4 @@
-"""Who is asking (CONTRACTS, *Authentication*).
+"""Who is asking (docs/api.md).
 
 Tokens are not made yet, so everybody is the single local user, whatever
 credential is sent; that is why the gateway stays on loopback unless it is told

@@ -1,4 +1,4 @@
-"""How far a client has got, as a short word that it can give back (DESIGN, *Cursors*)."""
+"""How far a client has got, as a short word that it can give back (architecture.md, *Cursors*)."""
 
 import hashlib
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""A session's live tail, kept once and shared by all its clients (DESIGN, law 6).
+"""A session's live tail, kept once and shared by all its clients (architecture.md, law 6).
 
 A feed holds the latest facts and the text of the running reply.  It trusts no
 delivery: what does not fit is read again from the log, in one task, and merged

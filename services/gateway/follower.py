@@ -1,4 +1,4 @@
-"""One client's place in a session, and what is new to it since (DESIGN, *Cursors*)."""
+"""One client's place in a session, and what is new to it since (architecture.md, *Cursors*)."""
 
 from services.gateway.cursor import Place
 from services.gateway.feed import Feed

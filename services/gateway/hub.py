@@ -1,14 +1,14 @@
 """All feeds of a gateway: who opens them, what reaches them, when they are dropped."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
 from services.gateway.feed import Feed
 from shared.bus import Bus, BusError, Incoming, Listening
-from shared.errors import Unavailable
+from shared.errors import NotFound, Unavailable
 from shared.log import get_logger
 from shared.store_client import StoreClient
 from shared.subjects import EVENTS, EVERY_FACT, live_facts_of_user, parse
@@ -76,6 +76,15 @@ class Hub:
             NotFound: the session is not there, or not this user's.
             Unavailable: the store or the log does not answer.
         """
+        with self.opening(user, session_id) as shared:
+            await shared.ready()
+            if shared.feed.gone:  # some client still holds it, and all that was erased with it
+                raise NotFound("There is no such session.")
+            yield shared.feed
+
+    @contextmanager
+    def opening(self, user: str, session_id: str) -> Generator["_Shared"]:
+        """Have the feed opened while something else is waited for: it is wanted in a moment."""
         key = (user, session_id)
         shared = self._feeds.get(key)
         if shared is None or shared.failed:
@@ -84,8 +93,7 @@ class Hub:
             )
         shared.clients += 1
         try:
-            await shared.ready()
-            yield shared.feed
+            yield shared
         finally:
             shared.clients -= 1
             shared.left_at = asyncio.get_running_loop().time()
@@ -244,6 +252,7 @@ class _Shared:
         self.clients = 0
         self.left_at = 0.0
         self._opening = asyncio.create_task(open_feed(feed), name="feed-open")
+        self._opening.add_done_callback(_seen)  # whoever waited for it may have left
 
     async def ready(self) -> None:
         await asyncio.shield(self._opening)
@@ -257,3 +266,8 @@ class _Shared:
     def failed(self) -> bool:
         done = self._opening.done()
         return done and (self._opening.cancelled() or self._opening.exception() is not None)
+
+
+def _seen(opening: "asyncio.Task[None]") -> None:
+    if not opening.cancelled():
+        opening.exception()

@@ -1,4 +1,4 @@
-"""What one user may ask for at a time (CONTRACTS, *Limits*).
+"""What one user may ask for at a time (docs/settings.md).
 
 Bodies and frames are bounded where they are read: by aiohttp, with the sizes of
 the settings.

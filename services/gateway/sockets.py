@@ -232,6 +232,9 @@ async def serve(request: web.Request, converse: Converse) -> web.WebSocketRespon
 
     What is refused after the upgrade is refused by a close code, because a browser
     cannot read the status of a refused upgrade.
+
+    Raises:
+        InvalidRequest: this is no WebSocket's handshake.
     """
     gateway = gateway_of(request)
     ws = web.WebSocketResponse(
@@ -240,7 +243,10 @@ async def serve(request: web.Request, converse: Converse) -> web.WebSocketRespon
         compress=False,
         max_msg_size=gateway.settings.max_frame + 1,
     )
-    await ws.prepare(request)
+    try:
+        await ws.prepare(request)
+    except web.HTTPBadRequest as error:
+        raise errors.InvalidRequest(f"Here a WebSocket is expected. {error.text}.") from error
     socket = Socket(ws, request)
     with gateway.connections.holding(socket):
         writer = asyncio.create_task(socket.write(), name="socket-writer")

@@ -35,5 +35,5 @@ async def main(settings: Settings) -> None:
             life.ready()
             await registry.preload()
             await life.stopping.wait()
-            await asyncio.gather(chat.stop(settings.grace), jobs.stop(settings.grace))
+            await asyncio.gather(chat.stop(life.grace), jobs.stop(life.grace))
         watching.cancel()

@@ -1,7 +1,7 @@
 """Writes one attempt's text into the log: one delta in flight, each chained to the last.
 
 Text that comes while a delta is in flight goes with the next one, so order,
-backpressure and batching follow from one rule (DESIGN, law 5).  The chain also
+backpressure and batching follow from one rule (architecture.md, law 5).  The chain also
 fences: once another attempt has written, nothing of this one is stored.
 """
 

@@ -1,10 +1,10 @@
 """Spends the worker's publishes fairly: few replies stream token by token, many in larger pieces.
 
 While few runs ask, each publishes at once.  When many do they go together, on a
-beat: a message that travels with others costs a third of one that travels alone
-(docs/benchmarks.md), in each process on its way.  Over all, at most so many
+beat: a message that travels with others costs less than half of one that travels
+alone (docs/benchmarks.md), in each process on its way.  Over all, at most so many
 publishes a second, round robin over the runs that have new text; a run's first
-delta goes at once in any case (DESIGN, law 5).
+delta goes at once in any case (architecture.md, law 5).
 """
 
 import asyncio

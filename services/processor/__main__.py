@@ -24,5 +24,5 @@ async def main(settings: Settings) -> None:
         ) as steps:
             life.ready()
             await life.stopping.wait()
-            await steps.stop(settings.grace)
+            await steps.stop(life.grace)
         watching.cancel()

@@ -5,7 +5,7 @@ import asyncio
 from shared.errors import Unavailable
 
 PATIENCE = 2.0
-"""Seconds that an answer waits for a fact to be applied (DESIGN, *What dies*)."""
+"""Seconds that an answer waits for a fact to be applied (docs/failures.md)."""
 
 
 class Applied:

@@ -298,7 +298,7 @@ def _erase(connection: sa.Connection, tombstone: Tombstone) -> None:
 def _cost(item: Entry) -> dict[str, object] | None:
     """What stays of a deleted session's final: what it cost, without session and text.
 
-    Totals of usage outlive the session (CONTRACTS), and a rebuild must find them.
+    Totals of usage outlive the session (docs/api.md), and a rebuild must find them.
     """
     if not isinstance(item.fact, RunEnded) or not item.fact.attempt:
         return None

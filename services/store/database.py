@@ -47,6 +47,7 @@ class Database:
 
     def __init__(self, path: Path, *, durable: bool) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # people's words; SQLite's files beside it get the same mode
         # NORMAL may lose the last transactions at a power cut: the log has them.
         sync = "FULL" if durable else "NORMAL"
         self._writes = _engine(path, 1, "BEGIN IMMEDIATE", f"synchronous={sync}")

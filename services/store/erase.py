@@ -1,4 +1,4 @@
-"""Hard delete: after it no file of natterlog's holds a word of the session (DESIGN).
+"""Hard delete: after it no file of natterlog's holds a word of the session (docs/failures.md).
 
 The tombstone is a fact, and from then on what is left to do can be seen from
 what is still there, so that a crash only delays it.  Nothing can come back: once

@@ -1,4 +1,4 @@
-"""Facts into rows: a pure function of the log (DESIGN, law 1).
+"""Facts into rows: a pure function of the log (architecture.md, law 1).
 
 :func:`project` is all that is ever done to the tables.  It never looks at a
 clock, makes an id or asks anybody, so that replaying the log gives the same

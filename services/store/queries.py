@@ -58,11 +58,14 @@ def list_sessions(connection: sa.Connection, request: ListSessions) -> SessionPa
     total = connection.execute(sa.select(sa.func.count()).select_from(sessions).where(*mine))
     page = sa.select(sessions).where(*mine).order_by(sessions.c.last_seq.desc())
     if request.before is not None:
-        last = find_session(connection, request.user_id, request.before)
-        page = page.where(sessions.c.last_seq < last.last_seq)
-    page = page.limit(_page(request.limit)).offset(_page(request.offset, most=None))
+        page = page.where(sessions.c.last_seq < request.before)
+    limit = _page(request.limit)
+    page = page.limit(limit + 1).offset(_page(request.offset, most=None))
+    found = [session_row(row) for row in connection.execute(page)]
+    shown = found[:limit]
     return SessionPage(
-        items=[session_row(row).record() for row in connection.execute(page)],
+        items=[row.record() for row in shown],
+        next=shown[-1].last_seq if len(found) > len(shown) > 0 else None,
         total=total.scalar_one(),
         seq=read_applied(connection),
     )

@@ -4,7 +4,7 @@ A schedule is a message on ``sched.<user>.<session>.<run>`` (ADR-51 of NATS): a
 second one on the subject replaces the first, and one whose time has passed
 fires at once.  What it fires is checked against no chain, so it may come twice,
 or after a cancel; whoever reads a run's chain counts only the first
-(DESIGN, law 4).  It holds nobody's words: they would stay in the stream's file
+(architecture.md, law 4).  It holds nobody's words: they would stay in the stream's file
 after it fired, out of reach of an erase.
 """
 

@@ -1,7 +1,7 @@
 """Cut the old end of EVENTS off: what is archived and over lives in the cold log alone.
 
 A stream that is never trimmed takes gigabytes of memory and seconds to recover
-(DESIGN, *Hot and cold*).
+(architecture.md, *Hot and cold*).
 """
 
 from services.store import job_queries, queries, schedules

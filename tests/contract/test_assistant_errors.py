@@ -1,5 +1,6 @@
 """The native API's refusals: problem+json, a stable code, the place of the fault."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from shared.ids import new_id
 from tests.support.nats_server import NatsServer
-from tests.support.stage import Stage, stage
+from tests.support.stage import DEADLINE, Stage, stage
 
 SESSIONS, MESSAGES = "/api/v1/chat/sessions", "/api/v1/chat/messages"
 
@@ -18,6 +19,16 @@ async def refused(stage: Stage, method: str, path: str, **options: Any) -> tuple
         problem = await answer.json(content_type=None)
         assert problem["status"] == answer.status
         return answer.status, problem
+
+
+async def answer_to(stage: Stage, data: str) -> bytes:
+    """The first line of the answer to these bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(stage.url.rpartition(":")[2]))
+    writer.write(data.encode())
+    async with asyncio.timeout(DEADLINE):
+        line = await reader.readline()
+    writer.close()
+    return line
 
 
 @pytest.mark.parametrize(
@@ -31,6 +42,7 @@ async def refused(stage: Stage, method: str, path: str, **options: Any) -> tuple
         (b'{"temperature": 3}', "$.temperature"),
         (b'{"max_tokens": 0}', "$.max_tokens"),
         (b'{"max_tokens": 1.5}', "$.max_tokens"),
+        (b'{"max_tokens": 2147483648}', "$.max_tokens"),
         (b'{"on_busy": "panic"}', "$.on_busy"),
         (b'{"context_tags": [1]}', "$.context_tags[0]"),
         (b'{"title": "\\ud800"}', "$"),
@@ -110,6 +122,27 @@ async def test_a_body_over_the_limit_is_too_large(nats_server: NatsServer):
         status, problem = await refused(small, "POST", SESSIONS, data=body)
 
         assert (status, problem["code"]) == (413, "too_large")
+
+
+async def test_a_body_that_says_it_is_too_large_is_not_waited_for(on_stage: Stage):
+    head = f"POST {SESSIONS} HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n{{"
+
+    assert b"413" in await answer_to(on_stage, head)
+
+
+async def test_a_body_that_is_not_packed_as_it_says_is_a_bad_request(on_stage: Stage):
+    headers = {"Content-Encoding": "gzip"}
+
+    status, problem = await refused(on_stage, "POST", SESSIONS, data=b"{}", headers=headers)
+
+    assert (status, problem["code"]) == (400, "invalid_request")
+
+
+async def test_a_sockets_path_without_a_handshake_says_what_it_is(on_stage: Stage):
+    status, problem = await refused(on_stage, "GET", "/api/v1/chat/ws")
+
+    assert (status, problem["code"]) == (400, "invalid_request")
+    assert "WebSocket" in problem["detail"]
 
 
 @pytest.mark.parametrize(

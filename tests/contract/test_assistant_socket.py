@@ -197,3 +197,21 @@ async def test_a_bad_message_is_answered_and_the_socket_stays_open(
 
     assert (refusal["type"], refusal["code"]) == ("error", code)
     assert await frame(ws) == {"type": "pong"}
+
+
+async def test_a_deleted_session_is_gone_although_a_socket_still_holds_it(on_stage: Stage):
+    session_id = await on_stage.session()
+    ws = await on_stage.open(PATH)
+    await ws.send_json({"type": "subscribe", "session_id": session_id})
+    cursor = (await frame(ws))["cursor"]
+    async with on_stage.http.delete(f"/api/v1/chat/sessions/{session_id}") as answer:
+        assert answer.status == 204
+    assert (await frame(ws))["code"] == "not_found"
+
+    other = await on_stage.open(PATH)
+    for again in (ws, other):
+        await again.send_json({"type": "subscribe", "session_id": session_id, "cursor": cursor})
+        told = await frame(again)
+
+        assert (told["type"], told["code"]) == ("error", "not_found")
+        assert "retryable" not in told

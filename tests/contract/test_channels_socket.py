@@ -1,4 +1,4 @@
-"""The Channels front ends' session socket, frame by frame (seed 004, CONTRACTS)."""
+"""The Channels front ends' session socket, frame by frame (docs/api.md)."""
 
 import json
 from typing import Any

@@ -2,22 +2,26 @@
 
 import asyncio
 import contextlib
+import os
+import stat
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from services.store import rebuild
+from services.store import queries, rebuild
 from services.store.archive import links
 from services.store.projection import apply
 from shared import ids
 from shared.bus import Bus
+from shared.chain import extend
 from shared.commands import GetFacts, GetSession, ListMessages, Rebuild
 from shared.errors import NotFound, Unavailable
+from shared.events import SessionUpdated
 from shared.records import Run
 from shared.settings import Settings
 from shared.streams import ensure_streams
-from shared.subjects import EVENTS, EVERY_FACT
+from shared.subjects import EVENTS, EVERY_FACT, session_address
 from tests.support.nats_server import NatsServer
 from tests.support.store_at_work import StoreAtWork, store_at_work
 
@@ -72,6 +76,36 @@ async def test_a_large_field_is_whole_in_the_cold_log(own_nats_server: NatsServe
 
     assert msgspec.json.decode(facts[1].data)["turn"]["content"] == content
     assert msgspec.json.decode(facts[3].data)["text"] == "x" * 500_000
+
+
+async def test_a_number_that_no_table_can_hold_does_not_stop_the_store(
+    own_nats_server: NatsServer, tmp_path: Path
+):
+    async with store_at_work(own_nats_server, tmp_path) as at_work:
+        session = await at_work.create(max_tokens=7)
+        address = session_address(at_work.user, session)
+        too_much = SessionUpdated(at=ids.now(), max_tokens=2**63)
+        last = await at_work.bus.head(EVENTS, address.facts)
+        assert last is not None
+        await extend(at_work.bus, address.fact("updated"), too_much, expected=last.seq)
+
+        await at_work.reply(await at_work.create())  # only possible when that was passed by
+
+        asked = GetSession(user_id=at_work.user, session_id=session)
+        found = await at_work.store.database.read(queries.get_session, asked)
+        assert found.session.max_tokens == 7
+
+
+async def test_what_people_said_is_readable_for_the_owner_alone(
+    own_nats_server: NatsServer, tmp_path: Path
+):
+    async with store_at_work(own_nats_server, tmp_path) as at_work:
+        await at_work.reply(await at_work.create())
+
+        names = ("log.db", "log.db-wal", "natterlog.db", "natterlog.db-wal")
+        modes = [stat.S_IMODE(os.stat(tmp_path / name).st_mode) for name in names]
+
+    assert modes == [0o600] * len(names)
 
 
 # -- trimming -----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import nats
 import pytest
 
@@ -58,12 +59,14 @@ class Up:
 
 
 @asynccontextmanager
-async def up(data_dir: Path, *stubs: str, **environ: str) -> AsyncIterator[Up]:
+async def up(
+    data_dir: Path, *stubs: str, module: str = "tests.support.up_with_stubs", **environ: str
+) -> AsyncIterator[Up]:
     clean = {name: text for name, text in os.environ.items() if "NATTERLOG" not in name}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "tests.support.up_with_stubs",
+        module,
         *stubs,
         cwd=REPOSITORY,
         env={**clean, "NATTERLOG_DATA_DIR": str(data_dir), **environ},
@@ -230,6 +233,21 @@ async def test_nothing_outlives_a_killed_supervisor_and_the_next_one_starts(tmp_
         await it.line("natterlog is ready")
         it.signal(signal.SIGTERM)
         assert await it.ended() == 0
+
+
+async def test_a_reply_does_not_keep_the_worker_of_a_killed_supervisor(tmp_path: Path):
+    async with up(tmp_path, "up", "--port=0", module="services.cli", ANTHROPIC_API_KEY="") as it:
+        url = (await it.line(r"natterlog is ready: (\S+)"))[1]
+        worker = run_file(tmp_path).children["llm_worker"].pid
+        async with aiohttp.ClientSession(f"{url}/api/v1/chat/") as http:
+            async with http.post("sessions", json={}) as answer:
+                session = (await answer.json())["id"]
+            said = {"session_id": session, "content": "demo: words=5000 rate=10"}
+            async with http.post("messages?stream=true", json=said) as reply:
+                await reply.content.readuntil(b'"chunk"')
+
+                it.signal(signal.SIGKILL)
+                await gone(worker)
 
 
 async def test_a_second_signal_ends_what_does_not_want_to_end(tmp_path: Path):

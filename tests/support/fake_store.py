@@ -193,10 +193,10 @@ class FakeStore:
             and q.status in (None, session.status)
             and (session.mode in q.modes if q.modes else session.mode not in hidden)
         ]
-        start = q.offset
-        if q.before is not None:
-            start = [session.id for session in found].index(q.before) + 1
-        return c.SessionPage(items=found[start : start + q.limit], total=len(found), seq=self.seq)
+        start = q.offset if q.before is None else len(found) - q.before
+        shown = found[start : start + q.limit]
+        left = len(found) - start - len(shown)
+        return c.SessionPage(items=shown, next=left or None, total=len(found), seq=self.seq)
 
     async def list_messages(self, q: c.ListMessages) -> c.MessagePage:
         self._session(q.user_id, q.session_id)

@@ -50,7 +50,7 @@ async def read_runs(bus: Bus) -> dict[str, RunLog]:
 
 
 async def wait_until_all_ended(bus: Bus, seconds: float = 30.0) -> dict[str, RunLog]:
-    """Wait until no run is open any more, which DESIGN promises within 30 s."""
+    """Wait until no run is open any more, which must come true within 30 s."""
     return await _wait_for(bus, lambda runs: all(r.finals for r in runs.values()), seconds)
 
 

@@ -95,11 +95,12 @@ def test_options_go_before_the_environment():
     }
 
 
-def test_up_with_a_count_below_one_is_refused():
-    told = natterlog("up", "--workers", "0")
+@pytest.mark.parametrize("count", ["0", "-1", "many", "1000"])
+def test_up_with_what_is_no_count_is_refused(count: str):
+    told = natterlog("up", f"--workers={count}")
 
     assert told.returncode == 2
-    assert "argument --workers: expected a number above zero" in told.stderr
+    assert f"argument --workers: expected a number, 1 to 999, and not '{count}'" in told.stderr
 
 
 def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path):
@@ -108,7 +109,10 @@ def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path):
         told = natterlog("up", "--port", port, "--data-dir", str(tmp_path / "data"))
 
     assert told.returncode == 1
-    assert told.stderr.startswith(f"natterlog: Cannot listen on 127.0.0.1:{port}: Address already")
+    assert told.stderr == (
+        f"natterlog: Cannot listen on 127.0.0.1:{port}: Address already in use. "
+        "Choose another address with --port and --host.\n"
+    )
     assert not (tmp_path / "data").exists()
 
 

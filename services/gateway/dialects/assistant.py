@@ -1,4 +1,4 @@
-"""The native API's words (CONTRACTS, *assistant*): requests to commands, moments to events."""
+"""The native API's words (docs/api.md): requests to commands, moments to events."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -28,7 +28,7 @@ TEMPERATURE = 0.7
 MAX_TOKENS = 1024
 
 Temperature = Annotated[float, Meta(ge=0, le=2)]
-MaxTokens = Annotated[int, Meta(ge=1)]
+MaxTokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Title = Annotated[str, Meta(max_length=500)]
 Tags = Annotated[list[Annotated[str, Meta(max_length=100)]], Meta(max_length=100)]
 

@@ -1,4 +1,4 @@
-"""The native API over HTTP: ``/api/v1/chat`` (CONTRACTS, *assistant*)."""
+"""The native API over HTTP: ``/api/v1/chat`` (docs/api.md)."""
 
 from aiohttp import web
 
@@ -23,9 +23,8 @@ from shared.commands import (
     Regenerate,
     SendMessage,
 )
-from shared.errors import InvalidRequest
 from shared.events import SessionStatus
-from shared.ids import is_id, new_id
+from shared.ids import new_id
 from shared.records import Run
 
 _STATUSES: dict[str, SessionStatus | None] = {
@@ -65,9 +64,7 @@ async def create_session(request: web.Request) -> web.Response:
 async def list_sessions(request: web.Request) -> web.Response:
     gateway = gateway_of(request)
     limit, offset = _window(request)
-    before = request.query.get("cursor")
-    if before is not None and not is_id(before):
-        raise InvalidRequest("This cursor is none of this list's.", path="$.cursor")
+    before = number(request, "cursor", 0) or None
     mode = request.query.get("mode")
     page = await gateway.store.ask(
         ListSessions(
@@ -81,10 +78,8 @@ async def list_sessions(request: web.Request) -> web.Response:
         )
     )
     items = [words.session_view(session) for session in page.items]
-    more = len(items) == limit and offset + limit < page.total
-    return _json(
-        words.Page(items=items, next_cursor=items[-1].id if more else None, total=page.total)
-    )
+    further = None if page.next is None else str(page.next)
+    return _json(words.Page(items=items, next_cursor=further, total=page.total))
 
 
 async def get_session(request: web.Request) -> web.Response:
@@ -115,19 +110,21 @@ async def send_message(request: web.Request) -> web.StreamResponse:
     body = await read_body(request, words.decode_new_message)
     an_id(body.session_id, "session")
     check_text(body.content, gateway.settings, path="$.content")
-    accepted = await gateway.store.ask(
-        SendMessage(
-            user_id=request[USER].id,
-            session_id=body.session_id,
-            content=body.content,
-            attachments=body.attachments,
-            model=body.model,
-            temperature=body.temperature,
-            max_tokens=body.max_tokens,
-            idempotency_key=_idempotency_key(request),
-        ),
-    )
-    return await _answer_turn(request, gateway, accepted)
+    # The feed is opened while the store decides, so the first token waits for one of them.
+    with gateway.hub.opening(request[USER].id, body.session_id):
+        accepted = await gateway.store.ask(
+            SendMessage(
+                user_id=request[USER].id,
+                session_id=body.session_id,
+                content=body.content,
+                attachments=body.attachments,
+                model=body.model,
+                temperature=body.temperature,
+                max_tokens=body.max_tokens,
+                idempotency_key=_idempotency_key(request),
+            )
+        )
+        return await _answer_turn(request, gateway, accepted)
 
 
 async def regenerate(request: web.Request) -> web.StreamResponse:

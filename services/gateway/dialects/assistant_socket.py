@@ -1,4 +1,4 @@
-"""The native WebSocket, ``/api/v1/chat/ws``: one socket, many sessions (CONTRACTS)."""
+"""The native WebSocket, ``/api/v1/chat/ws``: one socket, many sessions (docs/api.md)."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack

@@ -1,4 +1,4 @@
-"""The words of the Channels front ends (CONTRACTS, *channels*; seed 004)."""
+"""The words of the Channels front ends (docs/api.md)."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -32,7 +32,7 @@ MAX_TOKENS = 2000
 PAGE_SIZE = 20
 
 Temperature = Annotated[float, Meta(ge=0, le=2)]
-MaxTokens = Annotated[int, Meta(ge=1)]
+MaxTokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Title = Annotated[str, Meta(max_length=500)]
 
 encode = msgspec.json.Encoder().encode
@@ -207,7 +207,7 @@ def page_view(
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """A message of a socket: the seed's fields, and no others."""
+    """A message of a socket: the contract's fields, and no others."""
 
 
 class ConnectionEstablished(Frame, frozen=True, kw_only=True, tag="connection_established"):

@@ -1,4 +1,4 @@
-"""The words of the content front ends (CONTRACTS, *content*; seed 003)."""
+"""The words of the content front ends (docs/api.md, docs/pipelines.md)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -122,7 +122,7 @@ def pipeline_list(pipelines: Mapping[str, Pipeline]) -> PipelineList:
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """A message of the socket: the seed's fields and those of the contract, and no others."""
+    """A message of the socket: the contract's fields, and no others."""
 
 
 class Progress(Frame, frozen=True, kw_only=True, tag="progress"):

@@ -1,4 +1,4 @@
-"""The words of the document front ends (CONTRACTS, *documents*; seed 002)."""
+"""The words of the document front ends (docs/api.md, docs/files.md)."""
 
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -195,7 +195,7 @@ def _sentence(status: RunStatus, message: str | None) -> str | None:
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """A message of the socket: the seed's fields and those of the contract, and no others."""
+    """A message of the socket: the contract's fields, and no others."""
 
 
 class JobUpdate(Frame, frozen=True, kw_only=True, tag="job_update"):

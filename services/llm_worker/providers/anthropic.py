@@ -268,7 +268,7 @@ class AnthropicReading(Reading[_Event]):
             case "message_stop":
                 self.done = self.complete = True
             case "error":
-                self._fail(faults.from_event(self._provider, frame.error))
+                self._fail(faults.from_event(self.provider, frame.error))
             case _:  # block starts and stops, pings, and what later versions add
                 pass
         return ""

@@ -116,7 +116,7 @@ class OllamaReading(Reading[_Line]):
             self.stop_reason = "max_tokens" if frame.done_reason == "length" else "end_turn"
             self.usage = Usage(input_tokens=frame.prompt_eval_count, output_tokens=frame.eval_count)
         if frame.error:
-            self._fail(faults.from_event(self._provider, frame.error))
+            self._fail(faults.from_event(self.provider, frame.error))
         message = frame.message
         if message is None:
             return ""

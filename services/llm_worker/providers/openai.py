@@ -164,7 +164,7 @@ class OpenAIReading(Reading[_Chunk]):
         if frame.usage:
             self.usage = _counted(frame.usage)
         if frame.error:
-            self._fail(faults.from_event(self._provider, frame.error))
+            self._fail(faults.from_event(self.provider, frame.error))
         if not frame.choices:
             return ""
         choice = frame.choices[0]

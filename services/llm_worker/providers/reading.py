@@ -17,6 +17,9 @@ from services.llm_worker.providers.base import Ended, Provider, ProviderError
 from services.llm_worker.providers.silence import Silence
 from services.llm_worker.providers.unicode import REPLACEMENT, decode_tolerantly, mend
 from shared.events import Usage
+from shared.log import get_logger
+
+log = get_logger()
 
 LONGEST_LINE = 16 * 1024 * 1024
 
@@ -43,7 +46,7 @@ class Reading(ABC, Generic[Frame]):
         self.thinks = False
         """The latest read brought thoughts, which count as content but are not given on."""
         self.usage: Usage | None = None
-        self._provider = provider
+        self.provider = provider
         self._decoder = decoder
         self._decode = decoder.decode
         self._rest = b""
@@ -77,7 +80,7 @@ class Reading(ABC, Generic[Frame]):
         if self._held or self._unmended:
             text, self._held = mend(self._held, text)
         if len(self._rest) > LONGEST_LINE:
-            self._fail(faults.garbled(self._provider))
+            self._fail(faults.garbled(self.provider))
         return text
 
     def end(self) -> str:
@@ -90,7 +93,7 @@ class Reading(ABC, Generic[Frame]):
         if self._failure is not None:
             raise self._failure
         if not self.complete:
-            raise faults.broken_off(self._provider)
+            raise faults.broken_off(self.provider)
         return text + REPLACEMENT if self._held else text
 
     def _take_unusual(self, data: bytes) -> str:
@@ -103,7 +106,7 @@ class Reading(ABC, Generic[Frame]):
         try:
             frame = msgspec.convert(decode_tolerantly(data), self._decoder.type)
         except (ValueError, RecursionError):
-            self._fail(faults.garbled(self._provider))
+            self._fail(faults.garbled(self.provider))
             return ""
         self._unmended = True
         return self._take(frame)
@@ -134,4 +137,15 @@ async def spoken(
             raise
     if rest := reading.end():
         yield rest
-    yield Ended(stop_reason=reading.stop_reason, usage=reading.usage)
+    yield Ended(stop_reason=reading.stop_reason, usage=_believable(reading))
+
+
+def _believable(reading: Reading[Frame]) -> Usage | None:
+    """What the provider counted, if those can be counts at all: no fact may hold others."""
+    if reading.usage is None:
+        return None
+    try:
+        return msgspec.convert(msgspec.to_builtins(reading.usage), Usage)
+    except msgspec.ValidationError as error:
+        log.warning("provider.usage_unbelievable", provider=reading.provider, error=str(error))
+        return None

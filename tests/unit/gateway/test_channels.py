@@ -1,4 +1,4 @@
-"""The Channels dialect's words: the seed's frames, and no field more."""
+"""The Channels dialect's words: the contract's frames, and no field more."""
 
 from typing import Any
 

@@ -1,16 +1,19 @@
 """Bytes to text: wherever the network cuts them, and whatever a server sends."""
 
 import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.llm_worker.providers.anthropic import AnthropicReading
-from services.llm_worker.providers.base import ProviderError
+from services.llm_worker.providers.base import Ended, ProviderError
+from services.llm_worker.providers.demo import Demo
 from services.llm_worker.providers.ollama import OllamaReading
 from services.llm_worker.providers.openai import OpenAIReading
-from services.llm_worker.providers.reading import LONGEST_LINE, Reading
+from services.llm_worker.providers.reading import LONGEST_LINE, Reading, spoken
 from services.llm_worker.providers.unicode import mend
 
 READINGS = {"openai": OpenAIReading, "ollama": OllamaReading, "anthropic": AnthropicReading}
@@ -43,6 +46,17 @@ def wire(name: str, pieces: list[str], *, escaped: bool = True) -> bytes:
 def read(reading: Reading, reads: list[bytes]) -> str:
     text = "".join(reading.feed(data) for data in reads if not reading.done)
     return text + reading.end()
+
+
+@asynccontextmanager
+async def reads(data: bytes) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
+    """An answer that comes in one read."""
+    rest = [data]
+
+    async def read() -> bytes:
+        return rest.pop() if rest else b""
+
+    yield read
 
 
 @pytest.fixture(params=list(READINGS))
@@ -146,6 +160,20 @@ def test_openais_finish_reasons_become_anthropics_words(reason: str, ours: str):
     read(reading, [b"data:" + json.dumps(chunk).encode() + b"\n\n"])
 
     assert reading.stop_reason == ours
+
+
+@pytest.mark.parametrize("count", [2**63, -(2**64)])
+async def test_counts_that_no_table_can_hold_do_not_spoil_the_reply(count: int):
+    end = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": count}}
+    data = wire("openai", ["one"]).replace(
+        b"data: [DONE]", b"data: " + json.dumps(end).encode() + b"\n\ndata: [DONE]"
+    )
+
+    said = [
+        piece async for piece in spoken(Demo(rate=0), "m", reads(data), OpenAIReading("openai"), 5)
+    ]
+
+    assert said == ["one", Ended(stop_reason="end_turn", usage=None)]
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,9 @@ def test_a_field_that_was_not_changed_is_not_on_the_wire():
         b'{"type": "cancel"}',
         b'{"type": "cancel", "at": "yesterday"}',
         b'{"type": "todo.chat", "at": "2026-01-01T00:00:00Z", "n": "0"}',
+        b'{"type": "session.updated", "at": "2026-01-01T00:00:00Z", "max_tokens": 1'
+        + b"0" * 19
+        + b"}",
         b"[]",
     ],
 )

@@ -53,7 +53,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "LLM_TEMPERATURE": ("2", 2.0),
     "LLM_ENABLE_TOOLS": ("off", False),
 }
-NO_NUMBER = ["many", "-1", "1.5", "1e3"]
+NO_NUMBER = ["many", "-1", "1.5", "1e3", "²", "9" * 10, "9" * 5000]
 NO_SECONDS = ["soon", "-0.1", "inf", "nan"]
 NO_URL = ["llm.example", "ftp://llm.example", "http://", "http://["]
 BAD: dict[str, list[str]] = {
@@ -109,8 +109,13 @@ def test_a_variable_sets_its_field_and_no_other(variable: str):
     ("variable", "text"), [(variable, text) for variable in BAD for text in BAD[variable]]
 )
 def test_a_bad_value_names_its_variable(variable: str, text: str):
-    with pytest.raises(BadSetting, match=rf"^{variable} is "):
+    with pytest.raises(BadSetting) as refused:
         read_settings({variable: text})
+
+    sentence = str(refused.value)
+    assert sentence.startswith(f"{variable} is ")
+    assert ": expected " in sentence
+    assert len(sentence) < 200
 
 
 def test_without_an_environment_all_is_as_it_says_in_the_table():

@@ -11,6 +11,15 @@ from tests.unit.store.story import USER, Story
 STRANGER = "01900000-0000-7000-8000-00000000000c"
 
 
+def other_session(story: Story, title: str) -> Story:
+    """Another session beside the story's, in the same log."""
+    other = Story.__new__(Story)
+    other.__dict__ = story.__dict__ | {"session": ids.new_id()}
+    other.tell(f"evt.{USER}.{other.session}._.created", story.links[0].fact)
+    other.update(title=title)
+    return other
+
+
 def context(story: Story, run: str) -> list[str]:
     request = GetContext(user_id=USER, session_id=story.session, run_id=run)
     return [m.content for m in queries.get_context(story.connection, request).messages]
@@ -103,21 +112,34 @@ def test_messages_come_in_pages_in_either_direction(story: Story):
 
 def test_a_session_is_listed_by_when_it_was_written_to(story: Story):
     story.update(title="old")
-    others = [Story.__new__(Story) for _ in range(2)]
-    for number, other in enumerate(others):
-        other.__dict__ = story.__dict__ | {"session": ids.new_id()}
-        other.tell(f"evt.{USER}.{other.session}._.created", story.links[0].fact)
-        other.update(title=f"new {number}")
+    for number in range(2):
+        other_session(story, f"new {number}")
     story.todo("u1")
 
     assert titles(story) == ["old", "new 1", "new 0"]
     assert titles(story, limit=2) == ["old", "new 1"]
-    assert titles(story, before=others[1].session) == ["new 0"]
     assert titles(story, offset=1, limit=1) == ["new 1"]
     assert titles(story, query="NEW") == ["new 1", "new 0"]
     assert titles(story, query="%") == []
     request = ListSessions(user_id=USER, limit=1)
     assert queries.list_sessions(story.connection, request).total == 3
+
+
+@pytest.mark.parametrize("erased", [True, False])
+def test_a_list_goes_on_although_its_last_session_is_elsewhere_by_then(story: Story, erased: bool):
+    story.update(title="first")
+    others = [other_session(story, f"new {number}") for number in range(3)]
+
+    page = queries.list_sessions(story.connection, ListSessions(user_id=USER, limit=2))
+    if erased:
+        others[1].delete()
+    else:
+        others[1].update(title="newest")
+
+    assert [session.title for session in page.items] == ["new 2", "new 1"]
+    assert titles(story, before=page.next) == ["new 0", "first"]
+    request = ListSessions(user_id=USER, before=page.next, limit=2)
+    assert queries.list_sessions(story.connection, request).next is None
 
 
 def test_inactive_sessions_and_those_of_stateless_calls_are_listed_when_asked_for(story: Story):
