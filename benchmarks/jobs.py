@@ -1,4 +1,4 @@
-"""Measure how fast files are read, as a job reads them: ``python -m benchmarks.jobs``.
+"""Measure how fast files are read, and whole jobs: ``python -m benchmarks.jobs``.
 
 The files are made first: a PDF of 20 pages of text, and CSV of six columns with
 100,000 and 1,000,000 rows.  Starting the child is part of what is measured.
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 
+from benchmarks.job_runs import measure_jobs
 from services.processor.extract.findings import MIB, Limits
 from services.processor.extract.sandbox import extract
 from shared.events import FileKind
@@ -34,6 +35,7 @@ async def main() -> None:
             with table.open("w") as file:
                 file.writelines(a_csv(rows))
             await _measure(f"CSV, {rows:,} rows", table, "csv", rows, "rows")
+        await measure_jobs(pdf, Path(directory) / f"{ROWS[0]}.csv")
 
 
 async def _measure(what: str, path: Path, kind: FileKind, count: int, unit: str) -> None:
