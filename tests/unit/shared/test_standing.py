@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from shared.standing import Standing
 from shared.chain import Link
 from shared.events import (
     CancelRequested,
@@ -16,6 +15,7 @@ from shared.events import (
     Turn,
 )
 from shared.ids import now
+from shared.standing import Standing
 from tests.support.plans import a_document
 
 SOURCE = PromptSource(
