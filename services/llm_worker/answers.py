@@ -7,6 +7,7 @@ import msgspec
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import relevance
 from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 from shared.templates import fence
 
@@ -42,7 +43,10 @@ def checked(answer: str, schema: dict[str, Any]) -> str:
         raise Missed(f"it is no JSON ({_short(str(error))}).") from error
     # an empty registry: a reference to elsewhere is never fetched
     validator: Any = Draft202012Validator(schema, registry=Registry[Any]())
-    faults: list[Any] = sorted(validator.iter_errors(value), key=relevance)
+    try:
+        faults: list[Any] = sorted(validator.iter_errors(value), key=relevance)
+    except Unresolvable as error:
+        raise Missed(f"the schema refers to {error.ref}, which is not in it.") from error
     if faults:
         raise Missed(f"{faults[-1].json_path}: {_short(faults[-1].message)}.")
     return text

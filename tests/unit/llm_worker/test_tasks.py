@@ -1,0 +1,110 @@
+"""What a job's step leads to, by its answer alone."""
+
+from typing import Any
+
+import pytest
+
+from services.llm_worker.providers.base import Ended
+from services.llm_worker.tasks import Next, Reply, Step, task_of
+from shared.consumer import Delivery, Rejected
+from shared.endings import ended as final_of
+from shared.events import (
+    CancelRequested,
+    Fault,
+    StepResult,
+    TodoChat,
+    TodoGenerate,
+    TodoProcess,
+    Turn,
+    Usage,
+)
+from shared.ids import now
+from shared.subjects import Address
+from tests.support.plans import a_pipeline, a_result, an_ask
+
+RUN = Address("u", "s", "r")
+BUS: Any = None
+END = Ended(stop_reason="end_turn", usage=Usage(input_tokens=2, output_tokens=3))
+SCHEMA = {"type": "object", "required": ["good"]}
+
+
+def a_step(**fields: Any) -> Step:
+    known = {
+        "n": 1,
+        "priority": 4,
+        "ask": an_ask("one"),
+        "plan": a_pipeline("one", "two"),
+        "last": False,
+    }
+    return Step(TodoGenerate(at=now(), **(known | fields)), RUN, BUS)
+
+
+def next_of(verdict: object) -> tuple[str, Any]:
+    assert isinstance(verdict, Next)
+    return verdict.subject, verdict.todo
+
+
+def test_an_answer_goes_to_the_conductor_with_what_it_cost():
+    subject, todo = next_of(a_step().judge("Tea.", END))
+
+    assert subject == "evt.u.s.r.todo.process.4.2"
+    assert isinstance(todo, TodoProcess)
+    assert (todo.n, todo.step) == (2, "two")
+    assert todo.results == [StepResult(step="one", text="Tea.", usage=END.usage)]
+
+
+def test_the_last_answer_is_the_end():
+    before = a_result("one", usage=Usage(input_tokens=1, output_tokens=1))
+    step = a_step(ask=an_ask("two"), results=[before], last=True)
+
+    verdict = step.judge("Tea.", END)
+    final = step.dress(final_of("completed", "Tea."))
+
+    assert verdict is None
+    assert final.results == [before, StepResult(step="two", text="Tea.", usage=END.usage)]
+    assert final.usage == Usage(input_tokens=3, output_tokens=4)
+
+
+def test_an_answer_that_misses_is_asked_for_again_with_its_fault():
+    ask = an_ask("one", schema=SCHEMA, spent=Usage(output_tokens=10), misses=1)
+
+    subject, todo = next_of(a_step(ask=ask).judge("{}", END))
+
+    assert subject == "evt.u.s.r.todo.generate.4.2"
+    assert isinstance(todo, TodoGenerate)
+    assert (todo.n, todo.ask.misses) == (2, 2)
+    assert todo.ask.spent == Usage(input_tokens=2, output_tokens=13)
+    assert todo.ask.prompt == (
+        f"{ask.prompt}\n\nAn earlier answer of yours did not fit what is asked: "
+        "$: 'good' is a required property."
+    )
+
+
+def test_the_third_miss_names_the_step():
+    step = a_step(ask=an_ask("one", schema=SCHEMA, misses=2, spent=Usage(output_tokens=10)))
+
+    fault = step.judge("{}", END)
+    final = step.dress(final_of("failed", "{}"))
+
+    assert isinstance(fault, Fault)
+    assert fault.code == "provider_error"
+    assert "“one”" in fault.message
+    assert (final.results, final.usage) == ([], Usage(input_tokens=2, output_tokens=13))
+
+
+def test_a_cancelled_step_leaves_what_was_done_before_it():
+    step = a_step(ask=an_ask("two"), results=[a_result("one")], last=True)
+
+    final = step.dress(final_of("cancelled", "half a"))
+
+    assert [result.step for result in final.results] == ["one"]
+
+
+def test_a_todo_is_a_reply_or_a_step_and_nothing_else():
+    turn = Turn(user_message_id="u", assistant_message_id="a", content="?")
+
+    reply = task_of(Delivery(1, "", RUN, TodoChat(at=now(), n=0, turn=turn), 1), BUS)
+
+    assert isinstance(reply, Reply)
+    with pytest.raises(Rejected):
+        task_of(Delivery(1, "", RUN, CancelRequested(at=now()), 1), BUS)
