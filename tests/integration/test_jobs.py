@@ -276,7 +276,9 @@ async def test_a_killed_processor_reads_its_file_again(natterlog: Shop):
     job, log = await natterlog.ended(made)
 
     assert (job.run.status, job.text) == ("completed", "Numbers.")
-    assert facts(log).count("todo.generate.0.1") == 1
+    said = facts(log)
+    assert said.count("todo.generate.0.1") == 1
+    assert said[: said.index("todo.generate.0.1")].count("claim") == 2
 
 
 async def test_a_job_survives_the_death_of_everything(natterlog: Shop):
