@@ -78,7 +78,7 @@ async def test_a_cancel_stops_the_model_and_is_told_to_all(natterlog: Running):
 
 
 async def test_a_scheduled_job_waits_for_its_time(natterlog: Running):
-    due = datetime.now(UTC) + timedelta(seconds=2)
+    due = datetime.now(UTC) + timedelta(seconds=4)
     async with DocumentsClient(natterlog.system.url) as client, asyncio.timeout(DEADLINE):
         job_id = await client.upload(TEXT, "tokens=5", scheduled_at=due.isoformat())
         _, waiting = await client.call("GET", f"/api/jobs/{job_id}")

@@ -304,7 +304,7 @@ async def test_a_job_survives_the_death_of_everything(natterlog: Shop):
 
 async def test_a_schedule_fires_although_everything_was_killed_meanwhile(natterlog: Shop):
     natterlog.fake.next.extend([GOOD, Script(reply="Tea."), GOOD])
-    made = await natterlog.create(PIPELINE, due=now() + timedelta(seconds=2))
+    made = await natterlog.create(PIPELINE, due=now() + timedelta(seconds=4))
 
     system = natterlog.system
     await asyncio.gather(*(process.kill() for process in system.processes))

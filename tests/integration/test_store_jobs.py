@@ -173,7 +173,7 @@ async def test_a_job_that_cannot_be_is_refused_and_nothing_is_stored(
 
 async def test_a_job_for_later_begins_when_it_is_due(nats_server: NatsServer, tmp_path: Path):
     async with store_at_work(nats_server, tmp_path) as at:
-        made = await create(at, due=ids.now() + timedelta(seconds=1), priority=2)
+        made = await create(at, due=ids.now() + timedelta(seconds=3), priority=2)
         await at.until(made.run.id, lambda run: run.status == "queued")
         facts = await chain(at, made)
 
@@ -223,7 +223,7 @@ async def test_a_schedule_that_was_never_kept_is_published_by_the_next_store(
 
 async def test_firing_twice_is_firing_once(nats_server: NatsServer, tmp_path: Path):
     async with store_at_work(nats_server, tmp_path) as at:
-        made = await create(at, due=ids.now() + timedelta(seconds=0.5))
+        made = await create(at, due=ids.now() + timedelta(seconds=3))
         row = await at.store.database.read(queries.find_run, at.user, made.run.id)
         await at.until(made.run.id, lambda run: run.status == "queued")
         before = await job(at, made.run.id)
