@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from services.processor.extract.findings import MIB, ExtractError, Limits
+from services.processor.extract import pdf as pdf_reader
+from services.processor.extract.findings import MIB, Begun, ExtractError, Findings, Limits
 from services.processor.extract.sandbox import Extracted, extract
-from tests.support.made_files import pdf, pdf_of, stream
+from tests.support.made_files import form_of, pdf, pdf_of, stream
 
 SQUARE = b"1 0 0 rg 50 50 100 100 re f"
 CATALOG = b"<</Type/Catalog/Pages 2 0 R>>"
@@ -49,6 +50,44 @@ async def test_more_pages_and_images_than_may_be_are_told(tmp_path: Path):
             "Only the first 4 of 5 pages were read.",
             "Pages 2–3 without text could not be shown as well: too many images.",
         ]
+
+
+async def test_what_was_filled_into_a_form_is_read_with_the_text(tmp_path: Path):
+    data = form_of(
+        b"/FT/Tx/T(name)/TU(Full name)/V(Ada Lovelace)",
+        b"/FT/Tx/T(note)/V(two\nlines)",
+        b"/FT/Tx/T(secret)/Ff 8192/V(hunter2)",
+        b"/FT/Tx/T(empty)",
+        b"/FT/Btn/T(agreed)/V/On/AS/On/AP<</N<</On 5 0 R/Off 5 0 R>>>>",
+        b"/FT/Btn/T(again)/V/Off/AS/Off/AP<</N<</On 5 0 R/Off 5 0 R>>>>",
+        b"/FT/Ch/Ff 131072/T(colour)/V(red)/Opt[(red)(blue)]",
+        b"/FT/Ch/Ff 2097152/T(days)/V[(Mon)(Wed)]/Opt[(Mon)(Tue)(Wed)]",
+    )
+
+    with await read(tmp_path, data) as found:
+        assert found.text == (
+            "[Page 1]\nA form\n\n[Fields of page 1]\nFull name: Ada Lovelace\nnote: two lines\n"
+            "agreed: yes\nagain: no\ncolour: red\ndays: Mon, Wed\n\n"
+        )
+        assert found.notes == []
+
+
+async def test_a_form_without_any_other_text_is_read_and_shown(tmp_path: Path):
+    with await read(tmp_path, form_of(b"/FT/Tx/T(name)/V(Ada)", text="")) as found:
+        assert found.text.startswith("[Fields of page 1]\nname: Ada\n\n[Page 1 is ")
+
+
+async def test_a_page_that_crashed_its_reader_is_left_out_and_told(tmp_path: Path):
+    limits, told = Limits(), list[object]()
+    file = tmp_path / "file.pdf"
+    file.write_bytes(pdf_of("Hello", "crash", "World"))
+    findings = Findings(tmp_path, limits, told.append, skip=frozenset({2}))
+
+    pdf_reader.read(file, limits, findings)
+
+    assert findings.text == "[Page 1]\nHello\n\n[Page 3]\nWorld\n\n"
+    assert findings.notes == ["Page 2 could not be read."]
+    assert [part.part for part in told if isinstance(part, Begun)] == [1, 3]
 
 
 async def test_progress_is_told_page_by_page(tmp_path: Path):
