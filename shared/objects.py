@@ -292,10 +292,23 @@ async def sweep(bus: Bus, older_than: float = ABANDONED) -> int:
 
 async def _finished(bus: Bus) -> set[str]:
     """The chunks that a meta message names."""
-    found: set[str] = set()
+    return {info.nuid for info in await _all(bus)}
+
+
+async def older(bus: Bus, seconds: float) -> list[str]:
+    """The names of the objects that were begun so long ago.
+
+    Raises:
+        NoAnswer, ApiError: FILES could not be asked.
+    """
+    return [info.name for info in await _all(bus) if _age(info.nuid) > seconds]
+
+
+async def _all(bus: Bus) -> list[_Info]:
+    found: list[_Info] = []
     after = 0
     while metas := await bus.read(FILES, "$O.FILES.M.>", after=after):
-        found |= {msgspec.json.decode(meta.data, type=_Info).nuid for meta in metas}
+        found += [msgspec.json.decode(meta.data, type=_Info) for meta in metas]
         after = metas[-1].seq
     return found
 

@@ -31,6 +31,7 @@ from services.store.erase import Eraser
 from services.store.hotlog import HotLog
 from services.store.jobs import Jobs
 from services.store.migrate import migrate
+from services.store.orphans import Orphans
 from services.store.projection import apply, read_applied, read_epoch, set_epoch
 from services.store.rebuild import rebuild
 from shared import commands as asked
@@ -102,6 +103,7 @@ class Store:
             bus, settings, database, archive, self.hot, self.applied, self.eraser
         )
         self.jobs = Jobs(self.commands, database)
+        self.orphans = Orphans(bus, archive, database, self.applied)
         self._settings = settings
         self._live: deque[Stored] = deque()
         self._heard = 0
@@ -126,6 +128,7 @@ class Store:
                 tasks.create_task(self.dispatcher.run(), name="dispatch"),
                 tasks.create_task(self.eraser.run(), name="erase"),
                 tasks.create_task(self._trim_now_and_then(), name="trim"),
+                tasks.create_task(self.orphans.run(), name="orphans"),
             ]
             try:
                 yield
