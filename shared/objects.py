@@ -14,7 +14,7 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 from uuid import UUID
 
@@ -35,6 +35,7 @@ ABANDONED = 3600.0
 """Seconds after which chunks without a meta message belong to nobody any more."""
 _AT_ONCE = 8
 """Chunks that are read ahead: 1 MiB."""
+_RETRY = 1.0
 _MARK = b'"$file"'
 
 
@@ -182,7 +183,11 @@ class Writer:
         await self._bus.store(_meta(self.name), msgspec.json.encode(info), rollup=True)
 
     async def undo(self) -> None:
-        """Erase what was stored; what cannot be erased now is left to :func:`sweep`."""
+        """Erase what is known to be stored.
+
+        Raises:
+            NoAnswer, ApiError: not all of it could be erased.
+        """
         stored = await asyncio.gather(*self._in_flight, return_exceptions=True)
         self._stored += [seq for seq in stored if isinstance(seq, int)]
         if self._named:  # it may be an object all the same
@@ -192,6 +197,17 @@ class Writer:
             await erase_message(self._bus, FILES, meta.seq)
         for seq in self._stored:
             await erase_message(self._bus, FILES, seq)
+
+    async def undo_later(self) -> None:
+        """Do that once the bus is back; a chunk may be there whose acknowledgement was lost."""
+        while True:
+            await self._bus.wait_connected()
+            try:
+                await self.undo()
+                return await _erase_chunks(self._bus, self._nuid)
+            except BusError as error:
+                log.warning("object.undo_postponed", error=str(error))
+                await asyncio.sleep(_RETRY)
 
 
 @asynccontextmanager
@@ -212,8 +228,16 @@ async def writing(bus: Bus, name: str) -> AsyncGenerator[Writer]:
 
 
 async def _undo(writer: Writer) -> None:
-    with suppress(BusError):
+    try:
         await writer.undo()
+    except BusError:
+        undoing = asyncio.create_task(writer.undo_later(), name="object-undo-later")
+        _undoing.add(undoing)
+        undoing.add_done_callback(_undoing.discard)
+
+
+_undoing: set[asyncio.Task[None]] = set()
+"""What waits for the bus; if this process ends first, it is left to :func:`sweep`."""
 
 
 async def put(bus: Bus, name: str, data: bytes) -> None:
