@@ -1,6 +1,5 @@
 """PDFs: text where there is text, pictures where there is none, sentences where there is harm."""
 
-import zlib
 from pathlib import Path
 
 import pytest
@@ -8,16 +7,16 @@ import pytest
 from services.processor.extract import pdf as pdf_reader
 from services.processor.extract.findings import MIB, Begun, ExtractError, Findings, Limits
 from services.processor.extract.sandbox import Extracted, extract
-from tests.support.made_files import form_of, pdf, pdf_of, stream
+from tests.support.hostile_files import (
+    a_cyclic_pdf,
+    a_pdf_bomb,
+    a_pdf_that_draws_itself,
+    an_encrypted_pdf,
+)
+from tests.support.made_files import form_of, pdf_of
 
 SQUARE = b"1 0 0 rg 50 50 100 100 re f"
-CATALOG = b"<</Type/Catalog/Pages 2 0 R>>"
-ONE_PAGE = b"<</Type/Pages/Count 1/Kids[3 0 R]>>"
 TOO_MUCH = "Reading the file takes more than 256 MiB of memory."
-ENCRYPTED = b"/ID[<00><00>]/Encrypt<</Filter/Standard/V 1/R 2/P -4/O<%b>/U<%b>>>" % (
-    b"ab" * 32,
-    b"cd" * 32,
-)
 
 
 async def read(path: Path, data: bytes, limits: Limits | None = None) -> Extracted:
@@ -108,48 +107,23 @@ async def test_a_million_claimed_pages_cost_nothing(tmp_path: Path):
         ]
 
 
-def a_cyclic_tree() -> bytes:
-    return pdf(
-        CATALOG,
-        b"<</Type/Pages/Count 3/Kids[2 0 R 3 0 R]>>",
-        b"<</Type/Pages/Count 3/Kids[2 0 R]/Parent 2 0 R>>",
-    )
-
-
-def a_stream_bomb() -> bytes:
-    packed = zlib.compress(zlib.compress(b" " * 300 * MIB, 9), 9)
-    page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 300 200]/Contents 4 0 R>>"
-    return pdf(CATALOG, ONE_PAGE, page, stream(packed, b"/Filter[/FlateDecode/FlateDecode]"))
-
-
-def a_form_that_draws_itself() -> bytes:
-    uses_it = b"/Resources<</XObject<</X 5 0 R>>>>"
-    return pdf(
-        CATALOG,
-        ONE_PAGE,
-        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 300 200]/Contents 4 0 R%b>>" % uses_it,
-        stream(b"/X Do"),
-        stream(b"/X Do /X Do", b"/Type/XObject/Subtype/Form/BBox[0 0 300 200]" + uses_it),
-    )
-
-
 @pytest.mark.parametrize(
     ("data", "code", "sentence"),
     [
         (
-            pdf_of("Hello", trailer=ENCRYPTED),
+            an_encrypted_pdf(),
             "invalid_request",
             "The PDF is encrypted.",
         ),
         (pdf_of("Hello")[:300], "invalid_request", "The PDF is damaged or cut short."),
         (b"%PDF-1.7", "invalid_request", "The PDF is damaged or cut short."),
         (
-            a_cyclic_tree(),
+            a_cyclic_pdf(),
             "invalid_request",
             "The PDF is damaged: none of its pages can be read.",
         ),
-        (a_stream_bomb(), "too_large", TOO_MUCH),
-        (a_form_that_draws_itself(), "too_large", TOO_MUCH),
+        (a_pdf_bomb(300 * MIB), "too_large", TOO_MUCH),
+        (a_pdf_that_draws_itself(), "too_large", TOO_MUCH),
     ],
     ids=["encrypted", "truncated", "header only", "cyclic", "bomb", "form that draws itself"],
 )
