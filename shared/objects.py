@@ -136,6 +136,8 @@ class Writer:
         self._chunks = 0
         self._in_flight: deque[asyncio.Task[int]] = deque()
         self._stored: list[int] = []
+        self._unsure = False
+        """Whether a chunk may be stored whose acknowledgement was lost."""
         self._named = False
 
     @property
@@ -165,7 +167,11 @@ class Writer:
 
     async def _acknowledged(self) -> None:
         await asyncio.wait([self._in_flight[0]])  # a cancel of the writer is none of the chunk's
-        seq = self._in_flight.popleft().result()
+        try:
+            seq = self._in_flight.popleft().result()
+        except BusError:
+            self._unsure = True
+            raise
         if self._stored and seq < self._stored[-1]:
             raise NoAnswer("the chunks of an object were stored out of order")
         self._stored.append(seq)
@@ -183,13 +189,14 @@ class Writer:
         await self._bus.store(_meta(self.name), msgspec.json.encode(info), rollup=True)
 
     async def undo(self) -> None:
-        """Erase what is known to be stored.
+        """Erase what was stored.
 
         Raises:
             NoAnswer, ApiError: not all of it could be erased.
         """
         stored = await asyncio.gather(*self._in_flight, return_exceptions=True)
         self._stored += [seq for seq in stored if isinstance(seq, int)]
+        self._unsure = self._unsure or any(isinstance(seq, BusError) for seq in stored)
         if self._named:  # it may be an object all the same
             meta = await self._bus.head(FILES, _meta(self.name))
             if meta is None or msgspec.json.decode(meta.data, type=_Info).nuid != self._nuid:
@@ -197,14 +204,15 @@ class Writer:
             await erase_message(self._bus, FILES, meta.seq)
         for seq in self._stored:
             await erase_message(self._bus, FILES, seq)
+        if self._unsure:
+            await _erase_chunks(self._bus, self._nuid)
 
     async def undo_later(self) -> None:
-        """Do that once the bus is back; a chunk may be there whose acknowledgement was lost."""
+        """Do that once the bus is back."""
         while True:
             await self._bus.wait_connected()
             try:
-                await self.undo()
-                return await _erase_chunks(self._bus, self._nuid)
+                return await self.undo()
             except BusError as error:
                 log.warning("object.undo_postponed", error=str(error))
                 await asyncio.sleep(_RETRY)

@@ -129,11 +129,10 @@ async def test_a_job_is_answered_while_the_store_is_dead(natterlog: Running):
     async with DocumentsClient(natterlog.system.url) as client, asyncio.timeout(90):
         job_id = await client.upload(ROWS, "tokens=150 rate=50", name="people.csv")
         answer = client.answers[job_id]
-        watching = asyncio.create_task(client.watch())
-        await natterlog.fake.wait_for(lambda: natterlog.fake.seen and natterlog.fake.seen[-1].sent)
+        await client.watch(until=lambda: answer.text)
 
         await store.kill()
-        await watching
+        await client.watch()
         refused, _ = await client.call("GET", f"/api/jobs/{job_id}")
         await store.start()
         status, body = await client.call("GET", f"/api/jobs/{job_id}")
@@ -151,7 +150,7 @@ async def test_a_client_that_does_not_read_costs_no_memory_and_loses_nothing(nat
     async with (
         DocumentsClient(natterlog.system.url) as client,
         DocumentsClient(natterlog.system.url) as reader,
-        asyncio.timeout(120),
+        asyncio.timeout(100),
         client.http.ws_connect(f"{client.url}/ws", max_msg_size=0) as ws,
     ):
         transport = transport_of(ws)
@@ -198,7 +197,7 @@ async def test_an_upload_whose_server_is_killed_is_told_clearly_and_leaves_nothi
     nats, port = natterlog.system.nats, int(natterlog.system.url.rpartition(":")[2])
     begun = asyncio.Event()
     await natterlog.bus.listen("$O.FILES.C.>", lambda _: begun.set())
-    async with DocumentsClient(natterlog.system.url) as client, asyncio.timeout(120):
+    async with DocumentsClient(natterlog.system.url) as client, asyncio.timeout(100):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         body = FORM + b"a" * 4_000_000 + b"\r\n--x--\r\n"
         writer.write(HEAD % len(body) + body[:1_000_000])
