@@ -7,6 +7,7 @@ import pytest
 
 from shared.streams import FILES
 from tests.support.fake_provider import check_unspliced
+from tests.support.fake_script import Script
 from tests.support.job_clients import Answer, ContentClient, DocumentsClient
 from tests.support.log_checks import wait_until_ended
 from tests.support.memory import MEBIBYTE, TELLS, peak, reset_peak, resident
@@ -95,6 +96,31 @@ async def test_a_second_gateway_tells_the_rest_when_the_first_is_killed(natterlo
     assert answer.end == {"type": "job_completed", "job_id": job_id, "ai_response": answer.text}
     assert (answer.resets, client.reconnects) == (0, 1)
     assert check_unspliced(answer.text)[1] == 150
+
+
+async def test_a_reference_means_one_job_at_two_gateways_and_two_stores_one_of_which_dies(
+    natterlog: Running,
+):
+    natterlog.fake.default = Script(tokens=5000, rate=20)
+    other = await natterlog.system.start("gateway")
+    second = natterlog.system.data_dir.parent / "second"
+    await natterlog.system.start("store", NATTERLOG_DATA_DIR=str(second))
+    async with (
+        ContentClient(natterlog.system.url) as one,
+        ContentClient(other.url) as two,
+        asyncio.timeout(90),
+    ):
+        begun = await asyncio.gather(*(c.start(session_id="job_1") for c in (one, two) * 4))
+        await kill_and_restart(natterlog, "store")
+        later = await asyncio.gather(*(c.start(session_id="job_1") for c in (one, two) * 4))
+        async with one.http.post(f"{one.url}/chat/{begun[0].rpartition('/')[2]}/cancel") as answer:
+            assert answer.status == 200
+        await one.watch(begun[0])
+        after = await asyncio.gather(*(c.start(session_id="job_1") for c in (one, two) * 4))
+
+    assert set(begun) == set(later) == {begun[0]}
+    assert len(set(after)) == 1
+    assert after[0] != begun[0]
 
 
 async def test_nothing_is_left_of_an_upload_whose_client_was_cut_off(natterlog: Running):
