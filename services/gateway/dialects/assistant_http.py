@@ -10,6 +10,7 @@ from services.gateway.dialects.assistant import PREFIX
 from services.gateway.follower import Follower
 from services.gateway.limits import check_text
 from services.gateway.moments import ReplyReset, question_of
+from services.gateway.presets import find_preset, with_preset
 from services.gateway.sse import stream
 from services.gateway.turns import check_success, ended, following
 from shared.commands import (
@@ -55,9 +56,12 @@ def routes() -> list[web.RouteDef]:
 
 async def create_session(request: web.Request) -> web.Response:
     gateway = gateway_of(request)
+    user = request[USER].id
     body = await read_body(request, words.decode_new_session)
-    command = words.create_session(body, request[USER].id, gateway.settings)
-    answer = await gateway.store.ask(command)
+    if body.preset_id is not None:
+        preset = await find_preset(gateway, user, body.preset_id, path="$.preset_id")
+        body = with_preset(body, preset)
+    answer = await gateway.store.ask(words.create_session(body, user, gateway.settings))
     return _json(words.session_view(answer.session), status=201)
 
 

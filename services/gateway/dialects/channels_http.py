@@ -1,66 +1,80 @@
 """The Channels front ends over HTTP: ``/ai-chat/api``, in Django REST framework's manner."""
 
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import asynccontextmanager
+
 from aiohttp import web
 
-from services.gateway.asking import MOST, an_id, number, read_body
+from services.gateway.asking import an_id
 from services.gateway.context import RUN_ID, USER, gateway_of
 from services.gateway.dialects import channels as words
+from services.gateway.dialects import channels_presets_http as presets
 from services.gateway.dialects.channels import PREFIX
+from services.gateway.dialects.drf_http import Listed, json, page, read_fields, with_options
 from services.gateway.limits import check_text
 from services.gateway.moments import question_of
 from services.gateway.turns import check_success, ended, following
-from shared.commands import GetSession, ListMessages, ListSessions, SendMessage
-from shared.errors import NotFound
+from shared.commands import (
+    GetSession,
+    GetStatistics,
+    ListMessages,
+    ListSessions,
+    SendMessage,
+)
+from shared.errors import NatterlogError
 from shared.ids import new_id
 
 
 def routes() -> list[web.RouteDef]:
     session = PREFIX + "/sessions/{session_id}"
-    return [
+    answered = [
         web.get(f"{PREFIX}/sessions/", list_sessions),
         web.post(f"{PREFIX}/sessions/", create_session),
         web.get(f"{session}/", get_session),
+        web.put(f"{session}/", change_session),
         web.patch(f"{session}/", change_session),
         web.delete(f"{session}/", delete_session),
         web.get(f"{session}/messages/", list_messages),
         web.post(f"{session}/send_message/", send_message),
+        web.get(f"{PREFIX}/health/stats/", statistics),
+        *presets.routes(),
     ]
+    return with_options(answered, BODIES | presets.BODIES, prefix=PREFIX)
 
 
 async def list_sessions(request: web.Request) -> web.Response:
-    page, size = _page(request)
+    """The user's sessions, the one last written to first."""
+    store, user = gateway_of(request).store, request[USER].id
     everything = request.query.get("include_inactive", "").lower() in ("1", "true")
-    found = await gateway_of(request).store.ask(
-        ListSessions(
-            user_id=request[USER].id,
-            status=None if everything else "active",
-            limit=size,
-            offset=(page - 1) * size,
-        )
-    )
-    return _paged(request, [words.session_view(s) for s in found.items], found.total, page, size)
+    status = None if everything else "active"
+
+    def ask(limit: int, offset: int) -> Awaitable[Listed]:
+        return store.ask(ListSessions(user_id=user, status=status, limit=limit, offset=offset))
+
+    return await page(request, ask, words.session_view)
 
 
 async def create_session(request: web.Request) -> web.Response:
     gateway = gateway_of(request)
-    body = await read_body(request, words.decode_new_session)
+    body = await read_fields(request, words.NEW_SESSION)
     command = words.create_session(body, request[USER].id, gateway.settings)
     answer = await gateway.store.ask(command)
-    return _json(words.session_view(answer.session), status=201)
+    return json(words.session_view(answer.session), status=201)
 
 
 async def get_session(request: web.Request) -> web.Response:
-    query = GetSession(user_id=request[USER].id, session_id=_session_id(request))
-    answer = await gateway_of(request).store.ask(query)
-    return _json(words.session_view(answer.session))
+    """A conversation; deleting it makes it inactive."""
+    answer = await gateway_of(request).store.ask(_query(request))
+    return json(words.session_view(answer.session))
 
 
 async def change_session(request: web.Request) -> web.Response:
-    session_id = _session_id(request)
-    body = await read_body(request, words.decode_session_change)
-    command = words.update_session(body, request[USER].id, session_id)
+    """PATCH, and PUT as well: a session has no field that must be there."""
+    async with _there(request):
+        body = await read_fields(request, words.SESSION_CHANGE)
+    command = words.update_session(body, request[USER].id, _session_id(request))
     answer = await gateway_of(request).store.ask(command)
-    return _json(words.session_view(answer.session))
+    return json(words.session_view(answer.session))
 
 
 async def delete_session(request: web.Request) -> web.Response:
@@ -70,23 +84,29 @@ async def delete_session(request: web.Request) -> web.Response:
 
 
 async def list_messages(request: web.Request) -> web.Response:
-    page, size = _page(request)
-    found = await gateway_of(request).store.ask(
-        ListMessages(
-            user_id=request[USER].id,
-            session_id=_session_id(request),
-            limit=size,
-            offset=(page - 1) * size,
+    """The conversation, oldest first."""
+    store, session = gateway_of(request).store, _query(request)
+
+    def ask(limit: int, offset: int) -> Awaitable[Listed]:
+        return store.ask(
+            ListMessages(
+                user_id=session.user_id,
+                session_id=session.session_id,
+                limit=limit,
+                offset=offset,
+            )
         )
-    )
-    return _paged(request, [words.message_view(m) for m in found.items], found.total, page, size)
+
+    return await page(request, ask, words.message_view)
 
 
 async def send_message(request: web.Request) -> web.Response:
+    """Send a message; the answer comes when the reply is complete."""
     gateway, user = gateway_of(request), request[USER].id
     session_id = _session_id(request)
-    body = await read_body(request, words.decode_new_message)
-    check_text(body.text, gateway.settings, path="$.message")
+    async with _there(request):
+        body = await read_fields(request, words.NEW_MESSAGE)
+        check_text(body.text, gateway.settings, path="$.message")
     key = f"{session_id}:{body.client_id}" if body.client_id else new_id()
     accepted = await gateway.store.ask(
         SendMessage(
@@ -107,36 +127,45 @@ async def send_message(request: web.Request) -> web.Response:
         ),
         ai_message=words.message_view(reply.message),
     )
-    return _json(turn)
+    return json(turn)
 
 
-# -- reading requests, writing answers ----------------------------------------------
+async def statistics(request: web.Request) -> web.Response:
+    """What the user has sent and got, and what it took."""
+    query = GetStatistics(user_id=request[USER].id)
+    answer = await gateway_of(request).store.ask(query)
+    return json(answer.statistics)
+
+
+BODIES = {
+    create_session: words.NEW_SESSION,
+    change_session: words.SESSION_CHANGE,
+    send_message: words.NEW_MESSAGE,
+}
+"""What may be sent to those that answer POST and PUT."""
+
+
+# -- reading requests ---------------------------------------------------------------
 
 
 def _session_id(request: web.Request) -> str:
     return an_id(request.match_info["session_id"], "session")
 
 
-def _page(request: web.Request) -> tuple[int, int]:
-    size = min(number(request, "page_size", words.PAGE_SIZE), MOST)
-    text = request.query.get("page", "1")
-    if not (text.isascii() and text.isdigit() and 0 < len(text) < 10 and int(text)):
-        raise NotFound("Invalid page.")
-    return int(text), size
+def _query(request: web.Request) -> GetSession:
+    return GetSession(user_id=request[USER].id, session_id=_session_id(request))
 
 
-def _paged(
-    request: web.Request, results: list[object], count: int, page: int, size: int
-) -> web.Response:
-    if page > 1 and not results:
-        raise NotFound("Invalid page.")
-    url = str(request.url.with_query(None))
-    query = dict(request.query)
-    query.pop("token", None)
-    return _json(
-        words.page_view(results, count=count, number=page, size=size, url=url, query=query)
-    )
+@asynccontextmanager
+async def _there(request: web.Request) -> AsyncGenerator[None]:
+    """Read what is sent to a session; what is wrong with it does not matter if there is none.
 
-
-def _json(body: object, *, status: int = 200) -> web.Response:
-    return web.Response(body=words.encode(body), status=status, content_type="application/json")
+    Raises:
+        NotFound: there is no such session.
+    """
+    query = _query(request)
+    try:
+        yield
+    except NatterlogError:
+        await gateway_of(request).store.ask(query)
+        raise
