@@ -325,7 +325,7 @@ async def test_a_path_says_what_may_be_done_there(on_stage: Stage):
     actions = many.pop("actions")
     assert many == {
         "name": "Session List",
-        "description": "The user's sessions, the one last written to first.",
+        "description": "List the active sessions, or all of them; the one last written to first.",
         "renders": ["application/json"],
         "parses": [
             "application/json",

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from services.gateway.cursor import Place
-from services.gateway.dialects.drf import REQUIRED, Fields, FieldsInvalid
+from services.gateway.dialects.drf import REQUIRED, Fields, FieldsInvalid, PageAsked
 from services.gateway.moments import (
     Moment,
     ReplyDue,
@@ -39,6 +39,10 @@ encode = msgspec.json.Encoder().encode
 
 
 # -- what clients send ----------------------------------------------------------
+
+
+class SessionsAsked(PageAsked, frozen=True, kw_only=True):
+    include_inactive: bool = False
 
 
 class NewSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -312,6 +316,15 @@ def _ended(reply: ReplyEnded) -> list[Frame]:
 # -- errors -----------------------------------------------------------------------
 
 
+class Detail(msgspec.Struct, frozen=True, kw_only=True):
+    detail: str
+    code: str
+
+
+FieldErrors = dict[str, list[str]]
+"""Field → its faults, as Django REST framework tells them; the code is in `X-Error-Code`."""
+
+
 def detail(error: NatterlogError) -> tuple[bytes, dict[str, str]]:
     """The body and the headers that tell a client of ``error``; fields by their names."""
     headers = {"Content-Type": "application/json"}
@@ -319,5 +332,6 @@ def detail(error: NatterlogError) -> tuple[bytes, dict[str, str]]:
         return encode(error.fields), headers | {"X-Error-Code": error.code}
     field = (error.path or "$").removeprefix("$").lstrip(".")
     if field and error.status == 400:
-        return encode({field: [error.message]}), headers | {"X-Error-Code": error.code}
-    return encode({"detail": error.message, "code": error.code}), headers
+        fields: FieldErrors = {field: [error.message]}
+        return encode(fields), headers | {"X-Error-Code": error.code}
+    return encode(Detail(detail=error.message, code=error.code)), headers

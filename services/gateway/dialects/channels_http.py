@@ -7,10 +7,12 @@ from aiohttp import web
 
 from services.gateway.asking import an_id
 from services.gateway.context import RUN_ID, USER, gateway_of
+from services.gateway.describing import REPLYING, JsonOrForm, describe
 from services.gateway.dialects import channels as words
 from services.gateway.dialects import channels_presets_http as presets
 from services.gateway.dialects.channels import PREFIX
-from services.gateway.dialects.drf_http import Listed, json, page, read_fields, with_options
+from services.gateway.dialects.drf import Page, PageAsked
+from services.gateway.dialects.drf_http import Listed, json, page, read_fields, read_page
 from services.gateway.limits import check_text
 from services.gateway.moments import question_of
 from services.gateway.turns import check_success, ended, following
@@ -21,17 +23,20 @@ from shared.commands import (
     ListSessions,
     SendMessage,
 )
-from shared.errors import NatterlogError
+from shared.errors import Conflict, NatterlogError
 from shared.ids import new_id
+from shared.records import Statistics
+
+_CHANGE = JsonOrForm(words.SessionChange)
 
 
 def routes() -> list[web.RouteDef]:
     session = PREFIX + "/sessions/{session_id}"
-    answered = [
+    return [
         web.get(f"{PREFIX}/sessions/", list_sessions),
         web.post(f"{PREFIX}/sessions/", create_session),
         web.get(f"{session}/", get_session),
-        web.put(f"{session}/", change_session),
+        web.put(f"{session}/", replace_session),
         web.patch(f"{session}/", change_session),
         web.delete(f"{session}/", delete_session),
         web.get(f"{session}/messages/", list_messages),
@@ -39,22 +44,24 @@ def routes() -> list[web.RouteDef]:
         web.get(f"{PREFIX}/health/stats/", statistics),
         *presets.routes(),
     ]
-    return with_options(answered, BODIES | presets.BODIES, prefix=PREFIX)
 
 
+@describe(query=words.SessionsAsked, answers={200: Page[words.SessionView]})
 async def list_sessions(request: web.Request) -> web.Response:
-    """The user's sessions, the one last written to first."""
+    """List the active sessions, or all of them; the one last written to first."""
     store, user = gateway_of(request).store, request[USER].id
-    everything = request.query.get("include_inactive", "").lower() in ("1", "true")
-    status = None if everything else "active"
+    asked = read_page(request, words.SessionsAsked)
+    status = None if asked.include_inactive else "active"
 
     def ask(limit: int, offset: int) -> Awaitable[Listed]:
         return store.ask(ListSessions(user_id=user, status=status, limit=limit, offset=offset))
 
-    return await page(request, ask, words.session_view)
+    return await page(request, asked, ask, words.session_view)
 
 
+@describe(body=JsonOrForm(words.NewSession), answers={201: words.SessionView})
 async def create_session(request: web.Request) -> web.Response:
+    """Open a session."""
     gateway = gateway_of(request)
     body = await read_fields(request, words.NEW_SESSION)
     command = words.create_session(body, request[USER].id, gateway.settings)
@@ -62,14 +69,26 @@ async def create_session(request: web.Request) -> web.Response:
     return json(words.session_view(answer.session), status=201)
 
 
+@describe(answers={200: words.SessionView})
 async def get_session(request: web.Request) -> web.Response:
-    """A conversation; deleting it makes it inactive."""
+    """Show a session."""
     answer = await gateway_of(request).store.ask(_query(request))
     return json(words.session_view(answer.session))
 
 
+@describe(body=_CHANGE, answers={200: words.SessionView}, errors=(Conflict,))
 async def change_session(request: web.Request) -> web.Response:
-    """PATCH, and PUT as well: a session has no field that must be there."""
+    """Change some fields of a session; ``is_active: true`` brings one back."""
+    return await _changed(request)
+
+
+@describe(body=_CHANGE, answers={200: words.SessionView}, errors=(Conflict,))
+async def replace_session(request: web.Request) -> web.Response:
+    """Change a session; it has no field that must be there, so what is left out stays."""
+    return await _changed(request)
+
+
+async def _changed(request: web.Request) -> web.Response:
     async with _there(request):
         body = await read_fields(request, words.SESSION_CHANGE)
     command = words.update_session(body, request[USER].id, _session_id(request))
@@ -77,15 +96,19 @@ async def change_session(request: web.Request) -> web.Response:
     return json(words.session_view(answer.session))
 
 
+@describe(answers={204: None})
 async def delete_session(request: web.Request) -> web.Response:
+    """Put a session away: it becomes inactive, and stays readable."""
     command = words.deactivate(request[USER].id, _session_id(request))
     await gateway_of(request).store.ask(command)
     return web.Response(status=204)
 
 
+@describe(query=PageAsked, answers={200: Page[words.MessageView]})
 async def list_messages(request: web.Request) -> web.Response:
-    """The conversation, oldest first."""
+    """Show the conversation, oldest first."""
     store, session = gateway_of(request).store, _query(request)
+    asked = read_page(request, PageAsked)
 
     def ask(limit: int, offset: int) -> Awaitable[Listed]:
         return store.ask(
@@ -97,11 +120,12 @@ async def list_messages(request: web.Request) -> web.Response:
             )
         )
 
-    return await page(request, ask, words.message_view)
+    return await page(request, asked, ask, words.message_view)
 
 
+@describe(body=JsonOrForm(words.NewMessage), answers={200: words.TurnView}, errors=REPLYING)
 async def send_message(request: web.Request) -> web.Response:
-    """Send a message; the answer comes when the reply is complete."""
+    """Send a message, and get its reply when it is complete."""
     gateway, user = gateway_of(request), request[USER].id
     session_id = _session_id(request)
     async with _there(request):
@@ -130,19 +154,12 @@ async def send_message(request: web.Request) -> web.Response:
     return json(turn)
 
 
+@describe(answers={200: Statistics})
 async def statistics(request: web.Request) -> web.Response:
-    """What the user has sent and got, and what it took."""
+    """Count what the user has, and what it took."""
     query = GetStatistics(user_id=request[USER].id)
     answer = await gateway_of(request).store.ask(query)
     return json(answer.statistics)
-
-
-BODIES = {
-    create_session: words.NEW_SESSION,
-    change_session: words.SESSION_CHANGE,
-    send_message: words.NEW_MESSAGE,
-}
-"""What may be sent to those that answer POST and PUT."""
 
 
 # -- reading requests ---------------------------------------------------------------

@@ -8,10 +8,12 @@ from aiohttp import web
 
 from services.gateway.asking import an_id
 from services.gateway.context import USER, gateway_of
+from services.gateway.describing import JsonOrForm, describe
 from services.gateway.dialects import channels
 from services.gateway.dialects import channels_presets as words
 from services.gateway.dialects.channels import PREFIX
-from services.gateway.dialects.drf_http import Listed, json, page, read_fields
+from services.gateway.dialects.drf import Page, PageAsked
+from services.gateway.dialects.drf_http import Listed, json, page, read_fields, read_page
 from services.gateway.presets import find_preset, with_preset
 from shared.commands import DeletePreset, ListPresets
 from shared.errors import Forbidden, NatterlogError
@@ -29,52 +31,64 @@ def routes() -> list[web.RouteDef]:
         web.put(f"{preset}/", replace_preset),
         web.patch(f"{preset}/", change_preset),
         web.delete(f"{preset}/", delete_preset),
-        web.post(f"{preset}/create_session_from_preset/", create_session),
+        web.post(f"{preset}/create_session_from_preset/", create_session_from_preset),
     ]
 
 
+@describe(query=PageAsked, answers={200: Page[Preset]})
 async def list_presets(request: web.Request) -> web.Response:
-    """Named choices of model, system prompt and parameters: the user's own and shared ones."""
+    """List the user's own presets and those that others share, by name."""
     store, user = gateway_of(request).store, request[USER].id
+    asked = read_page(request, PageAsked)
 
     def ask(limit: int, offset: int) -> Awaitable[Listed]:
         return store.ask(ListPresets(user_id=user, limit=limit, offset=offset))
 
-    return await page(request, ask, lambda preset: preset)
+    return await page(request, asked, ask, lambda preset: preset)
 
 
+@describe(body=JsonOrForm(words.NewPreset), answers={201: Preset})
 async def create_preset(request: web.Request) -> web.Response:
+    """Keep a choice of model, system prompt and parameters under a name."""
     body = await read_fields(request, words.NEW_PRESET)
     command = words.create_preset(body, request[USER].id)
     answer = await gateway_of(request).store.ask(command)
     return json(answer.preset, status=201)
 
 
+@describe(answers={200: Preset})
 async def get_preset(request: web.Request) -> web.Response:
-    """A preset; only its owner may change it."""
+    """Show a preset."""
     return json(await _preset(request))
 
 
+@describe(body=JsonOrForm(words.NewPreset), answers={200: Preset})
 async def replace_preset(request: web.Request) -> web.Response:
+    """Change a preset; its name must be there, and whatever else is left out stays."""
     async with _mine(request):
         body = await read_fields(request, words.PRESET_REPLACEMENT)
     return await _change(request, body)
 
 
+@describe(body=JsonOrForm(words.PresetChange), answers={200: Preset})
 async def change_preset(request: web.Request) -> web.Response:
+    """Change some fields of a preset of one's own."""
     async with _mine(request):
         body = await read_fields(request, words.PRESET_CHANGE)
     return await _change(request, body)
 
 
+@describe(answers={204: None})
 async def delete_preset(request: web.Request) -> web.Response:
+    """Forget a preset of one's own; sessions that were made from it stay."""
     command = DeletePreset(user_id=request[USER].id, preset_id=_preset_id(request))
     await gateway_of(request).store.ask(command)
     return web.Response(status=204)
 
 
-async def create_session(request: web.Request) -> web.Response:
-    """Open a session as the preset says; what the body says goes before."""
+@describe(body=JsonOrForm(channels.NewSession), answers={201: channels.SessionView})
+async def create_session_from_preset(request: web.Request) -> web.Response:
+    """Open a session as the preset says; what the body says itself goes before."""
     gateway, preset = gateway_of(request), await _preset(request)
     body = await read_fields(request, channels.NEW_SESSION)
     if body.title is None:
@@ -83,14 +97,6 @@ async def create_session(request: web.Request) -> web.Response:
     command = channels.create_session(wish, request[USER].id, gateway.settings)
     answer = await gateway.store.ask(command)
     return json(channels.session_view(answer.session), status=201)
-
-
-BODIES = {
-    create_preset: words.NEW_PRESET,
-    replace_preset: words.PRESET_REPLACEMENT,
-    create_session: channels.NEW_SESSION,
-}
-"""What may be sent to those that answer POST and PUT."""
 
 
 # -- reading requests ---------------------------------------------------------------

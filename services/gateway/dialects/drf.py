@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 import msgspec
 from msgspec import inspect
 
+from services.gateway.asking import MOST, Count
 from shared.errors import InvalidRequest
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -66,18 +67,6 @@ class Fields(Generic[T]):
             raise FieldsInvalid(wrong)
         return self._kind(**given)
 
-    def described(self) -> dict[str, Any]:
-        """Each field as OPTIONS tells of it."""
-        return {
-            field.name: {
-                **_kind_and_bounds(field.type),
-                "required": field.name in self._needed,
-                "read_only": False,
-                "label": field.name.replace("_", " ").capitalize(),
-            }
-            for field in self._all
-        }
-
 
 def _takes_text(kind: Any) -> bool:
     try:
@@ -115,18 +104,31 @@ def _sentence(refusal: str) -> str:
 # -- pages ------------------------------------------------------------------------
 
 
-class Page(msgspec.Struct, frozen=True, kw_only=True):
+class PageAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """Which page of a list; one that is not there is not found."""
+
+    page: str = "1"
+    """Its number, or `last`."""
+    page_size: Count = PAGE_SIZE
+    """How many; 200 at most."""
+
+    @property
+    def size(self) -> int:
+        return min(self.page_size, MOST)
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """A page of a list, by number."""
 
     count: int
     next: str | None
     previous: str | None
-    results: list[Any]
+    results: list[T]
 
 
 def page_view(
     results: list[Any], *, count: int, number: int, size: int, url: str, query: dict[str, str]
-) -> Page:
+) -> Page[Any]:
     """Page ``number`` of a list, with absolute links to its neighbours."""
 
     def link(page: int) -> str:
@@ -158,15 +160,27 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     actions: dict[str, dict[str, Any]]
 
 
-def metadata(name: str, description: str, actions: Mapping[str, Fields[Any]]) -> Metadata:
+def metadata(name: str, description: str, bodies: Mapping[str, type[msgspec.Struct]]) -> Metadata:
     """What a path is, and what may be sent to it by each method."""
     return Metadata(
         name=name,
         description=description,
         renders=("application/json",),
         parses=PARSES,
-        actions={method: fields.described() for method, fields in actions.items()},
+        actions={method: _described(body) for method, body in bodies.items()},
     )
+
+
+def _described(body: type[msgspec.Struct]) -> dict[str, Any]:
+    return {
+        field.name: {
+            **_kind_and_bounds(field.type),
+            "required": field.required,
+            "read_only": False,
+            "label": field.name.replace("_", " ").capitalize(),
+        }
+        for field in msgspec.structs.fields(body)
+    }
 
 
 def _kind_and_bounds(kind: Any) -> dict[str, Any]:

@@ -1,23 +1,24 @@
 """Django REST framework's manners over HTTP: reading bodies and pages, answering OPTIONS."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 from aiohttp import web
 
-from services.gateway.asking import MOST, decode_json, read_bytes
+from services.gateway.asking import decode_json, read_bytes, read_query
 from services.gateway.context import gateway_of
+from services.gateway.describing import JsonOrForm, description_of
 from services.gateway.dialects import drf
-from services.gateway.dialects.drf import Fields
+from services.gateway.dialects.drf import Fields, PageAsked
+from services.gateway.schemas import plain
 from services.gateway.uploads import MALFORMED
 from shared.errors import InvalidRequest, NotFound, UnsupportedMediaType
 
 T = TypeVar("T", bound=msgspec.Struct)
-Bodies = Mapping[Callable[..., Any], Fields[Any]]
-"""What may be sent to each handler."""
+P = TypeVar("P", bound=PageAsked)
 
 _HOST = re.compile(r"[\w.:\[\]-]+", re.ASCII)
 _encode = msgspec.json.Encoder().encode
@@ -75,18 +76,25 @@ class Listed(Protocol):
     def total(self) -> int: ...
 
 
+def read_page(request: web.Request, shape: type[P]) -> P:
+    """Which page is asked for; a size that is none counts for nothing."""
+    sized = _is_number(request.query.get("page_size", ""))
+    return read_query(request, shape, without=() if sized else ("page_size",))
+
+
 async def page(
     request: web.Request,
+    asked: PageAsked,
     ask: Callable[[int, int], Awaitable[Listed]],
     view: Callable[[Any], object],
 ) -> web.Response:
-    """The page that the request names, of the list that ``ask`` knows by limit and offset.
+    """The page that is asked for, of the list that ``ask`` knows by limit and offset.
 
     Raises:
         NotFound: there is no such page.
     """
-    size = _size(request)
-    number = await _number(request, ask, size)
+    size = asked.size
+    number = await _number(asked, ask)
     found = await ask(size, (number - 1) * size)
     if number > 1 and not found.items:
         raise NotFound("Invalid page.")
@@ -99,21 +107,12 @@ async def page(
     return json(shown)
 
 
-def _size(request: web.Request) -> int:
-    """How much is on a page; what is no such number counts for nothing."""
-    asked = request.query.get("page_size", "")
-    return min(int(asked), MOST) if _is_number(asked) else drf.PAGE_SIZE
-
-
-async def _number(
-    request: web.Request, ask: Callable[[int, int], Awaitable[Listed]], size: int
-) -> int:
-    text = request.query.get("page", "1")
-    if text == "last":
-        return max(1, -(-(await ask(0, 0)).total // size))
-    if not _is_number(text):
+async def _number(asked: PageAsked, ask: Callable[[int, int], Awaitable[Listed]]) -> int:
+    if asked.page == "last":
+        return max(1, -(-(await ask(0, 0)).total // asked.size))
+    if not _is_number(asked.page):
         raise NotFound("Invalid page.")
-    return int(text)
+    return int(asked.page)
 
 
 def _is_number(text: str) -> bool:
@@ -138,26 +137,34 @@ def json(body: object, *, status: int = 200) -> web.Response:
     return web.Response(body=_encode(body), status=status, content_type="application/json")
 
 
-def with_options(routes: list[web.RouteDef], bodies: Bodies, *, prefix: str) -> list[web.RouteDef]:
-    """The routes, and for each of their paths one that says what may be done there."""
-    paths: dict[str, dict[str, Any]] = {}
+# -- what a path is ---------------------------------------------------------------
+
+
+def options(routes: list[web.RouteDef], prefix: str) -> list[web.RouteDef]:
+    """For each path below ``prefix`` one more route, which says what may be done there."""
+    paths: dict[str, list[web.RouteDef]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method] = route.handler
-    describing = [
-        web.options(path, _describe(_name(path.removeprefix(prefix)), handlers, bodies))
-        for path, handlers in paths.items()
+        if route.path.startswith(f"{prefix}/"):
+            paths.setdefault(route.path, []).append(route)
+    return [
+        web.options(path, _describe(_name(path.removeprefix(prefix)), by_method))
+        for path, by_method in paths.items()
     ]
-    return [*routes, *describing]
 
 
 def _describe(
-    name: str, handlers: dict[str, Any], bodies: Bodies
+    name: str, routes: list[web.RouteDef]
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
-    actions = {m: bodies[h] for m, h in handlers.items() if m in ("POST", "PUT") and h in bodies}
-    told = (handler.__doc__ for handler in handlers.values() if handler.__doc__)
-    body = drf.metadata(name, next(told, "").partition("\n")[0], actions)
-    further = ["HEAD", "OPTIONS"] if "GET" in handlers else ["OPTIONS"]
-    allowed = ", ".join([*handlers, *further])
+    methods = [route.method for route in routes]
+    bodies = {
+        route.method: description.body.shape
+        for route in routes
+        if (description := description_of(route)) and isinstance(description.body, JsonOrForm)
+    }
+    sendable = {method: bodies[method] for method in ("POST", "PUT") if method in bodies}
+    summary = plain(routes[0].handler.__doc__ or "").partition("\n\n")[0]
+    body = drf.metadata(name, summary, sendable)
+    allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
 
     async def describe(request: web.Request) -> web.Response:
         del request

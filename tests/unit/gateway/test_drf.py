@@ -118,7 +118,7 @@ def test_a_page_knows_its_neighbours():
 
 
 def test_a_path_is_described_with_the_kind_and_the_bounds_of_each_field():
-    told = metadata("Preset List", "Choices", {"POST": NEW_PRESET})
+    told = metadata("Preset List", "Choices", {"POST": NewPreset})
 
     posted = msgspec.to_builtins(told)["actions"]["POST"]
     assert posted["name"] == {
@@ -137,6 +137,6 @@ def test_a_path_is_described_with_the_kind_and_the_bounds_of_each_field():
         "label": "Temperature",
     }
     assert posted["is_public"]["type"] == "boolean"
-    changed = metadata("Session", "", {"PUT": SESSION_CHANGE}).actions["PUT"]
+    changed = metadata("Session", "", {"PUT": SessionChange}).actions["PUT"]
     assert [c["value"] for c in changed["on_busy"]["choices"]] == ["interrupt", "queue", "reject"]
     assert changed["title"]["type"] == "string"
