@@ -31,7 +31,7 @@ from shared.commands import (
     Regenerate,
     SendMessage,
 )
-from shared.errors import Conflict
+from shared.errors import Conflict, NotFound
 from shared.ids import new_id
 from shared.records import Message, Run
 
@@ -57,7 +57,7 @@ def routes() -> list[web.RouteDef]:
 # -- sessions ---------------------------------------------------------------------
 
 
-@describe(body=words.NewSession, answers={201: words.SessionView})
+@describe(body=words.NewSession, answers={201: words.SessionView}, errors=(NotFound,))
 async def create_session(request: web.Request) -> web.Response:
     """Open a session."""
     gateway = gateway_of(request)

@@ -125,9 +125,9 @@ class _Client:
 
     async def _on_stop(self, asked: _Asked) -> None:
         del asked
-        running = next((r for r in self._feed.unfinished.values() if not r.waiting), None)
-        if running is not None:
-            await self._gateway.store.ask(CancelRun(user_id=self._user, run_id=running.run_id))
+        runs = sorted(self._feed.unfinished.values(), key=lambda run: run.waiting)
+        if runs:  # what is being written; between two replies what comes next
+            await self._gateway.store.ask(CancelRun(user_id=self._user, run_id=runs[0].run_id))
 
     async def _on_regenerate(self, asked: _Asked) -> None:
         message_id = asked.message_id
