@@ -4,6 +4,7 @@ What such a client shows is held against the log: each reply is there once, whol
 and of one attempt; no piece was lost, doubled or spliced on the way.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -14,7 +15,7 @@ from tests.support.log_checks import check_run, wait_until_all_ended
 from tests.support.running import Running, running_system
 
 CLIENTS = 4
-PROMPT = "tokens=150 rate=60"
+PROMPT = "tokens=240 rate=60"
 ENOUGH = 120
 """Characters after which a reply counts as being in its middle."""
 
@@ -24,12 +25,16 @@ async def clients_under_way(*urls: str, sessions: int = CLIENTS) -> AsyncIterato
     """So many clients in sessions of their own, each reply past its beginning."""
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(ChatClient(*urls)) for _ in range(sessions)]
-        for client in clients:
-            await client.open(await client.create_session())
-            await client.send(PROMPT)
-        for client in clients:
-            await client.until(lambda client=client: len(client.streaming) > ENOUGH)
+        async with asyncio.TaskGroup() as group:
+            for client in clients:
+                group.create_task(begin(client))
         yield clients
+
+
+async def begin(client: ChatClient) -> None:
+    await client.open(await client.create_session())
+    await client.send(PROMPT)
+    await client.until(lambda: len(client.streaming) > ENOUGH)
 
 
 async def check_all(natterlog: Running, clients: list[ChatClient]) -> None:
@@ -77,17 +82,18 @@ async def test_clients_of_one_session_at_two_gateways_see_the_same_when_one_is_k
     async with running_system() as natterlog:
         first = natterlog.system.one("gateway")
         other = await natterlog.system.start("gateway")
-        async with clients_under_way(first.url, other.url, sessions=1) as (moving,):
-            async with ChatClient(other.url) as staying:
-                await staying.open(moving.session_id)
+        async with (
+            clients_under_way(first.url, other.url, sessions=1) as (moving,),
+            ChatClient(other.url) as staying,
+        ):
+            await staying.open(moving.session_id)
 
-                await first.kill()
-                await moving.until(lambda: moving.connections > 1)
-                await moving.send("tokens=20 rate=60")
-                for client in (moving, staying):
-                    await client.until(lambda client=client: len(client.replies()) == 2)
+            await first.kill()
+            await moving.until(lambda: moving.connections > 1)
+            await moving.send("tokens=20 rate=60")
+            for client in (moving, staying):
+                await client.until(lambda client=client: len(client.replies()) == 2)
 
-                assert moving.messages == staying.messages
-                assert moving.order[-2:] == staying.order[-2:]
-                assert moving.resets == staying.resets == 0
-                await wait_until_all_ended(natterlog.bus)
+            assert moving.messages == staying.messages
+            assert moving.order[-2:] == staying.order[-2:]
+            assert moving.resets == staying.resets == 0
