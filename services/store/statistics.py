@@ -23,7 +23,7 @@ def get_statistics(connection: sa.Connection, request: GetStatistics) -> Statist
             messages=connection.execute(_MESSAGES, user).scalar_one(),
             tokens_in=took.tokens_in or 0,
             tokens_out=took.tokens_out or 0,
-            cost_usd=took.cost_usd,
+            cost_usd=_dollars(took.cost),
             average_latency_ms=_rounded(took.latency_ms),
             by_model=[_of_model(row) for row in by_model],
         ),
@@ -37,9 +37,13 @@ def _of_model(row: Any) -> ModelStatistics:
         replies=row.replies,
         tokens_in=row.tokens_in or 0,
         tokens_out=row.tokens_out or 0,
-        cost_usd=row.cost_usd,
+        cost_usd=_dollars(row.cost),
         average_latency_ms=_rounded(row.latency_ms),
     )
+
+
+def _dollars(billionths: int | None) -> float | None:
+    return None if billionths is None else billionths / 10**9
 
 
 def _rounded(milliseconds: float | None) -> int | None:
@@ -67,11 +71,19 @@ _TOKENS_IN = [
         _usage.cache_read_input_tokens,
     )
 ]
+
+
+def _cost() -> sa.ColumnElement[Any]:
+    """Billionths of a US dollar; null where nobody knows a price."""
+    cost = usage_log.c.get("cost")
+    return sa.null() if cost is None else sa.func.sum(cost)
+
+
 _SUMS = (
     sa.func.count().label("replies"),
     sa.func.sum(_TOKENS_IN[0] + _TOKENS_IN[1] + _TOKENS_IN[2]).label("tokens_in"),
     sa.func.sum(_usage.output_tokens).label("tokens_out"),
-    sa.null().label("cost_usd"),  # nobody knows a price yet
+    _cost().label("cost"),
     sa.func.avg(sa.case((_usage.status == "completed", _usage.latency_ms))).label("latency_ms"),
 )
 _USAGE = sa.select(*_SUMS).where(_usage.user_id == sa.bindparam("user"))

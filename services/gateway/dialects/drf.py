@@ -174,7 +174,7 @@ def metadata(name: str, description: str, bodies: Mapping[str, type[msgspec.Stru
 def _described(body: type[msgspec.Struct]) -> dict[str, Any]:
     return {
         field.name: {
-            **_kind_and_bounds(field.type),
+            **{word: said for word, said in _kind(field.type).items() if said is not None},
             "required": field.required,
             "read_only": False,
             "label": field.name.replace("_", " ").capitalize(),
@@ -183,7 +183,7 @@ def _described(body: type[msgspec.Struct]) -> dict[str, Any]:
     }
 
 
-def _kind_and_bounds(kind: Any) -> dict[str, Any]:
+def _kind(kind: Any) -> dict[str, Any]:
     info = inspect.type_info(kind)
     if isinstance(info, inspect.UnionType):
         info = next(kind for kind in info.types if not isinstance(kind, inspect.NoneType))

@@ -140,3 +140,4 @@ def test_a_path_is_described_with_the_kind_and_the_bounds_of_each_field():
     changed = metadata("Session", "", {"PUT": SessionChange}).actions["PUT"]
     assert [c["value"] for c in changed["on_busy"]["choices"]] == ["interrupt", "queue", "reject"]
     assert changed["title"]["type"] == "string"
+    assert "max_length" not in changed["system_prompt"]
