@@ -118,12 +118,12 @@ FACTS: list[Fact] = [
         name="Editor",
         description="Shortens",
         system_prompt="Be strict.",
-        model=None,
+        model="demo",
         temperature=0.2,
-        max_tokens=None,
+        max_tokens=800,
         is_public=True,
     ),
-    PresetUpdated(**COMMON, preset_id="p", name="Poet", model=None),
+    PresetUpdated(**COMMON, preset_id="p", temperature=None),
     PresetDeleted(**COMMON, preset_id="p"),
 ]
 TICKS: list[Delta | Progress] = [Delta(42, 3, "🌍"), Progress(42, "extract", 0.25)]
