@@ -33,6 +33,7 @@ MAX_TOKENS = 2000
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 MaxTokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Title = Annotated[str, Meta(max_length=500)]
+Model = Annotated[str, Meta(max_length=200)]
 ClientId = Annotated[str, Meta(max_length=200)]
 
 encode = msgspec.json.Encoder().encode
@@ -47,7 +48,7 @@ class SessionsAsked(PageAsked, frozen=True, kw_only=True):
 
 class NewSession(msgspec.Struct, frozen=True, kw_only=True):
     title: Title | None = None
-    model: str | None = None
+    model: Model | None = None
     system_prompt: str | None = None
     temperature: Temperature | None = None
     max_tokens: MaxTokens | None = None
@@ -57,7 +58,7 @@ class NewSession(msgspec.Struct, frozen=True, kw_only=True):
 
 class SessionChange(msgspec.Struct, frozen=True, kw_only=True):
     title: Title | UnsetType | None = UNSET
-    model: str | UnsetType | None = UNSET
+    model: Model | UnsetType | None = UNSET
     system_prompt: str | UnsetType | None = UNSET
     temperature: Temperature | UnsetType | None = UNSET
     max_tokens: MaxTokens | UnsetType | None = UNSET

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from services.gateway.dialects.channels import MaxTokens, Temperature
+from services.gateway.dialects.channels import MaxTokens, Model, Temperature
 from services.gateway.dialects.drf import Fields
 from shared.commands import CreatePreset, UpdatePreset
 from shared.ids import new_id
@@ -17,7 +17,7 @@ class NewPreset(msgspec.Struct, frozen=True, kw_only=True):
     name: Name
     description: str = ""
     system_prompt: str | None = None
-    model: str | None = None
+    model: Model | None = None
     temperature: Temperature | None = None
     max_tokens: MaxTokens | None = None
     is_public: bool = False
@@ -27,7 +27,7 @@ class PresetChange(msgspec.Struct, frozen=True, kw_only=True):
     name: Name | UnsetType = UNSET
     description: str | UnsetType = UNSET
     system_prompt: str | UnsetType | None = UNSET
-    model: str | UnsetType | None = UNSET
+    model: Model | UnsetType | None = UNSET
     temperature: Temperature | UnsetType | None = UNSET
     max_tokens: MaxTokens | UnsetType | None = UNSET
     is_public: bool | UnsetType = UNSET
