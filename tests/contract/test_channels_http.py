@@ -318,7 +318,7 @@ async def test_a_path_says_what_may_be_done_there(on_stage: Stage):
     async with on_stage.http.options(SESSIONS) as answer:
         many = await answer.json()
         allowed = answer.headers["Allow"]
-    async with on_stage.http.options(f"{SESSIONS}{new_id()}/") as answer:
+    async with on_stage.http.options(f"{SESSIONS}{new_id()}") as answer:
         one = await answer.json()
     nowhere, _ = await call(on_stage, "OPTIONS", "/ai-chat/api/nonsense/")
 

@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from unittest.mock import AsyncMock
 
 import aiohttp
 import pytest
@@ -373,6 +374,27 @@ async def test_a_stop_with_nothing_to_stop_is_no_fault(on_stage: Stage):
     await ws.send_json({"type": "ping"})
 
     assert await frame(ws) == {"type": "pong"}
+
+
+async def test_a_stop_between_two_replies_stops_the_next(
+    on_stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    ws = await on_stage.open(path(await on_stage.session()))
+    await ws.send_json({"type": "send_message", "message": "first"})
+    await frames(ws, 3)
+    await ws.send_json({"type": "send_message", "message": "second"})
+    await frame(ws)
+    await on_stage.store.latest()
+    first, second = on_stage.store.runs
+    monkeypatch.setattr(on_stage.store, "_dispatch", AsyncMock())
+    await on_stage.store.end(first, "one")
+    await frames(ws, 2)
+
+    await ws.send_json({"type": "stop"})
+    await ws.send_json({"type": "ping"})
+
+    assert await frame(ws) == {"type": "pong"}
+    assert on_stage.store.runs[second].cancelled
 
 
 async def test_who_joins_before_the_first_word_is_told_that_it_is_being_thought_of(
