@@ -74,7 +74,7 @@ class Orphans:
         by_session: dict[str, list[str]] = {}
         for name in names:
             session = name.partition("/")[0]
-            if session not in erasing:
+            if is_id(session) and session not in erasing:  # else a fact's of no session
                 by_session.setdefault(session, []).append(name)
         found: list[str] = []
         wanted = list(by_session)

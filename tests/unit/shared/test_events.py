@@ -13,6 +13,9 @@ from shared.events import (
     Delta,
     Fact,
     Fault,
+    PresetCreated,
+    PresetDeleted,
+    PresetUpdated,
     PreviousAttempt,
     Progress,
     PromptSource,
@@ -62,7 +65,7 @@ FACTS: list[Fact] = [
         on_busy="queue",
     ),
     SessionUpdated(**COMMON, title=None, status="inactive"),
-    SessionDeleted(**COMMON),
+    SessionDeleted(**COMMON, mode="adhoc"),
     RunWaiting(**COMMON, turn=TURN),
     TodoChat(**COMMON, n=0, turn=TURN),
     RunScheduled(**COMMON, plan=a_document(), priority=3, due=now()),
@@ -109,6 +112,19 @@ FACTS: list[Fact] = [
         first_delta_ms=1,
         timeline=[(1, 2), (3, 4)],
     ),
+    PresetCreated(
+        **COMMON,
+        preset_id="p",
+        name="Editor",
+        description="Shortens",
+        system_prompt="Be strict.",
+        model="demo",
+        temperature=0.2,
+        max_tokens=800,
+        is_public=True,
+    ),
+    PresetUpdated(**COMMON, preset_id="p", temperature=None),
+    PresetDeleted(**COMMON, preset_id="p"),
 ]
 TICKS: list[Delta | Progress] = [Delta(42, 3, "🌍"), Progress(42, "extract", 0.25)]
 
