@@ -89,8 +89,11 @@ class Anthropic:
                 display_name=model.display_name,
                 context_window=model.max_input_tokens,
                 max_tokens=model.max_tokens,
-                supports_vision=True,
+                # Every model of this API takes tools; which ones see, newer lists say.
+                supports_vision=model.capabilities is None
+                or model.capabilities.image_input.supported,
                 supports_tools=True,
+                modified_at=model.created_at if model.created_at.year > 1970 else None,
             )
             for model in page.data
             if model.lifecycle != "retired"
