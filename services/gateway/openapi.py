@@ -37,6 +37,7 @@ TAGS = {
     "channels": "Sessions and messages in the manner of Django REST framework.",
     "documents": "Files and questions about them: jobs.",
     "content": "Posts, written in the steps of a pipeline.",
+    "interview": "One prompt, one reply, in the manner of Ollama.",
     "gateway": "What this is, how it is, and how it is described.",
 }
 
