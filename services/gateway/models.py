@@ -155,7 +155,7 @@ class Models:
 
 def health_of(offers: Offers) -> Health:
     """The providers' health, and all in all; the demo says nothing about a real provider."""
-    told = [(state, _status(state)) for state in offers.providers]
+    told: list[tuple[ProviderState, Status]] = [(s, _status(s)) for s in offers.providers]
     real = [status for state, status in told if state.name != "demo"]
     counts = Counter(real or [status for _, status in told])
     if counts["unhealthy"] == counts.total():
@@ -173,9 +173,9 @@ def bare_names(models: list[Model]) -> dict[str, str]:
     """Each model's name as lists show it: bare where that means this model alone."""
     counts = Counter(model.name for model in models)
     providers = {model.provider for model in models}
-    return {
-        model.id: model.name
-        if counts[model.name] == 1 and model.name.partition("/")[0] not in providers
-        else model.id
-        for model in models
-    }
+
+    def is_clear(name: str) -> bool:
+        prefix, slash, _ = name.partition("/")
+        return counts[name] == 1 and not (slash and prefix in providers)
+
+    return {model.id: model.name if is_clear(model.name) else model.id for model in models}

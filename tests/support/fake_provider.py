@@ -116,6 +116,8 @@ class FakeProvider:
         self.next: deque[Script] = deque()
         """Scripts for the coming requests, one each, before the default."""
         self.models: dict[str, list[str]] = {api: list(names) for api, names in MODELS.items()}
+        self.shows = True
+        """Whether Ollama's ``/api/show`` is there."""
         self.seen: list[Seen] = []
         self.port = port
         self._tags = tags
@@ -177,6 +179,7 @@ class FakeProvider:
         self.default = Script()
         self.next.clear()
         self.models = {api: list(names) for api, names in MODELS.items()}
+        self.shows = True
         self.seen.clear()
         self._like.clear()
 
@@ -282,7 +285,7 @@ class FakeProvider:
     async def _show_model(self, request: web.Request) -> web.Response:
         """What Ollama tells of one model: a family says what it can do."""
         name = msgspec.json.decode(await request.read())["model"]
-        if not self._has("ollama", name):
+        if not self.shows or not self._has("ollama", name):
             return web.json_response({"error": f"model {name!r} not found"}, status=404)
         return web.json_response(ABILITIES[next(a for a in ABILITIES if a in name)])
 

@@ -21,7 +21,7 @@ def routes() -> list[web.RouteDef]:
 
 @describe(
     body=words.Generate,
-    answers={200: (Events(words.Piece | words.Last | words.Broken), words.Last)},
+    answers={200: (Events((words.Piece, words.Last, words.Broken)), words.Last)},
     headers=(IDEMPOTENCY_KEY,),
     errors=REPLYING,
 )
@@ -51,7 +51,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
 
 @describe(
     body=words.Generate,
-    answers={200: (Events(words.Piece | words.Last | words.Broken), words.Last)},
+    answers={200: (Events((words.Piece, words.Last, words.Broken)), words.Last)},
     headers=(IDEMPOTENCY_KEY,),
     errors=REPLYING,
 )

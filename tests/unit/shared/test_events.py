@@ -13,6 +13,13 @@ from shared.events import (
     Delta,
     Fact,
     Fault,
+    ModelDetails,
+    ModelPreferred,
+    ModelsSynced,
+    OfferedModel,
+    PresetCreated,
+    PresetDeleted,
+    PresetUpdated,
     PreviousAttempt,
     Progress,
     PromptSource,
@@ -108,6 +115,34 @@ FACTS: list[Fact] = [
         latency_ms=5,
         first_delta_ms=1,
         timeline=[(1, 2), (3, 4)],
+    ),
+    PresetCreated(
+        **COMMON,
+        preset_id="p",
+        name="Editor",
+        description="",
+        system_prompt="Be strict.",
+        model=None,
+        temperature=0.2,
+        max_tokens=None,
+        is_public=False,
+    ),
+    PresetUpdated(**COMMON, preset_id="p", is_public=True),
+    PresetDeleted(**COMMON, preset_id="p"),
+    ModelPreferred(**COMMON, model="demo/demo"),
+    ModelsSynced(
+        **COMMON,
+        models=[
+            OfferedModel(
+                provider="ollama",
+                name="llama",
+                size=5,
+                modified_at=now(),
+                details=ModelDetails(family="llama", families=["llama"]),
+            )
+        ],
+        removed=["demo/demo"],
+        default="ollama/llama",
     ),
 ]
 TICKS: list[Delta | Progress] = [Delta(42, 3, "🌍"), Progress(42, "extract", 0.25)]

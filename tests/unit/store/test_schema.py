@@ -73,6 +73,8 @@ def test_alembic_is_not_imported_while_there_is_nothing_to_migrate():
         (schema.messages, rows.MessageRow),
         (schema.runs, rows.RunRow),
         (schema.usage_log, rows.UsageRow),
+        (schema.models, rows.ModelRow),
+        (schema.preferences, rows.PreferenceRow),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
