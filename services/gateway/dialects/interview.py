@@ -12,7 +12,7 @@ from services.gateway.moments import ReplyEnded
 from shared.errors import NatterlogError
 from shared.events import ModelDetails, RunEnded
 from shared.ids import now
-from shared.records import Model, Run
+from shared.records import Model
 from shared.settings import Settings
 
 GENERATE = "/api/generate"
@@ -181,25 +181,25 @@ class SseLines:
     content_type = "text/event-stream; charset=utf-8"
     comment = b":\n\n"
 
-    def __init__(self, model: str, run: Run) -> None:
+    def __init__(self, model: str, accepted_at: datetime) -> None:
         self._model = model
-        self._run = run
+        self._accepted_at = accepted_at
 
     def text(self, piece: str) -> bytes:
         return _line(Piece(model=self._model, created_at=now(), response=piece))
 
     def end(self, reply: ReplyEnded) -> bytes:
-        return _line(last(self._model, self._run, reply.final, response=""))
+        return _line(last(self._model, self._accepted_at, reply.final, response=""))
 
     def failure(self, error: NatterlogError) -> bytes:
         return _line(Broken(error=error.message, code=error.code))
 
 
-def last(model: str, run: Run, final: RunEnded, *, response: str) -> Last:
+def last(model: str, accepted_at: datetime, final: RunEnded, *, response: str) -> Last:
     """The end of a reply with what is known of its making."""
     usage, latency = final.usage, final.latency_ms or 0
     first = latency if final.first_delta_ms is None else min(final.first_delta_ms, latency)
-    total = max(round((final.at - run.created_at).total_seconds() * 1000), latency)
+    total = max(round((final.at - accepted_at).total_seconds() * 1000), latency)
     read = 0
     if usage is not None:
         cached = usage.cache_creation_input_tokens + usage.cache_read_input_tokens

@@ -41,11 +41,12 @@ async def generate(request: web.Request) -> web.StreamResponse:
         await gateway.models.check(user, body.model)
     asked = words.asked(wish, gateway.settings, request.headers.get("Idempotency-Key"))
     async with calling(request, asked) as call:
-        model, run = body.model or call.session.model or "default", call.accepted.run
+        model = body.model or call.session.model or "default"
+        accepted_at = call.accepted.run.created_at
         if body.stream is not False:
-            return await streamed(request, call, words.SseLines(model, run))
+            return await streamed(request, call, words.SseLines(model, accepted_at))
         reply = await whole(call)
-    answer = words.last(model, run, reply.final, response=reply.final.text)
+    answer = words.last(model, accepted_at, reply.final, response=reply.final.text)
     return web.Response(body=words.encode(answer), content_type="application/json")
 
 
