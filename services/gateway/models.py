@@ -147,7 +147,7 @@ class Models:
 
     async def _probe(self) -> Health:
         try:
-            return health_of(await self._workers.ask(AskModels(max_age=HEALTH_FOR)))
+            return health_of(await self._workers.ask(AskModels()))
         except (NatterlogError, BusError) as error:
             log.warning("models.health_unknown", error=str(error))
             return Health("unhealthy", [], "No llm_worker answers, so no reply can be written.")

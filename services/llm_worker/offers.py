@@ -119,7 +119,7 @@ class Offering:
 
     async def _default(self) -> str | None:
         try:
-            return await self._registry.find(None)
+            return await self._registry.find(None, max_age=FRESH)
         except ProviderError as error:
             log.info("models.default_unknown", error=error.message)
             return None

@@ -74,14 +74,14 @@ class Registry:
                 found.models.extend((name, info) for info in answer)
         return found
 
-    async def find(self, model: str | None) -> str:
+    async def find(self, model: str | None, *, max_age: float = RECENT) -> str:
         """The id, ``provider/name``, of the model that ``model`` means; None: the default.
 
         Raises:
             ProviderError: there is no such model, or nobody can say so just now.
         """
         provider, name = await self.resolve(model)
-        listed = await self._offers[provider.name].known(RECENT)
+        listed = await self._offers[provider.name].known(max_age)
         for info in listed:
             if info.name in (name, f"{name}:latest"):
                 return f"{provider.name}/{info.name}"
