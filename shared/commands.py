@@ -183,14 +183,13 @@ class DeletePreset(Request, frozen=True, kw_only=True):
 class SyncModels(Request, frozen=True, kw_only=True):
     """Note what the providers offer now → :class:`ModelsNoted`; what is known is no news.
 
-    ``unavailable`` names the providers that could not be asked: theirs stay as
-    they are.  Those of a provider that is in neither list are no longer on offer.
+    ``unavailable`` names the providers that could not be asked: theirs stay as they
+    are.  All others that are not among ``models`` are no longer on offer.
     """
 
     name: ClassVar[str] = "sync_models"
-    answered: list[str]
-    unavailable: list[str]
     models: list[OfferedModel]
+    unavailable: list[str]
     default: str | None
     """The id of the system's default model, if that could be found out."""
 

@@ -21,17 +21,18 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AskModels(Question, frozen=True, kw_only=True):
-    """What every provider offers → :class:`Offers`; lists of this age in seconds will do."""
+    """What every provider offers now → :class:`Offers`."""
 
     name: ClassVar[str] = "models"
-    max_age: float = 0.0
 
 
 class Refresh(Question, frozen=True, kw_only=True):
-    """Have the store note what every provider offers → :class:`Refreshed`."""
+    """Have the store note what every provider offers now → :class:`Refreshed`.
+
+    Never from lists of before: they would take back what another worker has noted since.
+    """
 
     name: ClassVar[str] = "refresh"
-    max_age: float = 0.0
 
 
 class FindModel(Question, frozen=True, kw_only=True):

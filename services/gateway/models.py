@@ -113,6 +113,7 @@ class Models:
             await self._list(user)
             if name not in self._names:
                 await self._workers.ask(FindModel(model=name))
+                self._refreshed_at = float("-inf")  # so there may be a new one
         except ModelNotFound:
             raise
         except (NatterlogError, BusError) as error:
@@ -126,7 +127,7 @@ class Models:
 
     async def _refresh_list(self) -> None:
         try:
-            refreshed = await self._workers.ask(Refresh(max_age=FRESH))
+            refreshed = await self._workers.ask(Refresh())
             self._store.heard(refreshed.seq)
         except (NatterlogError, BusError) as error:
             log.info("models.list_not_refreshed", error=str(error))

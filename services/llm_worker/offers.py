@@ -45,12 +45,13 @@ class Offering:
         self._registry = registry
         self._breaker = breaker
         self._store = store
+        self._refreshing = asyncio.Lock()
 
     async def refresh_at_start(self) -> None:
         """Have the store note the offer, as soon as it can."""
         while True:
             try:
-                await self.refresh(Refresh(max_age=FRESH))
+                await self.refresh(Refresh())
             except (Unavailable, BusError) as error:
                 log.info("models.refresh_postponed", error=str(error))
                 await asyncio.sleep(_AGAIN)
@@ -68,7 +69,8 @@ class Offering:
         )
 
     async def models(self, question: AskModels) -> Offers:
-        catalogue = await self._registry.models(max_age=question.max_age)
+        del question
+        catalogue = await self._registry.models(max_age=0.0)
         failures = dict(catalogue.unavailable)
         offered = [_offered(provider, info) for provider, info in catalogue.models]
         states = [
@@ -84,30 +86,26 @@ class Offering:
         return Offers(providers=states, default=await self._default())
 
     async def refresh(self, question: Refresh) -> Refreshed:
-        offers = await self.models(AskModels(max_age=question.max_age))
-        answered = [state for state in offers.providers if state.error is None]
-        models = [model for state in answered for model in state.models]
-        unavailable = [
-            UnavailableProvider(provider=state.name, error=state.error)
-            for state in offers.providers
-            if state.error is not None
-        ]
-        noted = await self._store.ask(
-            SyncModels(
-                user_id=NONE,
-                answered=[state.name for state in answered],
-                unavailable=[state.provider for state in unavailable],
-                models=models,
-                default=offers.default,
+        del question
+        async with self._refreshing:  # an older list is noted before a newer one is asked for
+            offers = await self.models(AskModels())
+            failed = [p for p in offers.providers if p.error is not None]
+            models = [model for p in offers.providers if p.error is None for model in p.models]
+            noted = await self._store.ask(
+                SyncModels(
+                    user_id=NONE,
+                    models=models,
+                    unavailable=[p.name for p in failed],
+                    default=offers.default,
+                )
             )
-        )
         if noted.added or noted.removed:
             log.info("models.changed", added=noted.added, removed=noted.removed)
         return Refreshed(
             offered=len(models),
             added=noted.added,
             removed=noted.removed,
-            unavailable=unavailable,
+            unavailable=[UnavailableProvider(provider=p.name, error=p.error or "") for p in failed],
             seq=noted.seq,
         )
 

@@ -42,7 +42,6 @@ async def store(own_nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[St
 def offer(*models: OfferedModel) -> SyncModels:
     return SyncModels(
         user_id=NONE,
-        answered=["demo", "ollama"],
         unavailable=[],
         models=list(models),
         default="demo/demo",

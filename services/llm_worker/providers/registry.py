@@ -193,9 +193,11 @@ class Offer:
         return self._models or []
 
     async def _refresh(self, max_age: float) -> None:
+        came_at = self._clock()
         async with self._lock:  # who comes while it is being asked gets the same answer
             never = self._models is None and self._failure is None
-            if never or self._clock() - self._asked_at > max_age:
+            answered = self._asked_at > came_at
+            if never or (not answered and self._clock() - self._asked_at > max_age):
                 await self._ask()
 
     async def _ask(self) -> None:

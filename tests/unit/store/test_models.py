@@ -161,13 +161,11 @@ def row(model: OfferedModel, *, is_available: bool = True) -> ModelRow:
 
 def offer(
     *models: OfferedModel,
-    answered: tuple[str, ...] = ("ollama", "demo"),
     unavailable: tuple[str, ...] = (),
     default: str | None = "demo/demo",
 ) -> SyncModels:
     return SyncModels(
         user_id=NONE,
-        answered=list(answered),
         unavailable=list(unavailable),
         models=list(models),
         default=default,
@@ -196,13 +194,13 @@ def test_only_what_is_new_or_different_is_news():
 
 
 def test_a_provider_that_cannot_be_asked_keeps_its_models():
-    news, _ = compare(KNOWN, "demo/demo", offer(DEMO, answered=("demo",), unavailable=("ollama",)))
+    news, _ = compare(KNOWN, "demo/demo", offer(DEMO, unavailable=("ollama",)))
 
     assert news is None
 
 
 def test_a_provider_that_is_no_longer_set_up_loses_them():
-    _, noted = compare(KNOWN, "demo/demo", offer(DEMO, answered=("demo",)))
+    _, noted = compare(KNOWN, "demo/demo", offer(DEMO))
 
     assert (noted.added, noted.removed) == ([], ["ollama/llama:3b"])
 
