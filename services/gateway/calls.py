@@ -95,6 +95,7 @@ async def calling(request: web.Request, asked: Asked) -> AsyncGenerator[Call]:
     gateway, user = gateway_of(request), request[USER].id
     session = await _session(gateway, user, asked)
     accepting = asyncio.create_task(_send(gateway, user, session, asked), name="call-accept")
+    accepting.add_done_callback(_seen)
     call: Call | None = None
     try:
         with gateway.hub.opening(user, session.id):
@@ -181,6 +182,12 @@ async def _stop(gateway: Gateway, user: str, accepting: asyncio.Task[Accepted]) 
         await gateway.store.ask(CancelRun(user_id=user, run_id=run_id))
     except (NatterlogError, BusError) as error:
         log.warning("call.not_stopped", run_id=run_id, error=str(error))
+
+
+def _seen(accepting: asyncio.Task[Accepted]) -> None:
+    """Whoever waited for it may have left."""
+    if not accepting.cancelled():
+        accepting.exception()
 
 
 def _check_complete(reply: ReplyEnded) -> None:
