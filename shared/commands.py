@@ -14,7 +14,18 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from shared.events import OfferedModel, OnBusy, Plan, SessionStatus, Whole
-from shared.records import Job, Message, Model, Preset, Role, Run, RunStatus, Session, StoredFact
+from shared.records import (
+    Job,
+    Message,
+    Model,
+    Preset,
+    Role,
+    Run,
+    RunStatus,
+    Session,
+    Statistics,
+    StoredFact,
+)
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -294,6 +305,16 @@ class ListModels(Request, frozen=True, kw_only=True):
     name: ClassVar[str] = "list_models"
 
 
+class GetStatistics(Request, frozen=True, kw_only=True):
+    """What the user has and what it took → :class:`StatisticsAnswer`.
+
+    Sessions that calls without one made for themselves are not counted, nor their
+    messages; what their replies took is.
+    """
+
+    name: ClassVar[str] = "get_statistics"
+
+
 class GetContext(Request, frozen=True, kw_only=True):
     """What a reply is to be written from → :class:`Context`.
 
@@ -385,6 +406,11 @@ class ModelsNoted(msgspec.Struct, frozen=True, kw_only=True):
 
     added: list[str]
     removed: list[str]
+    seq: int
+
+
+class StatisticsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    statistics: Statistics
     seq: int
 
 

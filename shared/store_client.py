@@ -34,6 +34,7 @@ _ANSWERS: dict[type[c.Request], type] = {
     c.SyncModels: c.ModelsNoted,
     c.PreferModel: c.Done,
     c.ListModels: c.ModelList,
+    c.GetStatistics: c.StatisticsAnswer,
     c.ListSessions: c.SessionPage,
     c.ListMessages: c.MessagePage,
     c.GetContext: c.Context,
@@ -78,11 +79,13 @@ class StoreClient:
     @overload
     async def ask(self, request: c.ListPresets) -> c.PresetPage: ...
     @overload
-    async def ask(self, request: c.DeleteSession | c.DeletePreset | c.PreferModel) -> c.Done: ...
-    @overload
     async def ask(self, request: c.SyncModels) -> c.ModelsNoted: ...
     @overload
     async def ask(self, request: c.ListModels) -> c.ModelList: ...
+    @overload
+    async def ask(self, request: c.GetStatistics) -> c.StatisticsAnswer: ...
+    @overload
+    async def ask(self, request: c.DeleteSession | c.DeletePreset | c.PreferModel) -> c.Done: ...
     @overload
     async def ask(self, request: c.ListSessions) -> c.SessionPage: ...
     @overload

@@ -16,7 +16,7 @@ from services.gateway.dialects import (
     assistant_socket,
     channels,
     channels_http,
-    channels_models,
+    channels_models_http,
     channels_socket,
     content,
     content_http,
@@ -24,6 +24,7 @@ from services.gateway.dialects import (
     documents,
     documents_http,
     documents_socket,
+    drf_http,
     interview,
     interview_http,
 )
@@ -46,9 +47,11 @@ def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Appli
     app = web.Application(middlewares=[_Around(gateway)], client_max_size=gateway.settings.max_body)
     app[GATEWAY] = gateway
     app.on_response_prepare.append(_finish_headers)
-    reference = Reference([*health, *over_http()])
+    answered = over_http()
+    reference = Reference([*health, *answered])
     app.add_routes([web.get("/", welcome)])
-    for route in [*health, *reference.routes(), *over_http(), *_sockets()]:
+    options = drf_http.options(answered, channels.PREFIX)
+    for route in [*health, *reference.routes(), *answered, *options, *_sockets()]:
         app.add_routes([route] if route.path.rstrip("/") in _EXACT else [route, _with_slash(route)])
     return app
 
@@ -56,7 +59,7 @@ def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Appli
 def over_http() -> list[web.RouteDef]:
     """The routes of every dialect, each described beside its handler."""
     dialects = (
-        *(assistant_http, channels_http, channels_models),
+        *(assistant_http, channels_http, channels_models_http),
         *(documents_http, content_http, interview_http),
     )
     return [route for dialect in dialects for route in dialect.routes()]
