@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from services.gateway.asking import MOST, Count
 from services.gateway.cursor import Place
+from services.gateway.limits import Words
 from services.gateway.moments import (
     Moment,
     ReplyDue,
@@ -98,8 +99,8 @@ class SessionChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
-    message: str | None = None
-    content: str | None = None
+    message: Words | None = None
+    content: Words | None = None
     """Another name of ``message``."""
     client_id: str | None = None
 

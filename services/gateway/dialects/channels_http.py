@@ -30,7 +30,11 @@ def routes() -> list[web.RouteDef]:
     ]
 
 
-@describe(query=words.SessionsAsked, answers={200: words.Page[words.SessionView]})
+@describe(
+    query=words.SessionsAsked,
+    answers={200: words.Page[words.SessionView]},
+    errors=(NotFound,),
+)
 async def list_sessions(request: web.Request) -> web.Response:
     """List the active sessions, or all of them."""
     asked = read_query(request, words.SessionsAsked)

@@ -1,12 +1,13 @@
 """The words of the content front ends (docs/api.md, docs/pipelines.md)."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from services.gateway.jobs import NOTHING, JobState
+from services.gateway.limits import Words
 from shared.commands import CreateJob
 from shared.errors import InvalidRequest, NatterlogError
 from shared.events import PipelinePlan
@@ -30,11 +31,16 @@ encode = msgspec.json.Encoder().encode
 # -- what clients send ----------------------------------------------------------
 
 
+Platform = Annotated[str, Meta(extra_json_schema={"enum": list(PLATFORMS.values())})]
+"""In any case: small or capital letters are the same."""
+Reference = Annotated[str, Meta(max_length=200)]
+
+
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
-    topic: str
-    query: str
-    platform: str
-    session_id: str | None = None
+    topic: Words
+    query: Words
+    platform: Platform
+    session_id: Reference | None = None
     """The client's own reference."""
     pipeline: str | None = None
 

@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from services.gateway.asking import Count
 from services.gateway.jobs import NOTHING, JobState, Written
+from services.gateway.limits import Words
 from shared.commands import CreateJob
 from shared.errors import InvalidRequest, NatterlogError
 from shared.events import DocumentPlan, FileRef
@@ -47,6 +48,9 @@ File = Annotated[
     str,
     Meta(extra_json_schema={"format": "binary", "contentMediaType": "application/octet-stream"}),
 ]
+Time = Annotated[
+    str, Meta(extra_json_schema={"anyOf": [{"format": "date-time"}, {"maxLength": 0}]})
+]
 
 
 class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,19 +58,19 @@ class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
 
     file: File
     """With a file name. PDF, pictures, CSV, Markdown, plain text."""
-    prompt: str
+    prompt: Words
     """What is asked about it."""
     priority: Annotated[int, Meta(ge=0, le=9)] = 0
     """Higher first."""
-    scheduled_at: datetime | None = None
+    scheduled_at: Time = ""
     """Not before this time; UTC where it names no zone, the past means now."""
 
 
 class JobsAsked(msgspec.Struct, frozen=True, kw_only=True):
-    status: Status | None = None
+    status: Status | Literal[""] = ""
     limit: Count = 50
     """How many; 200 at most."""
-    cursor: str | None = None
+    cursor: str = ""
     """The `next_cursor` of the page before."""
 
 
