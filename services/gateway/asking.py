@@ -21,6 +21,7 @@ Count = Annotated[int, Meta(ge=1, le=10**15)]
 Natural = Annotated[int, Meta(ge=0, le=10**15)]
 """The same from 0."""
 _PATH = re.compile(r" - at `(\$[^`]*)`$")
+_NO_SUCH_TYPE = re.compile(r"Invalid value '(.*)'$", re.DOTALL)
 _MISSING = re.compile(r"missing required field `([^`]+)`")
 
 
@@ -58,6 +59,8 @@ def _misfit(text: str) -> InvalidRequest:
     at = _PATH.search(text)
     path = at.group(1) if at else "$"
     sentence = _PATH.sub("", text)
+    if path == "$.type" and (unknown := _NO_SUCH_TYPE.match(sentence)):
+        return InvalidRequest(f"There is no message of type {unknown.group(1)[:40]!r}.", path=path)
     missing = _MISSING.search(sentence)
     if missing:
         path = f"{path}.{missing.group(1)}"

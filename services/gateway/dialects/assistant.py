@@ -210,6 +210,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class MessageStart(Event, frozen=True, kw_only=True, tag="message_start"):
+    """A message is in the log, and its reply is under way."""
+
     run_id: str
     user_message: Message | None
     assistant_message_id: str
@@ -217,20 +219,26 @@ class MessageStart(Event, frozen=True, kw_only=True, tag="message_start"):
 
 
 class Chunk(Event, frozen=True, kw_only=True, tag="chunk"):
+    """What is new of the text."""
+
     content: str
 
 
 class Reset(Event, frozen=True, kw_only=True, tag="reset"):
-    pass
+    """Forget the text so far: the reply starts over."""
 
 
 class MessageComplete(Event, frozen=True, kw_only=True, tag="message_complete"):
+    """The end: `message.status` is `completed` or `cancelled`."""
+
     message: Message
     usage: Usage | None
     sha256: str
 
 
 class Failed(Event, frozen=True, kw_only=True, tag="error"):
+    """The end: the run failed, or its session was deleted."""
+
     message: str
     code: str
     retryable: bool

@@ -247,52 +247,72 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class ConnectionEstablished(Frame, frozen=True, kw_only=True, tag="connection_established"):
+    """The greeting."""
+
     session_id: str | UnsetType = UNSET
     message: str
 
 
 class UserMessage(Frame, frozen=True, kw_only=True, tag="user_message"):
+    """A message was sent, by whomever."""
+
     message: MessageView
     client_id: str | UnsetType = UNSET
 
 
 class AiTyping(Frame, frozen=True, kw_only=True, tag="ai_typing"):
+    """A reply is about to be written."""
+
     message: str = "AI is thinking..."
 
 
 class AiMessageChunk(Frame, frozen=True, kw_only=True, tag="ai_message_chunk"):
+    """What is new of the reply, and all of it so far, which is what counts."""
+
     content: str
     full_content: str
 
 
 class AiMessageComplete(Frame, frozen=True, kw_only=True, tag="ai_message_complete"):
+    """The reply is complete."""
+
     message: MessageView
 
 
 class AiMessageCancelled(Frame, frozen=True, kw_only=True, tag="ai_message_cancelled"):
+    """The reply was stopped; `ai_message_complete` with the same message follows."""
+
     message: MessageView
 
 
 class UserTyping(Frame, frozen=True, kw_only=True, tag="user_typing"):
+    """Somebody else began or stopped typing."""
+
     user: str
     typing: bool
 
 
 class Pong(Frame, frozen=True, kw_only=True, tag="pong"):
-    pass
+    """The answer to a `ping`."""
 
 
 class Refused(Frame, frozen=True, kw_only=True, tag="error"):
+    """A message was refused, or the reply failed; the socket stays open."""
+
     message: str
     code: str
     retry_after: float | UnsetType = UNSET
 
 
 class SessionCreated(Frame, frozen=True, kw_only=True, tag="session_created"):
+    """A session was opened."""
+
     session: SessionView
 
 
 class SessionUpdated(Frame, frozen=True, kw_only=True, tag="session_updated"):
+    """A session changed, or was written to."""
+
     session: SessionView
 
 
@@ -303,7 +323,25 @@ class SessionId(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionDeleted(Frame, frozen=True, kw_only=True, tag="session_deleted"):
+    """A session was put away, or erased."""
+
     session: SessionView | SessionId
+
+
+OnSession = (
+    ConnectionEstablished
+    | UserMessage
+    | AiTyping
+    | AiMessageChunk
+    | AiMessageComplete
+    | AiMessageCancelled
+    | UserTyping
+    | Pong
+    | Refused
+)
+"""What the socket of one session tells."""
+OnList = ConnectionEstablished | SessionCreated | SessionUpdated | SessionDeleted | Pong | Refused
+"""What the socket of all sessions tells."""
 
 
 def frames_of(moment: Moment) -> list[Frame]:

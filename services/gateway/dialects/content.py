@@ -45,12 +45,20 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     pipeline: str | None = None
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """Any message of a client on the socket."""
+class Watched(msgspec.Struct, frozen=True, kw_only=True):
+    stream: bool = False
+    """Tell each step's text while it is written, as `chunk` and `reset`."""
 
-    type: str
+
+class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="cancel"):
+    """Stop the job."""
 
 
+class Ping(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ping"):
+    """Ask for a `pong`."""
+
+
+Asked = Cancel | Ping
 decode_new_job = msgspec.json.Decoder(NewJob).decode
 decode_asked = msgspec.json.Decoder(Asked).decode
 
@@ -132,11 +140,15 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class Progress(Frame, frozen=True, kw_only=True, tag="progress"):
+    """A step is done; each is told once, in order."""
+
     step: str
     message: str
 
 
 class Chunk(Frame, frozen=True, kw_only=True, tag="chunk"):
+    """What is new of a step's answer; only with `?stream=1`."""
+
     step: str
     content: str
 
@@ -148,6 +160,8 @@ class Reset(Frame, frozen=True, kw_only=True, tag="reset"):
 
 
 class Result(Frame, frozen=True, kw_only=True, tag="result"):
+    """The end: what the steps made.  After it the socket is closed."""
+
     session_id: str
     response_text: str
     strategy: Any
@@ -171,7 +185,7 @@ class Refused(Frame, frozen=True, kw_only=True, tag="error"):
 
 
 class Pong(Frame, frozen=True, kw_only=True, tag="pong"):
-    pass
+    """The answer to a `ping`."""
 
 
 class Shown:
