@@ -41,9 +41,9 @@ def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Appli
     app = web.Application(middlewares=[_Around(gateway)], client_max_size=gateway.settings.max_body)
     app[GATEWAY] = gateway
     app.on_response_prepare.append(_finish_headers)
-    reference = Reference([*health, *over_http()])
+    reference = Reference([*health, *over_http(), *sockets()])
     app.add_routes([web.get("/", welcome)])
-    for route in [*health, *reference.routes(), *over_http(), *_sockets()]:
+    for route in [*health, *reference.routes(), *over_http(), *sockets()]:
         app.add_routes([route, _with_slash(route)])
     return app
 
@@ -54,7 +54,8 @@ def over_http() -> list[web.RouteDef]:
     return [route for dialect in dialects for route in dialect.routes()]
 
 
-def _sockets() -> list[web.RouteDef]:
+def sockets() -> list[web.RouteDef]:
+    """The sockets of every dialect."""
     return [
         web.get(f"{assistant.PREFIX}/ws", assistant_socket.socket, allow_head=False),
         web.get(channels.SESSION_SOCKET, channels_socket.session_socket, allow_head=False),

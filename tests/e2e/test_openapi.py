@@ -18,8 +18,9 @@ from schemathesis.config import (
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection
 
+from services.gateway.openapi import document
 from shared.ids import new_id
-from tests.support.described import reference
+from tests.support.described import every_route
 from tests.support.system import DEADLINE, System
 
 EXAMPLES = 20
@@ -33,7 +34,7 @@ CONFIG = SchemathesisConfig(
         )
     ),
 )
-DOCUMENT = reference().openapi_document()
+DOCUMENT = document(every_route())
 API = schemathesis.openapi.from_dict(DOCUMENT, config=CONFIG)
 
 

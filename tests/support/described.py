@@ -2,11 +2,14 @@
 
 from typing import Any
 
-from services.gateway.app import over_http
+from aiohttp import web
+
+from services.gateway.app import over_http, sockets
 from services.gateway.reference import Reference
 from shared.lifecycle import Life
 
 
-def reference() -> Reference:
+def every_route() -> list[web.RouteDef]:
     bus: Any = None
-    return Reference([*Life("gateway", bus, grace=0).health_routes(), *over_http()])
+    health = Life("gateway", bus, grace=0).health_routes()
+    return [*health, *over_http(), *sockets(), *Reference(()).routes()]

@@ -323,9 +323,15 @@ class SessionId(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionDeleted(Frame, frozen=True, kw_only=True, tag="session_deleted"):
-    """A session was put away, or erased."""
+    """A session was put away."""
 
-    session: SessionView | SessionId
+    session: SessionView
+
+
+class SessionErased(Frame, frozen=True, kw_only=True, tag="session_deleted"):
+    """A session was erased for good."""
+
+    session: SessionId
 
 
 OnSession = (
@@ -340,7 +346,15 @@ OnSession = (
     | Refused
 )
 """What the socket of one session tells."""
-OnList = ConnectionEstablished | SessionCreated | SessionUpdated | SessionDeleted | Pong | Refused
+OnList = (
+    ConnectionEstablished
+    | SessionCreated
+    | SessionUpdated
+    | SessionDeleted
+    | SessionErased
+    | Pong
+    | Refused
+)
 """What the socket of all sessions tells."""
 
 

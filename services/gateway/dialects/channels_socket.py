@@ -251,7 +251,7 @@ class _Sessions:
 
     async def _frame(self, session_id: str, happened: str, seq: int) -> words.Frame | None:
         if happened == "deleted":
-            return words.SessionDeleted(session=words.SessionId(id=session_id))
+            return words.SessionErased(session=words.SessionId(id=session_id))
         query = GetSession(user_id=self._user, session_id=session_id, min_seq=seq)
         try:
             session = (await self._gateway.store.ask(query)).session
