@@ -37,6 +37,9 @@ TAGS = {
     "signals": "What nobody keeps, what could not be handled, what the workers share.",
 }
 
+_WAY = re.compile(r"(?<=\.) [\w, ]+ → [\w, ]+$")
+"""From whom an event comes, and who listens: that is told of its subject."""
+
 
 def document(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
     """The document that describes the sockets among ``routes``, and the bus."""
@@ -132,6 +135,7 @@ class _Document:
         if name not in self._messages:
             tag = kind.__struct_config__.tag
             summary, _, more = plain(kind.__doc__ or "").partition("\n\n")
+            summary = _WAY.sub("", summary)
             self._messages[name] = {
                 "name": str(tag or kind.__name__),
                 "title": kind.__name__,

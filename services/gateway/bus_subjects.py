@@ -57,7 +57,8 @@ def told() -> Iterator[Subject]:
 
 def _facts() -> Iterator[Subject]:
     for fact in get_args(events.AnyFact):
-        meaning = f"{plain(fact.__doc__)} Published again under `live.` once it is stored."
+        sentence, _, way = fact.__doc__.partition("\n")[0].rpartition(".  ")
+        meaning = f"{sentence}.\n\nFrom {way}; published again under `live.` once it is stored."
         yield Subject(f"fact.{_tag(fact)}", _address_of(fact), "facts", meaning, (fact,))
     yield Subject(
         "fact.due",
@@ -77,7 +78,7 @@ def _address_of(fact: Any) -> str:
 
 
 def _ticks() -> Iterator[Subject]:
-    meaning = "What a running attempt says. Published again under `live.` once it is stored."
+    meaning = "What a running attempt says.\n\nPublished again under `live.` once it is stored."
     yield Subject("attempt", _HERE.ticks, "deltas", meaning, get_args(events.AnyTick))
 
 

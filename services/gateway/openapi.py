@@ -294,4 +294,4 @@ def _meaning(status: int, answers: tuple[Answer, ...]) -> str:
         return "Nothing more to say."
     if any(isinstance(one, Events) for one in answers):
         return "The stream."
-    return "It is done." if status != 201 else "It is made."
+    return "Created." if status == 201 else "Done."

@@ -119,13 +119,33 @@ def _as_draft_7(part: Any) -> Any:
 
 def _explained(schema: Schema, cls: Any) -> Schema:
     """The component with the words that stand in the code."""
-    cls = getattr(cls, "__origin__", cls)
     if "description" in schema:
         schema["description"] = plain(schema["description"])
-    for name, words in _words_of_fields(cls).items():
-        if name in schema.get("properties", {}):
-            schema["properties"][name].setdefault("description", words)
+    properties: Schema = schema.get("properties", {})
+    for field in _fields(cls):
+        if _holds_time(field.type):
+            for kind in (
+                properties[field.encode_name],
+                *properties[field.encode_name].get("anyOf", ()),
+            ):
+                if kind.get("type") == "string":
+                    kind["format"] = "date-time"
+    for name, words in _words_of_fields(getattr(cls, "__origin__", cls)).items():
+        if name in properties:
+            properties[name].setdefault("description", words)
     return schema
+
+
+def _fields(cls: Any) -> tuple[msgspec.inspect.Field, ...]:
+    told = msgspec.inspect.type_info(cls)
+    return told.fields if isinstance(told, msgspec.inspect.StructType) else ()
+
+
+def _holds_time(kind: msgspec.inspect.Type) -> bool:
+    """Whether it is a time, which msgspec tells only of those that must name their zone."""
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return any(_holds_time(one) for one in kind.types)
+    return isinstance(kind, msgspec.inspect.DateTimeType)
 
 
 @cache

@@ -51,7 +51,10 @@ File = Annotated[
     Meta(extra_json_schema={"format": "binary", "contentMediaType": "application/octet-stream"}),
 ]
 Time = Annotated[
-    str, Meta(extra_json_schema={"anyOf": [{"format": "date-time"}, {"maxLength": 0}]})
+    str,
+    Meta(
+        extra_json_schema={"anyOf": [{"type": "string", "format": "date-time"}, {"maxLength": 0}]}
+    ),
 ]
 
 
