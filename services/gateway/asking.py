@@ -32,13 +32,22 @@ async def read_body(request: web.Request, decode: Callable[[bytes], T]) -> T:
         TooLarge: it says itself that it is longer than a body may be.
         InvalidRequest: it is no JSON, or does not fit, or is not packed as it says.
     """
+    return decode_json(await read_bytes(request) or b"{}", decode)
+
+
+async def read_bytes(request: web.Request) -> bytes:
+    """The request's body as it is.
+
+    Raises:
+        TooLarge: it says itself that it is longer than a body may be.
+        InvalidRequest: it is not packed as it says.
+    """
     if (request.content_length or 0) > request.client_max_size:
         raise TooLarge("The body is too large.")
     try:
-        data = await request.read()
+        return await request.read()
     except web.RequestPayloadError as error:
         raise InvalidRequest("The body cannot be read as its headers say.") from error
-    return decode_json(data or b"{}", decode)
 
 
 def decode_json(data: bytes | str, decode: Callable[[bytes], T]) -> T:

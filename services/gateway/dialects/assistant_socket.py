@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from services.gateway.asking import an_id, decode_json
 from services.gateway.context import USER, Gateway, gateway_of
 from services.gateway.cursor import NOTHING_SEEN, Place
-from services.gateway.describing import converse
+from services.gateway.describing import describe_socket
 from services.gateway.dialects import assistant as words
 from services.gateway.feed import Feed
 from services.gateway.follower import Follower
@@ -108,7 +108,7 @@ class Refused(words.Event, frozen=True, kw_only=True, tag="error"):
 Told = words.StreamEvent | Subscribed | Resync | UserTyping | Pong
 
 
-@converse(asks=Asked, tells=(*get_args(Told), Refused))
+@describe_socket(asks=Asked, tells=(*get_args(Told), Refused))
 async def socket(request: web.Request) -> web.WebSocketResponse:
     """One socket, many sessions.
 

@@ -9,7 +9,7 @@ from aiohttp import web
 from services.gateway.asking import an_id, decode_json
 from services.gateway.context import USER, Gateway, gateway_of
 from services.gateway.cursor import Place
-from services.gateway.describing import converse
+from services.gateway.describing import describe_socket
 from services.gateway.dialects import channels as words
 from services.gateway.feed import Feed
 from services.gateway.follower import Follower
@@ -17,7 +17,8 @@ from services.gateway.limits import Words, check_text
 from services.gateway.sockets import Socket, Track, serve
 from services.gateway.typists import Typing, tell_typing
 from shared.commands import CancelRun, GetSession, Regenerate, SendMessage
-from shared.errors import NatterlogError, NotFound
+from shared.errors import InvalidRequest, NatterlogError, NotFound
+from shared.events import SessionDeleted, decode_fact
 from shared.ids import new_id
 from shared.subjects import parse, what
 
@@ -34,7 +35,7 @@ class Send(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="sen
     message: Words | None = None
     content: Words | None = None
     """Another name of `message`."""
-    client_id: str | None = None
+    client_id: words.ClientId | None = None
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="stop"):
@@ -62,13 +63,12 @@ class Ping(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="pin
 
 Asked = Send | Stop | Again | IsTyping | StoppedTyping | Ping
 _decode = msgspec.json.Decoder(Asked).decode
-_decode_ping = msgspec.json.Decoder(Ping).decode
 
 
 # -- one session ------------------------------------------------------------------
 
 
-@converse(asks=Asked, tells=get_args(words.OnSession))
+@describe_socket(asks=Asked, tells=get_args(words.OnSession))
 async def session_socket(request: web.Request) -> web.WebSocketResponse:
     """One session live; all of its sockets see the same, in the same order.
 
@@ -156,9 +156,9 @@ class _Client:
 
     async def _on_stop(self, asked: Stop) -> None:
         del asked
-        running = next((r for r in self._feed.unfinished.values() if not r.waiting), None)
-        if running is not None:
-            await self._gateway.store.ask(CancelRun(user_id=self._user, run_id=running.run_id))
+        runs = sorted(self._feed.unfinished.values(), key=lambda run: run.waiting)
+        if runs:  # what is being written; between two replies what comes next
+            await self._gateway.store.ask(CancelRun(user_id=self._user, run_id=runs[0].run_id))
 
     async def _on_regenerate(self, asked: Again) -> None:
         message_id = asked.message_id
@@ -188,7 +188,7 @@ class _Client:
 # -- the list of sessions -----------------------------------------------------------
 
 
-@converse(asks=Ping, tells=get_args(words.OnList))
+@describe_socket(asks=Ping, tells=get_args(words.OnList))
 async def list_socket(request: web.Request) -> web.WebSocketResponse:
     """The list of the user's sessions live, those of other dialects included."""
 
@@ -206,10 +206,18 @@ async def list_socket(request: web.Request) -> web.WebSocketResponse:
 
 def _answer_ping(socket: Socket, text: bytes) -> None:
     try:
-        decode_json(text, _decode_ping)
+        # Not a decoder of Ping alone: that takes an object without a type for one.
+        if not isinstance(decode_json(text, _decode), Ping):
+            raise InvalidRequest("Nothing but a ping can be said here.", path="$.type")
         socket.reply(words.encode(words.Pong()))
     except NatterlogError as error:
         socket.reply(words.encode(words.refused(error)))
+
+
+def _is_hidden(data: bytes) -> bool:
+    """Whether the erased session was one that is never announced."""
+    fact = decode_fact(data)
+    return isinstance(fact, SessionDeleted) and fact.mode in HIDDEN
 
 
 class _Sessions:
@@ -229,6 +237,8 @@ class _Sessions:
         if happened not in self._NEWS:
             return
         session_id = parse(subject).session
+        if happened == "deleted" and _is_hidden(data):
+            return
         before, _ = self._changed.get(session_id, ("", 0))
         if happened == "updated" and b'"status":"inactive"' in data:
             happened = "deactivated"

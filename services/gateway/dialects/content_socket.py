@@ -5,7 +5,7 @@ from aiohttp import web
 from services.gateway.asking import an_id, decode_json, missing, read_query
 from services.gateway.board import Board
 from services.gateway.context import USER, Gateway, gateway_of
-from services.gateway.describing import converse
+from services.gateway.describing import describe_socket
 from services.gateway.dialects import content as words
 from services.gateway.jobs import JobState
 from services.gateway.sockets import GONE, NORMAL, Socket, serve
@@ -14,7 +14,7 @@ from shared.errors import NatterlogError
 from shared.events import PipelinePlan
 
 
-@converse(asks=words.Asked, tells=words.Frame.__subclasses__(), query=words.Watched)
+@describe_socket(asks=words.Asked, tells=words.Frame.__subclasses__(), query=words.Watched)
 async def socket(request: web.Request) -> web.WebSocketResponse:
     """One job from its first step to its result, whenever the client connects.
 

@@ -8,7 +8,7 @@ from aiohttp import web
 from services.gateway.asking import an_id, decode_json, missing
 from services.gateway.board import Board
 from services.gateway.context import USER, Gateway, gateway_of
-from services.gateway.describing import converse
+from services.gateway.describing import describe_socket
 from services.gateway.dialects import documents as words
 from services.gateway.jobs import JobState
 from services.gateway.sockets import Socket, serve
@@ -17,7 +17,7 @@ from shared.errors import Conflict, NatterlogError
 from shared.events import DocumentPlan
 
 
-@converse(asks=words.Asked, tells=words.Frame.__subclasses__())
+@describe_socket(asks=words.Asked, tells=words.Frame.__subclasses__())
 async def socket(request: web.Request) -> web.WebSocketResponse:
     """Everything about the user's jobs.
 

@@ -30,7 +30,7 @@ def told() -> dict[str, Any]:
 def test_every_socket_is_described_beside_its_handler(route: web.RouteDef):
     conversation = conversation_of(route)
 
-    assert conversation is not None, f"@converse is missing above {route.handler}"
+    assert conversation is not None, f"@describe_socket is missing above {route.handler}"
     assert conversation.asks
     assert conversation.tells
     assert (route.handler.__doc__ or "").strip()
