@@ -23,7 +23,7 @@ from shared.ids import new_id
 from tests.support.described import every_route
 from tests.support.system import DEADLINE, System
 
-EXAMPLES = 20
+EXAMPLES = 10
 """Random ones for each operation; those that go along each limit come on top."""
 CONFIG = SchemathesisConfig(
     output=OutputConfig(sanitization=SanitizationConfig(enabled=False)),
@@ -52,6 +52,7 @@ class There:
             (native, "session_id"): session["id"],
             (native, "message_id"): message["id"],
             (native, "run_id"): message["run_id"],
+            (channels, "preset_id"): self._post(f"{channels}/presets/", {"name": "A"})["id"],
             (channels, "session_id"): self._post(f"{channels}/sessions/", {})["id"],
             ("/chat", "session_id"): job["session_id"],
             ("/api/jobs", "job_id"): self._upload()["data"]["job_id"],
