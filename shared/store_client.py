@@ -1,5 +1,6 @@
 """The store as its askers see it: one method a question, typed by the question."""
 
+from collections.abc import Mapping
 from typing import overload
 
 import msgspec
@@ -115,3 +116,8 @@ class StoreClient:
             # A store may die with the question: every other one may be asked twice.
             answer = await self._bus.ask(subject, data, timeout=2.0, tries=3)
         return msgspec.json.decode(answer, type=_ANSWERS[type(request)])  # pyright: ignore[reportUnknownVariableType]  (the overloads say)
+
+
+def answers() -> Mapping[type[c.Request], type]:
+    """Every request, and what is answered to it."""
+    return _ANSWERS

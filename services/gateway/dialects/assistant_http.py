@@ -78,7 +78,7 @@ async def list_sessions(request: web.Request) -> web.Response:
     page = await gateway.store.ask(
         ListSessions(
             user_id=request[USER].id,
-            query=asked.q,
+            query=asked.q or None,
             status=None if asked.status == "all" else asked.status,
             modes=[asked.mode] if asked.mode else None,
             limit=asked.most,
@@ -193,7 +193,7 @@ async def _answer_turn(
 async def list_messages(request: web.Request) -> web.Response:
     """Show the conversation: the active branch, messages that wait at its end."""
     asked = read_query(request, words.MessagesAsked)
-    offset = asked.offset if asked.cursor is None else asked.cursor
+    offset = asked.cursor or asked.offset
     page = await gateway_of(request).store.ask(
         ListMessages(
             user_id=request[USER].id,
