@@ -104,8 +104,8 @@ class Store:
         )
         self.jobs = Jobs(self.commands, database)
         self.presets = presets.Presets(bus, database, self.applied)
-        self.models = models.Models(bus, database, self.applied)
         self.orphans = Orphans(bus, archive, database, self.applied)
+        self.models = models.Models(bus, database, self.applied)
         self._settings = settings
         self._live: deque[Stored] = deque()
         self._heard = 0
