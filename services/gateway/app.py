@@ -1,5 +1,6 @@
 """The gateway's web application: its routes, and what happens around each request."""
 
+import re
 import time
 from collections.abc import Iterable
 
@@ -7,9 +8,9 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
 
-from services.gateway import origins
-from services.gateway.auth import authenticate
-from services.gateway.context import GATEWAY, REQUEST_ID, RUN_ID, USER, Gateway
+from services.gateway import origins, sockets
+from services.gateway.auth import answer_while_it_counts, credential_of, is_public, public
+from services.gateway.context import GATEWAY, RATE, REQUEST_ID, RUN_ID, USER, Gateway
 from services.gateway.dialects import (
     assistant,
     assistant_http,
@@ -26,13 +27,21 @@ from services.gateway.dialects import (
 )
 from services.gateway.origins import Origins
 from services.gateway.refusals import answer_of, error_of
+from shared.errors import NatterlogError
 from shared.ids import new_id
 from shared.log import get_logger
 
 log = get_logger()
 
 _QUIET = frozenset(("/livez", "/readyz", "/metrics"))
-_SECRET = ("token", "q")
+_SHOWN = frozenset(
+    (
+        *("limit", "cursor", "page", "page_size", "order", "stream", "status", "mode"),
+        *("include_inactive", "format", "group_by", "from", "follow"),
+    )
+)
+"""Parameters of a query that the log may show: any other may be a credential, or people's words."""
+_PLAIN = re.compile(r"[\w.:-]{0,80}", re.ASCII)
 
 
 def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Application:
@@ -41,9 +50,14 @@ def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Appli
     app[GATEWAY] = gateway
     app.on_response_prepare.append(_finish_headers)
     app.add_routes([web.get("/", welcome)])
-    for route in [*health, *_over_http(), *_sockets()]:
+    for route in [*map(_for_everybody, health), *_over_http(), *_sockets()]:
         app.add_routes([route, _with_slash(route)])
     return app
+
+
+def _for_everybody(route: web.RouteDef) -> web.RouteDef:
+    handler = public(route.handler)  # pyright: ignore[reportArgumentType]  (none of ours is a View)
+    return web.RouteDef(route.method, route.path, handler, route.kwargs)
 
 
 def _over_http() -> list[web.RouteDef]:
@@ -66,6 +80,7 @@ def _with_slash(route: web.RouteDef) -> web.RouteDef:
     return web.RouteDef(route.method, path, route.handler, route.kwargs)
 
 
+@public
 async def welcome(request: web.Request) -> web.Response:
     del request
     return web.Response(
@@ -80,6 +95,7 @@ class _Around:
     __middleware_version__ = 1  # how aiohttp tells a middleware of today's form
 
     def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
         self._origins = Origins(gateway.settings)
 
     async def __call__(self, request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
@@ -105,19 +121,38 @@ class _Around:
 
     async def _answer(self, request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
         try:
-            self._origins.check(request)
+            self._origins.check(request, named=self._gateway.accounts.needed)
             if origins.is_preflight(request):
                 return origins.preflight()
-            request[USER] = authenticate(request)
-            return await handler(request)
+            if is_public(request.match_info.handler):
+                return await handler(request)
+            return await self._authenticated(request, handler)
         except Exception as raised:  # noqa: BLE001  (every failure has an answer in the dialect's envelope)
             return answer_of(request, error_of(raised), raised)
 
+    async def _authenticated(
+        self, request: web.Request, handler: AiohttpHandler
+    ) -> web.StreamResponse:
+        try:
+            user = await self._gateway.accounts.user_of(credential_of(request))
+        except NatterlogError as error:
+            if sockets.is_handshake(request):
+                return await sockets.refuse(request, error)
+            raise
+        request[USER] = user
+        return await answer_while_it_counts(request, user, handler)
+
 
 def _redacted(request: web.Request) -> str:
-    """The path for the log; a token, or words that are searched for, stay out of it."""
-    secret = {name: "-" for name in _SECRET if name in request.query}
-    return str(request.rel_url.update_query(secret)) if secret else request.path_qs
+    """The path for the log, with those parameters that say nothing about anybody."""
+    shown = [
+        f"{name}={value}"
+        for name, value in request.query.items()
+        if name in _SHOWN and _PLAIN.fullmatch(value)
+    ]
+    hidden = ["…"] if len(shown) < len(request.query) else []
+    asked = "&".join([*shown, *hidden])
+    return f"{request.path}?{asked}" if asked else request.path
 
 
 async def _finish_headers(request: web.Request, response: web.StreamResponse) -> None:
@@ -126,4 +161,6 @@ async def _finish_headers(request: web.Request, response: web.StreamResponse) ->
         response.headers["X-Request-Id"] = request[REQUEST_ID]
     if RUN_ID in request:
         response.headers["X-Run-Id"] = request[RUN_ID]
+    if RATE in request:
+        response.headers.update(request[RATE].headers())
     origins.allow(request, response)

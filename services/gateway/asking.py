@@ -1,5 +1,6 @@
 """Read what a client asks for: bodies, queries, ids; what is wrong is named by its path."""
 
+import asyncio
 import re
 from collections.abc import Callable
 from typing import TypeVar
@@ -8,12 +9,15 @@ import msgspec
 from aiohttp import web
 
 from shared.errors import InvalidRequest, NotFound, TooLarge
+from shared.errors import Timeout as TooSlow
 from shared.ids import is_id
 
 T = TypeVar("T")
 
 MOST = 200
 """Entries of one page at most."""
+SLOWEST = 60.0
+"""Seconds that a body may take to come; it is held in memory meanwhile."""
 _PATH = re.compile(r" - at `(\$[^`]*)`$")
 _MISSING = re.compile(r"missing required field `([^`]+)`")
 
@@ -23,12 +27,16 @@ async def read_body(request: web.Request, decode: Callable[[bytes], T]) -> T:
 
     Raises:
         TooLarge: it says itself that it is longer than a body may be.
+        TooSlow: it is still not there after a while.
         InvalidRequest: it is no JSON, or does not fit, or is not packed as it says.
     """
     if (request.content_length or 0) > request.client_max_size:
         raise TooLarge("The body is too large.")
     try:
-        data = await request.read()
+        async with asyncio.timeout(SLOWEST):
+            data = await request.read()
+    except TimeoutError as error:
+        raise TooSlow(f"The body did not come within {SLOWEST:g} seconds.") from error
     except web.RequestPayloadError as error:
         raise InvalidRequest("The body cannot be read as its headers say.") from error
     return decode_json(data or b"{}", decode)

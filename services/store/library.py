@@ -11,11 +11,29 @@ from typing import Any, NamedTuple
 import msgspec
 import sqlalchemy as sa
 
-from services.store.rows import PresetRow, preset_row
+from services.store.rows import (
+    PresetRow,
+    TokenRow,
+    UserRow,
+    preset_row,
+    token_row,
+    user_row,
+)
 from services.store.saving import upsert
-from services.store.schema import presets
+from services.store.schema import presets, tokens, users
 from shared.chain import Link
-from shared.events import LibraryFact, PresetCreated, PresetDeleted, PresetUpdated
+from shared.events import (
+    LibraryFact,
+    PresetCreated,
+    PresetDeleted,
+    PresetUpdated,
+    TokenCreated,
+    TokenRevoked,
+    UserCreated,
+    UserDisabled,
+    UserEnabled,
+)
+from shared.subjects import parse
 
 
 class Shelf(NamedTuple):
@@ -26,7 +44,9 @@ class Shelf(NamedTuple):
 
 
 PRESETS = Shelf(presets, preset_row)
-SHELVES = (PRESETS,)
+USERS = Shelf(users, user_row)
+TOKENS = Shelf(tokens, token_row)
+SHELVES = (PRESETS, USERS, TOKENS)
 TABLES = tuple(shelf.table for shelf in SHELVES)
 
 
@@ -42,6 +62,10 @@ def project(library: Library, user: str, seq: int, fact: LibraryFact) -> None:
     del seq
     presets = library.rows[PRESETS]
     match fact:
+        case UserCreated() | UserDisabled() | UserEnabled():
+            _project_user(library.rows[USERS], user, fact)
+        case TokenCreated() | TokenRevoked():
+            _project_token(library.rows[TOKENS], user, fact)
         case PresetCreated():
             presets[fact.preset_id] = _new_preset(user, fact)
         case PresetUpdated():
@@ -57,7 +81,7 @@ def load(connection: sa.Connection, links: list[Link]) -> Library:
     wanted: dict[Shelf, set[str]] = {}
     for link in links:
         if isinstance(link.fact, LibraryFact):
-            shelf, row_id = _shelf_and_id(link.fact)
+            shelf, row_id = _shelf_and_id(parse(link.subject).user, link.fact)
             wanted.setdefault(shelf, set()).add(row_id)
     for shelf, ids in wanted.items():
         found = sa.select(shelf.table).where(shelf.table.c.id.in_(ids))
@@ -74,8 +98,42 @@ def save(connection: sa.Connection, library: Library) -> None:
         upsert(connection, shelf.table, [row for row in rows.values() if row is not None])
 
 
-def _shelf_and_id(fact: LibraryFact) -> tuple[Shelf, str]:
-    return PRESETS, fact.preset_id
+def _shelf_and_id(user: str, fact: LibraryFact) -> tuple[Shelf, str]:
+    match fact:
+        case UserCreated() | UserDisabled() | UserEnabled():
+            return USERS, user
+        case TokenCreated() | TokenRevoked():
+            return TOKENS, fact.token_id
+        case _:
+            return PRESETS, fact.preset_id
+
+
+# -- users and tokens -----------------------------------------------------------------
+
+
+def _project_user(
+    rows: dict[str, UserRow], user: str, fact: UserCreated | UserDisabled | UserEnabled
+) -> None:
+    row = rows.get(user)
+    if isinstance(fact, UserCreated):
+        rows.setdefault(user, UserRow(id=user, name=fact.name, created_at=fact.at))
+    elif row is not None:
+        row.disabled_at = fact.at if isinstance(fact, UserDisabled) else None
+
+
+def _project_token(rows: dict[str, TokenRow], user: str, fact: TokenCreated | TokenRevoked) -> None:
+    row = rows.get(fact.token_id)
+    if isinstance(fact, TokenCreated):
+        rows[fact.token_id] = TokenRow(
+            id=fact.token_id,
+            user_id=user,
+            sha256=fact.sha256,
+            label=fact.label,
+            created_at=fact.at,
+            expires_at=fact.expires_at,
+        )
+    elif row is not None and row.user_id == user:
+        row.revoked_at = row.revoked_at or fact.at
 
 
 # -- presets ----------------------------------------------------------------------

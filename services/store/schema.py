@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from shared.events import Fault, Plan, StepResult, Turn, Usage
 from shared.records import JobStep
 
-VERSION = "0003"
+VERSION = "0005"
 """The newest migration."""
 
 
@@ -179,6 +179,30 @@ presets = sa.Table(
     sa.Column("created_at", Moment, nullable=False),
     sa.Column("updated_at", Moment, nullable=False),
     sa.Index("ix_presets_user", "user_id", "name"),
+)
+
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("disabled_at", Moment),
+    sa.Index("ix_users_name", "name"),
+)
+
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("user_id", sa.String(36), nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("expires_at", Moment),
+    sa.Column("revoked_at", Moment),
+    sa.Index("ix_tokens_sha256", "sha256"),
+    sa.Index("ix_tokens_user", "user_id"),
 )
 
 projection = sa.Table(

@@ -20,7 +20,7 @@ from msgspec import DecodeError
 from prometheus_client import Counter, Gauge
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.store import job_queries, presets, queries, trim
+from services.store import accounts, job_queries, presets, queries, trim
 from services.store.answering import Endpoint, endpoint
 from services.store.applied import Applied
 from services.store.applying import apply, read_applied, read_epoch, set_epoch
@@ -34,6 +34,7 @@ from services.store.jobs import Jobs
 from services.store.migrate import migrate
 from services.store.rebuild import rebuild
 from shared import commands as asked
+from shared import operating
 from shared.bus import Bus, BusError, Incoming, Stored
 from shared.events import CancelRequested, RunEnded, RunScheduled, RunWaiting
 from shared.lifecycle import running
@@ -103,6 +104,7 @@ class Store:
         )
         self.jobs = Jobs(self.commands, database)
         self.presets = presets.Presets(bus, database, self.applied)
+        self.accounts = accounts.Accounts(bus, database, self.applied)
         self._settings = settings
         self._live: deque[Stored] = deque()
         self._heard = 0
@@ -288,6 +290,13 @@ class Store:
                 endpoint(asked.DeletePreset, self.presets.delete, applied),
                 endpoint(asked.GetPreset, ask(presets.get_preset), applied),
                 endpoint(asked.ListPresets, ask(presets.list_presets), applied),
+                endpoint(operating.CreateUser, self.accounts.create_user, applied),
+                endpoint(operating.EnableUser, self.accounts.enable_user, applied),
+                endpoint(operating.CreateToken, self.accounts.create_token, applied),
+                endpoint(operating.RevokeToken, self.accounts.revoke_token, applied),
+                endpoint(operating.ListUsers, ask(accounts.list_users), applied),
+                endpoint(operating.ListTokens, ask(accounts.list_tokens), applied),
+                endpoint(asked.CheckToken, ask(accounts.check_token), applied),
                 endpoint(asked.Rebuild, self.rebuild, applied),
                 endpoint(asked.GetSession, ask(queries.get_session), applied),
                 endpoint(asked.ListSessions, ask(queries.list_sessions), applied),

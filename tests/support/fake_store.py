@@ -55,6 +55,7 @@ _COMMANDS: list[type[c.Request]] = [
     c.CreateJob,
     c.GetJob,
     c.ListJobs,
+    c.CheckToken,
 ]
 
 
@@ -70,6 +71,8 @@ class FakeStore:
         self.turns: dict[str, Turn] = {}
         self.keys: dict[str, tuple[str, str]] = {}
         self.jobs = FakeJobs(self)
+        self.holders: dict[str, c.Holder] = {}
+        """The SHA-256 of a credential → whose it is."""
         self.asked: list[c.Request] = []
         self._accepted_one = asyncio.Event()
         self.on_cancel: Callable[[str], Awaitable[None]] | None = None
@@ -209,6 +212,10 @@ class FakeStore:
         if q.run_id not in self.runs:
             raise NotFound("There is no such run.")
         return c.RunAnswer(run=self.runs[q.run_id], seq=self.seq)
+
+    async def check_token(self, q: c.CheckToken) -> c.TokenCheck:
+        seq = max(self.seq, q.min_seq)
+        return c.TokenCheck(holder=self.holders.get(q.sha256), made=bool(self.holders), seq=seq)
 
     async def get_facts(self, q: c.GetFacts) -> c.Facts:
         session = self._session(q.user_id, q.session_id).session

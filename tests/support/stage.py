@@ -9,12 +9,14 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from services.gateway.accounts import Accounts
 from services.gateway.app import make_app
 from services.gateway.boards import Boards
 from services.gateway.context import Gateway
 from services.gateway.cursor import Cursors
 from services.gateway.hub import Hub
 from services.gateway.limits import SocketCount
+from services.gateway.rates import Rates
 from shared import pipelines
 from shared.bus import Bus
 from shared.settings import Settings
@@ -66,12 +68,18 @@ async def stage(
         if with_store and store is None:
             await fake.serve()
         asker = StoreClient(bus)
-        async with Hub(bus, asker) as hub, Boards(hub, bus, asker) as boards:
-            made = Settings(**settings)
+        made = Settings(**settings)
+        async with (
+            Accounts(made, bus, asker) as accounts,
+            Hub(bus, asker) as hub,
+            Boards(hub, bus, asker) as boards,
+        ):
             gateway = Gateway(
                 settings=made,
                 bus=bus,
                 store=asker,
+                accounts=accounts,
+                rates=Rates(made, bus),
                 hub=hub,
                 boards=boards,
                 pipelines=pipelines.load(made),

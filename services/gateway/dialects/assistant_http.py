@@ -11,6 +11,7 @@ from services.gateway.follower import Follower
 from services.gateway.limits import check_text
 from services.gateway.moments import ReplyReset, question_of
 from services.gateway.sse import stream
+from services.gateway.starting import start
 from services.gateway.turns import check_success, ended, following
 from shared.commands import (
     Accepted,
@@ -112,7 +113,8 @@ async def send_message(request: web.Request) -> web.StreamResponse:
     check_text(body.content, gateway.settings, path="$.content")
     # The feed is opened while the store decides, so the first token waits for one of them.
     with gateway.hub.opening(request[USER].id, body.session_id):
-        accepted = await gateway.store.ask(
+        accepted = await start(
+            request,
             SendMessage(
                 user_id=request[USER].id,
                 session_id=body.session_id,
@@ -122,7 +124,7 @@ async def send_message(request: web.Request) -> web.StreamResponse:
                 temperature=body.temperature,
                 max_tokens=body.max_tokens,
                 idempotency_key=_idempotency_key(request),
-            )
+            ),
         )
         return await _answer_turn(request, gateway, accepted)
 
@@ -130,12 +132,13 @@ async def send_message(request: web.Request) -> web.StreamResponse:
 async def regenerate(request: web.Request) -> web.StreamResponse:
     gateway = gateway_of(request)
     message_id = an_id(request.match_info["message_id"], "message")
-    accepted = await gateway.store.ask(
+    accepted = await start(
+        request,
         Regenerate(
             user_id=request[USER].id,
             message_id=message_id,
             idempotency_key=_idempotency_key(request),
-        )
+        ),
     )
     return await _answer_turn(request, gateway, accepted)
 

@@ -8,6 +8,7 @@ from services.gateway.dialects import channels as words
 from services.gateway.dialects.channels import PREFIX
 from services.gateway.limits import check_text
 from services.gateway.moments import question_of
+from services.gateway.starting import start
 from services.gateway.turns import check_success, ended, following
 from shared.commands import GetSession, ListMessages, ListSessions, SendMessage
 from shared.errors import NotFound
@@ -88,7 +89,8 @@ async def send_message(request: web.Request) -> web.Response:
     body = await read_body(request, words.decode_new_message)
     check_text(body.text, gateway.settings, path="$.message")
     key = f"{session_id}:{body.client_id}" if body.client_id else new_id()
-    accepted = await gateway.store.ask(
+    accepted = await start(
+        request,
         SendMessage(
             user_id=user,
             session_id=session_id,

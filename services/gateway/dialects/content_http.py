@@ -7,6 +7,7 @@ from services.gateway.context import RUN_ID, USER, gateway_of
 from services.gateway.dialects import content as words
 from services.gateway.dialects.content import PREFIX
 from services.gateway.limits import check_text
+from services.gateway.starting import start as start_run
 from shared.commands import CancelRun, GetJob
 from shared.errors import InvalidRequest
 from shared.events import PipelinePlan
@@ -31,7 +32,7 @@ async def start(request: web.Request) -> web.Response:
     if body.session_id is not None and len(body.session_id) > REFERENCE:
         raise InvalidRequest(f"At most {REFERENCE} characters.", path="$.session_id")
     command = words.create_job(body, request[USER].id, gateway.pipelines, gateway.settings)
-    job = (await gateway.store.ask(command)).job
+    job = (await start_run(request, command)).job
     request[RUN_ID] = job.run.id
     return _json(words.started(job.run.session_id))
 
