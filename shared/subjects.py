@@ -121,9 +121,9 @@ def chain_filter(subject: str, scope: Scope) -> str:
     if subject.startswith(("tok.", "$KV.")):
         return subject
     address = parse(subject)
-    if scope is Scope.EVERYBODY:
+    if scope is Scope.EVERYBODY and address.session == NONE:
         return everybodys(what(subject).partition(".")[0])
-    if scope is Scope.SESSION or address.run == NONE:
+    if scope is not Scope.RUN or address.run == NONE:
         return address.session_facts
     return address.facts
 

@@ -68,7 +68,8 @@ async def stage(
         if with_store and store is None:
             await fake.serve()
         asker = StoreClient(bus)
-        made = Settings(**settings)
+        # All tests share one local user; those that count messages say so.
+        made = Settings(**{"messages_per_minute": 0, **settings})
         async with (
             Accounts(made, bus, asker) as accounts,
             Hub(bus, asker) as hub,
