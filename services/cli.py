@@ -61,19 +61,15 @@ def parser() -> argparse.ArgumentParser:
         "and thus every word, stays as it is. Works on the system that is running.",
     )
     rebuild.set_defaults(run=_rebuild)
-    _add_accounts(commands)
-    version = commands.add_parser("version", help="print natterlog's version")
-    version.set_defaults(run=_version)
-    return top
-
-
-def _add_accounts(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     user = commands.add_parser("user", help="add, list, disable and enable users")
     add_user_commands(user)
     user.set_defaults(run=_accounts)
     token = commands.add_parser("token", help="create, list and revoke tokens")
     add_token_commands(token)
     token.set_defaults(run=_accounts)
+    version = commands.add_parser("version", help="print natterlog's version")
+    version.set_defaults(run=_version)
+    return top
 
 
 def _add_up(up: argparse.ArgumentParser) -> None:

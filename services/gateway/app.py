@@ -9,8 +9,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
 
 from services.gateway import origins, sockets
-from services.gateway.auth import answer_while_it_counts, credential_of, is_public, public
+from services.gateway.auth import answer_while_it_counts, credential_of
 from services.gateway.context import GATEWAY, RATE, REQUEST_ID, RUN_ID, USER, Gateway
+from services.gateway.describing import description_of
 from services.gateway.dialects import (
     assistant,
     assistant_http,
@@ -26,6 +27,7 @@ from services.gateway.dialects import (
     documents_socket,
 )
 from services.gateway.origins import Origins
+from services.gateway.reference import Reference
 from services.gateway.refusals import answer_of, error_of
 from shared.errors import NatterlogError
 from shared.ids import new_id
@@ -46,21 +48,26 @@ _PLAIN = re.compile(r"[\w.:-]{0,80}", re.ASCII)
 
 def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Application:
     """Everything the gateway answers; each path with and without its trailing slash."""
-    app = web.Application(middlewares=[_Around(gateway)], client_max_size=gateway.settings.max_body)
+    reference = Reference([*health, *over_http()])
+    routes = [*health, *reference.routes(), *over_http(), *_sockets()]
+    around = _Around(gateway, public=[welcome, *(r.handler for r in routes if _is_public(r))])
+    app = web.Application(middlewares=[around], client_max_size=gateway.settings.max_body)
     app[GATEWAY] = gateway
     app.on_response_prepare.append(_finish_headers)
     app.add_routes([web.get("/", welcome)])
-    for route in [*map(_for_everybody, health), *_over_http(), *_sockets()]:
+    for route in routes:
         app.add_routes([route, _with_slash(route)])
     return app
 
 
-def _for_everybody(route: web.RouteDef) -> web.RouteDef:
-    handler = public(route.handler)  # pyright: ignore[reportArgumentType]  (none of ours is a View)
-    return web.RouteDef(route.method, route.path, handler, route.kwargs)
+def _is_public(route: web.RouteDef) -> bool:
+    """Whether its description says that it needs no credential; without one it needs one."""
+    description = description_of(route)
+    return description is not None and description.public
 
 
-def _over_http() -> list[web.RouteDef]:
+def over_http() -> list[web.RouteDef]:
+    """The routes of every dialect, each described beside its handler."""
     dialects = (assistant_http, channels_http, documents_http, content_http)
     return [route for dialect in dialects for route in dialect.routes()]
 
@@ -80,7 +87,6 @@ def _with_slash(route: web.RouteDef) -> web.RouteDef:
     return web.RouteDef(route.method, path, route.handler, route.kwargs)
 
 
-@public
 async def welcome(request: web.Request) -> web.Response:
     del request
     return web.Response(
@@ -94,8 +100,10 @@ class _Around:
 
     __middleware_version__ = 1  # how aiohttp tells a middleware of today's form
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, *, public: Iterable[object]) -> None:
         self._gateway = gateway
+        self._public = frozenset(public)
+        """The handlers whose answers are for everybody."""
         self._origins = Origins(gateway.settings)
 
     async def __call__(self, request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
@@ -124,7 +132,7 @@ class _Around:
             self._origins.check(request, named=self._gateway.accounts.needed)
             if origins.is_preflight(request):
                 return origins.preflight()
-            if is_public(request.match_info.handler):
+            if request.match_info.handler in self._public:
                 return await handler(request)
             return await self._authenticated(request, handler)
         except Exception as raised:  # noqa: BLE001  (every failure has an answer in the dialect's envelope)

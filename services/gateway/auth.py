@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from datetime import datetime
-from functools import wraps
 from typing import Any, cast
 
 from aiohttp import web
@@ -18,8 +17,6 @@ _SCHEMES = ("bearer", "token")
 _HEADERS = ("X-API-Token", "X-Api-Key")
 LONGEST = 1000
 """Characters of a credential."""
-_PUBLIC = "natterlog_public"
-
 ENDING: web.RequestKey[Callable[[], None]] = web.RequestKey("ending")
 """What ends a request whose credential does not count any more; without it, its handler is
 cancelled, as when the client goes away."""
@@ -62,21 +59,6 @@ class User:
             yield
         finally:
             self._watchers.discard(told)
-
-
-def public(handler: Handler) -> Handler:
-    """A handler that needs no credential: what it answers is for everybody."""
-
-    @wraps(handler)
-    async def served(request: web.Request) -> web.StreamResponse:
-        return await handler(request)
-
-    setattr(served, _PUBLIC, True)
-    return served
-
-
-def is_public(handler: object) -> bool:
-    return getattr(handler, _PUBLIC, False)
 
 
 def credential_of(request: web.Request) -> str | None:

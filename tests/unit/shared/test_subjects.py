@@ -9,6 +9,7 @@ from shared.subjects import (
     EVERY_FACT,
     LIVE_CANCELS,
     LIVE_FACTS,
+    OUTSIDE_SESSIONS,
     Address,
     Scope,
     chain_filter,
@@ -18,6 +19,7 @@ from shared.subjects import (
     parse,
     process_todos,
     session_address,
+    user_address,
     what,
 )
 from tests.support.memory_nats import matches
