@@ -35,6 +35,7 @@ from shared.events import (
 from shared.ids import new_id, now
 from shared.records import Message, Run, Session, StoredFact
 from shared.subjects import EVENTS, Address, Scope, session_address, store_command
+from tests.support.fake_accounts import FakeAccounts
 from tests.support.fake_jobs import FakeJobs
 
 _DEADLINE = 10.0
@@ -71,8 +72,7 @@ class FakeStore:
         self.turns: dict[str, Turn] = {}
         self.keys: dict[str, tuple[str, str]] = {}
         self.jobs = FakeJobs(self)
-        self.holders: dict[str, c.Holder] = {}
-        """The SHA-256 of a credential → whose it is."""
+        self.accounts = FakeAccounts(self)
         self.asked: list[c.Request] = []
         self._accepted_one = asyncio.Event()
         self.on_cancel: Callable[[str], Awaitable[None]] | None = None
@@ -87,7 +87,8 @@ class FakeStore:
         )
 
     def _endpoint(self, kind: type[c.Request]) -> Callable[[bytes], Any]:
-        handler = getattr(self, kind.name, None) or getattr(self.jobs, kind.name)
+        parts = (self, self.jobs, self.accounts)
+        handler = next(getattr(part, kind.name) for part in parts if hasattr(part, kind.name))
 
         async def answer(data: bytes) -> bytes:
             request = msgspec.json.decode(data, type=kind)
@@ -212,10 +213,6 @@ class FakeStore:
         if q.run_id not in self.runs:
             raise NotFound("There is no such run.")
         return c.RunAnswer(run=self.runs[q.run_id], seq=self.seq)
-
-    async def check_token(self, q: c.CheckToken) -> c.TokenCheck:
-        seq = max(self.seq, q.min_seq)
-        return c.TokenCheck(holder=self.holders.get(q.sha256), made=bool(self.holders), seq=seq)
 
     async def get_facts(self, q: c.GetFacts) -> c.Facts:
         session = self._session(q.user_id, q.session_id).session
