@@ -43,13 +43,13 @@ _SHOWN = frozenset(
     )
 )
 """Parameters of a query that the log may show: any other may be a credential, or people's words."""
-_PLAIN = re.compile(r"[\w.:-]{0,80}", re.ASCII)
+_PLAIN = re.compile(r"[0-9]{0,15}|[a-z_]{1,12}")
 
 
 def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Application:
     """Everything the gateway answers; each path with and without its trailing slash."""
     reference = Reference([*health, *over_http()])
-    routes = [*health, *reference.routes(), *over_http(), *_sockets()]
+    routes = [*health, *reference.routes(), *over_http(), *over_sockets()]
     around = _Around(gateway, public=[welcome, *(r.handler for r in routes if _is_public(r))])
     app = web.Application(middlewares=[around], client_max_size=gateway.settings.max_body)
     app[GATEWAY] = gateway
@@ -72,7 +72,8 @@ def over_http() -> list[web.RouteDef]:
     return [route for dialect in dialects for route in dialect.routes()]
 
 
-def _sockets() -> list[web.RouteDef]:
+def over_sockets() -> list[web.RouteDef]:
+    """The WebSockets of every dialect."""
     return [
         web.get(f"{assistant.PREFIX}/ws", assistant_socket.socket, allow_head=False),
         web.get(channels.SESSION_SOCKET, channels_socket.session_socket, allow_head=False),

@@ -6,6 +6,7 @@ forget to count (a test looks for that, too).
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import overload
 
 from aiohttp import web
@@ -14,6 +15,7 @@ from services.gateway.context import RATE, USER, Gateway, gateway_of
 from services.gateway.rates import Rate
 from shared.commands import Accepted, CreateJob, JobAnswer, Regenerate, SendMessage, StartsRun
 from shared.errors import NatterlogError, Unavailable
+from shared.ids import now
 
 
 class Start:
@@ -37,7 +39,7 @@ class Start:
             NatterlogError: the store's own answer: it was not begun, and does not count.
             Unavailable: it may have been.
         """
-        self._asked = True
+        self._asked, began = True, now()
         try:
             answer = await self._gateway.store.start_run(command)  # pyright: ignore[reportCallIssue, reportArgumentType, reportUnknownVariableType]  (the overloads say)
         except Unavailable:
@@ -45,7 +47,7 @@ class Start:
         except NatterlogError:
             self._take_back()
             raise
-        if _repeats(command, answer):  # pyright: ignore[reportUnknownArgumentType]
+        if _repeats(command, answer, began):  # pyright: ignore[reportUnknownArgumentType]
             self._take_back()
         return answer  # pyright: ignore[reportUnknownVariableType]
 
@@ -97,10 +99,11 @@ async def start(request: web.Request, command: SendMessage | Regenerate | Create
         return await leave.ask(command)
 
 
-def _repeats(command: StartsRun, answer: object) -> bool:
+def _repeats(command: StartsRun, answer: object, began: datetime) -> bool:
+    """Whether the run was there before: by its time, as the store may have been asked twice."""
     match command, answer:
         case _, Accepted():
-            return answer.repeated
+            return answer.repeated and answer.run.created_at < began
         case CreateJob(), JobAnswer():
             return answer.job.run.id != command.run_id
         case _:
