@@ -66,6 +66,7 @@ class Accounts:
         self._told = 0
         """The last fact about an account that was heard."""
         self._caught_up = asyncio.Event()
+        self._catching_up: asyncio.Task[None] | None = None
         self._listening: Listening | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -251,28 +252,32 @@ class Accounts:
 
     def _reconnected(self) -> None:
         self._caught_up.clear()
-        self._spawn(self._catch_up())
+        if self._catching_up is not None:
+            self._catching_up.cancel()
+        self._catching_up = self._spawn(self._catch_up())
 
     async def _catch_up(self) -> None:
         """Read what happened to accounts while NATS was away."""
-        try:
-            state = (await self._bus.api(f"STREAM.INFO.{EVENTS}"))["state"]
-            if not state["first_seq"] - 1 <= self._seen <= state["last_seq"]:
-                await self._check_all()  # what was missed is not there any more
-            while True:
-                after = self._seen
-                missed = await self._bus.read(EVENTS, OUTSIDE_SESSIONS, after=after, limit=_PAGE)
-                for stored in missed:
-                    self._take(stored)
-                if len(missed) < _PAGE:
-                    break
-        except BusError as error:
-            log.warning("accounts.catch_up_failed", error=str(error))
-            if self._bus.connected:
+        while True:
+            try:
+                await self._read_missed()
+                break
+            except BusError as error:
+                log.warning("accounts.catch_up_failed", error=str(error))
                 await asyncio.sleep(_ROUND)
-                self._reconnected()
-            return
         self._caught_up.set()
+
+    async def _read_missed(self) -> None:
+        state = (await self._bus.api(f"STREAM.INFO.{EVENTS}"))["state"]
+        if not state["first_seq"] - 1 <= self._seen <= state["last_seq"]:
+            await self._check_all()  # what was missed is not there any more
+        while True:
+            after = self._seen
+            missed = await self._bus.read(EVENTS, OUTSIDE_SESSIONS, after=after, limit=_PAGE)
+            for stored in missed:
+                self._take(stored)
+            if len(missed) < _PAGE:
+                return
 
     async def _check_all(self) -> None:
         """Ask anew about everybody who is connected or remembered."""
@@ -292,10 +297,11 @@ class Accounts:
         except TimeoutError:
             pass  # NATS is away: what was known before goes on
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name="accounts")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 class _Budget:

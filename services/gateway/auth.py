@@ -109,7 +109,7 @@ async def answer_while_it_counts(
         nonlocal cancelled
         if ENDING in request:
             request[ENDING]()
-        else:
+        elif user.token_id is not None:  # else it came just before the first token was made
             cancelled = True
             task.cancel()
 

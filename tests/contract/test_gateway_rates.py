@@ -163,6 +163,21 @@ async def test_what_only_reads_is_not_counted(nats_server: NatsServer):
                 assert "RateLimit" not in answer.headers
 
 
+async def test_the_window_slides(nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("services.gateway.rates.WINDOW", 1)
+    async with stage(nats_server.url, messages_per_minute=2) as made:
+        user = await as_user(made)
+        session = await open_session(made, user)
+
+        statuses = [(await send(made, session, user)).status for _ in range(3)]
+        async with asyncio.timeout(DEADLINE):
+            while (again := await send(made, session, user)).status == 429:
+                pass
+
+        assert statuses == [200, 200, 429]
+        assert again.headers["RateLimit-Policy"] == '"default";q=2;w=1'
+
+
 async def test_without_counters_messages_go_through(own_nats_server: NatsServer):
     async with stage(own_nats_server.url, messages_per_minute=1) as made:
         await made.bus.api("STREAM.DELETE.RATES")

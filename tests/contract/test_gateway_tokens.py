@@ -1,6 +1,7 @@
 """Who is let in: tokens as clients send them, and what becomes of those that count no more."""
 
 import asyncio
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -8,6 +9,8 @@ import aiohttp
 import pytest
 
 from services.gateway.accounts import GUESSES
+from services.gateway.app import over_http
+from services.gateway.describing import description_of
 from shared.ids import new_id, now
 from shared.settings import BadSetting
 from tests.contract.test_gateway_outage import Line
@@ -174,6 +177,27 @@ async def test_what_is_for_everybody_needs_none(on_stage: Stage, path: str):
     await on_stage.store.accounts.make(T)
 
     assert await status_of(on_stage, path) == 200
+
+
+async def test_every_route_that_is_not_for_everybody_needs_one(on_stage: Stage):
+    await on_stage.store.accounts.make(T)
+    await refused(on_stage)
+    routes = [r for r in over_http() if not ((told := description_of(r)) and told.public)]
+
+    answered = {
+        (route.method, route.path): await asked(on_stage, route.method, route.path)
+        for route in routes
+    }
+
+    assert len(answered) > 20
+    assert answered == dict.fromkeys(answered, 401)
+
+
+async def asked(stage: Stage, method: str, path: str) -> int:
+    """The status of a request with ids of nothing."""
+    path = re.sub(r"\{\w+\}", new_id(), path)
+    async with stage.http.request(method, path) as answer:
+        return answer.status
 
 
 # -- tokens that count no more ----------------------------------------------------------
