@@ -25,6 +25,7 @@ from services.gateway.dialects import (
     documents,
     documents_http,
     documents_socket,
+    drf_http,
 )
 from services.gateway.origins import Origins
 from services.gateway.reference import Reference
@@ -48,8 +49,10 @@ _PLAIN = re.compile(r"[0-9]{0,15}|[a-z_]{1,12}")
 
 def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Application:
     """Everything the gateway answers; each path with and without its trailing slash."""
-    reference = Reference([*health, *over_http()])
-    routes = [*health, *reference.routes(), *over_http(), *over_sockets()]
+    answered = over_http()
+    reference = Reference([*health, *answered])
+    options = drf_http.options(answered, channels.PREFIX)
+    routes = [*health, *reference.routes(), *answered, *options, *over_sockets()]
     around = _Around(gateway, public=[welcome, *(r.handler for r in routes if _is_public(r))])
     app = web.Application(middlewares=[around], client_max_size=gateway.settings.max_body)
     app[GATEWAY] = gateway

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -30,19 +30,29 @@ async def read_body(request: web.Request, decode: Callable[[bytes], T]) -> T:
 
     Raises:
         TooLarge: it says itself that it is longer than a body may be.
-        TooSlow: it is still not there after a while.
+        TooSlow: as for :func:`read_bytes`.
         InvalidRequest: it is no JSON, or does not fit, or is not packed as it says.
+    """
+    return decode_json(await read_bytes(request) or b"{}", decode)
+
+
+async def read_bytes(request: web.Request) -> bytes:
+    """The request's body as it is.
+
+    Raises:
+        TooLarge: it says itself that it is longer than a body may be.
+        TooSlow: it is still not there after a while.
+        InvalidRequest: it is not packed as it says.
     """
     if (request.content_length or 0) > request.client_max_size:
         raise TooLarge("The body is too large.")
     try:
         async with asyncio.timeout(SLOWEST):
-            data = await request.read()
+            return await request.read()
     except TimeoutError as error:
         raise TooSlow(f"The body did not come within {SLOWEST:g} seconds.") from error
     except web.RequestPayloadError as error:
         raise InvalidRequest("The body cannot be read as its headers say.") from error
-    return decode_json(data or b"{}", decode)
 
 
 def decode_json(data: bytes | str, decode: Callable[[bytes], T]) -> T:
@@ -84,14 +94,14 @@ def missing(what: str) -> NotFound:
     return NotFound(f"There is no such {what}.")
 
 
-def read_query(request: web.Request, shape: type[T]) -> T:
-    """The query string as a struct; an empty value is as good as none.
+def read_query(request: web.Request, shape: type[T], *, without: Collection[str] = ()) -> T:
+    """The query string as a struct; an empty value is as good as none, and what is ``without``.
 
     Raises:
         InvalidRequest: a value does not fit.
     """
     query = request.query
-    given = {name: value for name in query if (value := query[name])}
+    given = {name: value for name in query if (value := query[name]) and name not in without}
     try:
         return msgspec.convert(given, shape, strict=False)
     except msgspec.ValidationError as error:
