@@ -19,11 +19,7 @@ MOST = 5
 async def as_user(made: Stage) -> dict[str, str]:
     """The headers of a user of the test's own."""
     key = new_id()
-    await made.store.accounts.make(key, new_id())
-    async with asyncio.timeout(DEADLINE):
-        while not made.gateway.accounts.needed:  # the first one takes a moment to be heard of
-            async with made.http.get(f"{CHAT}/sessions", headers={"X-Api-Key": key}):
-                pass
+    await made.token(key, new_id())
     return {"X-Api-Key": key}
 
 

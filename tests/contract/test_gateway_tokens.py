@@ -58,7 +58,7 @@ async def test_the_first_token_shuts_out_whoever_has_none_at_once(on_stage: Stag
     await ws.send_json({"type": "ping"})
     await frame(ws)
 
-    await on_stage.store.accounts.make(T)
+    await on_stage.token(T)
 
     assert await close_code(ws) == 4401
     assert await status_of(on_stage) == 401
@@ -71,7 +71,7 @@ async def test_beyond_loopback_a_gateway_without_tokens_does_not_listen(nats_ser
             await far.gateway.accounts.may_listen()
         assert await status_of(far) == 401
 
-        await far.store.accounts.make(T)
+        await far.token(T)
         await refused(far, headers={"X-Api-Key": "x"})
 
         await far.gateway.accounts.may_listen()
@@ -83,7 +83,7 @@ async def test_an_open_network_is_the_local_users_until_the_first_token(nats_ser
         await far.gateway.accounts.may_listen()
         assert await status_of(far) == 200
 
-        await far.store.accounts.make(T)
+        await far.token(T)
 
         await refused(far)
 
@@ -93,7 +93,7 @@ async def test_an_open_network_is_the_local_users_until_the_first_token(nats_ser
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_each_of_the_five_ways_lets_in(on_stage: Stage, way: dict[str, Any]):
-    await on_stage.store.accounts.make(T)
+    await on_stage.token(T)
 
     assert await status_of(on_stage, **way) == 200
     ws = await on_stage.open(SOCKET, **way)
@@ -114,7 +114,7 @@ async def test_each_of_the_five_ways_lets_in(on_stage: Stage, way: dict[str, Any
 async def test_without_a_token_each_dialect_refuses_in_its_own_words(
     on_stage: Stage, path: str, envelope: set[str]
 ):
-    await on_stage.store.accounts.make(T)
+    await on_stage.token(T)
 
     for headers in ({}, {"X-Api-Key": "wrong"}, {**BEARER, "X-Api-Key": "another"}):
         async with on_stage.http.get(path, headers=headers) as answer:
@@ -131,7 +131,7 @@ async def test_without_a_token_each_dialect_refuses_in_its_own_words(
     ],
 )
 async def test_a_socket_without_a_token_is_accepted_only_to_say_so(on_stage: Stage, path: str):
-    await on_stage.store.accounts.make(T)
+    await on_stage.token(T)
 
     codes = [
         await close_code(await on_stage.open(path, params=params))
@@ -142,7 +142,7 @@ async def test_a_socket_without_a_token_is_accepted_only_to_say_so(on_stage: Sta
 
 
 async def test_origin_goes_before_credential_and_credential_before_existence(on_stage: Stage):
-    await on_stage.store.accounts.make(T)
+    await on_stage.token(T)
     evil = {"Origin": "https://evil.example"}
     nowhere = f"{SESSIONS}/{new_id()}"
 
@@ -155,7 +155,7 @@ async def test_origin_goes_before_credential_and_credential_before_existence(on_
 
 
 async def test_a_page_can_read_that_it_was_refused(on_stage: Stage):
-    await on_stage.store.accounts.make(T)
+    await on_stage.token(T)
 
     async with on_stage.http.get(SESSIONS, headers={"Origin": "http://localhost:5173"}) as answer:
         assert answer.status == 401
@@ -166,7 +166,7 @@ async def test_once_everybody_has_a_token_the_gateways_own_page_may_ask(on_stage
     own = {"Host": "chat.example", "Origin": "https://chat.example"}
     assert await status_of(on_stage, headers={**own, **BEARER}) == 403
 
-    await on_stage.store.accounts.make(T)
+    await on_stage.token(T)
     await refused(on_stage)
 
     assert await status_of(on_stage, headers={**own, **BEARER}) == 200
@@ -174,13 +174,13 @@ async def test_once_everybody_has_a_token_the_gateways_own_page_may_ask(on_stage
 
 @pytest.mark.parametrize("path", ["/", "/api/openapi.json"])
 async def test_what_is_for_everybody_needs_none(on_stage: Stage, path: str):
-    await on_stage.store.accounts.make(T)
+    await on_stage.token(T)
 
     assert await status_of(on_stage, path) == 200
 
 
 async def test_every_route_that_is_not_for_everybody_needs_one(on_stage: Stage):
-    await on_stage.store.accounts.make(T)
+    await on_stage.token(T)
     await refused(on_stage)
     routes = [r for r in over_http() if not ((told := description_of(r)) and told.public)]
 
@@ -204,7 +204,7 @@ async def asked(stage: Stage, method: str, path: str) -> int:
 
 
 async def test_a_revoked_token_is_refused_and_what_it_opened_ends(on_stage: Stage):
-    token_id = await on_stage.store.accounts.make(T)
+    token_id = await on_stage.token(T)
     async with on_stage.http.post(SESSIONS, json={}, headers=BEARER) as answer:
         session_id = (await answer.json())["id"]
     said = {"session_id": session_id, "content": "Hello"}
@@ -233,8 +233,8 @@ async def post(stage: Stage, path: str, **options: Any) -> int:
 
 async def test_a_disabled_users_tokens_count_again_once_he_is_enabled(on_stage: Stage):
     alice, accounts = new_id(), on_stage.store.accounts
-    await accounts.make(T, alice)
-    await accounts.make("of-somebody-else")
+    await on_stage.token(T, alice)
+    await on_stage.token("of-somebody-else")
     ws = await on_stage.open(SOCKET, headers=BEARER)
 
     await accounts.disable(alice)
@@ -249,7 +249,7 @@ async def test_a_disabled_users_tokens_count_again_once_he_is_enabled(on_stage: 
 
 
 async def test_a_token_ends_when_it_expires_and_its_sockets_with_it(on_stage: Stage):
-    await on_stage.store.accounts.make(T, expires_at=now() + timedelta(seconds=1))
+    await on_stage.token(T, expires_at=now() + timedelta(seconds=1))
     ws = await on_stage.open(SOCKET, headers=BEARER)
 
     assert await close_code(ws) == 4401
@@ -261,7 +261,7 @@ async def test_a_token_ends_when_it_expires_and_its_sockets_with_it(on_stage: St
 
 
 async def test_the_store_is_asked_once_about_each_credential(on_stage: Stage):
-    await on_stage.store.accounts.make(T)
+    await on_stage.token(T)
 
     statuses = await asyncio.gather(
         *(status_of(on_stage, headers={"X-Api-Key": key}) for key in (T, "wrong") * 10)
@@ -272,7 +272,7 @@ async def test_the_store_is_asked_once_about_each_credential(on_stage: Stage):
 
 
 async def test_whoever_guesses_does_not_get_through_to_the_store(on_stage: Stage):
-    await on_stage.store.accounts.make(T)
+    await on_stage.token(T)
     await status_of(on_stage, headers=BEARER)
     guesses = range(20 * GUESSES)
 
@@ -286,8 +286,8 @@ async def test_whoever_guesses_does_not_get_through_to_the_store(on_stage: Stage
 
 
 async def test_without_the_store_known_tokens_go_on_and_unknown_ones_wait(on_stage: Stage):
-    await on_stage.store.accounts.make(T)
-    await on_stage.store.accounts.make("not-seen-yet")
+    await on_stage.token(T)
+    await on_stage.token("not-seen-yet")
     await status_of(on_stage, headers=BEARER)
 
     on_stage.store.accounts.away = True
@@ -302,7 +302,7 @@ async def test_a_token_that_was_revoked_while_the_line_was_cut_is_refused_afterw
     own_nats_server: NatsServer,
 ):
     async with Line(own_nats_server) as line, stage(own_nats_server.url, line=line.url) as made:
-        token_id = await made.store.accounts.make(T)
+        token_id = await made.token(T)
         ws = await made.open(SOCKET, headers=BEARER)
         await ws.send_json({"type": "ping"})
         await frame(ws)

@@ -1,5 +1,6 @@
 """A gateway in this process, before a real log and a store that does as it is told."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from services.gateway.limits import SocketCount
 from services.gateway.rates import Rates
 from shared import pipelines
 from shared.bus import Bus
+from shared.ids import LOCAL_USER
 from shared.settings import Settings
 from shared.store_client import StoreClient
 from shared.streams import ensure_streams
@@ -40,6 +42,14 @@ class Stage:
     async def open(self, path: str, **options: Any) -> aiohttp.ClientWebSocketResponse:
         """A WebSocket; it is closed with the stage."""
         return await self.http.ws_connect(path, autoping=True, **options)
+
+    async def token(self, value: str, user: str = LOCAL_USER, **fields: Any) -> str:
+        """A token that the gateway has heard of; answers its id."""
+        token_id = await self.store.accounts.make(value, user, **fields)
+        async with asyncio.timeout(DEADLINE):
+            while not self.gateway.accounts.needed:
+                await self.bus.api("INFO")  # a round trip, on which the news of it comes along
+        return token_id
 
     async def session(self, **fields: Any) -> str:
         """A new native session's id."""
