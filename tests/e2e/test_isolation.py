@@ -44,11 +44,14 @@ PARAMETERS = {
     ("/ws/chat", "session_id"): "content",
 }
 """(path, name in it) → which of somebody's things it is."""
-IDS_IN_BODY = {("POST", "/api/v1/chat/messages")}
-"""What names its session in the body."""
+IDS_IN_BODY = {
+    ("POST", "/api/v1/chat/messages"): ["session_id"],
+    ("POST", "/api/v1/chat/sessions"): ["preset_id"],
+}
+"""What names in the body what it works on, or makes something of."""
 MAKES_ONES_OWN = {
-    ("POST", "/api/v1/chat/sessions"),
     ("POST", "/ai-chat/api/sessions"),
+    ("POST", "/ai-chat/api/presets"),
     ("POST", "/api/upload"),
     ("POST", "/chat/start"),
 }
@@ -107,9 +110,9 @@ def body_for(method: str, things: dict[str, str]) -> dict[str, Any]:
     """A body that any route may take; whatever it does not know it ignores."""
     if method == "GET":
         return {}
-    session, message = things.get("session", new_id()), things.get("message", new_id())
+    ids = {f"{kind}_id": things.get(kind) or new_id() for kind in ("session", "message", "preset")}
     fields = {"message": "x", "content": "x", "title": "x", "name": "x", "rating": "up"}
-    return {"json": {**fields, "session_id": session, "message_id": message}}
+    return {"json": {**fields, **ids}}
 
 
 # -- over HTTP ---------------------------------------------------------------------------
