@@ -278,9 +278,8 @@ async def refuse(request: web.Request, error: NatterlogError) -> web.WebSocketRe
     """Accept the socket, only to close it with a code that says why."""
     ws = web.WebSocketResponse(timeout=_CLOSE_WAIT, compress=False)
     await ws.prepare(request)
-    code = _CODES.get(type(error), DEFECT)
-    if isinstance(error, errors.RateLimited):
-        code = TRY_LATER
+    # Too many guesses are no matter of how many sockets there are.
+    code = TRY_LATER if isinstance(error, errors.RateLimited) else _code_of(error)
     await ws.close(code=code, message=error.message.encode()[:120])
     return ws
 
@@ -290,12 +289,16 @@ async def _talk(request: web.Request, socket: Socket, converse: Converse) -> Non
         with gateway_of(request).sockets.one_more(request[USER].id):
             await converse(socket)
     except NatterlogError as error:
-        socket.close(_CODES.get(type(error), DEFECT), error.message)
+        socket.close(_code_of(error), error.message)
     except BusError:
         socket.close(TRY_LATER, "The log cannot be reached at the moment.")
     except Exception:
         log.exception("socket.failed")
         socket.close(DEFECT, "Something went wrong here; the log says what.")
+
+
+def _code_of(error: NatterlogError) -> int:
+    return next((code for kind, code in _CODES.items() if isinstance(error, kind)), DEFECT)
 
 
 async def _end(*tasks: "asyncio.Task[None]") -> None:

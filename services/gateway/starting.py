@@ -14,7 +14,7 @@ from aiohttp import web
 from services.gateway.context import RATE, USER, Gateway, gateway_of
 from services.gateway.rates import Rate
 from shared.commands import Accepted, CreateJob, JobAnswer, Regenerate, SendMessage, StartsRun
-from shared.errors import NatterlogError, Unavailable
+from shared.errors import NatterlogError, Unavailable, Unreached
 from shared.ids import now
 
 
@@ -42,10 +42,9 @@ class Start:
         self._asked, began = True, now()
         try:
             answer = await self._gateway.store.start_run(command)  # pyright: ignore[reportCallIssue, reportArgumentType, reportUnknownVariableType]  (the overloads say)
-        except Unavailable:
-            raise
-        except NatterlogError:
-            self._take_back()
+        except NatterlogError as error:
+            if isinstance(error, Unreached) or not isinstance(error, Unavailable):
+                self._take_back()
             raise
         if _repeats(command, answer, began):  # pyright: ignore[reportUnknownArgumentType]
             self._take_back()

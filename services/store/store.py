@@ -32,6 +32,7 @@ from services.store.erase import Eraser
 from services.store.hotlog import HotLog
 from services.store.jobs import Jobs
 from services.store.migrate import migrate
+from services.store.orphans import Orphans
 from services.store.rebuild import rebuild
 from shared import commands as asked
 from shared import operating
@@ -105,6 +106,7 @@ class Store:
         self.jobs = Jobs(self.commands, database)
         self.presets = presets.Presets(bus, database, self.applied)
         self.accounts = accounts.Accounts(bus, database, self.applied)
+        self.orphans = Orphans(bus, archive, database, self.applied)
         self._settings = settings
         self._live: deque[Stored] = deque()
         self._heard = 0
@@ -129,6 +131,7 @@ class Store:
                 tasks.create_task(self.dispatcher.run(), name="dispatch"),
                 tasks.create_task(self.eraser.run(), name="erase"),
                 tasks.create_task(self._trim_now_and_then(), name="trim"),
+                tasks.create_task(self.orphans.run(), name="orphans"),
             ]
             try:
                 yield

@@ -1,6 +1,7 @@
 """The document front ends over HTTP: ``/api/upload`` and ``/api/jobs``."""
 
 import asyncio
+from contextlib import suppress
 
 from aiohttp import web
 
@@ -13,6 +14,7 @@ from services.gateway.dialects.documents import FIELDS, JOBS, UPLOAD
 from services.gateway.limits import check_text
 from services.gateway.starting import Start, counted
 from services.gateway.uploads import receive
+from shared.bus import BusError
 from shared.commands import CancelRun, CreateJob, GetJob, ListJobs
 from shared.errors import (
     Conflict,
@@ -21,6 +23,7 @@ from shared.errors import (
     RateLimited,
     Timeout,
     Unavailable,
+    Unreached,
     UnsupportedMediaType,
 )
 from shared.events import DocumentPlan
@@ -74,10 +77,11 @@ async def upload(request: web.Request) -> web.Response:
 async def _accept(gateway: Gateway, leave: Start, command: CreateJob, name: str) -> Job:
     try:
         return (await leave.ask(command)).job
-    except Unavailable:
-        raise  # it may have been accepted all the same, and then needs its file
-    except NatterlogError:
-        await erase(gateway.bus, name)
+    except NatterlogError as error:
+        # A store that was asked may have accepted it all the same, and then it needs its file.
+        if isinstance(error, Unreached) or not isinstance(error, Unavailable):
+            with suppress(BusError):  # the store's sweep finds it
+                await erase(gateway.bus, name)
         raise
 
 
