@@ -81,10 +81,10 @@ class FakeStore:
         self.archived = False
         """Whether the facts are read from the cold log, or left to the hot one."""
 
-    async def serve(self) -> None:
-        """Answer until the bus is closed."""
+    async def serve(self, *kinds: type[c.Request]) -> None:
+        """Answer these requests, or all, until the bus is closed."""
         await self.bus.serve(
-            "store", {store_command(kind.name): self._endpoint(kind) for kind in _COMMANDS}
+            "store", {store_command(kind.name): self._endpoint(kind) for kind in kinds or _COMMANDS}
         )
 
     def _endpoint(self, kind: type[c.Request]) -> Callable[[bytes], Any]:
