@@ -11,10 +11,12 @@ from services.gateway.context import Gateway
 from services.gateway.cursor import Cursors
 from services.gateway.hub import Hub
 from services.gateway.limits import SocketCount
+from services.gateway.models import Models
 from services.gateway.rates import Rates
 from services.gateway.uploads import sweep_now_and_then
 from shared import pipelines
 from shared.lifecycle import Life, running
+from shared.llm_client import LlmClient
 from shared.log import get_logger
 from shared.settings import Settings
 from shared.store_client import StoreClient
@@ -35,6 +37,7 @@ async def main(settings: Settings) -> None:
             Accounts(settings, life.bus, store) as accounts,
             Hub(life.bus, store) as hub,
             Boards(hub, life.bus, store) as boards,
+            Models(store, LlmClient(life.bus)) as models,
         ):
             if not await _may_listen(life, accounts):
                 return
@@ -46,6 +49,7 @@ async def main(settings: Settings) -> None:
                 rates=Rates(settings, life.bus),
                 hub=hub,
                 boards=boards,
+                models=models,
                 pipelines=read,
                 cursors=Cursors(life.epoch),
                 sockets=SocketCount(settings),

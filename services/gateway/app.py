@@ -18,6 +18,7 @@ from services.gateway.dialects import (
     assistant_socket,
     channels,
     channels_http,
+    channels_models_http,
     channels_socket,
     content,
     content_http,
@@ -26,6 +27,8 @@ from services.gateway.dialects import (
     documents_http,
     documents_socket,
     drf_http,
+    interview,
+    interview_http,
 )
 from services.gateway.origins import Origins
 from services.gateway.reference import Reference
@@ -45,6 +48,8 @@ _SHOWN = frozenset(
 )
 """Parameters of a query that the log may show: any other may be a credential, or people's words."""
 _PLAIN = re.compile(r"[0-9]{0,15}|[a-z_]{1,12}")
+_EXACT = frozenset((interview.GENERATE,))
+"""Where the trailing slash makes a difference: without it the path is Ollama's own."""
 
 
 def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Application:
@@ -59,7 +64,8 @@ def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Appli
     app.on_response_prepare.append(_finish_headers)
     app.add_routes([web.get("/", welcome)])
     for route in routes:
-        app.add_routes([route, _with_slash(route)])
+        exact = route.path.rstrip("/") in _EXACT
+        app.add_routes([route] if exact else [route, _with_slash(route)])
     return app
 
 
@@ -71,7 +77,10 @@ def _is_public(route: web.RouteDef) -> bool:
 
 def over_http() -> list[web.RouteDef]:
     """The routes of every dialect, each described beside its handler."""
-    dialects = (assistant_http, channels_http, documents_http, content_http)
+    dialects = (
+        *(assistant_http, channels_http, channels_models_http),
+        *(documents_http, content_http, interview_http),
+    )
     return [route for dialect in dialects for route in dialect.routes()]
 
 

@@ -12,6 +12,7 @@ from services.gateway.connections import Connections
 from services.gateway.cursor import Cursors
 from services.gateway.hub import Hub
 from services.gateway.limits import SocketCount
+from services.gateway.models import Models
 from services.gateway.rates import Rate, Rates
 from shared.bus import Bus
 from shared.pipelines import Pipeline
@@ -30,6 +31,7 @@ class Gateway:
     rates: Rates
     hub: Hub
     boards: Boards
+    models: Models
     pipelines: Mapping[str, Pipeline]
     cursors: Cursors
     connections: Connections = field(default_factory=Connections)

@@ -37,6 +37,7 @@ from shared.records import Message, Run, Session, StoredFact
 from shared.subjects import EVENTS, Address, Scope, session_address, store_command
 from tests.support.fake_accounts import FakeAccounts
 from tests.support.fake_jobs import FakeJobs
+from tests.support.fake_models import FakeModels, FakeWorkers
 
 _DEADLINE = 10.0
 
@@ -57,6 +58,8 @@ _COMMANDS: list[type[c.Request]] = [
     c.GetJob,
     c.ListJobs,
     c.CheckToken,
+    c.ListModels,
+    c.PreferModel,
 ]
 
 
@@ -73,6 +76,8 @@ class FakeStore:
         self.keys: dict[str, tuple[str, str]] = {}
         self.jobs = FakeJobs(self)
         self.accounts = FakeAccounts(self)
+        self.models = FakeModels(self)
+        self.workers = FakeWorkers(self)
         self.asked: list[c.Request] = []
         """Everything but whose a token is."""
         self._accepted_one = asyncio.Event()
@@ -88,7 +93,7 @@ class FakeStore:
         )
 
     def _endpoint(self, kind: type[c.Request]) -> Callable[[bytes], Any]:
-        parts = (self, self.jobs, self.accounts)
+        parts = (self, self.jobs, self.models, self.accounts)
         handler = next(getattr(part, kind.name) for part in parts if hasattr(part, kind.name))
 
         async def answer(data: bytes) -> bytes:

@@ -17,10 +17,12 @@ from services.gateway.context import Gateway
 from services.gateway.cursor import Cursors
 from services.gateway.hub import Hub
 from services.gateway.limits import SocketCount
+from services.gateway.models import Models
 from services.gateway.rates import Rates
 from shared import pipelines
 from shared.bus import Bus
 from shared.ids import LOCAL_USER
+from shared.llm_client import LlmClient
 from shared.settings import Settings
 from shared.store_client import StoreClient
 from shared.streams import ensure_streams
@@ -84,6 +86,7 @@ async def stage(
             Accounts(made, bus, asker) as accounts,
             Hub(bus, asker) as hub,
             Boards(hub, bus, asker) as boards,
+            Models(asker, LlmClient(bus)) as models,
         ):
             gateway = Gateway(
                 settings=made,
@@ -93,6 +96,7 @@ async def stage(
                 rates=Rates(made, bus),
                 hub=hub,
                 boards=boards,
+                models=models,
                 pipelines=pipelines.load(made),
                 cursors=Cursors(epoch),
                 sockets=SocketCount(made),

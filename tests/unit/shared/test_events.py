@@ -13,6 +13,10 @@ from shared.events import (
     Delta,
     Fact,
     Fault,
+    ModelDetails,
+    ModelPreferred,
+    ModelsSynced,
+    OfferedModel,
     PresetCreated,
     PresetDeleted,
     PresetUpdated,
@@ -130,6 +134,21 @@ FACTS: list[Fact] = [
     ),
     PresetUpdated(**COMMON, preset_id="p", temperature=None),
     PresetDeleted(**COMMON, preset_id="p"),
+    ModelPreferred(**COMMON, model="demo/demo"),
+    ModelsSynced(
+        **COMMON,
+        models=[
+            OfferedModel(
+                provider="ollama",
+                name="llama",
+                size=5,
+                modified_at=now(),
+                details=ModelDetails(family="llama", families=["llama"]),
+            )
+        ],
+        removed=["demo/demo"],
+        default="ollama/llama",
+    ),
     UserCreated(**COMMON, name="alice"),
     UserDisabled(**COMMON),
     UserEnabled(**COMMON),
