@@ -45,8 +45,9 @@ PARAMETERS = {
 }
 """(path, name in it) → which of somebody's things it is."""
 IDS_IN_BODY = {
-    ("POST", "/api/v1/chat/messages"): ["session_id"],
-    ("POST", "/api/v1/chat/sessions"): ["preset_id"],
+    ("POST", "/api/v1/chat/messages"),
+    ("POST", "/api/v1/chat/sessions"),  # preset_id
+    ("POST", "/api/generate"),
 }
 """What names in the body what it works on, or makes something of."""
 MAKES_ONES_OWN = {
@@ -56,14 +57,19 @@ MAKES_ONES_OWN = {
     ("POST", "/chat/start"),
 }
 """What names nothing that is there, and leaves something new that is one's own."""
-EVERYBODYS = {("GET", "/chat/pipelines")}
-"""What is the same for all."""
+EVERYBODYS = {
+    ("GET", "/chat/pipelines"),
+    ("GET", "/ai-chat/api/health/llm_server"),
+    ("POST", "/ai-chat/api/models/sync_models"),
+    *((method, "/ai-chat/api/models/{model_id:.+}") for method in ("GET", "PUT", "PATCH")),
+}
+"""What is the same for all, or names nothing that is anybody's."""
 
 Route = tuple[str, str]
 ROUTES: list[Route] = sorted(
-    (route.method, route.path.rstrip("/")) for route in over_http() if route.method != "HEAD"
+    {(route.method, route.path.rstrip("/")) for route in over_http() if route.method != "HEAD"}
 )
-WITH_IDS = [route for route in ROUTES if "{" in route[1]]
+WITH_IDS = [route for route in ROUTES if "{" in route[1] and route not in EVERYBODYS]
 LISTS = [r for r in ROUTES if r[0] == "GET" and r not in WITH_IDS and r not in EVERYBODYS]
 SOCKETS = sorted(route.path.rstrip("/") for route in over_sockets())
 
@@ -111,7 +117,8 @@ def body_for(method: str, things: dict[str, str]) -> dict[str, Any]:
     if method == "GET":
         return {}
     ids = {f"{kind}_id": things.get(kind) or new_id() for kind in ("session", "message", "preset")}
-    fields = {"message": "x", "content": "x", "title": "x", "name": "x", "rating": "up"}
+    fields = dict.fromkeys(("message", "content", "prompt", "title", "name"), "x")
+    fields["rating"] = "up"
     return {"json": {**fields, **ids}}
 
 
@@ -130,6 +137,7 @@ async def test_what_is_anothers_is_not_there(two: Two, route: Route):
     method, path = route
     theirs = two.alice.things
 
+    path = f"{path}/"  # one of them means something else without it
     foreign = await two.bob.ask(method, with_ids(path, theirs), **body_for(method, theirs))
     nobodys = await two.bob.ask(method, with_ids(path, {}), **body_for(method, {}))
 
