@@ -20,7 +20,7 @@ from msgspec import DecodeError
 from prometheus_client import Counter, Gauge
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.store import job_queries, queries, trim
+from services.store import inspection, job_queries, queries, trim
 from services.store.answering import Endpoint, endpoint
 from services.store.applied import Applied
 from services.store.archive import Archive, Entry, entry, links
@@ -36,6 +36,7 @@ from services.store.rebuild import rebuild
 from shared import commands as asked
 from shared.bus import Bus, BusError, Incoming, Stored
 from shared.events import CancelRequested, RunEnded, RunScheduled, RunWaiting
+from shared.inspection import FindRuns, FindSessions, ReadFacts
 from shared.lifecycle import running
 from shared.log import get_logger
 from shared.objects import ObjectMissing, is_packed, unpack
@@ -292,6 +293,9 @@ class Store:
                 endpoint(asked.GetContext, ask(queries.get_context), applied),
                 endpoint(asked.OpenFeed, ask(queries.open_feed), applied),
                 endpoint(asked.GetFacts, self.get_facts, applied),
+                endpoint(FindRuns, ask(inspection.find_runs), applied),
+                endpoint(FindSessions, ask(inspection.find_sessions), applied),
+                endpoint(ReadFacts, self.read_facts, applied),
             )
         )
 
@@ -305,6 +309,12 @@ class Store:
         await self.database.read(queries.get_session, owned)
         address = session_address(request.user_id, request.session_id)
         facts = await self.archive.session_facts(address, request.after, request.limit)
+        return asked.Facts(facts=facts, upto=upto)
+
+    async def read_facts(self, request: ReadFacts) -> asked.Facts:
+        """A session's facts from the cold log, for an operator."""
+        upto = self.archive.archived
+        facts = await self.archive.read(inspection.read_facts, request)
         return asked.Facts(facts=facts, upto=upto)
 
     async def rebuild(self, request: asked.Rebuild) -> asked.Rebuilt:
