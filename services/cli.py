@@ -23,7 +23,9 @@ SERVICES = {
 }
 
 RECORDER: dict[str, tuple[str, str]] = {
-    # one line a command: its module, which has ``arguments(parser)``, and what it does
+    # one line a command: its module, whose ``arguments(parser)`` sets ``command``, and what it does
+    "runs": ("services.recorder.runs", "look at runs: list them, tell their story, follow them"),
+    "sessions": ("services.recorder.sessions", "look at sessions and at what happened in them"),
 }
 
 EPILOG = """\
