@@ -6,12 +6,11 @@ from typing import get_args
 
 from services.recorder.pages import list_runs, show_fact, show_prompt, show_story
 from services.recorder.prompt import prompts
-from services.recorder.reading import Log, Recorded
+from services.recorder.reading import Log, Recorded, recorded
 from services.recorder.story import running_text, tell
 from services.recorder.terminal import Page, add_output, add_times, brief_ids, how_many
 from shared.bus import Bus, Incoming
 from shared.errors import Unavailable
-from shared.events import decode_fact
 from shared.inspection import FindRuns
 from shared.objects import ObjectMissing, unpack
 from shared.records import RunStatus
@@ -122,7 +121,7 @@ async def tail_runs(asked: argparse.Namespace, log: Log, _: Settings) -> int:
             if fact.what == "final":
                 return 0
         while True:
-            fact = await _recorded(log.bus, await heard.get())
+            fact = await _whole(log.bus, await heard.get())
             if fact is None or fact.seq <= shown or not _is_asked(fact, asked, run and run.id):
                 continue
             _show(page, fact, json=asked.json)
@@ -141,13 +140,12 @@ def _is_asked(fact: Recorded, asked: argparse.Namespace, run_id: str | None) -> 
     )
 
 
-async def _recorded(bus: Bus, message: Incoming) -> Recorded | None:
+async def _whole(bus: Bus, message: Incoming) -> Recorded | None:
     try:
         data = await unpack(bus, message.data)
     except ObjectMissing:  # deleted in the same moment
         return None
-    subject = message.subject.removeprefix(LIVE)
-    return Recorded(message.sequence, subject, data, decode_fact(data))
+    return recorded(message.sequence, message.subject.removeprefix(LIVE), data)
 
 
 def _show(page: Page, fact: Recorded, *, json: bool) -> None:

@@ -26,6 +26,7 @@ from shared.chain import Link
 from shared.events import (
     AnyFact,
     CancelRequested,
+    FactImported,
     RunClaimed,
     RunEnded,
     RunFact,
@@ -38,6 +39,7 @@ from shared.events import (
     TodoGenerate,
     TodoProcess,
     Turn,
+    inside,
 )
 from shared.subjects import NONE, Address, parse
 
@@ -82,6 +84,9 @@ def project(rows: Rows, link: Link) -> None:
     """Change ``rows`` as the fact says."""
     address = parse(link.subject)
     fact = link.fact
+    if isinstance(fact, FactImported):
+        _import(rows, link, fact)
+        return
     session = rows.sessions.get(address.session)
     if session is not None and session.user_id != address.user:
         return  # an id that two users chose at the same moment: the first has it
@@ -102,6 +107,15 @@ def project(rows: Rows, link: Link) -> None:
             rows.drop_session(session.id)
         case _:
             _project_run(rows, session, link.seq, address, fact)
+
+
+def _import(rows: Rows, link: Link, imported: FactImported) -> None:
+    """What happened elsewhere counts like what happened here, once all of it is here."""
+    address = parse(link.subject)
+    project(rows, Link(link.seq, address.fact(imported.what), inside(imported)))
+    session = rows.sessions.get(address.session)
+    if session is not None and session.user_id == address.user:
+        session.importing = imported.position < imported.of - 1
 
 
 def _project_run(
@@ -355,7 +369,7 @@ def _load(connection: sa.Connection, links: list[Link]) -> Rows:
         for row in connection.execute(_RUNS, {"ids": list(run_ids)}):
             run = run_row(row)
             rows.runs[run.id] = run
-    parents = _parents(link.fact for link in links) - rows.depths.keys()
+    parents = _parents(inside(link.fact) for link in links) - rows.depths.keys()
     if parents:
         for row in connection.execute(_DEPTHS, {"ids": list(parents)}):
             rows.depths[row.id] = row.depth
