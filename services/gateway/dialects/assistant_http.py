@@ -23,6 +23,7 @@ from shared.commands import (
     Regenerate,
     SendMessage,
 )
+from shared.errors import InvalidRequest
 from shared.events import SessionStatus
 from shared.ids import new_id
 from shared.records import Run
@@ -83,7 +84,7 @@ async def list_sessions(request: web.Request) -> web.Response:
 
 
 async def get_session(request: web.Request) -> web.Response:
-    query = GetSession(user_id=request[USER].id, session_id=_session_id(request))
+    query = GetSession(user_id=request[USER].id, session_id=_session_id(request), at=_then(request))
     answer = await gateway_of(request).store.ask(query)
     return _json(words.session_view(answer.session))
 
@@ -166,6 +167,7 @@ async def list_messages(request: web.Request) -> web.Response:
             limit=limit,
             offset=offset,
             descending=choice(request, "order", {"asc": False, "desc": True}, "asc"),
+            at=_then(request),
         )
     )
     after = offset + len(page.items)
@@ -243,6 +245,21 @@ def _run_id(request: web.Request) -> str:
 
 def _session_id(request: web.Request) -> str:
     return an_id(request.match_info["session_id"], "session")
+
+
+def _then(request: web.Request) -> int | None:
+    """The moment that is asked about: a cursor's last fact; None for now.
+
+    Raises:
+        InvalidRequest: it is no cursor, or one of another log.
+    """
+    text = request.query.get("at")
+    if text is None:
+        return None
+    place = gateway_of(request).cursors.parse(text)
+    if place is None:
+        raise InvalidRequest("This is no cursor, or one of another log.", path="$.at")
+    return place.seq
 
 
 def _idempotency_key(request: web.Request) -> str:
