@@ -28,6 +28,7 @@ RECORDER: dict[str, tuple[str, str]] = {
     "sessions": ("services.recorder.sessions", "look at sessions and at what happened in them"),
     "export-log": ("services.recorder.carry_out", "write sessions to a file, redacted or whole"),
     "import-log": ("services.recorder.carry_in", "bring sessions from such a file into this log"),
+    "dead": ("services.recorder.deadletters", "look at what could not be handled; put it back"),
 }
 
 EPILOG = """\

@@ -7,7 +7,7 @@ left in FILES being missing.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -151,11 +151,9 @@ class Log:
         while stored := await self.bus.read(EVENTS, f"evt.*.{session_id}.>", after=after):
             for seq, subject, packed in stored:
                 after = seq
-                try:
-                    data = await unpack(self.bus, packed)
-                except ObjectMissing:  # being erased
-                    continue
-                yield recorded(seq, subject, data)
+                # being erased, or not to be read by this version: the cold log has neither
+                with suppress(ObjectMissing, msgspec.ValidationError):
+                    yield recorded(seq, subject, await unpack(self.bus, packed))
 
     async def run_facts(self, run: FoundRun) -> list[Recorded]:
         """Every fact of a run, as far as there is any now.
