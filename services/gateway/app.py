@@ -24,6 +24,7 @@ from services.gateway.dialects import (
     documents_http,
     documents_socket,
 )
+from services.gateway.metrics import count_request
 from services.gateway.origins import Origins
 from services.gateway.refusals import answer_of, error_of
 from shared.ids import new_id
@@ -94,6 +95,7 @@ class _Around:
                 return response
             finally:
                 if request.path.rstrip("/") not in _QUIET:
+                    count_request(request, status)
                     log.info(
                         "gateway.request",
                         method=request.method,
