@@ -100,7 +100,7 @@ def show_story(page: Page, story: Story) -> None:
 
 
 def _conditions(story: Story) -> str:
-    told = ""
+    told = ", imported" if story.imported else ""
     if story.waited_ms:
         told += f", waited {span(story.waited_ms)}"
     if story.due is not None:

@@ -21,6 +21,7 @@ from services.store.files import check_version, reading
 from services.store.projection import apply, read_applied
 from services.store.schema import metadata, projection
 from shared.errors import NatterlogError
+from shared.log import configure
 from shared.settings import Settings
 
 _CHUNK = 500
@@ -54,6 +55,7 @@ class Checked(NamedTuple):
 
 def main(settings: Settings) -> int:
     """``natterlog rebuild --check`` → 0: all is as the log says; 1: it is not."""
+    configure(settings, service="check")
     try:
         checked = check(settings)
     except (NatterlogError, SQLAlchemyError, OSError) as error:
