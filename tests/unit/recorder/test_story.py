@@ -8,12 +8,12 @@ from services.recorder.pages import show_story
 from services.recorder.story import Gap, Step, tell
 from services.recorder.terminal import Page
 from shared.events import Fault, PreviousAttempt
-from tests.unit.recorder.told import OTHER, RUN, Told, restarted, turn
+from tests.unit.recorder.told import OTHER, RUN, Told, at, restarted, turn
 
 
 def shown(told: Told) -> str:
     out = io.StringIO()
-    show_story(Page(out, coloured=False), tell(told.of(RUN)))
+    show_story(Page(out, coloured=False), tell(told.of(RUN)), at(60_000))
     return out.getvalue()
 
 
@@ -47,7 +47,8 @@ attempt 2 (#4)
 final (#5)
   state   completed, end_turn, 11.00 s after the acceptance
   text    15 chars
-  sha256  2f9536f042c7e50b… matches the text
+  sha256  2f9536f042c7e50bf5be5893ef0ff17f37125efd4efa540aa1038e0d8358cd94
+          matches the text
   tokens  6 in, 5 out
 """
 
@@ -83,6 +84,7 @@ def test_a_running_attempt_has_no_end_yet():
     assert story.state == "running"
     assert (attempt.attempt, attempt.after_ms, attempt.ended) == (claim, 5, None)
     assert "ended   still running" in shown(told)
+    assert "           …  no fact since then, for 59.99 s\n" in shown(told)
 
 
 def test_a_provider_that_failed_in_between_is_counted():
