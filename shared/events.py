@@ -216,6 +216,9 @@ class SessionUpdated(Fact, frozen=True, kw_only=True, tag="session.updated"):
 class SessionDeleted(Fact, frozen=True, kw_only=True, tag="session.deleted"):
     """The tombstone of a session whose other facts are being erased.  store → store, gateway"""
 
+    mode: str | None = None
+    """The session's, because nobody can look it up any more."""
+
 
 class RunWaiting(Fact, frozen=True, kw_only=True, tag="waiting"):
     """A turn was accepted; another run of its session goes first.  store → store, gateway"""
@@ -311,6 +314,44 @@ class RunEnded(Fact, frozen=True, kw_only=True, tag="final"):
     notes: list[str] = []
 
 
+# -- facts outside any session: what users, and all of them, have ----------------
+
+
+class PresetCreated(Fact, frozen=True, kw_only=True, tag="preset.created"):
+    """A user keeps a choice of model, prompt and parameters under a name.  store → store"""
+
+    preset_id: str
+    name: str
+    description: str
+    system_prompt: str | None
+    model: str | None
+    temperature: float | None
+    max_tokens: Whole | None
+    is_public: bool
+
+
+class PresetUpdated(Fact, frozen=True, kw_only=True, tag="preset.updated"):
+    """Some fields of a preset changed; absent ones did not.  store → store"""
+
+    preset_id: str
+    name: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    system_prompt: str | UnsetType | None = UNSET
+    model: str | UnsetType | None = UNSET
+    temperature: float | UnsetType | None = UNSET
+    max_tokens: Whole | UnsetType | None = UNSET
+    is_public: bool | UnsetType = UNSET
+
+
+class PresetDeleted(Fact, frozen=True, kw_only=True, tag="preset.deleted"):
+    """A preset is gone; sessions that were made from it stay as they are.  store → store"""
+
+    preset_id: str
+
+
+# -- from another log -----------------------------------------------------------------
+
+
 class FactImported(Fact, frozen=True, kw_only=True, tag="imported"):
     """A fact of another log, brought here with its session.  recorder → store
 
@@ -330,6 +371,7 @@ class FactImported(Fact, frozen=True, kw_only=True, tag="imported"):
 
 
 SessionFact = SessionCreated | SessionUpdated | SessionDeleted
+LibraryFact = PresetCreated | PresetUpdated | PresetDeleted
 RunFact = (
     RunWaiting
     | RunScheduled
@@ -340,7 +382,7 @@ RunFact = (
     | CancelRequested
     | RunEnded
 )
-AnyFact = SessionFact | RunFact | FactImported
+AnyFact = SessionFact | RunFact | LibraryFact | FactImported
 
 
 # -- what a running attempt says (stream TOKENS) --------------------------------

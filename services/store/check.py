@@ -15,10 +15,10 @@ from typing import Any, NamedTuple, cast
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from services.store.applying import apply, read_applied
 from services.store.archive import entry, facts, links, tombstones
 from services.store.database import database_path
 from services.store.files import check_version, reading
-from services.store.projection import apply, read_applied
 from services.store.schema import metadata, projection
 from shared.errors import NatterlogError
 from shared.log import configure

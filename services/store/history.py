@@ -11,8 +11,8 @@ from typing import TypeVar
 import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
 
+from services.store.applying import apply
 from services.store.archive import Archive, entry, facts, links
-from services.store.projection import apply
 from services.store.schema import metadata, projection
 from shared.chain import Link
 from shared.commands import GetSession, ListMessages

@@ -20,9 +20,10 @@ from msgspec import DecodeError
 from prometheus_client import Counter, Gauge
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.store import inspection, job_queries, queries, trim
+from services.store import inspection, job_queries, presets, queries, statistics, trim
 from services.store.answering import Endpoint, endpoint
 from services.store.applied import Applied
+from services.store.applying import apply, read_applied, read_epoch, set_epoch
 from services.store.archive import Archive, Entry, entry, links
 from services.store.commands import Commands
 from services.store.database import Database, database_path
@@ -32,7 +33,6 @@ from services.store.history import as_of
 from services.store.hotlog import HotLog
 from services.store.jobs import Jobs
 from services.store.migrate import migrate
-from services.store.projection import apply, read_applied, read_epoch, set_epoch
 from services.store.rebuild import rebuild
 from shared import commands as asked
 from shared.bus import Bus, BusError, Incoming, Stored
@@ -105,6 +105,7 @@ class Store:
             bus, settings, database, archive, self.hot, self.applied, self.eraser
         )
         self.jobs = Jobs(self.commands, database)
+        self.presets = presets.Presets(bus, database, self.applied)
         self._settings = settings
         self._live: deque[Stored] = deque()
         self._heard = 0
@@ -285,6 +286,12 @@ class Store:
                 endpoint(asked.Regenerate, do.regenerate, applied),
                 endpoint(asked.CancelRun, do.cancel_run, applied),
                 endpoint(asked.CreateJob, self.jobs.create_job, applied),
+                endpoint(asked.CreatePreset, self.presets.create, applied),
+                endpoint(asked.UpdatePreset, self.presets.update, applied),
+                endpoint(asked.DeletePreset, self.presets.delete, applied),
+                endpoint(asked.GetPreset, ask(presets.get_preset), applied),
+                endpoint(asked.ListPresets, ask(presets.list_presets), applied),
+                endpoint(asked.GetStatistics, ask(statistics.get_statistics), applied),
                 endpoint(asked.Rebuild, self.rebuild, applied),
                 endpoint(asked.GetSession, self._ask_then(queries.get_session), applied),
                 endpoint(asked.ListSessions, ask(queries.list_sessions), applied),

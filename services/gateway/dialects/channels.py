@@ -2,12 +2,12 @@
 
 from datetime import datetime
 from typing import Annotated, Any
-from urllib.parse import urlencode
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from services.gateway.cursor import Place
+from services.gateway.dialects.drf import REQUIRED, Fields, FieldsInvalid, PageAsked
 from services.gateway.moments import (
     Moment,
     ReplyDue,
@@ -29,11 +29,12 @@ SESSION_SOCKET = SOCKETS + "/session/{session_id}"
 LIST_SOCKET = SOCKETS + "/sessions"
 TEMPERATURE = 0.7
 MAX_TOKENS = 2000
-PAGE_SIZE = 20
 
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 MaxTokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Title = Annotated[str, Meta(max_length=500)]
+Model = Annotated[str, Meta(max_length=200)]
+ClientId = Annotated[str, Meta(max_length=200)]
 
 encode = msgspec.json.Encoder().encode
 
@@ -41,9 +42,13 @@ encode = msgspec.json.Encoder().encode
 # -- what clients send ----------------------------------------------------------
 
 
+class SessionsAsked(PageAsked, frozen=True, kw_only=True):
+    include_inactive: bool = False
+
+
 class NewSession(msgspec.Struct, frozen=True, kw_only=True):
     title: Title | None = None
-    model: str | None = None
+    model: Model | None = None
     system_prompt: str | None = None
     temperature: Temperature | None = None
     max_tokens: MaxTokens | None = None
@@ -53,7 +58,7 @@ class NewSession(msgspec.Struct, frozen=True, kw_only=True):
 
 class SessionChange(msgspec.Struct, frozen=True, kw_only=True):
     title: Title | UnsetType | None = UNSET
-    model: str | UnsetType | None = UNSET
+    model: Model | UnsetType | None = UNSET
     system_prompt: str | UnsetType | None = UNSET
     temperature: Temperature | UnsetType | None = UNSET
     max_tokens: MaxTokens | UnsetType | None = UNSET
@@ -66,7 +71,7 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
     message: str | None = None
     content: str | None = None
     """Another name of ``message``."""
-    client_id: str | None = None
+    client_id: ClientId | None = None
 
     @property
     def text(self) -> str:
@@ -77,13 +82,13 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
         """
         text = self.message if self.message is not None else self.content
         if text is None:
-            raise InvalidRequest("This field is required.", path="$.message")
+            raise InvalidRequest(REQUIRED, path="$.message")
         return text
 
 
-decode_new_session = msgspec.json.Decoder(NewSession).decode
-decode_session_change = msgspec.json.Decoder(SessionChange).decode
-decode_new_message = msgspec.json.Decoder(NewMessage).decode
+NEW_SESSION = Fields(NewSession)
+SESSION_CHANGE = Fields(SessionChange)
+NEW_MESSAGE = Fields(NewMessage)
 
 
 def create_session(body: NewSession, user: str, settings: Settings) -> CreateSession:
@@ -150,15 +155,6 @@ class TurnView(msgspec.Struct, frozen=True, kw_only=True):
     ai_message: MessageView
 
 
-class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """A page as Django REST framework numbers them."""
-
-    count: int
-    next: str | None
-    previous: str | None
-    results: list[Any]
-
-
 def session_view(session: Session) -> SessionView:
     return SessionView(
         id=session.id,
@@ -184,22 +180,6 @@ def message_view(message: Message) -> MessageView:
         content=message.content,
         created_at=message.created_at,
         status=message.status,
-    )
-
-
-def page_view(
-    results: list[Any], *, count: int, number: int, size: int, url: str, query: dict[str, str]
-) -> Page:
-    """Page ``number`` of a list, with absolute links to its neighbours."""
-
-    def link(page: int) -> str:
-        return f"{url}?{urlencode({**query, 'page': str(page)})}"
-
-    return Page(
-        count=count,
-        next=link(number + 1) if number * size < count else None,
-        previous=link(number - 1) if number > 1 else None,
-        results=results,
     )
 
 
@@ -337,10 +317,22 @@ def _ended(reply: ReplyEnded) -> list[Frame]:
 # -- errors -----------------------------------------------------------------------
 
 
+class Detail(msgspec.Struct, frozen=True, kw_only=True):
+    detail: str
+    code: str
+
+
+FieldErrors = dict[str, list[str]]
+"""Field → its faults, as Django REST framework tells them; the code is in `X-Error-Code`."""
+
+
 def detail(error: NatterlogError) -> tuple[bytes, dict[str, str]]:
-    """The body and the headers that tell a client of ``error``; a field's own in DRF's form."""
+    """The body and the headers that tell a client of ``error``; fields by their names."""
     headers = {"Content-Type": "application/json"}
+    if isinstance(error, FieldsInvalid):
+        return encode(error.fields), headers | {"X-Error-Code": error.code}
     field = (error.path or "$").removeprefix("$").lstrip(".")
     if field and error.status == 400:
-        return encode({field: [error.message]}), headers | {"X-Error-Code": error.code}
-    return encode({"detail": error.message, "code": error.code}), headers
+        fields: FieldErrors = {field: [error.message]}
+        return encode(fields), headers | {"X-Error-Code": error.code}
+    return encode(Detail(detail=error.message, code=error.code)), headers
