@@ -76,6 +76,15 @@ def parser(*, chosen: str | None = None) -> argparse.ArgumentParser:
         "reads the store's files, while natterlog runs or not (exit code 1: there is one)",
     )
     rebuild.set_defaults(run=_rebuild)
+    models = commands.add_parser(
+        "models",
+        help="list the models on offer",
+        description="List the models that the providers offer, and what each can do, as the "
+        "system that is running knows it.",
+    )
+    models.add_argument("--sync", action="store_true", help="ask the providers first")
+    models.add_argument("--json", action="store_true", help="as JSON, with every field")
+    models.set_defaults(run=_models)
     for name, (module, what) in RECORDER.items():
         command = commands.add_parser(
             name, help=what, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -153,6 +162,15 @@ def _recorder(asked: argparse.Namespace) -> int:
     settings = msgspec.structs.replace(settings, nats_url=running_nats_url(settings))
     files = importlib.import_module("services.store.files").asking_files
     return run(asked.command, asked, settings, files)
+
+
+def _models(asked: argparse.Namespace) -> int:
+    from services import models
+    from services.running import running_nats_url
+
+    settings = read_settings(os.environ)
+    settings = msgspec.structs.replace(settings, nats_url=running_nats_url(settings))
+    return models.main(settings, sync=asked.sync, as_json=asked.json)
 
 
 def _version(_: argparse.Namespace) -> int:

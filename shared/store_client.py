@@ -31,6 +31,9 @@ _ANSWERS: dict[type[c.Request], type] = {
     c.GetPreset: c.PresetAnswer,
     c.DeletePreset: c.Done,
     c.ListPresets: c.PresetPage,
+    c.SyncModels: c.ModelsNoted,
+    c.PreferModel: c.Done,
+    c.ListModels: c.ModelList,
     c.GetStatistics: c.StatisticsAnswer,
     c.ListSessions: c.SessionPage,
     c.ListMessages: c.MessagePage,
@@ -76,9 +79,13 @@ class StoreClient:
     @overload
     async def ask(self, request: c.ListPresets) -> c.PresetPage: ...
     @overload
+    async def ask(self, request: c.SyncModels) -> c.ModelsNoted: ...
+    @overload
+    async def ask(self, request: c.ListModels) -> c.ModelList: ...
+    @overload
     async def ask(self, request: c.GetStatistics) -> c.StatisticsAnswer: ...
     @overload
-    async def ask(self, request: c.DeleteSession | c.DeletePreset) -> c.Done: ...
+    async def ask(self, request: c.DeleteSession | c.DeletePreset | c.PreferModel) -> c.Done: ...
     @overload
     async def ask(self, request: c.ListSessions) -> c.SessionPage: ...
     @overload

@@ -62,7 +62,10 @@ class JsonOrForm(NamedTuple):
 
 
 class Events(NamedTuple):
-    """An answer of server-sent events; the data of each is one of ``shape``."""
+    """An answer of server-sent events; the data of each is one of ``shape``.
+
+    Structs without tags, which no union may hold, come as a tuple.
+    """
 
     shape: Any
     named: bool = False

@@ -47,6 +47,7 @@ TAGS = {
     "channels": "Sessions, messages and presets in the manner of Django REST framework.",
     "documents": "Files and questions about them: jobs.",
     "content": "Posts, written in the steps of a pipeline.",
+    "interview": "One prompt, one reply, in the manner of Ollama.",
     "gateway": "What this is, how it is, and how it is described.",
 }
 
@@ -209,13 +210,18 @@ class _Document:
         data = {
             "type": "string",
             "contentMediaType": "application/json",
-            "contentSchema": self._schemas.of(shape),
+            "contentSchema": self._data(shape),
         }
         fields: Schema = {"id": {"type": "string"}, "data": data}
         if named:
             fields["event"] = {"type": "string"}
         item = {"type": "object", "properties": fields, "required": ["data"]}
         return {"schema": {"type": "string"}, "x-itemSchema": item}
+
+    def _data(self, shape: Any) -> Schema:
+        if type(shape) is not tuple:
+            return self._schemas.of(shape)
+        return {"anyOf": [self._schemas.of(one) for one in cast("tuple[Any, ...]", shape)]}
 
     # -- refusals ---------------------------------------------------------------------
 

@@ -138,7 +138,7 @@ def create_session(body: NewSession, user: str, settings: Settings) -> CreateSes
         session_id=new_id(),
         title=body.title,
         mode=body.mode,
-        model=body.model or settings.first_choice,
+        model=body.model,
         temperature=TEMPERATURE if temperature is None else temperature,
         max_tokens=max_tokens
         or settings.llm_max_tokens

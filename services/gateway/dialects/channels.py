@@ -101,7 +101,7 @@ def create_session(body: NewSession, user: str, settings: Settings) -> CreateSes
         user_id=user,
         session_id=new_id(),
         title=body.title,
-        model=body.model or settings.first_choice,
+        model=body.model,
         temperature=TEMPERATURE if temperature is None else temperature,
         max_tokens=body.max_tokens or settings.llm_max_tokens or MAX_TOKENS,
         system_prompt=body.system_prompt,

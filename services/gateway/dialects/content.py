@@ -75,7 +75,6 @@ def create_job(
         run_id=new_id(),
         plan=PipelinePlan(pipeline=pipeline.name, steps=pipeline.steps, inputs=inputs),
         mode=MODE,
-        model=settings.first_choice,
         temperature=settings.llm_temperature,
         max_tokens=settings.llm_max_tokens,
         client_ref=body.session_id or None,

@@ -90,7 +90,6 @@ def create_job(
         run_id=run_id,
         plan=DocumentPlan(file=file, prompt=_prompt(fields)),
         mode=MODE,
-        model=settings.first_choice,
         temperature=settings.llm_temperature,
         max_tokens=settings.llm_max_tokens or MAX_TOKENS,
         priority=_priority(fields.get("priority", "")),

@@ -14,6 +14,10 @@ from shared.events import (
     Fact,
     FactImported,
     Fault,
+    ModelDetails,
+    ModelPreferred,
+    ModelsSynced,
+    OfferedModel,
     PresetCreated,
     PresetDeleted,
     PresetUpdated,
@@ -127,6 +131,21 @@ FACTS: list[Fact] = [
     ),
     PresetUpdated(**COMMON, preset_id="p", temperature=None),
     PresetDeleted(**COMMON, preset_id="p"),
+    ModelPreferred(**COMMON, model="demo/demo"),
+    ModelsSynced(
+        **COMMON,
+        models=[
+            OfferedModel(
+                provider="ollama",
+                name="llama",
+                size=5,
+                modified_at=now(),
+                details=ModelDetails(family="llama", families=["llama"]),
+            )
+        ],
+        removed=["demo/demo"],
+        default="ollama/llama",
+    ),
     FactImported(
         **COMMON,
         what="cancel",
