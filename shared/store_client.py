@@ -1,10 +1,12 @@
 """The store as its askers see it: one method a question, typed by the question."""
 
+from collections.abc import Mapping
 from typing import overload
 
 import msgspec
 
 from shared import commands as c
+from shared import inspection as i
 from shared.bus import Bus
 from shared.subjects import store_command
 
@@ -41,6 +43,9 @@ _ANSWERS: dict[type[c.Request], type] = {
     c.GetFacts: c.Facts,
     c.OpenFeed: c.FeedState,
     c.Rebuild: c.Rebuilt,
+    i.FindRuns: i.FoundRuns,
+    i.FindSessions: i.FoundSessions,
+    i.ReadFacts: c.Facts,
 }
 
 
@@ -115,3 +120,8 @@ class StoreClient:
             # A store may die with the question: every other one may be asked twice.
             answer = await self._bus.ask(subject, data, timeout=2.0, tries=3)
         return msgspec.json.decode(answer, type=_ANSWERS[type(request)])  # pyright: ignore[reportUnknownVariableType]  (the overloads say)
+
+
+def answers() -> Mapping[type[c.Request], type]:
+    """Every request, and what is answered to it."""
+    return _ANSWERS

@@ -49,10 +49,10 @@ def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Appli
     app[GATEWAY] = gateway
     app.on_response_prepare.append(_finish_headers)
     answered = over_http()
-    reference = Reference([*health, *answered])
+    reference = Reference([*health, *answered, *sockets()])
     app.add_routes([web.get("/", welcome)])
     options = drf_http.options(answered, channels.PREFIX)
-    for route in [*health, *reference.routes(), *answered, *options, *_sockets()]:
+    for route in [*health, *reference.routes(), *answered, *options, *sockets()]:
         app.add_routes([route] if route.path.rstrip("/") in _EXACT else [route, _with_slash(route)])
     return app
 
@@ -66,7 +66,8 @@ def over_http() -> list[web.RouteDef]:
     return [route for dialect in dialects for route in dialect.routes()]
 
 
-def _sockets() -> list[web.RouteDef]:
+def sockets() -> list[web.RouteDef]:
+    """The sockets of every dialect."""
     return [
         web.get(f"{assistant.PREFIX}/ws", assistant_socket.socket, allow_head=False),
         web.get(channels.SESSION_SOCKET, channels_socket.session_socket, allow_head=False),

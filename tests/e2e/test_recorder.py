@@ -129,9 +129,9 @@ async def test_a_cursor_of_another_log_or_of_the_future_is_refused(natterlog: Ru
     ]
 
     assert [(status, body["code"], body.get("path")) for status, body in answers] == [
+        (404, "not_found", None),
         (400, "invalid_request", "$.at"),
-        (400, "invalid_request", "$.at"),
-        (400, "invalid_request", "$.at"),
+        (404, "not_found", None),
         (404, "not_found", None),
     ] * 2
 

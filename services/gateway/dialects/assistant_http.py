@@ -31,7 +31,7 @@ from shared.commands import (
     Regenerate,
     SendMessage,
 )
-from shared.errors import Conflict, InvalidRequest, NotFound
+from shared.errors import Conflict, NotFound
 from shared.ids import new_id
 from shared.records import Message, Run
 
@@ -78,7 +78,7 @@ async def list_sessions(request: web.Request) -> web.Response:
     page = await gateway.store.ask(
         ListSessions(
             user_id=request[USER].id,
-            query=asked.q,
+            query=asked.q or None,
             status=None if asked.status == "all" else asked.status,
             modes=[asked.mode] if asked.mode else None,
             limit=asked.most,
@@ -194,7 +194,7 @@ async def _answer_turn(
 async def list_messages(request: web.Request) -> web.Response:
     """Show the conversation: the active branch, messages that wait at its end."""
     asked = read_query(request, words.MessagesAsked)
-    offset = asked.offset if asked.cursor is None else asked.cursor
+    offset = asked.cursor or asked.offset
     page = await gateway_of(request).store.ask(
         ListMessages(
             user_id=request[USER].id,
@@ -301,13 +301,13 @@ def _then(request: web.Request, cursor: str | None) -> int | None:
     """The moment that is asked about: a cursor's last fact; None for now.
 
     Raises:
-        InvalidRequest: it is no cursor, or one of another log.
+        NotFound: it is a cursor of another log.
     """
     if cursor is None:
         return None
     place = gateway_of(request).cursors.parse(cursor)
     if place is None:
-        raise InvalidRequest("This is no cursor, or one of another log.", path="$.at")
+        raise NotFound("This log has no such place: the cursor is another's.")
     return place.seq
 
 

@@ -4,12 +4,13 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from services.gateway.asking import read_query
 from services.gateway.context import USER, gateway_of
 from services.gateway.describing import JsonOrForm, describe
 from services.gateway.dialects import channels_models as words
 from services.gateway.dialects.channels import PREFIX
 from services.gateway.dialects.drf import Page
-from services.gateway.dialects.drf_http import json, page, read_fields, read_page
+from services.gateway.dialects.drf_http import json, page, read_fields
 from shared.errors import ModelNotFound, NotFound
 from shared.records import Model
 
@@ -38,7 +39,7 @@ class _Listed(NamedTuple):
 @describe(query=words.ModelsAsked, answers={200: Page[words.ModelView]}, errors=(NotFound,))
 async def list_models(request: web.Request) -> web.Response:
     """List the models on offer."""
-    asked = read_page(request, words.ModelsAsked)
+    asked = read_query(request, words.ModelsAsked)
     known = await gateway_of(request).models.known(request[USER].id)
     listed = [model for model in known if model.is_available or asked.include_unavailable]
 

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from services.gateway.calls import Asked
+from services.gateway.limits import Words
 from services.gateway.models import bare_names
 from services.gateway.moments import ReplyEnded
 from shared.errors import NatterlogError
@@ -34,7 +35,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Generate(msgspec.Struct, frozen=True, kw_only=True):
-    prompt: str
+    prompt: Words
     model: Annotated[str, Meta(max_length=300)] | None = None
     """As the lists name it; without one: the session's, else the default."""
     stream: bool | None = True
