@@ -70,7 +70,11 @@ def last_of_reference(connection: sa.Connection, user_id: str, client_ref: str) 
     query = (
         sa.select(runs)
         .join(sessions, sessions.c.id == runs.c.session_id)
-        .where(runs.c.user_id == user_id, sessions.c.client_ref == client_ref)
+        .where(
+            runs.c.user_id == user_id,
+            sessions.c.client_ref == client_ref,
+            ~sessions.c.importing,
+        )
     )
     row = connection.execute(query.order_by(runs.c.first_seq.desc()).limit(1)).first()
     return None if row is None else run_row(row)
@@ -92,7 +96,7 @@ def _mine(user_id: str) -> Any:
     return (
         sa.select(runs, sessions.c.client_ref)
         .join(sessions, sessions.c.id == runs.c.session_id)
-        .where(runs.c.user_id == user_id, runs.c.plan.is_not(None))
+        .where(runs.c.user_id == user_id, runs.c.plan.is_not(None), ~sessions.c.importing)
     )
 
 
@@ -104,4 +108,8 @@ def _job(row: sa.Row[Any]) -> Job:
     return run.job(run.plan, client_ref)
 
 
-_SCHEDULED = sa.select(runs).where(runs.c.ended_at.is_(None), runs.c.status == "scheduled")
+_SCHEDULED = (
+    sa.select(runs)
+    .join(sessions, sessions.c.id == runs.c.session_id)
+    .where(runs.c.ended_at.is_(None), runs.c.status == "scheduled", ~sessions.c.importing)
+)
