@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
+from services.account_options import add_token_commands, add_user_commands
 from shared.settings import BadSetting, Settings, read_settings
 
 FAILED = 1
@@ -85,6 +86,12 @@ def parser(*, chosen: str | None = None) -> argparse.ArgumentParser:
     models.add_argument("--sync", action="store_true", help="ask the providers first")
     models.add_argument("--json", action="store_true", help="as JSON, with every field")
     models.set_defaults(run=_models)
+    user = commands.add_parser("user", help="add, list, disable and enable users")
+    add_user_commands(user)
+    user.set_defaults(run=_accounts)
+    token = commands.add_parser("token", help="create, list and revoke tokens")
+    add_token_commands(token)
+    token.set_defaults(run=_accounts)
     for name, (module, what) in RECORDER.items():
         command = commands.add_parser(
             name, help=what, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -162,6 +169,12 @@ def _recorder(asked: argparse.Namespace) -> int:
     settings = msgspec.structs.replace(settings, nats_url=running_nats_url(settings))
     files = importlib.import_module("services.store.files").asking_files
     return run(asked.command, asked, settings, files)
+
+
+def _accounts(asked: argparse.Namespace) -> int:
+    from services import accounts
+
+    return accounts.run(asked, read_settings(os.environ))
 
 
 def _models(asked: argparse.Namespace) -> int:

@@ -6,14 +6,12 @@ from typing import overload
 import msgspec
 
 from shared import commands as c
-from shared import inspection as i
 from shared.bus import Bus
 from shared.subjects import store_command
 
 _SESSION = c.CreateSession | c.UpdateSession | c.GetSession
 _ACCEPTED = c.SendMessage | c.Regenerate
 _RUN = c.CancelRun | c.GetRun
-_JOB = c.CreateJob | c.GetJob
 _PRESET = c.CreatePreset | c.UpdatePreset | c.GetPreset
 
 _ANSWERS: dict[type[c.Request], type] = {
@@ -39,13 +37,11 @@ _ANSWERS: dict[type[c.Request], type] = {
     c.GetStatistics: c.StatisticsAnswer,
     c.ListSessions: c.SessionPage,
     c.ListMessages: c.MessagePage,
+    c.CheckToken: c.TokenCheck,
     c.GetContext: c.Context,
     c.GetFacts: c.Facts,
     c.OpenFeed: c.FeedState,
     c.Rebuild: c.Rebuilt,
-    i.FindRuns: i.FoundRuns,
-    i.FindSessions: i.FoundSessions,
-    i.ReadFacts: c.Facts,
 }
 
 
@@ -72,11 +68,9 @@ class StoreClient:
     @overload
     async def ask(self, request: _SESSION) -> c.SessionAnswer: ...
     @overload
-    async def ask(self, request: _ACCEPTED) -> c.Accepted: ...
-    @overload
     async def ask(self, request: _RUN) -> c.RunAnswer: ...
     @overload
-    async def ask(self, request: _JOB) -> c.JobAnswer: ...
+    async def ask(self, request: c.GetJob) -> c.JobAnswer: ...
     @overload
     async def ask(self, request: c.ListJobs) -> c.JobPage: ...
     @overload
@@ -96,6 +90,8 @@ class StoreClient:
     @overload
     async def ask(self, request: c.ListMessages) -> c.MessagePage: ...
     @overload
+    async def ask(self, request: c.CheckToken) -> c.TokenCheck: ...
+    @overload
     async def ask(self, request: c.GetContext) -> c.Context: ...
     @overload
     async def ask(self, request: c.GetFacts) -> c.Facts: ...
@@ -111,6 +107,24 @@ class StoreClient:
             NatterlogError: the store's own answer.
             Unavailable: no store answers.
         """
+        if isinstance(request, c.StartsRun):
+            raise TypeError(f"{request.name} begins a run: it is counted first, then start_run()")
+        return await self._ask(request)
+
+    @overload
+    async def start_run(self, request: _ACCEPTED) -> c.Accepted: ...
+    @overload
+    async def start_run(self, request: c.CreateJob) -> c.JobAnswer: ...
+
+    async def start_run(self, request: c.StartsRun) -> object:
+        """Begin a run; a gateway does so at one place only, where users' messages are counted.
+
+        Raises:
+            NatterlogError, Unavailable: as for :meth:`ask`.
+        """
+        return await self._ask(request)
+
+    async def _ask(self, request: c.Request) -> object:
         if request.min_seq < self._seen:
             request = msgspec.structs.replace(request, min_seq=self._seen)
         subject, data = store_command(request.name), msgspec.json.encode(request)
