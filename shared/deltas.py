@@ -8,7 +8,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from shared.bus import Bus
-from shared.events import Delta, decode_tick
+from shared.events import Delta, Timeline, decode_tick
 from shared.subjects import TOKENS, Address
 
 
@@ -60,6 +60,10 @@ class Written(NamedTuple):
     attempt: int
     text: str
     seq: int
+    timeline: Timeline
+
+
+NOTHING = Written(0, "", 0, [])
 
 
 async def read_attempt(bus: Bus, address: Address, attempt: int | None = None) -> Written:
@@ -78,6 +82,16 @@ async def read_attempt(bus: Bus, address: Address, attempt: int | None = None) -
                 found.setdefault(tick.attempt, []).append(tick)
     wanted = attempt if attempt is not None else max(found, default=0)
     text = AttemptText(wanted)
-    for delta in sorted(found.get(wanted, []), key=lambda d: d.offset):
+    deltas = found.get(wanted, [])
+    for delta in sorted(deltas, key=lambda d: d.offset):
         text.merge(delta)
-    return Written(wanted, text.text, seq)
+    return Written(wanted, text.text, seq, _timeline(deltas, len(text.text)))
+
+
+def _timeline(deltas: list[Delta], length: int) -> Timeline:
+    """When the text got as long as each delta made it, said again or not."""
+    told: dict[int, int] = {}
+    for delta in deltas:
+        end = delta.offset + len(delta.text)
+        told[end] = min(delta.ms, told.get(end, delta.ms))
+    return [(told[end], end) for end in sorted(told) if 0 < end <= length]

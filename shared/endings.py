@@ -2,9 +2,11 @@
 
 import hashlib
 
+import msgspec
+
 from shared.bus import Bus
 from shared.chain import Overtaken, extend
-from shared.deltas import read_attempt
+from shared.deltas import NOTHING, read_attempt
 from shared.events import EndStatus, Fault, RunEnded
 from shared.ids import now
 from shared.subjects import EVENTS, Address, what
@@ -46,11 +48,12 @@ async def end_unhandled(
             return False
         claims = [fact.seq for fact in chain if what(fact.subject) == "claim"]
         attempt = max(claims, default=0)
-        text = (await read_attempt(bus, address, attempt)).text if attempt else ""
+        written = await read_attempt(bus, address, attempt) if attempt else NOTHING
         if "cancel" in said:
-            final = ended("cancelled", text, attempt=attempt)
+            final = ended("cancelled", written.text, attempt=attempt)
         else:
-            final = ended("failed", text, attempt=attempt, error=error)
+            final = ended("failed", written.text, attempt=attempt, error=error)
+        final = msgspec.structs.replace(final, timeline=written.timeline)
         try:
             await extend(bus, address.fact("final"), final, expected=chain[-1].seq, tries=2)
         except Overtaken:

@@ -63,6 +63,8 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     client_id: str | None = None
     idempotency_key: str | None = None
     idempotency_digest: str | None = None
+    context: str | None = None
+    """The message whose branch is the prompt, where a run of elsewhere is run again."""
 
 
 class PromptSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,12 +162,16 @@ Timeline = list[tuple[int, int]]
 
 
 class PreviousAttempt(msgspec.Struct, frozen=True, kw_only=True):
-    """What the attempt before this claim had written when it was lost."""
+    """What the attempt before this fact had written when it was over."""
 
     attempt: int
     text: str
     reason: str
     timeline: Timeline = []
+    progress: Timeline = []
+    """Of a reading: (milliseconds since the claim, thousandths done)."""
+    fault: Fault | None = None
+    """What the provider failed with, where that was the reason."""
 
 
 # -- facts --------------------------------------------------------------------
@@ -251,6 +257,8 @@ class TodoProcess(Fact, frozen=True, kw_only=True, tag="todo.process"):
     step: str
     plan: Plan
     results: list[StepResult] = []
+    previous: PreviousAttempt | None = None
+    """The attempt that led here: a result keeps its answer, and this how it came about."""
 
 
 class TodoGenerate(Fact, frozen=True, kw_only=True, tag="todo.generate"):
@@ -267,6 +275,8 @@ class TodoGenerate(Fact, frozen=True, kw_only=True, tag="todo.generate"):
     plan: Plan
     results: list[StepResult] = []
     last: bool
+    previous: PreviousAttempt | None = None
+    """As in ``todo.process``; also an answer that missed its schema."""
 
 
 class RunClaimed(Fact, frozen=True, kw_only=True, tag="claim"):
@@ -309,6 +319,8 @@ class RunEnded(Fact, frozen=True, kw_only=True, tag="final"):
     results: list[StepResult] = []
     """A job's: what its steps left (without the extracted text of a file)."""
     notes: list[str] = []
+    progress: Timeline = []
+    """Of a reading that was not finished, as in a previous attempt."""
 
 
 SessionFact = SessionCreated | SessionUpdated | SessionDeleted
@@ -332,12 +344,14 @@ class Delta(msgspec.Struct, frozen=True, tag_field="type", tag="delta"):
     """The next piece of an attempt's text, from ``offset`` on.  llm_worker → gateway
 
     A snapshot is a delta with offset 0 and the whole text.  (attempt, offset,
-    length) says which delta it is, so it needs no nonce.
+    length) says which delta it is, so it needs no nonce.  ``ms`` is milliseconds
+    since the claim: with it whoever takes over a run keeps its timeline.
     """
 
     attempt: int
     offset: int
     text: str
+    ms: int = 0
 
 
 class Progress(msgspec.Struct, frozen=True, tag_field="type", tag="progress"):

@@ -17,7 +17,14 @@ from services.processor.reading import read
 from shared.bus import Bus
 from shared.consumer import ACK_WAIT, Delivery, Rejected, RetryLater
 from shared.endings import end_unhandled, ended
-from shared.events import EndStatus, Fault, StepResult, TodoGenerate, TodoProcess
+from shared.events import (
+    EndStatus,
+    Fault,
+    PreviousAttempt,
+    StepResult,
+    TodoGenerate,
+    TodoProcess,
+)
 from shared.holding import HeldRun, Holding
 from shared.ids import now
 from shared.log import get_logger
@@ -142,6 +149,7 @@ class Processor:
             plan=todo.plan,
             results=without_file_text(todo.plan, results),
             last=step.last,
+            previous=_went(run),
         )
         subject = run.address.todo_generate(todo.priority, following.n)
         if await self.held.go_on(run, subject, following):
@@ -155,5 +163,18 @@ class Processor:
             results=without_file_text(todo.plan, todo.results),
             notes=notes_of(todo.results),
             usage=total(*(result.usage for result in todo.results)),
+            progress=run.own_writer.timeline if run.own_writer else [],
         )
         await self.held.conclude(run, final)
+
+
+def _went(run: Run) -> PreviousAttempt | None:
+    """How the reading went that leads to a question; None where nothing was read."""
+    if run.own_writer is None:
+        return None
+    return PreviousAttempt(
+        attempt=run.own_writer.attempt,
+        text="",
+        reason="the file was read",
+        progress=run.own_writer.timeline,
+    )

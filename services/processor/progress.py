@@ -1,12 +1,13 @@
 """Tells how much of a step is done: a few times a second, and never less than before."""
 
 import asyncio
+import time
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from shared.bus import Bus, BusError
-from shared.events import Progress, encode
+from shared.events import Progress, Timeline, encode
 from shared.subjects import TOKENS, Address
 
 EVERY = 0.2
@@ -23,6 +24,9 @@ class ProgressWriter:
         self._step = step
         self._fraction = 0.0
         self._told = -1.0
+        self._began = time.monotonic()
+        self.timeline: Timeline = []
+        """(milliseconds since the claim, thousandths done) of what was told."""
         self._news = asyncio.Event()
         self._head: int | None = None
         self._writing: asyncio.Task[None] | None = None
@@ -54,6 +58,10 @@ class ProgressWriter:
         """The connection was lost, and what was stored last is not known."""
         self._head = None
 
+    @property
+    def _elapsed_ms(self) -> int:
+        return round((time.monotonic() - self._began) * 1000)
+
     async def _write(self) -> None:
         while True:
             await self._news.wait()
@@ -68,6 +76,8 @@ class ProgressWriter:
             last = await self._bus.head(TOKENS, self._subject)
             self._head = last.seq if last else 0
         expected, self._head = self._head, None
-        tick = encode(Progress(self.attempt, self._step, round(fraction, 3)))
+        done = round(fraction, 3)
+        self.timeline.append((self._elapsed_ms, round(done * 1000)))
+        tick = encode(Progress(self.attempt, self._step, done))
         self._head = await self._bus.append(self._subject, tick, expected=expected)
         self._told = fraction
