@@ -22,6 +22,10 @@ SERVICES = {
     "store": ("services.store.__main__", "archive the log, keep its projection, answer queries"),
 }
 
+RECORDER: dict[str, tuple[str, str]] = {
+    # one line a command: its module, which has ``arguments(parser)``, and what it does
+}
+
 EPILOG = """\
 Everything is configured by environment variables (NATTERLOG_PORT, NATTERLOG_DATA_DIR,
 ANTHROPIC_API_KEY, …); docs/settings.md lists them all. Without an API key a built-in
@@ -30,7 +34,8 @@ demo provider answers."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand → the process's exit code."""
-    asked = parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    asked = parser(chosen=arguments[0] if arguments else None).parse_args(arguments)
     try:
         return asked.run(asked)
     except BadSetting as error:
@@ -40,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line, as ``--help`` shows it."""
+def parser(*, chosen: str | None = None) -> argparse.ArgumentParser:
+    """The command line, as ``--help`` shows it; of the recorder, the ``chosen`` command's whole."""
     top = argparse.ArgumentParser(
         prog="natterlog",
         description="The self-hosted chat back end whose replies survive anything.",
@@ -60,6 +65,13 @@ def parser() -> argparse.ArgumentParser:
         "and thus every word, stays as it is. Works on the system that is running.",
     )
     rebuild.set_defaults(run=_rebuild)
+    for name, (module, what) in RECORDER.items():
+        command = commands.add_parser(
+            name, help=what, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        command.set_defaults(run=_recorder, command_name=name)
+        if name == chosen:  # its arguments come with all that it imports
+            importlib.import_module(module).arguments(command)
     version = commands.add_parser("version", help="print natterlog's version")
     version.set_defaults(run=_version)
     return top
@@ -117,6 +129,16 @@ def _rebuild(_: argparse.Namespace) -> int:
     settings = msgspec.structs.replace(settings, nats_url=running_nats_url(settings))
     rebuild: Callable[[Settings], int] = importlib.import_module("services.store.rebuild").main
     return rebuild(settings)
+
+
+def _recorder(asked: argparse.Namespace) -> int:
+    from services.recorder.command import run
+    from services.running import running_nats_url
+
+    settings = read_settings(os.environ)
+    settings = msgspec.structs.replace(settings, nats_url=running_nats_url(settings))
+    files = importlib.import_module("services.store.files").asking_files
+    return run(asked.command, asked, settings, files)
 
 
 def _version(_: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from shared.events import OnBusy, Plan, SessionStatus, Whole
-from shared.records import Job, Message, Role, Run, RunStatus, Session, StoredFact
+from shared.records import Job, Message, Preset, Role, Run, RunStatus, Session, StoredFact
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +135,48 @@ class CreateJob(Request, frozen=True, kw_only=True):
     client_ref: str | None = None
 
 
+class CreatePreset(Request, frozen=True, kw_only=True):
+    """Keep a preset → :class:`PresetAnswer`.
+
+    The asker makes the id, so that asking once more cannot make a second one.
+    """
+
+    name: ClassVar[str] = "create_preset"
+    preset_id: str
+    title: str
+    description: str = ""
+    system_prompt: str | None = None
+    model: str | None = None
+    temperature: float | None = None
+    max_tokens: Whole | None = None
+    is_public: bool = False
+
+
+class UpdatePreset(Request, frozen=True, kw_only=True):
+    """Change the fields that are set → :class:`PresetAnswer`.
+
+    What another user shares may be used by all and changed by nobody else
+    (:class:`shared.errors.Forbidden`).
+    """
+
+    name: ClassVar[str] = "update_preset"
+    preset_id: str
+    title: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    system_prompt: str | UnsetType | None = UNSET
+    model: str | UnsetType | None = UNSET
+    temperature: float | UnsetType | None = UNSET
+    max_tokens: Whole | UnsetType | None = UNSET
+    is_public: bool | UnsetType = UNSET
+
+
+class DeletePreset(Request, frozen=True, kw_only=True):
+    """Forget a preset of one's own → :class:`Done`."""
+
+    name: ClassVar[str] = "delete_preset"
+    preset_id: str
+
+
 class Rebuild(Request, frozen=True, kw_only=True):
     """Drop the projection and replay the log into it → :class:`Rebuilt`.  For operators only."""
 
@@ -207,6 +249,21 @@ class ListJobs(Request, frozen=True, kw_only=True):
     before: str | None = None
 
 
+class GetPreset(Request, frozen=True, kw_only=True):
+    """A preset of one's own, or one that is shared → :class:`PresetAnswer`."""
+
+    name: ClassVar[str] = "get_preset"
+    preset_id: str
+
+
+class ListPresets(Request, frozen=True, kw_only=True):
+    """The user's own presets and those that others share, by name → :class:`PresetPage`."""
+
+    name: ClassVar[str] = "list_presets"
+    limit: int = 50
+    offset: int = 0
+
+
 class GetContext(Request, frozen=True, kw_only=True):
     """What a reply is to be written from → :class:`Context`.
 
@@ -274,6 +331,17 @@ class JobAnswer(msgspec.Struct, frozen=True, kw_only=True):
 class JobPage(msgspec.Struct, frozen=True, kw_only=True):
     items: list[Job]
     next_before: str | None
+    seq: int
+
+
+class PresetAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    preset: Preset
+    seq: int
+
+
+class PresetPage(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[Preset]
+    total: int
     seq: int
 
 

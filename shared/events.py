@@ -323,7 +323,43 @@ class RunEnded(Fact, frozen=True, kw_only=True, tag="final"):
     """Of a reading that was not finished, as in a previous attempt."""
 
 
+# -- facts outside any session: what users, and all of them, have ----------------
+
+
+class PresetCreated(Fact, frozen=True, kw_only=True, tag="preset.created"):
+    """A user keeps a choice of model, prompt and parameters under a name.  store → store"""
+
+    preset_id: str
+    name: str
+    description: str
+    system_prompt: str | None
+    model: str | None
+    temperature: float | None
+    max_tokens: Whole | None
+    is_public: bool
+
+
+class PresetUpdated(Fact, frozen=True, kw_only=True, tag="preset.updated"):
+    """Some fields of a preset changed; absent ones did not.  store → store"""
+
+    preset_id: str
+    name: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    system_prompt: str | UnsetType | None = UNSET
+    model: str | UnsetType | None = UNSET
+    temperature: float | UnsetType | None = UNSET
+    max_tokens: Whole | UnsetType | None = UNSET
+    is_public: bool | UnsetType = UNSET
+
+
+class PresetDeleted(Fact, frozen=True, kw_only=True, tag="preset.deleted"):
+    """A preset is gone; sessions that were made from it stay as they are.  store → store"""
+
+    preset_id: str
+
+
 SessionFact = SessionCreated | SessionUpdated | SessionDeleted
+LibraryFact = PresetCreated | PresetUpdated | PresetDeleted
 RunFact = (
     RunWaiting
     | RunScheduled
@@ -334,7 +370,7 @@ RunFact = (
     | CancelRequested
     | RunEnded
 )
-AnyFact = SessionFact | RunFact
+AnyFact = SessionFact | RunFact | LibraryFact
 
 
 # -- what a running attempt says (stream TOKENS) --------------------------------

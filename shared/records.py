@@ -97,6 +97,22 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     client_ref: str | None
 
 
+class Preset(msgspec.Struct, frozen=True, kw_only=True):
+    """A named choice of model, system prompt and parameters."""
+
+    id: str
+    name: str
+    description: str
+    system_prompt: str | None
+    model: str | None
+    temperature: float | None
+    max_tokens: int | None
+    is_public: bool
+    """Whether others see it and may use it; only its owner may change it."""
+    owner: str
+    """The id of the user who made it."""
+
+
 class StoredFact(msgspec.Struct, frozen=True, kw_only=True):
     """A fact as the log holds it: its sequence, its subject, its JSON."""
 

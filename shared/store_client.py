@@ -12,6 +12,7 @@ _SESSION = c.CreateSession | c.UpdateSession | c.GetSession
 _ACCEPTED = c.SendMessage | c.Regenerate
 _RUN = c.CancelRun | c.GetRun
 _JOB = c.CreateJob | c.GetJob
+_PRESET = c.CreatePreset | c.UpdatePreset | c.GetPreset
 
 _ANSWERS: dict[type[c.Request], type] = {
     c.CreateSession: c.SessionAnswer,
@@ -25,6 +26,11 @@ _ANSWERS: dict[type[c.Request], type] = {
     c.CreateJob: c.JobAnswer,
     c.GetJob: c.JobAnswer,
     c.ListJobs: c.JobPage,
+    c.CreatePreset: c.PresetAnswer,
+    c.UpdatePreset: c.PresetAnswer,
+    c.GetPreset: c.PresetAnswer,
+    c.DeletePreset: c.Done,
+    c.ListPresets: c.PresetPage,
     c.ListSessions: c.SessionPage,
     c.ListMessages: c.MessagePage,
     c.GetContext: c.Context,
@@ -65,7 +71,11 @@ class StoreClient:
     @overload
     async def ask(self, request: c.ListJobs) -> c.JobPage: ...
     @overload
-    async def ask(self, request: c.DeleteSession) -> c.Done: ...
+    async def ask(self, request: _PRESET) -> c.PresetAnswer: ...
+    @overload
+    async def ask(self, request: c.ListPresets) -> c.PresetPage: ...
+    @overload
+    async def ask(self, request: c.DeleteSession | c.DeletePreset) -> c.Done: ...
     @overload
     async def ask(self, request: c.ListSessions) -> c.SessionPage: ...
     @overload

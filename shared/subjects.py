@@ -86,6 +86,11 @@ def session_address(user: str, session: str) -> Address:
     return Address(user, session, NONE)
 
 
+def user_address(user: str) -> Address:
+    """The address of what a user has outside any session: the token, the preset."""
+    return Address(user, NONE, NONE)
+
+
 def parse(subject: str) -> Address:
     """Whose fact or delta this is; ``live.`` in front is allowed.
 

@@ -226,7 +226,8 @@ class Board:
     async def _take(self, seq: int, subject: str, data: bytes) -> None:
         address = parse(subject)
         if address.run == NONE:
-            self._drop_session(address.session)
+            if what(subject) == "deleted":
+                self._drop_session(address.session)
             return
         try:
             fact = decode_fact(await unpack(self._bus, data))

@@ -4,10 +4,10 @@ EVENTS is cut at its old end; this is not.  Old cursors, history, export and
 ``rebuild`` read it.  Only a hard delete takes something out again.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -22,6 +22,9 @@ from shared.records import StoredFact
 from shared.subjects import NONE, Address, parse, session_address
 
 log = get_logger()
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _CHUNK = 500
 _BLOCK = 8 * 1024 * 1024
@@ -134,6 +137,12 @@ class Archive:
     async def session_facts(self, address: Address, after: int, limit: int) -> list[StoredFact]:
         """A session's facts after ``after``, oldest first."""
         return await self._database.read(_session_facts, address, after, limit)
+
+    async def read(
+        self, query: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """What ``query`` finds in one snapshot."""
+        return await self._database.read(query, *args, **kwargs)
 
     async def entries(self, after: int) -> AsyncGenerator[list[Entry]]:
         """Everything after ``after``, in pieces."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from services.store.projection import read_applied
+from services.store.applying import read_applied
 from services.store.queries import MAX_PAGE, not_found
 from services.store.rows import RunRow, run_row
 from services.store.schema import runs, sessions

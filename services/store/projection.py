@@ -2,30 +2,19 @@
 
 :func:`project` is all that is ever done to the tables.  It never looks at a
 clock, makes an id or asks anybody, so that replaying the log gives the same
-rows, byte for byte.
+rows, byte for byte.  How rows get out of the database and back is the business
+of :mod:`services.store.applying`.
 """
 
-from collections.abc import Iterable
-from typing import Any
-
 import msgspec
-import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
-from services.store import steps
-from services.store.rows import (
-    MessageRow,
-    RunRow,
-    SessionRow,
-    UsageRow,
-    run_row,
-    session_row,
-)
-from services.store.schema import messages, projection, runs, sessions, usage_log
+from services.store import library, steps
+from services.store.library import Library
+from services.store.rows import MessageRow, RunRow, SessionRow, UsageRow
 from shared.chain import Link
 from shared.events import (
-    AnyFact,
     CancelRequested,
+    LibraryFact,
     RunClaimed,
     RunEnded,
     RunFact,
@@ -39,7 +28,7 @@ from shared.events import (
     TodoProcess,
     Turn,
 )
-from shared.subjects import NONE, Address, parse
+from shared.subjects import Address, parse
 
 # -- the rows that some facts are about -------------------------------------------
 
@@ -56,6 +45,7 @@ class Rows:
         """How deep in its branch a message is, for those that others may follow."""
         self.changed_messages: set[str] = set()
         self.deleted_sessions: set[str] = set()
+        self.library = Library()
 
     def put_message(self, message: MessageRow) -> None:
         self.messages[message.id] = message
@@ -82,6 +72,9 @@ def project(rows: Rows, link: Link) -> None:
     """Change ``rows`` as the fact says."""
     address = parse(link.subject)
     fact = link.fact
+    if isinstance(fact, LibraryFact):
+        library.project(rows.library, address.user, link.seq, fact)
+        return
     session = rows.sessions.get(address.session)
     if session is not None and session.user_id != address.user:
         return  # an id that two users chose at the same moment: the first has it
@@ -297,116 +290,3 @@ def _usage(address: Address, session_id: str | None, fact: RunEnded) -> UsageRow
         first_delta_ms=fact.first_delta_ms,
         created_at=fact.at,
     )
-
-
-# -- rows in and out of the database ------------------------------------------------
-
-
-def apply(connection: sa.Connection, links: Iterable[Link], upto: int) -> int:
-    """Apply the facts that are new, note that all up to ``upto`` are, and answer it.
-
-    Facts that were applied before are left out, so that doing it twice is
-    doing it once.
-    """
-    applied = read_applied(connection)
-    if upto <= applied:
-        return applied
-    new = [link for link in links if link.seq > applied]
-    if new:
-        rows = _load(connection, new)
-        for link in new:
-            project(rows, link)
-        _save(connection, rows)
-    connection.execute(_SET_APPLIED, {"upto": upto})
-    return upto
-
-
-def read_applied(connection: sa.Connection) -> int:
-    """The last fact that the rows take into account."""
-    return connection.execute(_APPLIED).scalar_one()
-
-
-def read_epoch(connection: sa.Connection) -> str:
-    """The log's incarnation that the rows belong to; empty before the first."""
-    return connection.execute(sa.select(projection.c.epoch)).scalar_one()
-
-
-def set_epoch(connection: sa.Connection, epoch: str) -> None:
-    connection.execute(projection.update().values(epoch=epoch))
-
-
-def clear(connection: sa.Connection) -> None:
-    """Drop every row; the log can make them anew."""
-    for table in (sessions, messages, usage_log, runs):
-        connection.execute(table.delete())
-    connection.execute(_SET_APPLIED, {"upto": 0})
-
-
-def _load(connection: sa.Connection, links: list[Link]) -> Rows:
-    rows = Rows()
-    addresses = [parse(link.subject) for link in links]
-    for row in connection.execute(_SESSIONS, {"ids": list({a.session for a in addresses})}):
-        session = session_row(row)
-        rows.sessions[session.id] = session
-        if session.active_leaf is not None:
-            rows.depths[session.active_leaf] = session.depth
-    run_ids = {a.run for a in addresses if a.run != NONE}
-    if run_ids:
-        for row in connection.execute(_RUNS, {"ids": list(run_ids)}):
-            run = run_row(row)
-            rows.runs[run.id] = run
-    parents = _parents(link.fact for link in links) - rows.depths.keys()
-    if parents:
-        for row in connection.execute(_DEPTHS, {"ids": list(parents)}):
-            rows.depths[row.id] = row.depth
-    return rows
-
-
-def _parents(facts: Iterable[AnyFact]) -> set[str]:
-    """The messages whose depth decides how deep a new one is."""
-    found: set[str] = set()
-    for fact in facts:
-        if isinstance(fact, TodoChat) and fact.n == 0:
-            parent = fact.turn.parent_id
-            if fact.turn.content is None:
-                found.add(fact.turn.user_message_id)
-            elif parent is not None:
-                found.add(parent)
-    return found
-
-
-def _save(connection: sa.Connection, rows: Rows) -> None:
-    if rows.deleted_sessions:
-        ids = list(rows.deleted_sessions)
-        for table in (messages, runs):
-            connection.execute(table.delete().where(table.c.session_id.in_(ids)))
-        connection.execute(sessions.delete().where(sessions.c.id.in_(ids)))
-        connection.execute(
-            usage_log.update().where(usage_log.c.session_id.in_(ids)).values(session_id=None)
-        )
-    _upsert(connection, sessions, rows.sessions.values())
-    _upsert(connection, runs, rows.runs.values())
-    _upsert(connection, messages, [rows.messages[i] for i in sorted(rows.changed_messages)])
-    _upsert(connection, usage_log, rows.usage.values())
-
-
-def _upsert(connection: sa.Connection, table: sa.Table, rows: Iterable[msgspec.Struct]) -> None:
-    values = [msgspec.structs.asdict(row) for row in rows]
-    if values:
-        connection.execute(_UPSERTS[table.name], values)
-
-
-def _upsert_statement(table: sa.Table) -> Any:
-    statement = insert(table)
-    changing = {c.name: statement.excluded[c.name] for c in table.c if not c.primary_key}
-    return statement.on_conflict_do_update(index_elements=[table.c.id], set_=changing)
-
-
-_UPSERTS = {t.name: _upsert_statement(t) for t in (sessions, runs, messages, usage_log)}
-_APPLIED = sa.select(projection.c.applied)
-_SET_APPLIED = projection.update().values(applied=sa.bindparam("upto"))
-_SESSIONS = sa.select(sessions).where(sessions.c.id.in_(sa.bindparam("ids", expanding=True)))
-_RUNS = sa.select(runs).where(runs.c.id.in_(sa.bindparam("ids", expanding=True)))
-_DEPTHS = sa.select(messages.c.id, messages.c.depth).where(
-    messages.c.id.in_(sa.bindparam("ids", expanding=True))
-)

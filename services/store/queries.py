@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from services.store.projection import read_applied
+from services.store.applying import read_applied
 from services.store.rows import (
     MessageRow,
     RunRow,

@@ -9,10 +9,10 @@ import sys
 
 import msgspec
 
+from services.store.applying import apply, clear
 from services.store.archive import Archive, links
 from services.store.database import Database, database_path
 from services.store.migrate import migrate
-from services.store.projection import apply, clear
 from shared.bus import Bus, BusError
 from shared.commands import Rebuild, Rebuilt
 from shared.errors import NatterlogError

@@ -16,7 +16,17 @@ from shared.events import (
     Turn,
     Usage,
 )
-from shared.records import Job, JobStep, Message, MessageStatus, Role, Run, RunStatus, Session
+from shared.records import (
+    Job,
+    JobStep,
+    Message,
+    MessageStatus,
+    Preset,
+    Role,
+    Run,
+    RunStatus,
+    Session,
+)
 
 
 class SessionRow(msgspec.Struct, kw_only=True):
@@ -166,6 +176,33 @@ class RunRow(msgspec.Struct, kw_only=True):
         )
 
 
+class PresetRow(msgspec.Struct, kw_only=True):
+    id: str
+    user_id: str
+    name: str
+    description: str
+    system_prompt: str | None
+    model: str | None
+    temperature: float | None
+    max_tokens: int | None
+    is_public: bool
+    created_at: datetime
+    updated_at: datetime
+
+    def record(self) -> Preset:
+        return Preset(
+            id=self.id,
+            name=self.name,
+            description=self.description,
+            system_prompt=self.system_prompt,
+            model=self.model,
+            temperature=self.temperature,
+            max_tokens=self.max_tokens,
+            is_public=self.is_public,
+            owner=self.user_id,
+        )
+
+
 class UsageRow(msgspec.Struct, kw_only=True):
     id: str
     user_id: str
@@ -192,6 +229,10 @@ def message_row(row: sa.Row[Any]) -> MessageRow:
 
 def run_row(row: sa.Row[Any]) -> RunRow:
     return RunRow(**_columns(row))
+
+
+def preset_row(row: sa.Row[Any]) -> PresetRow:
+    return PresetRow(**_columns(row))
 
 
 def _columns(row: sa.Row[Any]) -> Any:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from shared.events import Fault, Plan, StepResult, Turn, Usage
 from shared.records import JobStep
 
-VERSION = "0002"
+VERSION = "0003"
 """The newest migration."""
 
 
@@ -162,6 +162,23 @@ runs = sa.Table(
     # not unique: two stores may accept one key in two sessions at the same moment,
     # and a projection cannot refuse a fact; whoever asks takes the first
     sa.Index("ix_runs_key", "user_id", "idempotency_key", "first_seq"),
+)
+
+presets = sa.Table(
+    "presets",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("user_id", sa.String(36), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("system_prompt", sa.Text),
+    sa.Column("model", sa.Text),
+    sa.Column("temperature", sa.Float),
+    sa.Column("max_tokens", sa.Integer),
+    sa.Column("is_public", sa.Boolean, nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("updated_at", Moment, nullable=False),
+    sa.Index("ix_presets_user", "user_id", "name"),
 )
 
 projection = sa.Table(

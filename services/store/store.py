@@ -20,9 +20,10 @@ from msgspec import DecodeError
 from prometheus_client import Counter, Gauge
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.store import job_queries, queries, trim
+from services.store import inspection, job_queries, presets, queries, trim
 from services.store.answering import Endpoint, endpoint
 from services.store.applied import Applied
+from services.store.applying import apply, read_applied, read_epoch, set_epoch
 from services.store.archive import Archive, Entry, entry, links
 from services.store.commands import Commands
 from services.store.database import Database, database_path
@@ -31,11 +32,11 @@ from services.store.erase import Eraser
 from services.store.hotlog import HotLog
 from services.store.jobs import Jobs
 from services.store.migrate import migrate
-from services.store.projection import apply, read_applied, read_epoch, set_epoch
 from services.store.rebuild import rebuild
 from shared import commands as asked
 from shared.bus import Bus, BusError, Incoming, Stored
 from shared.events import CancelRequested, RunEnded, RunScheduled, RunWaiting
+from shared.inspection import FindRuns, FindSessions, ReadFacts
 from shared.lifecycle import running
 from shared.log import get_logger
 from shared.objects import ObjectMissing, is_packed, unpack
@@ -102,6 +103,7 @@ class Store:
             bus, settings, database, archive, self.hot, self.applied, self.eraser
         )
         self.jobs = Jobs(self.commands, database)
+        self.presets = presets.Presets(bus, database, self.applied)
         self._settings = settings
         self._live: deque[Stored] = deque()
         self._heard = 0
@@ -282,6 +284,11 @@ class Store:
                 endpoint(asked.Regenerate, do.regenerate, applied),
                 endpoint(asked.CancelRun, do.cancel_run, applied),
                 endpoint(asked.CreateJob, self.jobs.create_job, applied),
+                endpoint(asked.CreatePreset, self.presets.create, applied),
+                endpoint(asked.UpdatePreset, self.presets.update, applied),
+                endpoint(asked.DeletePreset, self.presets.delete, applied),
+                endpoint(asked.GetPreset, ask(presets.get_preset), applied),
+                endpoint(asked.ListPresets, ask(presets.list_presets), applied),
                 endpoint(asked.Rebuild, self.rebuild, applied),
                 endpoint(asked.GetSession, ask(queries.get_session), applied),
                 endpoint(asked.ListSessions, ask(queries.list_sessions), applied),
@@ -292,6 +299,9 @@ class Store:
                 endpoint(asked.GetContext, ask(queries.get_context), applied),
                 endpoint(asked.OpenFeed, ask(queries.open_feed), applied),
                 endpoint(asked.GetFacts, self.get_facts, applied),
+                endpoint(FindRuns, ask(inspection.find_runs), applied),
+                endpoint(FindSessions, ask(inspection.find_sessions), applied),
+                endpoint(ReadFacts, self.read_facts, applied),
             )
         )
 
@@ -305,6 +315,12 @@ class Store:
         await self.database.read(queries.get_session, owned)
         address = session_address(request.user_id, request.session_id)
         facts = await self.archive.session_facts(address, request.after, request.limit)
+        return asked.Facts(facts=facts, upto=upto)
+
+    async def read_facts(self, request: ReadFacts) -> asked.Facts:
+        """A session's facts from the cold log, for an operator."""
+        upto = self.archive.archived
+        facts = await self.archive.read(inspection.read_facts, request)
         return asked.Facts(facts=facts, upto=upto)
 
     async def rebuild(self, request: asked.Rebuild) -> asked.Rebuilt:

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from services.store import queries, rebuild
+from services.store.applying import apply
 from services.store.archive import links
-from services.store.projection import apply
 from shared import ids
 from shared.bus import Bus
 from shared.chain import extend

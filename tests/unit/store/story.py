@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from services.store.projection import apply
+from services.store.applying import apply
 from services.store.schema import metadata, projection
 from shared import ids
 from shared.chain import Link

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from services.store import queries
-from services.store.projection import apply, clear, read_applied
+from services.store.applying import apply, clear, read_applied
 from services.store.rows import RunRow, SessionRow
 from services.store.schema import messages, runs, sessions, usage_log
 from shared.commands import GetSession, ListMessages

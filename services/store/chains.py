@@ -1,0 +1,47 @@
+"""Append to a chain outside any session, where the rows do not know the head.
+
+What users have is changed now and then, so the leader is asked for the chain's
+head each time; the decision is made on rows that have applied it, and the append
+is refused when anything came in between.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from services.store.applied import Applied
+from shared.bus import Bus
+from shared.chain import Overtaken, extend
+from shared.errors import Unavailable
+from shared.events import Fact
+from shared.subjects import EVENTS, Address, Scope
+
+ROUNDS = 20
+"""How often a decision is made anew before the store gives up."""
+
+Decide = Callable[[], Awaitable[tuple[str, Fact] | None]]
+"""Answers what happens, as the end of a subject and a fact; None: nothing need happen."""
+
+
+async def decide(bus: Bus, applied: Applied, address: Address, what: Decide) -> int:
+    """Append the fact that ``what`` decides on → the sequence that is applied by then.
+
+    Raises:
+        NatterlogError: what ``what`` raises, or :class:`Unavailable` after many rounds.
+        BusError: the log cannot be reached.
+    """
+    for _ in range(ROUNDS):
+        last = await bus.head(EVENTS, address.session_facts)
+        head = last.seq if last else 0
+        await applied.reach(head)
+        decided = await what()
+        if decided is None:
+            return head
+        happened, fact = decided
+        try:
+            seq = await extend(
+                bus, address.fact(happened), fact, expected=head, scope=Scope.SESSION, tries=2
+            )
+        except Overtaken:
+            continue
+        await applied.reach(seq)
+        return seq
+    raise Unavailable("Too much is happening here; please try again.", retry_after=1.0)

@@ -1,0 +1,135 @@
+"""What users have outside any session: each fact, and what it does to the rows."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from services.store.applying import apply, clear
+from services.store.presets import get_preset, list_presets
+from shared import ids
+from shared.chain import Link
+from shared.commands import GetPreset, ListPresets
+from shared.errors import NotFound
+from shared.events import LibraryFact, PresetCreated, PresetDeleted, PresetUpdated
+from shared.records import Preset
+from shared.subjects import user_address
+from tests.unit.store.story import START, USER, dump, tables
+
+OTHER = "01900000-0000-7000-8000-00000000000b"
+
+
+class Told:
+    """Facts that were told, and the tables that know of them."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self.connection = connection
+        self.links: list[Link] = []
+
+    def tell(self, user: str, happened: str, fact: LibraryFact) -> None:
+        subject = user_address(user).fact(happened)
+        self.links.append(Link(len(self.links) + 1, subject, fact))
+        apply(self.connection, self.links[-1:], len(self.links))
+
+    def preset(self, user: str = USER, preset_id: str | None = None, **fields: Any) -> str:
+        preset_id = preset_id or ids.new_id()
+        fact = PresetCreated(
+            at=START,
+            preset_id=preset_id,
+            **{
+                "name": "Editor",
+                "description": "",
+                "system_prompt": "Be strict.",
+                "model": None,
+                "temperature": 0.2,
+                "max_tokens": None,
+                "is_public": False,
+                **fields,
+            },
+        )
+        self.tell(user, "preset.created", fact)
+        return preset_id
+
+    def get(self, user: str, preset_id: str) -> Preset:
+        request = GetPreset(user_id=user, preset_id=preset_id)
+        return get_preset(self.connection, request).preset
+
+    def names(self, user: str) -> list[str]:
+        page = list_presets(self.connection, ListPresets(user_id=user))
+        assert page.total == len(page.items)
+        return [preset.name for preset in page.items]
+
+
+@pytest.fixture
+def told():
+    with tables() as connection:
+        yield Told(connection)
+
+
+def test_a_preset_is_as_it_was_created(told: Told):
+    preset_id = told.preset(name="Editor", description="Shortens")
+
+    assert told.get(USER, preset_id) == Preset(
+        id=preset_id,
+        name="Editor",
+        description="Shortens",
+        system_prompt="Be strict.",
+        model=None,
+        temperature=0.2,
+        max_tokens=None,
+        is_public=False,
+        owner=USER,
+    )
+
+
+def test_a_change_names_only_what_changed(told: Told):
+    preset_id = told.preset(name="Editor")
+
+    later = START + timedelta(seconds=5)
+    change = PresetUpdated(at=later, preset_id=preset_id, name="Strict editor", temperature=None)
+    told.tell(USER, "preset.updated", change)
+
+    preset = told.get(USER, preset_id)
+    assert (preset.name, preset.temperature) == ("Strict editor", None)
+    assert preset.system_prompt == "Be strict."
+
+
+def test_a_private_preset_exists_for_its_owner_only(told: Told):
+    private = told.preset(name="Mine")
+    told.preset(name="Shared", is_public=True)
+
+    with pytest.raises(NotFound):
+        told.get(OTHER, private)
+    assert told.names(USER) == ["Mine", "Shared"]
+    assert told.names(OTHER) == ["Shared"]
+
+
+def test_a_deleted_preset_is_gone_and_its_id_free_of_it(told: Told):
+    preset_id = told.preset()
+
+    told.tell(USER, "preset.deleted", PresetDeleted(at=START, preset_id=preset_id))
+
+    with pytest.raises(NotFound):
+        told.get(USER, preset_id)
+
+
+def test_facts_about_a_preset_of_somebody_else_change_nothing(told: Told):
+    preset_id = told.preset(is_public=True)
+
+    told.tell(OTHER, "preset.updated", PresetUpdated(at=START, preset_id=preset_id, name="Mine!"))
+    told.tell(OTHER, "preset.deleted", PresetDeleted(at=START, preset_id=preset_id))
+
+    assert told.get(OTHER, preset_id).name == "Editor"
+
+
+def test_all_at_once_gives_the_same_rows_as_one_after_the_other(told: Told):
+    kept, gone = told.preset(name="Kept"), told.preset(name="Gone")
+    told.tell(USER, "preset.updated", PresetUpdated(at=START, preset_id=kept, is_public=True))
+    told.tell(USER, "preset.deleted", PresetDeleted(at=START, preset_id=gone))
+    before = dump(told.connection)
+
+    clear(told.connection)
+    apply(told.connection, told.links, len(told.links))
+
+    assert dump(told.connection) == before
