@@ -26,6 +26,7 @@ from services.gateway.dialects import (
 )
 from services.gateway.origins import Origins
 from services.gateway.refusals import answer_of, error_of
+from services.gateway.replaying import or_replayed
 from shared.ids import new_id
 from shared.log import get_logger
 
@@ -42,7 +43,8 @@ def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Appli
     app.on_response_prepare.append(_finish_headers)
     app.add_routes([web.get("/", welcome)])
     for route in [*health, *_over_http(), *_sockets()]:
-        app.add_routes([route, _with_slash(route)])
+        answered = or_replayed(route)
+        app.add_routes([answered, _with_slash(answered)])
     return app
 
 

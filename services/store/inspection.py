@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from services.store.applying import read_applied
 from services.store.archive import facts
-from services.store.projection import read_applied
 from services.store.queries import MAX_PAGE
 from services.store.rows import RunRow, SessionRow
 from services.store.schema import runs, sessions, usage_log
