@@ -8,7 +8,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from shared.bus import Bus
-from shared.events import Delta, Timeline, decode_tick
+from shared.events import Delta, Progress, Timeline, decode_tick
 from shared.subjects import TOKENS, Address
 
 
@@ -86,6 +86,23 @@ async def read_attempt(bus: Bus, address: Address, attempt: int | None = None) -
     for delta in sorted(deltas, key=lambda d: d.offset):
         text.merge(delta)
     return Written(wanted, text.text, seq, _timeline(deltas, len(text.text)))
+
+
+async def read_progress(bus: Bus, address: Address, attempt: int) -> Timeline:
+    """How a reading got on, from TOKENS: (milliseconds since the claim, thousandths done).
+
+    Raises:
+        NoAnswer, ApiError: TOKENS could not be read.
+    """
+    found: Timeline = []
+    seq = 0
+    while batch := await bus.read(TOKENS, address.ticks, after=seq):
+        seq = batch[-1].seq
+        for message in batch:
+            tick = decode_tick(message.data)
+            if isinstance(tick, Progress) and tick.attempt == attempt:
+                found.append((tick.ms, round(tick.fraction * 1000)))
+    return found
 
 
 def _timeline(deltas: list[Delta], length: int) -> Timeline:

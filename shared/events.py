@@ -396,6 +396,8 @@ class Progress(msgspec.Struct, frozen=True, tag_field="type", tag="progress"):
     attempt: int
     step: str
     fraction: float
+    ms: int = 0
+    """Since the claim."""
 
 
 AnyTick = Delta | Progress

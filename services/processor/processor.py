@@ -16,6 +16,7 @@ from services.processor.progress import ProgressWriter
 from services.processor.reading import read
 from shared.bus import Bus
 from shared.consumer import ACK_WAIT, Delivery, Rejected, RetryLater
+from shared.deltas import read_progress
 from shared.endings import end_unhandled, ended
 from shared.events import (
     EndStatus,
@@ -97,7 +98,8 @@ class Processor:
     # -- reading a file ---------------------------------------------------------------
 
     async def _read(self, run: Run, delivery: Delivery, todo: TodoProcess) -> None:
-        attempt = await self.held.claim(run, delivery)
+        previous = await self._lost(run)
+        attempt = await self.held.claim(run, delivery, previous=previous)
         if attempt is None:
             return None
         try:
@@ -112,6 +114,16 @@ class Processor:
             assert isinstance(step, Generate)  # noqa: S101  (what follows on a file is a question)
             await self._ask(run, todo, step, results)
         return None
+
+    async def _lost(self, run: Run) -> PreviousAttempt | None:
+        """How far the attempt before had got; None for the first."""
+        if run.standing.claim is None:
+            return None
+        attempt = run.standing.attempt
+        progress = await read_progress(self._bus, run.address, attempt)
+        return PreviousAttempt(
+            attempt=attempt, text="", reason="its processor was lost", progress=progress
+        )
 
     async def _until_interrupted(
         self, run: Run, todo: TodoProcess, attempt: int

@@ -58,10 +58,6 @@ class ProgressWriter:
         """The connection was lost, and what was stored last is not known."""
         self._head = None
 
-    @property
-    def _elapsed_ms(self) -> int:
-        return round((time.monotonic() - self._began) * 1000)
-
     async def _write(self) -> None:
         while True:
             await self._news.wait()
@@ -77,7 +73,8 @@ class ProgressWriter:
             self._head = last.seq if last else 0
         expected, self._head = self._head, None
         done = round(fraction, 3)
-        self.timeline.append((self._elapsed_ms, round(done * 1000)))
-        tick = encode(Progress(self.attempt, self._step, done))
+        ms = round((time.monotonic() - self._began) * 1000)
+        self.timeline.append((ms, round(done * 1000)))
+        tick = encode(Progress(self.attempt, self._step, done, ms))
         self._head = await self._bus.append(self._subject, tick, expected=expected)
         self._told = fraction
