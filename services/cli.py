@@ -23,7 +23,11 @@ SERVICES = {
 }
 
 RECORDER: dict[str, tuple[str, str]] = {
-    # one line a command: its module, which has ``arguments(parser)``, and what it does
+    # one line a command: its module, whose ``arguments(parser)`` sets ``command``, and what it does
+    "runs": ("services.recorder.runs", "look at runs: list them, tell their story, follow them"),
+    "sessions": ("services.recorder.sessions", "look at sessions and at what happened in them"),
+    "export-log": ("services.recorder.carry_out", "write sessions to a file, redacted or whole"),
+    "import-log": ("services.recorder.carry_in", "bring sessions from such a file into this log"),
 }
 
 EPILOG = """\

@@ -59,6 +59,8 @@ class FindSessions(Inspection, frozen=True, kw_only=True):
     since: datetime | None = None
     until: datetime | None = None
     before: int | None = None
+    follows: str | None = None
+    """Those with a greater id, in the order of their ids, which no change changes."""
     limit: int = 50
 
 
@@ -109,6 +111,8 @@ class FoundSession(msgspec.Struct, frozen=True, kw_only=True):
     session: Session
     runs: int
     unfinished: int
+    importing: bool
+    """Brought here by an import that is not complete, so that its user does not see it yet."""
     last_seq: int
 
 

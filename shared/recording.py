@@ -20,6 +20,7 @@ from shared.events import (
     AnyFact,
     AnyTick,
     Delta,
+    FactImported,
     Fault,
     PreviousAttempt,
     Progress,
@@ -31,6 +32,7 @@ from shared.events import (
     TodoGenerate,
     TodoProcess,
     decode_fact,
+    inside,
 )
 from shared.objects import ObjectMissing, unpack
 from shared.store_client import StoreClient
@@ -240,5 +242,17 @@ async def read_session(bus: Bus, store: StoreClient, user: str, session_id: str)
     links: list[Link] = []
     for seq, subject, data in stored:
         with suppress(ObjectMissing):  # erased meanwhile
-            links.append(Link(seq, subject, decode_fact(await unpack(bus, data))))
+            links.append(as_it_happened(seq, subject, await unpack(bus, data)))
     return links
+
+
+def as_it_happened(seq: int, subject: str, data: bytes) -> Link:
+    """The fact in ``data``; one that was imported stands where it came to be here.
+
+    Raises:
+        msgspec.ValidationError: this version cannot read it.
+    """
+    fact = decode_fact(data)
+    if isinstance(fact, FactImported):
+        return Link(seq, parse(subject).fact(fact.what), inside(fact))
+    return Link(seq, subject, fact)

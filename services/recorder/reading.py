@@ -15,7 +15,7 @@ import msgspec
 from shared.bus import Bus
 from shared.commands import Facts, Request
 from shared.deltas import Written, read_attempt
-from shared.events import AnyFact, decode_fact
+from shared.events import AnyFact, FactImported, decode_fact
 from shared.inspection import (
     FindRuns,
     FindSessions,
@@ -56,6 +56,8 @@ class Recorded(NamedTuple):
     subject: str
     data: bytes
     fact: AnyFact
+    imported: FactImported | None = None
+    """How it came here, when it happened elsewhere."""
 
     @property
     def address(self) -> Address:
@@ -64,6 +66,19 @@ class Recorded(NamedTuple):
     @property
     def what(self) -> str:
         return what(self.subject)
+
+
+def recorded(seq: int, subject: str, data: bytes) -> Recorded:
+    """A fact as it happened, here or, if it was imported, elsewhere.
+
+    Raises:
+        msgspec.ValidationError: this version cannot read it.
+    """
+    fact = decode_fact(data)
+    if not isinstance(fact, FactImported):
+        return Recorded(seq, subject, data, fact)
+    own = bytes(fact.fact)
+    return Recorded(seq, parse(subject).fact(fact.what), own, decode_fact(own), fact)
 
 
 class Log:
@@ -122,8 +137,7 @@ class Log:
         while True:
             page: Facts = await self._ask(ReadFacts(session_id=session_id, after=after))
             for stored in page.facts:
-                data = bytes(stored.data)
-                yield Recorded(stored.seq, stored.subject, data, decode_fact(data))
+                yield recorded(stored.seq, stored.subject, bytes(stored.data))
                 after = stored.seq
             if not page.facts:
                 break
@@ -141,7 +155,7 @@ class Log:
                     data = await unpack(self.bus, packed)
                 except ObjectMissing:  # being erased
                     continue
-                yield Recorded(seq, subject, data, decode_fact(data))
+                yield recorded(seq, subject, data)
 
     async def run_facts(self, run: FoundRun) -> list[Recorded]:
         """Every fact of a run, as far as there is any now.

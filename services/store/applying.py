@@ -14,7 +14,7 @@ from services.store.rows import run_row, session_row
 from services.store.saving import upsert
 from services.store.schema import messages, projection, runs, sessions, usage_log
 from shared.chain import Link
-from shared.events import AnyFact, TodoChat
+from shared.events import AnyFact, TodoChat, inside
 from shared.subjects import NONE, parse
 
 
@@ -72,7 +72,7 @@ def _load(connection: sa.Connection, links: list[Link]) -> Rows:
         for row in connection.execute(_RUNS, {"ids": list(run_ids)}):
             run = run_row(row)
             rows.runs[run.id] = run
-    parents = _parents(link.fact for link in links) - rows.depths.keys()
+    parents = _parents(inside(link.fact) for link in links) - rows.depths.keys()
     if parents:
         for row in connection.execute(_DEPTHS, {"ids": list(parents)}):
             rows.depths[row.id] = row.depth

@@ -16,7 +16,7 @@ from services.store.database import Database
 from services.store.schema import Moment
 from shared.bus import FRAME
 from shared.chain import Link
-from shared.events import AnyFact, RunEnded, decode_fact, encode
+from shared.events import AnyFact, FactImported, RunEnded, decode_fact, encode, inside
 from shared.log import get_logger
 from shared.records import StoredFact
 from shared.subjects import NONE, Address, parse, session_address
@@ -31,6 +31,7 @@ _BLOCK = 8 * 1024 * 1024
 _PACKED = 300
 """Bytes, the server's largest block and the least that a packed fact has."""
 _DELETED = "deleted"
+IMPORTED = "imported"
 
 metadata = sa.MetaData()
 
@@ -94,7 +95,9 @@ class Tombstone(NamedTuple):
 def entry(seq: int, subject: str, data: bytes) -> Entry:
     """The fact in ``data``, decoded if that can be done."""
     try:
-        return Entry(seq, subject, data, decode_fact(data))
+        fact = decode_fact(data)
+        inside(fact)  # what cannot be read must not reach the projection
+        return Entry(seq, subject, data, fact)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         # The text of the error is about the form, never about what people wrote.
         log.error("store.fact_undecodable", seq=seq, subject=subject, error=str(error))
@@ -246,10 +249,16 @@ def _session_facts(
         .order_by(facts.c.seq)
         .limit(limit)
     )
-    return [
-        StoredFact(seq=row.seq, subject=row.subject, data=msgspec.Raw(row.data))
-        for row in connection.execute(query)
-    ]
+    return [_stored(*row) for row in connection.execute(query)]
+
+
+def _stored(seq: int, subject: str, data: bytes) -> StoredFact:
+    """A fact as clients know it: what was imported is told like what happened here."""
+    if subject.endswith(f".{IMPORTED}"):
+        fact = decode_fact(data)
+        if isinstance(fact, FactImported):
+            return StoredFact(seq=seq, subject=parse(subject).fact(fact.what), data=fact.fact)
+    return StoredFact(seq=seq, subject=subject, data=msgspec.Raw(data))
 
 
 def _entries(connection: sa.Connection, after: int, limit: int) -> list[Entry]:
@@ -309,11 +318,12 @@ def _cost(item: Entry) -> dict[str, object] | None:
 
     Totals of usage outlive the session (docs/api.md), and a rebuild must find them.
     """
-    if not isinstance(item.fact, RunEnded) or not item.fact.attempt:
+    final = None if item.fact is None else inside(item.fact)
+    if not isinstance(final, RunEnded) or not final.attempt:
         return None
     address = parse(item.subject)._replace(session=NONE)
     fact = msgspec.structs.replace(
-        item.fact, text="", length=0, sha256="", error=None, timeline=[], nonce=""
+        final, text="", length=0, sha256="", error=None, timeline=[], nonce=""
     )
     return _row(Entry(item.seq, address.fact("final"), encode(fact), fact), address)
 

@@ -155,10 +155,12 @@ class Commands:
 
     async def delete_session(self, request: DeleteSession) -> Done:
         async def attempt() -> int:
-            state = await self._state(request.user_id, request.session_id)
-            for run in state.unfinished:
+            # an import that was given up is deleted like any session
+            state = await self._state(request.user_id, request.session_id, importing=True)
+            going = [] if state.session.importing else state.unfinished
+            for run in going:
                 await self._cancel(run.id, request.user_id, "the session was deleted")
-            if state.unfinished:  # the cancels went on the chain
+            if going:  # the cancels went on the chain
                 state = await self._state(request.user_id, request.session_id)
             return await self._append(
                 session_address(request.user_id, request.session_id).fact("deleted"),
@@ -370,9 +372,13 @@ class Commands:
         else:
             await self._hot.refresh()
 
-    async def _state(self, user_id: str, session_id: str, key: str | None = None) -> SessionState:
+    async def _state(
+        self, user_id: str, session_id: str, key: str | None = None, *, importing: bool = False
+    ) -> SessionState:
         _need_there(session_id, "session")
-        return await self._database.read(queries.session_state, user_id, session_id, key)
+        return await self._database.read(
+            queries.session_state, user_id, session_id, key, importing=importing
+        )
 
     async def _session(self, user_id: str, session_id: str) -> SessionAnswer:
         request = GetSession(user_id=user_id, session_id=session_id)

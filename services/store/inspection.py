@@ -95,7 +95,7 @@ def find_sessions(connection: sa.Connection, request: FindSessions) -> FoundSess
             count.where(runs.c.ended_at.is_(None)).scalar_subquery().label("unfinished"),
         )
         .where(*_sessions_wanted(request))
-        .order_by(sessions.c.last_seq.desc())
+        .order_by(sessions.c.last_seq.desc() if request.follows is None else sessions.c.id)
         .limit(_limit(request.limit))
     )
     found = [_found_session(row) for row in connection.execute(query)]
@@ -116,6 +116,8 @@ def _sessions_wanted(request: FindSessions) -> list[sa.ColumnElement[bool]]:
         wanted.append(sessions.c.updated_at < request.until)
     if request.before is not None:
         wanted.append(sessions.c.last_seq < request.before)
+    if request.follows is not None:
+        wanted.append(sessions.c.id > request.follows)
     return wanted
 
 
@@ -127,6 +129,7 @@ def _found_session(row: sa.Row[Any]) -> FoundSession:
         session=session.record(),
         runs=counted,
         unfinished=unfinished,
+        importing=session.importing,
         last_seq=session.last_seq,
     )
 

@@ -81,7 +81,7 @@ def _mine(user_id: str) -> Any:
     return (
         sa.select(runs, sessions.c.client_ref)
         .join(sessions, sessions.c.id == runs.c.session_id)
-        .where(runs.c.user_id == user_id, runs.c.plan.is_not(None))
+        .where(runs.c.user_id == user_id, runs.c.plan.is_not(None), ~sessions.c.importing)
     )
 
 
@@ -93,4 +93,8 @@ def _job(row: sa.Row[Any]) -> Job:
     return run.job(run.plan, client_ref)
 
 
-_SCHEDULED = sa.select(runs).where(runs.c.ended_at.is_(None), runs.c.status == "scheduled")
+_SCHEDULED = (
+    sa.select(runs)
+    .join(sessions, sessions.c.id == runs.c.session_id)
+    .where(runs.c.ended_at.is_(None), runs.c.status == "scheduled", ~sessions.c.importing)
+)

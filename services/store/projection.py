@@ -14,6 +14,7 @@ from services.store.rows import MessageRow, RunRow, SessionRow, UsageRow
 from shared.chain import Link
 from shared.events import (
     CancelRequested,
+    FactImported,
     LibraryFact,
     RunClaimed,
     RunEnded,
@@ -27,6 +28,7 @@ from shared.events import (
     TodoGenerate,
     TodoProcess,
     Turn,
+    inside,
 )
 from shared.subjects import Address, parse
 
@@ -75,6 +77,9 @@ def project(rows: Rows, link: Link) -> None:
     if isinstance(fact, LibraryFact):
         library.project(rows.library, address.user, link.seq, fact)
         return
+    if isinstance(fact, FactImported):
+        _import(rows, link, fact)
+        return
     session = rows.sessions.get(address.session)
     if session is not None and session.user_id != address.user:
         return  # an id that two users chose at the same moment: the first has it
@@ -95,6 +100,15 @@ def project(rows: Rows, link: Link) -> None:
             rows.drop_session(session.id)
         case _:
             _project_run(rows, session, link.seq, address, fact)
+
+
+def _import(rows: Rows, link: Link, imported: FactImported) -> None:
+    """What happened elsewhere counts like what happened here, once all of it is here."""
+    address = parse(link.subject)
+    project(rows, Link(link.seq, address.fact(imported.what), inside(imported)))
+    session = rows.sessions.get(address.session)
+    if session is not None and session.user_id == address.user:
+        session.importing = imported.position < imported.of - 1
 
 
 def _project_run(

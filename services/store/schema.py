@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from shared.events import Fault, Plan, StepResult, Turn, Usage
 from shared.records import JobStep
 
-VERSION = "0003"
+VERSION = "0008"
 """The newest migration."""
 
 
@@ -74,6 +74,8 @@ sessions = sa.Table(
     sa.Column("depth", sa.Integer, nullable=False),
     sa.Column("waiting", sa.Integer, nullable=False),
     sa.Column("last_seq", sa.BigInteger, nullable=False),
+    # brought here by an import that is not complete: nobody sees it, nothing of it goes on
+    sa.Column("importing", sa.Boolean, nullable=False),
     sa.Index("ix_ai_chat_sessions_user", "user_id", "last_seq"),
 )
 

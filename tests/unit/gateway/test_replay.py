@@ -1,27 +1,22 @@
 """A replay is, byte for byte, what a client that kept up was sent: rules over generated sessions."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.gateway.cursor import Cursors, Place
-from services.gateway.dialects import content, documents, replays
+from services.gateway.dialects import replays
 from services.gateway.dialects.replays import Conversation, Job
-from services.gateway.feed import Feed
 from services.gateway.follower import Follower
 from services.gateway.jobs import JobState
-from services.gateway.replay import JobReplay, Recording, Replay, Words, speed_of
+from services.gateway.replay import JobReplay, Recording, Replay, Words
 from shared.bus import Stored
-from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.events import (
     AnyTick,
-    DocumentPlan,
     EndStatus,
     Plan,
-    RunEnded,
     StepResult,
     decode_fact,
     encode,
@@ -121,9 +116,7 @@ class Session:
             self._pause()
         nobodys = status == "cancelled" and not self.log.text and self._one_of(False, True)
         more = self._draw(st.sampled_from(["", "", "more"]))
-        await self._fact(
-            self.log.ends(run_id, status, more=more, attempt=0 if nobodys else None)
-        )
+        await self._fact(self.log.ends(run_id, status, more=more, attempt=0 if nobodys else None))
 
     # -- who looks on -------------------------------------------------------------------
 
@@ -173,7 +166,10 @@ async def replayed(
     """Every frame of the replay, the opening first."""
     recording, dialect = recording_of(log, run_id), conversation(name)
     replay = Replay(recording, None, place)
-    words, frames = dialect.words(recording, CURSORS), [dialect.opening(recording, CURSORS, Place(0))]
+    words, frames = (
+        dialect.words(recording, CURSORS),
+        [dialect.opening(recording, CURSORS, Place(0))],
+    )
     while news := await replay.news():
         for at, moment in news:
             frames += words(at, moment)
