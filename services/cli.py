@@ -28,7 +28,13 @@ RECORDER: dict[str, tuple[str, str]] = {
     "sessions": ("services.recorder.sessions", "look at sessions and at what happened in them"),
     "export-log": ("services.recorder.carry_out", "write sessions to a file, redacted or whole"),
     "import-log": ("services.recorder.carry_in", "bring sessions from such a file into this log"),
+    "replay": ("services.recorder.replay", "show the frames that a run's clients were sent"),
+    "rerun": ("services.recorder.rerun", "run a reply once more, beside the old one, and compare"),
+    "verify": ("services.recorder.verify", "hold today's code against recorded sessions"),
 }
+
+PLAYED = frozenset(("replay", "verify"))
+"""Commands that are given the gateway's way of showing what was recorded."""
 
 EPILOG = """\
 Everything is configured by environment variables (NATTERLOG_PORT, NATTERLOG_DATA_DIR,
@@ -142,6 +148,8 @@ def _recorder(asked: argparse.Namespace) -> int:
     settings = read_settings(os.environ)
     settings = msgspec.structs.replace(settings, nats_url=running_nats_url(settings))
     files = importlib.import_module("services.store.files").asking_files
+    if asked.command_name in PLAYED:
+        asked.playback = importlib.import_module("services.gateway.playback").Playback
     return run(asked.command, asked, settings, files)
 
 

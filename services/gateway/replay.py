@@ -138,6 +138,11 @@ class Playing:
     def over(self) -> bool:
         return not self._coming
 
+    @property
+    def next_ms(self) -> float:
+        """The recording's time of what comes next."""
+        return self._coming[0].ms if self._coming else self.now_ms
+
     def skip(self, shown: Callable[[Happening], bool]) -> list[Happening]:
         """Take out what the client has been shown already."""
         skipped: list[Happening] = []

@@ -1,4 +1,4 @@
-"""A replay is, byte for byte, what a client that kept up was sent: rules over generated sessions."""
+"""A replay is byte for byte what a client that kept up was sent: rules over generated sessions."""
 
 import asyncio
 from collections.abc import Callable
