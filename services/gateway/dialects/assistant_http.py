@@ -2,9 +2,16 @@
 
 from aiohttp import web
 
-from services.gateway.asking import MOST, an_id, choice, number, read_body
+from services.gateway.asking import an_id, read_body, read_query
 from services.gateway.context import RUN_ID, USER, Gateway, gateway_of
 from services.gateway.cursor import Place
+from services.gateway.describing import (
+    IDEMPOTENCY_KEY,
+    LAST_EVENT_ID,
+    REPLYING,
+    Events,
+    describe,
+)
 from services.gateway.dialects import assistant as words
 from services.gateway.dialects.assistant import PREFIX
 from services.gateway.follower import Follower
@@ -23,15 +30,11 @@ from shared.commands import (
     Regenerate,
     SendMessage,
 )
-from shared.events import SessionStatus
+from shared.errors import Conflict
 from shared.ids import new_id
-from shared.records import Run
+from shared.records import Message, Run
 
-_STATUSES: dict[str, SessionStatus | None] = {
-    "active": "active",
-    "inactive": "inactive",
-    "all": None,
-}
+_TURN = {201: words.TurnView, 200: Events(words.StreamEvent)}
 
 
 def routes() -> list[web.RouteDef]:
@@ -53,7 +56,9 @@ def routes() -> list[web.RouteDef]:
 # -- sessions ---------------------------------------------------------------------
 
 
+@describe(body=words.NewSession, answers={201: words.SessionView})
 async def create_session(request: web.Request) -> web.Response:
+    """Open a session."""
     gateway = gateway_of(request)
     body = await read_body(request, words.decode_new_session)
     command = words.create_session(body, request[USER].id, gateway.settings)
@@ -61,20 +66,20 @@ async def create_session(request: web.Request) -> web.Response:
     return _json(words.session_view(answer.session), status=201)
 
 
+@describe(query=words.SessionsAsked, answers={200: words.Page[words.SessionView]})
 async def list_sessions(request: web.Request) -> web.Response:
+    """List the sessions, the one last written to first."""
     gateway = gateway_of(request)
-    limit, offset = _window(request)
-    before = number(request, "cursor", 0) or None
-    mode = request.query.get("mode")
+    asked = read_query(request, words.SessionsAsked)
     page = await gateway.store.ask(
         ListSessions(
             user_id=request[USER].id,
-            query=request.query.get("q") or None,
-            status=choice(request, "status", _STATUSES, "active"),
-            modes=[mode] if mode else None,
-            limit=limit,
-            before=before,
-            offset=offset,
+            query=asked.q,
+            status=None if asked.status == "all" else asked.status,
+            modes=[asked.mode] if asked.mode else None,
+            limit=asked.most,
+            before=asked.cursor or None,
+            offset=asked.offset,
         )
     )
     items = [words.session_view(session) for session in page.items]
@@ -82,13 +87,17 @@ async def list_sessions(request: web.Request) -> web.Response:
     return _json(words.Page(items=items, next_cursor=further, total=page.total))
 
 
+@describe(answers={200: words.SessionView})
 async def get_session(request: web.Request) -> web.Response:
+    """Show a session."""
     query = GetSession(user_id=request[USER].id, session_id=_session_id(request))
     answer = await gateway_of(request).store.ask(query)
     return _json(words.session_view(answer.session))
 
 
+@describe(body=words.SessionChange, answers={200: words.SessionView}, errors=(Conflict,))
 async def change_session(request: web.Request) -> web.Response:
+    """Change some fields of a session; what is not sent stays."""
     session_id = _session_id(request)
     body = await read_body(request, words.decode_session_change)
     command = words.update_session(body, request[USER].id, session_id)
@@ -96,7 +105,12 @@ async def change_session(request: web.Request) -> web.Response:
     return _json(words.session_view(answer.session))
 
 
+@describe(answers={204: None})
 async def delete_session(request: web.Request) -> web.Response:
+    """Erase a session and every word of it.
+
+    A reply that is being written is cancelled first.
+    """
     command = DeleteSession(user_id=request[USER].id, session_id=_session_id(request))
     await gateway_of(request).store.ask(command)
     return web.Response(status=204)
@@ -105,8 +119,21 @@ async def delete_session(request: web.Request) -> web.Response:
 # -- messages ---------------------------------------------------------------------
 
 
+@describe(
+    query=words.ReplyAsked,
+    body=words.NewMessage,
+    headers=(IDEMPOTENCY_KEY,),
+    answers=_TURN,
+    errors=REPLYING,
+)
 async def send_message(request: web.Request) -> web.StreamResponse:
+    """Send a message, and get its reply.
+
+    With ``?stream=true`` or ``Accept: text/event-stream`` it is streamed, else the
+    answer waits for its end.  Closing the stream stops nothing: the run goes on.
+    """
     gateway = gateway_of(request)
+    streaming = _wants_stream(request)
     body = await read_body(request, words.decode_new_message)
     an_id(body.session_id, "session")
     check_text(body.content, gateway.settings, path="$.content")
@@ -124,28 +151,31 @@ async def send_message(request: web.Request) -> web.StreamResponse:
                 idempotency_key=_idempotency_key(request),
             )
         )
-        return await _answer_turn(request, gateway, accepted)
+        return await _answer_turn(request, accepted, streaming=streaming)
 
 
+@describe(query=words.ReplyAsked, headers=(IDEMPOTENCY_KEY,), answers=_TURN, errors=REPLYING)
 async def regenerate(request: web.Request) -> web.StreamResponse:
-    gateway = gateway_of(request)
+    """Answer a message once more, as a sibling of its reply."""
+    streaming = _wants_stream(request)
     message_id = an_id(request.match_info["message_id"], "message")
-    accepted = await gateway.store.ask(
+    accepted = await gateway_of(request).store.ask(
         Regenerate(
             user_id=request[USER].id,
             message_id=message_id,
             idempotency_key=_idempotency_key(request),
         )
     )
-    return await _answer_turn(request, gateway, accepted)
+    return await _answer_turn(request, accepted, streaming=streaming)
 
 
 async def _answer_turn(
-    request: web.Request, gateway: Gateway, accepted: Accepted
+    request: web.Request, accepted: Accepted, *, streaming: bool
 ) -> web.StreamResponse:
+    gateway = gateway_of(request)
     request[RUN_ID] = accepted.run.id
     async with following(gateway, request[USER].id, accepted.run) as follower:
-        if _wants_stream(request):
+        if streaming:
             frames = words.SseFrames(gateway.cursors)
             return await stream(request, follower, frames)
         reply = await ended(gateway, follower)
@@ -155,17 +185,18 @@ async def _answer_turn(
     return _json(turn, status=201)
 
 
+@describe(query=words.MessagesAsked, answers={200: words.Page[Message]})
 async def list_messages(request: web.Request) -> web.Response:
-    limit, offset = _window(request)
-    if "cursor" in request.query:
-        offset = number(request, "cursor", 0, least=0)
+    """Show the conversation: the active branch, messages that wait at its end."""
+    asked = read_query(request, words.MessagesAsked)
+    offset = asked.offset if asked.cursor is None else asked.cursor
     page = await gateway_of(request).store.ask(
         ListMessages(
             user_id=request[USER].id,
             session_id=_session_id(request),
-            limit=limit,
+            limit=asked.most,
             offset=offset,
-            descending=choice(request, "order", {"asc": False, "desc": True}, "asc"),
+            descending=asked.order == "desc",
         )
     )
     after = offset + len(page.items)
@@ -178,20 +209,35 @@ async def list_messages(request: web.Request) -> web.Response:
 # -- runs -------------------------------------------------------------------------
 
 
+@describe(answers={200: words.RunStateView})
 async def get_run(request: web.Request) -> web.Response:
+    """Show how a run stands."""
     return _json(words.run_view(await _run(request)))
 
 
+@describe(answers={200: words.RunStateView})
 async def cancel_run(request: web.Request) -> web.Response:
+    """Stop a run, in whatever state it is; one that has ended stays as it is."""
     command = CancelRun(user_id=request[USER].id, run_id=_run_id(request))
     answer = await gateway_of(request).store.ask(command)
     return _json(words.run_view(answer.run))
 
 
+@describe(
+    query=words.RunStreamAsked,
+    headers=(LAST_EVENT_ID,),
+    answers={200: Events(words.StreamEvent), 204: None},
+)
 async def stream_run(request: web.Request) -> web.StreamResponse:
+    """Follow a run, from its start or from a cursor, during and after it.
+
+    What follows is exactly what is missing; if that cannot be told, a ``reset``
+    comes first and then everything.  After the run's last event: 204.
+    """
     gateway = gateway_of(request)
     run = await _run(request)
-    cursor = request.headers.get("Last-Event-ID") or request.query.get("cursor")
+    asked = read_query(request, words.RunStreamAsked)
+    cursor = request.headers.get("Last-Event-ID") or asked.cursor
     frames = words.SseFrames(gateway.cursors)
     request[RUN_ID] = run.id
     async with following(gateway, request[USER].id, run) as follower:
@@ -251,16 +297,8 @@ def _idempotency_key(request: web.Request) -> str:
 
 
 def _wants_stream(request: web.Request) -> bool:
-    asked = request.query.get("stream", "").lower() in ("true", "1")
-    return asked or "text/event-stream" in request.headers.get("Accept", "")
-
-
-def _window(request: web.Request) -> tuple[int, int]:
-    """Limit and offset, from ``limit`` or from ``page`` and ``page_size``."""
-    if "page" in request.query or "page_size" in request.query:
-        limit = min(number(request, "page_size", 50), MOST)
-        return limit, (number(request, "page", 1) - 1) * limit
-    return min(number(request, "limit", 50), MOST), 0
+    asked = read_query(request, words.ReplyAsked)
+    return asked.stream or "text/event-stream" in request.headers.get("Accept", "")
 
 
 def _json(body: object, *, status: int = 200) -> web.Response:

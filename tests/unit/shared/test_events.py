@@ -13,6 +13,9 @@ from shared.events import (
     Delta,
     Fact,
     Fault,
+    PresetCreated,
+    PresetDeleted,
+    PresetUpdated,
     PreviousAttempt,
     Progress,
     PromptSource,
@@ -109,6 +112,19 @@ FACTS: list[Fact] = [
         first_delta_ms=1,
         timeline=[(1, 2), (3, 4)],
     ),
+    PresetCreated(
+        **COMMON,
+        preset_id="p",
+        name="Editor",
+        description="Shortens",
+        system_prompt="Be strict.",
+        model="demo",
+        temperature=0.2,
+        max_tokens=800,
+        is_public=True,
+    ),
+    PresetUpdated(**COMMON, preset_id="p", temperature=None),
+    PresetDeleted(**COMMON, preset_id="p"),
 ]
 TICKS: list[Delta | Progress] = [Delta(42, 3, "🌍"), Progress(42, "extract", 0.25)]
 
