@@ -87,6 +87,8 @@ class SendMessage(Request, frozen=True, kw_only=True):
     max_tokens: Whole | None = None
     client_id: str | None = None
     idempotency_key: str | None = None
+    context: str | None = None
+    """A message of the user's, of any session: the branch that ends in it is the prompt."""
 
 
 class Regenerate(Request, frozen=True, kw_only=True):

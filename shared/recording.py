@@ -31,6 +31,7 @@ from shared.events import (
     TodoChat,
     TodoGenerate,
     TodoProcess,
+    Usage,
     decode_fact,
     inside,
 )
@@ -64,6 +65,8 @@ class Attempt(msgspec.Struct, kw_only=True):
     reason: str = ""
     """Why it ended, where something else than the run's end followed."""
     fault: Fault | None = None
+    usage: Usage | None = None
+    """What its answer cost, where that is told."""
     final: RunEnded | None = None
     """The run's end, if that is what followed."""
 
@@ -99,6 +102,12 @@ def attempts_of(links: Iterable[Link]) -> list[Attempt]:
     return found
 
 
+def runs_of(links: Iterable[Link]) -> list[str]:
+    """The runs in these facts, in the order of their acceptance."""
+    found = (parse(link.subject).run for link in links)
+    return [run_id for run_id in dict.fromkeys(found) if run_id != NONE]
+
+
 def _ends(attempt: Attempt, seq: int, fact: AnyFact) -> bool:
     """Whether the attempt was over with this fact; what the fact knows of it is taken in."""
     match fact:
@@ -106,11 +115,13 @@ def _ends(attempt: Attempt, seq: int, fact: AnyFact) -> bool:
             _take_in(attempt, previous)
         case TodoProcess(previous=previous) if previous is not None or fact.n:
             _take_in(attempt, previous)
+            attempt.usage = fact.results[-1].usage if fact.results else None
         case RunEnded() as final:
             attempt.final = final
             if final.attempt == attempt.id:
                 attempt.text, attempt.timeline = final.text, final.timeline
                 attempt.fault, attempt.progress = final.error, final.progress
+                attempt.usage = final.results[-1].usage if final.results else final.usage
         case _:
             return False
     attempt.over = seq

@@ -32,10 +32,10 @@ from shared.events import (
     TodoGenerate,
     TodoProcess,
 )
-from shared.recording import Happening, attempts_of, happenings
+from shared.recording import Happening, attempts_of, happenings, runs_of
 from shared.records import Message
 from shared.store_client import StoreClient
-from shared.subjects import NONE, parse
+from shared.subjects import parse
 
 SLOWEST, FASTEST = 0.01, 1_000.0
 _BREATH = 64
@@ -79,8 +79,7 @@ class Recording:
         """The runs to be shown, in the order of their acceptance."""
         if self.run_id is not None:
             return [self.run_id]
-        found = (parse(link.subject).run for link in self.links)
-        return [run_id for run_id in dict.fromkeys(found) if run_id != NONE]
+        return runs_of(self.links)
 
     @property
     def is_job(self) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import aclosing
 
 from services.llm_worker.breaker import Breaker
+from services.llm_worker.providers.recorded import Recorded
 from services.llm_worker.providers.registry import Registry
 from services.llm_worker.shelf import KvShelf
 from services.llm_worker.worker import Worker
@@ -20,7 +21,13 @@ async def main(settings: Settings) -> None:
     worker_id = new_id()
     registry = Registry(settings)
     async with running(settings, "llm_worker") as life, aclosing(registry):
-        breaker = Breaker(KvShelf(life.bus), settings.breaker_threshold, settings.breaker_cooldown)
+        registry.add(Recorded(life.bus))
+        breaker = Breaker(
+            KvShelf(life.bus),
+            settings.breaker_threshold,
+            settings.breaker_cooldown,
+            exempt=frozenset((Recorded.name,)),  # what fails there failed long ago
+        )
         worker = Worker(life.bus, settings, registry, breaker, worker_id)
         await life.bus.listen(holds(worker_id), worker.held.on_holds)
         await life.bus.listen_live(LIVE_CANCELS, worker.held.on_cancel)

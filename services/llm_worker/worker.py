@@ -117,6 +117,7 @@ class Worker:
             try:
                 provider, model = await self._registry.resolve(context.model)
                 prompt = await task.prompt(provider, model, context)
+                prompt = msgspec.structs.replace(prompt, asker=run.address)
             except ProviderError as error:
                 return await self._conclude(run, task, "failed", previous, error=_fault(error))
             if run.interrupted.is_set():  # meanwhile: nothing need be claimed for that

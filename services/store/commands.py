@@ -182,6 +182,8 @@ class Commands:
                 f"this one has {len(request.content)}.",
                 path="$.content",
             )
+        if request.context is not None:
+            await self._message(request.user_id, request.context)
         turn = Turn(
             user_message_id=ids.new_id(),
             assistant_message_id=ids.new_id(),
@@ -193,6 +195,7 @@ class Commands:
             client_id=request.client_id,
             idempotency_key=request.idempotency_key,
             idempotency_digest=_digest(request),
+            context=request.context,
         )
 
         async def turn_in(state: SessionState) -> Turn:

@@ -73,12 +73,19 @@ class MessagesAsked(Window, frozen=True, kw_only=True):
     order: Literal["asc", "desc"] = "asc"
 
 
-class ReplyAsked(msgspec.Struct, frozen=True, kw_only=True):
+class Replayed(msgspec.Struct, frozen=True, kw_only=True):
+    replay: str | None = None
+    """A run: answer with its recording, streamed, and start nothing."""
+    speed: str = "1"
+    """Of a recording: `1`, `10`, `0.5` or `max`."""
+
+
+class ReplyAsked(Replayed, frozen=True, kw_only=True):
     stream: bool = False
     """Stream the reply, as `Accept: text/event-stream` does."""
 
 
-class RunStreamAsked(msgspec.Struct, frozen=True, kw_only=True):
+class RunStreamAsked(Replayed, frozen=True, kw_only=True):
     cursor: str | None = None
     """The same as `Last-Event-ID`, for those who cannot send headers."""
 

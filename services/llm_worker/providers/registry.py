@@ -40,6 +40,10 @@ class Registry:
         }
         self._offers = {name: Offer(provider, clock) for name, provider in self.providers.items()}
 
+    def add(self, provider: Provider) -> None:
+        """Another one, which is meant only by its name before the model's, and lists nothing."""
+        self.providers[provider.name] = provider
+
     async def resolve(self, model: str | None) -> tuple[Provider, str]:
         """The provider that ``model`` means, and its own name for it; None: the default.
 
@@ -121,7 +125,11 @@ class Registry:
         raise _unknown(model, await self.models())
 
     def _real(self) -> list[Provider]:
-        return [provider for name, provider in self.providers.items() if name != Demo.name]
+        return [
+            provider
+            for name, provider in self.providers.items()
+            if name != Demo.name and name in self._offers
+        ]
 
     async def _ask_all(
         self, ask: "Callable[[Offer], Awaitable[list[ModelInfo]]]"
