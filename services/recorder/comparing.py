@@ -5,11 +5,14 @@ from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from typing import Literal, NamedTuple
 
-from services.recorder.terminal import span
+from services.recorder.terminal import shortened, span
 from shared.events import RunEnded
 
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
 """Spaces, words and marks, each for itself; together they are the text."""
+
+_MODEL = 24
+"""Characters of a model's name, so that the table fits."""
 
 Kind = Literal["same", "gone", "new"]
 
@@ -22,7 +25,7 @@ class Piece(NamedTuple):
 
 
 def word_diff(old: str, new: str) -> list[Piece]:
-    """What became of ``old``: without the new pieces it is ``old``, without the gone ones ``new``."""
+    """What became of ``old``: all but the new pieces are ``old``, all but the gone ones ``new``."""
     a, b = _WORD.findall(old), _WORD.findall(new)
     matcher = SequenceMatcher(None, a, b, autojunk=False)
     return list(_joined(_pieces(matcher.get_opcodes(), a, b)))
@@ -95,7 +98,8 @@ def differences(old: RunEnded, new: RunEnded) -> list[tuple[str, str, str, str]]
 
 
 def _model(final: RunEnded) -> str:
-    return f"{final.provider}/{final.model}" if final.provider and final.model else "–"
+    known = final.provider and final.model
+    return shortened(f"{final.provider}/{final.model}", _MODEL) if known else "–"
 
 
 def _row(what: str, old: int | None, new: int | None) -> tuple[str, str, str, str]:

@@ -7,16 +7,18 @@ they are.  Its prompt is the old one's branch, which is named and not copied.
 
 import argparse
 import asyncio
+import re
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from services.recorder.comparing import Piece, differences, marked, word_diff
+from services.recorder.comparing import Kind, Piece, differences, marked, word_diff
 from services.recorder.playing import Named, find
 from services.recorder.reading import Log
-from services.recorder.terminal import Page, add_output, printable, table
+from services.recorder.terminal import WIDTH, Page, Style, add_output, printable, table
 from shared.bus import Bus, Incoming
 from shared.commands import CreateSession, GetRun, SendMessage
 from shared.errors import Conflict, InvalidRequest, Unavailable
@@ -38,6 +40,8 @@ provider. The new run stays, in a session of its own that lists leave out.
 Exit code: 0 done, 1 not possible, 2 asked wrongly, 3 no such run."""
 
 _LOOK_EVERY = 5.0
+_WORD = re.compile(r"\n|[^\S\n]+|\S+")
+_STYLES: Mapping[Kind, tuple[Style, ...]] = {"same": (), "gone": ("red",), "new": ("green",)}
 MODE = "adhoc"
 
 
@@ -201,11 +205,25 @@ def _show(
     if old.text == final.text:
         page.line("The texts are the same.")
     elif page.coloured:
-        styles = {"same": (), "gone": ("red",), "new": ("green",)}
-        page.line("".join(page.style(printable(p.text), *styles[p.kind]) for p in pieces))
+        _flow(page, pieces)
     else:
-        page.line(printable(marked(pieces)))
+        _flow(page, [Piece("same", marked(pieces))])
     if final.error is not None:
         page.line(f"The new run failed: {final.error.message} ({final.error.code})")
     page.line()
-    page.line(f"It stays as run {new.run}, in session {new.session} (mode {MODE}).")
+    page.line(f"It stays, as run {new.run}")
+    page.line(f"in session {new.session}, mode {MODE}.")
+
+
+def _flow(page: Page, pieces: list[Piece]) -> None:
+    """The words in lines of the page's width, the changed ones in colours."""
+    line, width = "", 0
+    for kind, text in pieces:
+        for word in _WORD.findall(printable(text)):
+            if word == "\n" or width + len(word) > WIDTH:
+                page.line(line)
+                line, width = "", 0
+            if word != "\n" and (width or not word.isspace()):
+                line += page.style(word, *_STYLES[kind])
+                width += len(word)
+    page.line(line)
