@@ -45,7 +45,7 @@ _STYLES: Mapping[Kind, tuple[Style, ...]] = {"same": (), "gone": ("red",), "new"
 MODE = "adhoc"
 
 
-class _Compared(msgspec.Struct, frozen=True):
+class _Compared(msgspec.Struct, frozen=True, kw_only=True):
     """Both runs, for programs."""
 
     old_run: str
@@ -53,7 +53,8 @@ class _Compared(msgspec.Struct, frozen=True):
     new_session: str
     old: RunEnded
     new: RunEnded
-    words: list[Piece]
+    words: list[dict[str, str]]
+    """The pieces of the texts: kind (same, gone, new) and text."""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +96,14 @@ async def rerun(asked: argparse.Namespace, log: Log, _: Settings) -> int:
     final = await _end(log, new)
     pieces = word_diff(before.final.text, final.text)
     if asked.json:
-        compared = _Compared(named.run_id or "", new.run, new.session, before.final, final, pieces)
+        compared = _Compared(
+            old_run=named.run_id or "",
+            new_run=new.run,
+            new_session=new.session,
+            old=before.final,
+            new=final,
+            words=[piece._asdict() for piece in pieces],
+        )
         Page().document(compared)
     else:
         _show(Page(), named, new, before.final, final, pieces)

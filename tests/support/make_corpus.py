@@ -1,4 +1,6 @@
-"""Live through the sessions that ``tests/corpus`` began with: ``python -m tests.support.make_corpus``.
+"""Live through the sessions that ``tests/corpus`` began with.
+
+    python -m tests.support.make_corpus
 
 Each is a story of its own, told by the fake provider or the demo, and kept by
 ``natterlog verify --add``.  What is there already stays as it is: a session is

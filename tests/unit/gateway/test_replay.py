@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from services.gateway.cursor import Cursors, Place
@@ -11,16 +12,10 @@ from services.gateway.dialects import replays
 from services.gateway.dialects.replays import Conversation, Job
 from services.gateway.follower import Follower
 from services.gateway.jobs import JobState
-from services.gateway.replay import JobReplay, Recording, Replay, Words
+from services.gateway.replay import JobReplay, Recording, Replay, Words, speed_of
 from shared.bus import Stored
-from shared.events import (
-    AnyTick,
-    EndStatus,
-    Plan,
-    StepResult,
-    decode_fact,
-    encode,
-)
+from shared.errors import Conflict, InvalidRequest, NotFound
+from shared.events import AnyTick, EndStatus, Plan, StepResult, decode_fact, encode
 from shared.ids import new_id
 from shared.plans import step_names
 from tests.unit.gateway.logs import SESSION, USER, feed_of, live
@@ -166,10 +161,8 @@ async def replayed(
     """Every frame of the replay, the opening first."""
     recording, dialect = recording_of(log, run_id), conversation(name)
     replay = Replay(recording, None, place)
-    words, frames = (
-        dialect.words(recording, CURSORS),
-        [dialect.opening(recording, CURSORS, Place(0))],
-    )
+    frames = [dialect.opening(recording, CURSORS, replay.place)]
+    words = dialect.words(recording, CURSORS)
     while news := await replay.news():
         for at, moment in news:
             frames += words(at, moment)
@@ -199,13 +192,12 @@ def test_a_replay_goes_on_after_any_cursor(data: st.DataObject):
         await session.live()
         (name, run_id), client = data.draw(st.sampled_from(list(session.clients.items())))
         seen = data.draw(st.integers(1, len(client.frames) - 1))
-        if not recording_of(session.log, run_id).first_seq - 1 <= client.places[seen].seq:
-            return
+        assume(recording_of(session.log, run_id).first_seq - 1 <= client.places[seen].seq)
 
         rest = await replayed(session.log, name, run_id, client.places[seen])
 
-        together = [p for p in client.places[seen + 1 :] if p == client.places[seen]]
-        assert rest[1:] == client.frames[seen + 1 + len(together) :]
+        same = client.places[seen:].count(client.places[seen])  # frames of one moment go together
+        assert rest[1:] == client.frames[seen + same :]
 
     asyncio.run(play())
 
@@ -304,3 +296,94 @@ def test_a_replayed_job_is_byte_for_byte_what_was_sent(data: st.DataObject, plan
             assert frames == session.sent[name], name
 
     asyncio.run(play())
+
+
+# -- by hand ----------------------------------------------------------------------
+
+
+def a_reply(*, ended: bool = True) -> tuple[Recorder, str]:
+    log = Recorder()
+    run_id, _ = log.sends("Hello", waiting=False)
+    log.pass_time(10)
+    log.claims(run_id)
+    log.pass_time(5)
+    log.writes("Good ")
+    log.pass_time(5)
+    log.writes("day")
+    if ended:
+        log.ends(run_id, "completed")
+    return log, run_id
+
+
+@pytest.mark.parametrize(("text", "speed"), [("1", 1.0), ("0.5", 0.5), ("10", 10.0), ("max", None)])
+def test_a_speed_is_a_number_or_max(text: str, speed: float | None):
+    assert speed_of(text) == speed
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1e9", "nan", "inf", "fast", "Max"])
+def test_what_is_no_speed_is_refused(text: str):
+    with pytest.raises(InvalidRequest) as refused:
+        speed_of(text)
+
+    assert refused.value.path == "$.speed"
+
+
+def test_a_run_that_is_not_in_its_session_is_not_there():
+    log, _ = a_reply()
+
+    with pytest.raises(NotFound):
+        recording_of(log, new_id())
+
+
+def test_a_run_that_goes_on_has_no_end_to_be_shown():
+    log, run_id = a_reply(ended=False)
+
+    with pytest.raises(Conflict):
+        recording_of(log, run_id).need_end()
+
+
+async def test_a_cursor_of_elsewhere_is_refused():
+    log, run_id = a_reply()
+
+    with pytest.raises(InvalidRequest):
+        Replay(recording_of(log, run_id), None, Place(10_000))
+
+
+async def test_text_that_has_no_times_is_shown_in_one_piece_and_said_to_be():
+    log = Recorder()
+    run_id, _ = log.sends("Hello", waiting=False)
+    log.claims(run_id)
+    log.text = "Lost with TOKENS"
+    log.claims(run_id, previous=log.went("its worker was lost"))
+    log.ends(run_id, "completed", more="All.")
+
+    frames = await replayed(log, "channels", run_id)
+
+    assert b'"content":"Lost with TOKENS"' in frames[3]
+    (said, other) = recording_of(log, run_id).gaps()
+    assert "in one piece" in said
+    assert "in one piece" in other
+
+
+async def test_a_replay_waits_for_each_moment_at_its_speed(monkeypatch: pytest.MonkeyPatch):
+    log, run_id = a_reply()
+    replay = Replay(recording_of(log, run_id), 0.5)
+    loop = asyncio.get_running_loop()
+    now, began = 0.0, loop.time()
+    monkeypatch.setattr(loop, "time", lambda: began + now)
+    shown: list[tuple[float, list[str]]] = []
+
+    for now in (0.0, 0.029, 0.03, 0.04, 1.0):
+        kinds: list[str] = []
+        while news := await replay.news():
+            kinds += [type(moment).__name__ for _, moment in news]
+        shown.append((now, kinds))
+    replay.playing.stop()
+
+    assert shown == [
+        (0.0, ["TurnAccepted"]),
+        (0.029, []),
+        (0.03, ["TextAdded"]),
+        (0.04, ["TextAdded", "ReplyEnded"]),
+        (1.0, []),
+    ]
