@@ -14,7 +14,17 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from shared.events import OnBusy, Plan, SessionStatus, Whole
-from shared.records import Job, Message, Preset, Role, Run, RunStatus, Session, StoredFact
+from shared.records import (
+    Job,
+    Message,
+    Preset,
+    Role,
+    Run,
+    RunStatus,
+    Session,
+    Statistics,
+    StoredFact,
+)
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -266,6 +276,16 @@ class ListPresets(Request, frozen=True, kw_only=True):
     offset: int = 0
 
 
+class GetStatistics(Request, frozen=True, kw_only=True):
+    """What the user has and what it took → :class:`StatisticsAnswer`.
+
+    Sessions that calls without one made for themselves are not counted, nor their
+    messages; what their replies took is.
+    """
+
+    name: ClassVar[str] = "get_statistics"
+
+
 class GetContext(Request, frozen=True, kw_only=True):
     """What a reply is to be written from → :class:`Context`.
 
@@ -344,6 +364,11 @@ class PresetAnswer(msgspec.Struct, frozen=True, kw_only=True):
 class PresetPage(msgspec.Struct, frozen=True, kw_only=True):
     items: list[Preset]
     total: int
+    seq: int
+
+
+class StatisticsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    statistics: Statistics
     seq: int
 
 

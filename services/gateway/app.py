@@ -23,6 +23,7 @@ from services.gateway.dialects import (
     documents,
     documents_http,
     documents_socket,
+    drf_http,
 )
 from services.gateway.origins import Origins
 from services.gateway.reference import Reference
@@ -42,11 +43,13 @@ def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Appli
     app = web.Application(middlewares=[_Around(gateway)], client_max_size=gateway.settings.max_body)
     app[GATEWAY] = gateway
     app.on_response_prepare.append(_finish_headers)
-    reference = Reference([*health, *over_http()])
+    answered = over_http()
+    reference = Reference([*health, *answered])
     app.add_routes([web.get("/", welcome)])
-    for route in [*health, *reference.routes(), *over_http(), *_sockets()]:
-        answered = or_replayed(route)
-        app.add_routes([answered, _with_slash(answered)])
+    options = drf_http.options(answered, channels.PREFIX)
+    for route in [*health, *reference.routes(), *answered, *options, *_sockets()]:
+        either = or_replayed(route)
+        app.add_routes([either, _with_slash(either)])
     return app
 
 

@@ -17,6 +17,7 @@ from services.gateway.dialects.assistant import PREFIX
 from services.gateway.follower import Follower
 from services.gateway.limits import check_text
 from services.gateway.moments import ReplyReset, question_of
+from services.gateway.presets import find_preset, with_preset
 from services.gateway.sse import stream
 from services.gateway.turns import check_success, ended, following
 from shared.commands import (
@@ -30,7 +31,7 @@ from shared.commands import (
     Regenerate,
     SendMessage,
 )
-from shared.errors import Conflict
+from shared.errors import Conflict, NotFound
 from shared.ids import new_id
 from shared.records import Message, Run
 
@@ -56,13 +57,16 @@ def routes() -> list[web.RouteDef]:
 # -- sessions ---------------------------------------------------------------------
 
 
-@describe(body=words.NewSession, answers={201: words.SessionView})
+@describe(body=words.NewSession, answers={201: words.SessionView}, errors=(NotFound,))
 async def create_session(request: web.Request) -> web.Response:
     """Open a session."""
     gateway = gateway_of(request)
+    user = request[USER].id
     body = await read_body(request, words.decode_new_session)
-    command = words.create_session(body, request[USER].id, gateway.settings)
-    answer = await gateway.store.ask(command)
+    if body.preset_id is not None:
+        preset = await find_preset(gateway, user, body.preset_id, path="$.preset_id")
+        body = with_preset(body, preset)
+    answer = await gateway.store.ask(words.create_session(body, user, gateway.settings))
     return _json(words.session_view(answer.session), status=201)
 
 

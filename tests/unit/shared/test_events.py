@@ -65,7 +65,7 @@ FACTS: list[Fact] = [
         on_busy="queue",
     ),
     SessionUpdated(**COMMON, title=None, status="inactive"),
-    SessionDeleted(**COMMON),
+    SessionDeleted(**COMMON, mode="adhoc"),
     RunWaiting(**COMMON, turn=TURN),
     TodoChat(**COMMON, n=0, turn=TURN),
     RunScheduled(**COMMON, plan=a_document(), priority=3, due=now()),
