@@ -94,11 +94,11 @@ def writing(path: Path) -> Generator[Writer]:
         raise InvalidRequest(f"{path} is there already; choose another name, or remove it.")
     partial = path.with_name(f"{path.name}.part")
     try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as raw:
-            with _packed(raw) if path.suffix == ".gz" else nullcontext(raw) as out:
-                writer = Writer(out)
-                yield writer
-                writer.end()
+        raw = os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+        with raw, _packed(raw) if path.suffix == ".gz" else nullcontext(raw) as out:
+            writer = Writer(out)
+            yield writer
+            writer.end()
         partial.rename(path)
     finally:
         with suppress(OSError):
