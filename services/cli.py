@@ -28,6 +28,7 @@ RECORDER: dict[str, tuple[str, str]] = {
     "sessions": ("services.recorder.sessions", "look at sessions and at what happened in them"),
     "export-log": ("services.recorder.carry_out", "write sessions to a file, redacted or whole"),
     "import-log": ("services.recorder.carry_in", "bring sessions from such a file into this log"),
+    "dead": ("services.recorder.deadletters", "look at what could not be handled; put it back"),
     "replay": ("services.recorder.replay", "show the frames that a run's clients were sent"),
     "rerun": ("services.recorder.rerun", "run a reply once more, beside the old one, and compare"),
     "verify": ("services.recorder.verify", "hold today's code against recorded sessions"),
@@ -73,6 +74,12 @@ def parser(*, chosen: str | None = None) -> argparse.ArgumentParser:
         help="drop the projection and replay the log into it",
         description="Drop the database's projection and replay the log into it. The log itself, "
         "and thus every word, stays as it is. Works on the system that is running.",
+    )
+    rebuild.add_argument(
+        "--check",
+        action="store_true",
+        help="change nothing: replay the log into a second database, and name every difference; "
+        "reads the store's files, while natterlog runs or not (exit code 1: there is one)",
     )
     rebuild.set_defaults(run=_rebuild)
     for name, (module, what) in RECORDER.items():
@@ -132,10 +139,13 @@ def _service(asked: argparse.Namespace) -> int:
     return 0
 
 
-def _rebuild(_: argparse.Namespace) -> int:
+def _rebuild(asked: argparse.Namespace) -> int:
     from services.running import running_nats_url
 
     settings = read_settings(os.environ)
+    if asked.check:
+        check: Callable[[Settings], int] = importlib.import_module("services.store.check").main
+        return check(settings)
     settings = msgspec.structs.replace(settings, nats_url=running_nats_url(settings))
     rebuild: Callable[[Settings], int] = importlib.import_module("services.store.rebuild").main
     return rebuild(settings)

@@ -199,10 +199,11 @@ class Rebuild(Request, frozen=True, kw_only=True):
 
 
 class GetSession(Request, frozen=True, kw_only=True):
-    """→ :class:`SessionAnswer`."""
+    """→ :class:`SessionAnswer`; with ``at`` as it was when that was the last fact."""
 
     name: ClassVar[str] = "get_session"
     session_id: str
+    at: int | None = None
 
 
 class ListSessions(Request, frozen=True, kw_only=True):
@@ -223,13 +224,17 @@ class ListSessions(Request, frozen=True, kw_only=True):
 
 
 class ListMessages(Request, frozen=True, kw_only=True):
-    """The active branch, waiting messages at its end → :class:`MessagePage`."""
+    """The active branch, waiting messages at its end → :class:`MessagePage`.
+
+    With ``at`` as it was when that was the last fact.
+    """
 
     name: ClassVar[str] = "list_messages"
     session_id: str
     limit: int = 50
     offset: int = 0
     descending: bool = False
+    at: int | None = None
 
 
 class GetRun(Request, frozen=True, kw_only=True):

@@ -361,6 +361,9 @@ class PresetDeleted(Fact, frozen=True, kw_only=True, tag="preset.deleted"):
     preset_id: str
 
 
+# -- from another log -----------------------------------------------------------------
+
+
 class FactImported(Fact, frozen=True, kw_only=True, tag="imported"):
     """A fact of another log, brought here with its session.  recorder → store
 

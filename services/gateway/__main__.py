@@ -1,6 +1,7 @@
 """The gateway: every dialect on one port, in front of one log."""
 
 import asyncio
+from functools import partial
 
 from aiohttp import web
 
@@ -13,6 +14,7 @@ from services.gateway.hub import Hub
 from services.gateway.limits import SocketCount
 from services.gateway.uploads import sweep_now_and_then
 from shared import pipelines
+from shared.bus import Bus, NoAnswer
 from shared.lifecycle import running
 from shared.log import get_logger
 from shared.settings import Settings
@@ -22,6 +24,8 @@ log = get_logger()
 
 SHORT = 5.0
 """Seconds that requests may take to finish once their streams were ended."""
+_PING = 0.5
+"""Seconds that the store has to say that it is there."""
 LINGERING = 30.0
 """Seconds for which an upload that was refused may go on, so that its sender reads why."""
 
@@ -30,6 +34,7 @@ async def main(settings: Settings) -> None:
     check_host(settings)
     read = pipelines.load(settings)
     async with running(settings, "gateway", own_health=False) as life:
+        life.add_check("store", partial(_store_answers, life.bus))
         store = StoreClient(life.bus)
         async with Hub(life.bus, store) as hub, Boards(hub, life.bus, store) as boards:
             gateway = Gateway(
@@ -68,3 +73,11 @@ async def main(settings: Settings) -> None:
                 await site.stop()
                 gateway.connections.stop()
                 await runner.cleanup()
+
+
+async def _store_answers(bus: Bus) -> str | None:
+    try:
+        await bus.call("$SRV.PING.store", b"", timeout=_PING)
+    except NoAnswer:
+        return "no store answers"
+    return None

@@ -11,6 +11,7 @@ from services.gateway.connections import STALLED
 from services.gateway.context import USER, gateway_of
 from services.gateway.cursor import Place
 from services.gateway.follower import Follower
+from services.gateway.metrics import CONNECTIONS
 from services.gateway.moments import Moment, SessionGone
 from shared import errors
 from shared.bus import BusError
@@ -248,7 +249,7 @@ async def serve(request: web.Request, converse: Converse) -> web.WebSocketRespon
     except web.HTTPBadRequest as error:
         raise errors.InvalidRequest(f"Here a WebSocket is expected. {error.text}.") from error
     socket = Socket(ws, request)
-    with gateway.connections.holding(socket):
+    with gateway.connections.holding(socket), CONNECTIONS.labels("socket").track_inprogress():
         writer = asyncio.create_task(socket.write(), name="socket-writer")
         talk = asyncio.create_task(_talk(request, socket, converse), name="socket-reader")
         try:

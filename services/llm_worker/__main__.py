@@ -39,7 +39,7 @@ async def main(settings: Settings) -> None:
             life.bus, "generate", generate_todos, worker.handle, slots=settings.job_slots
         )
         async with chat, jobs:
-            life.ready()
+            life.ready(worker=worker_id)  # which claims name
             await registry.preload()
             await life.stopping.wait()
             await asyncio.gather(chat.stop(life.grace), jobs.stop(life.grace))

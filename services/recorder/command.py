@@ -7,10 +7,13 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
+import msgspec
+
 from services.recorder.reading import AskingFiles, Log, NotRecorded, reading
 from shared.bus import BusError
 from shared.commands import Request
 from shared.errors import NatterlogError, NotFound
+from shared.log import configure
 from shared.settings import Settings
 
 FAILED = 1
@@ -31,6 +34,7 @@ def run(command: Command, asked: argparse.Namespace, settings: Settings, files: 
         async with reading(settings, files) as log:
             return await command(asked, log, settings)
 
+    configure(msgspec.structs.replace(settings, log_level="warning"), service="recorder")
     try:
         code = asyncio.run(opened())
         sys.stdout.flush()

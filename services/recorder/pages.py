@@ -1,6 +1,7 @@
 """What people see of runs and sessions: lists, stories and prompts at 80 columns (pure)."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -8,6 +9,7 @@ import msgspec
 from services.recorder.prompt import Part, SentPrompt
 from services.recorder.reading import Recorded
 from services.recorder.story import Attempt, End, Story, say
+from services.recorder.sums import Sum
 from services.recorder.terminal import (
     Page,
     Style,
@@ -43,7 +45,7 @@ def list_runs(page: Page, runs: Sequence[FoundRun]) -> None:
             brief[run.id],
             at(run.created_at),
             run.status,
-            span(run.first_delta_ms),
+            span(first_word_ms(run)),
             _took(run),
             run.error.code if run.error else run.model or run.kind,
         )
@@ -52,10 +54,34 @@ def list_runs(page: Page, runs: Sequence[FoundRun]) -> None:
     table(page, ("RUN", "ACCEPTED (UTC)", "STATE", "FIRST", "TOOK", "MODEL OR ERROR"), rows)
 
 
+def first_word_ms(run: FoundRun) -> float | None:
+    """From the acceptance to the first word of the reply; known once it has ended."""
+    if run.ended_at is None or run.latency_ms is None or run.first_delta_ms is None:
+        return None
+    all_of_it = (run.ended_at - run.created_at).total_seconds() * 1000
+    return max(all_of_it - run.latency_ms, 0) + run.first_delta_ms
+
+
 def _took(run: FoundRun) -> str:
     if run.ended_at is None:
         return "–"
     return span((run.ended_at - run.created_at).total_seconds() * 1000)
+
+
+def list_sums(page: Page, by: str, sums: Sequence[Sum]) -> None:
+    """One line a key, the one that took the most tokens first."""
+    rows = [
+        (
+            shortened(each.key, 36),
+            str(each.runs),
+            str(each.failed),
+            f"{each.input_tokens:,}",
+            f"{each.output_tokens:,}",
+            f"{each.cached_tokens:,}",
+        )
+        for each in sums
+    ]
+    table(page, (by.upper(), "RUNS", "FAILED", "IN", "OUT", "CACHED"), rows)
 
 
 def list_sessions(page: Page, sessions: Sequence[FoundSession]) -> None:
@@ -80,8 +106,8 @@ def list_sessions(page: Page, sessions: Sequence[FoundSession]) -> None:
 # -- a run ------------------------------------------------------------------------------
 
 
-def show_story(page: Page, story: Story) -> None:
-    """A run from its acceptance to its end."""
+def show_story(page: Page, story: Story, now: datetime) -> None:
+    """A run from its acceptance to its end, or to the present."""
     state = page.style(story.state, "bold", COLOURS.get(story.state, "cyan"))  # type: ignore[call-overload]
     page.line(f"{page.style('run', 'bold')} {story.run_id}  {state}")
     page.line(f"  session {story.session_id}")
@@ -91,6 +117,9 @@ def show_story(page: Page, story: Story) -> None:
     for fact in story.facts:
         ms = page.style(f"{span(fact.ms):>12}", "dim")
         page.line(f"{ms}  {shortened(fact.told, 58)}  {page.style(f'#{fact.seq}', 'dim')}")
+    if story.end is None:
+        silence = (now - story.facts[-1].at).total_seconds() * 1000
+        page.line(page.style(f"{'…':>12}  no fact since then, for {span(silence)}", "yellow"))
     for number, attempt in enumerate(story.attempts, start=1):
         page.line()
         _show_attempt(page, number, attempt)
@@ -100,7 +129,7 @@ def show_story(page: Page, story: Story) -> None:
 
 
 def _conditions(story: Story) -> str:
-    told = ""
+    told = ", imported" if story.imported else ""
     if story.waited_ms:
         told += f", waited {span(story.waited_ms)}"
     if story.due is not None:
@@ -156,7 +185,8 @@ def _show_end(page: Page, end: End) -> None:
         _pair(page, "error", page.style(f"{end.error.code}: {end.error.message}{again}", "red"))
     _pair(page, "text", f"{end.length} chars")
     intact = "matches the text" if end.intact else page.style("DOES NOT MATCH THE TEXT", "red")
-    _pair(page, "sha256", f"{end.sha256[:16]}… {intact}")
+    _pair(page, "sha256", end.sha256)
+    _pair(page, "", intact)
     if end.usage is not None:
         _pair(page, "tokens", tokens(end.usage))
     if end.cost is not None:

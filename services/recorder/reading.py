@@ -3,18 +3,24 @@
 A system that runs is asked over the bus: its store for what is archived, EVENTS
 for what is not yet.  When nothing runs, the store's files are read instead.
 Either way facts come in order and whole, without the fields that a large fact
-left in FILES being missing.
+left in FILES being missing.  The same is done where everything but the store runs.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    suppress,
+)
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from shared.bus import Bus
+from shared.bus import Bus, NoAnswer
 from shared.commands import Facts, Request
 from shared.deltas import Written, read_attempt
+from shared.errors import NotFound
 from shared.events import AnyFact, FactImported, decode_fact
 from shared.inspection import (
     FindRuns,
@@ -42,6 +48,7 @@ _ANSWERS: dict[type[Request], type] = {
     ReadFacts: Facts,
 }
 _PATIENCE = 10.0
+_PING = 1.0
 _SHOWN = 5
 
 
@@ -151,11 +158,9 @@ class Log:
         while stored := await self.bus.read(EVENTS, f"evt.*.{session_id}.>", after=after):
             for seq, subject, packed in stored:
                 after = seq
-                try:
-                    data = await unpack(self.bus, packed)
-                except ObjectMissing:  # being erased
-                    continue
-                yield recorded(seq, subject, data)
+                # being erased, or not to be read by this version: the cold log has neither
+                with suppress(ObjectMissing, msgspec.ValidationError):
+                    yield recorded(seq, subject, await unpack(self.bus, packed))
 
     async def run_facts(self, run: FoundRun) -> list[Recorded]:
         """Every fact of a run, as far as there is any now.
@@ -184,8 +189,21 @@ async def reading(settings: Settings, files: AskingFiles) -> AsyncGenerator[Log]
         async with files(settings) as ask:
             yield Log(ask, None)
         return
-    async with Bus(settings.nats_url, name="recorder") as bus:
-        yield Log(asking_store(bus), bus)
+    async with Bus(settings.nats_url, name="recorder") as bus, AsyncExitStack() as opened:
+        ask = asking_store(bus)
+        if not await store_answers(bus):
+            with suppress(NotFound):  # they are on another machine: the store itself will say no
+                ask = await opened.enter_async_context(files(settings))
+        yield Log(ask, bus)
+
+
+async def store_answers(bus: Bus) -> bool:
+    """Whether there is a store to ask."""
+    try:
+        await bus.call("$SRV.PING.store", b"", timeout=_PING)
+    except NoAnswer:
+        return False
+    return True
 
 
 def asking_store(bus: Bus) -> Ask:

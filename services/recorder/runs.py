@@ -4,13 +4,15 @@ import argparse
 import asyncio
 from typing import get_args
 
-from services.recorder.pages import list_runs, show_fact, show_prompt, show_story
+from services.recorder.pages import list_runs, list_sums, show_fact, show_prompt, show_story
 from services.recorder.prompt import prompts
 from services.recorder.reading import Log, Recorded, recorded
 from services.recorder.story import running_text, tell
+from services.recorder.sums import KEYS, Sums
 from services.recorder.terminal import Page, add_output, add_times, brief_ids, how_many
 from shared.bus import Bus, Incoming
 from shared.errors import Unavailable
+from shared.ids import now
 from shared.inspection import FindRuns
 from shared.objects import ObjectMissing, unpack
 from shared.records import RunStatus
@@ -21,12 +23,15 @@ EXAMPLES = """\
 examples:
   natterlog runs ls --since 1h --state failed
   natterlog runs ls --user 0000 --model demo --json
+  natterlog runs sum --since 2026-11-26 --by model
   natterlog runs show 01a21645-bd32
   natterlog runs show 01a21645-bd32 --prompt
   natterlog runs tail --session 01a21645-bcb7
 
 Ids may be cut as long as they are unique. All times are UTC.
 Exit code: 0 done, 1 not possible, 2 asked wrongly, 3 no such run."""
+
+_PAGE = 1000
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +42,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     _add_filters(ls)
     ls.add_argument("--limit", type=how_many, default=20, metavar="N", help="at most (20)")
     ls.set_defaults(command=ls_runs)
+    summed = commands.add_parser("sum", help="add up runs and tokens by user, model, …")
+    _add_filters(summed)
+    summed.add_argument("--by", choices=KEYS, default="user", help="what to add up by (user)")
+    summed.set_defaults(command=sum_runs)
     show = commands.add_parser("show", help="tell a run's story: attempts, times, end")
     show.add_argument("run_id", metavar="RUN", help="its id, or the beginning of it")
     show.add_argument("--prompt", action="store_true", help="also what each attempt asked, exactly")
@@ -46,7 +55,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     tail.add_argument("--user", metavar="ID", help="of this user alone")
     tail.add_argument("--session", metavar="ID", help="of this session alone")
     tail.set_defaults(command=tail_runs)
-    for each in (ls, show, tail):
+    for each in (ls, summed, show, tail):
         add_output(each)
 
 
@@ -62,18 +71,7 @@ def _add_filters(ls: argparse.ArgumentParser) -> None:
 
 
 async def ls_runs(asked: argparse.Namespace, log: Log, _: Settings) -> int:
-    found = await log.runs(
-        FindRuns(
-            user=asked.user,
-            session=asked.session,
-            state=asked.state,
-            model=asked.model,
-            error=asked.error,
-            since=asked.since,
-            until=asked.until,
-            limit=asked.limit,
-        )
-    )
+    found = await log.runs(_wanted(asked, limit=asked.limit))
     page = Page()
     if asked.json:
         page.json(*found)
@@ -81,6 +79,33 @@ async def ls_runs(asked: argparse.Namespace, log: Log, _: Settings) -> int:
         list_runs(page, found)
     else:
         page.line("No such runs.")
+    return 0
+
+
+def _wanted(asked: argparse.Namespace, *, limit: int, before: int | None = None) -> FindRuns:
+    return FindRuns(
+        user=asked.user,
+        session=asked.session,
+        state=asked.state,
+        model=asked.model,
+        error=asked.error,
+        since=asked.since,
+        until=asked.until,
+        before=before,
+        limit=limit,
+    )
+
+
+async def sum_runs(asked: argparse.Namespace, log: Log, _: Settings) -> int:
+    sums, before = Sums(asked.by), None
+    while found := await log.runs(_wanted(asked, limit=_PAGE, before=before)):
+        sums.add(found)
+        before = found[-1].first_seq
+    page = Page()
+    if asked.json:
+        page.json(*sums.rows())
+    else:
+        list_sums(page, asked.by, sums.rows())
     return 0
 
 
@@ -97,7 +122,7 @@ async def show_run(asked: argparse.Namespace, log: Log, _: Settings) -> int:
     if asked.json:
         page.document({"story": story, "prompts": sent} if asked.prompt else story)
         return 0
-    show_story(page, story)
+    show_story(page, story, now())
     for prompt in sent:
         show_prompt(page, prompt)
     return 0

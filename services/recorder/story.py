@@ -36,6 +36,8 @@ from shared.events import (
 LONG = 1000
 """Milliseconds without a delta that are worth a word."""
 _GAPS = 5
+_BRIEF = 13
+"""Characters of a worker's id: when it started, to the millisecond."""
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,6 +123,8 @@ class Story(msgspec.Struct, kw_only=True):
     user_id: str
     kind: str
     state: str
+    imported: bool
+    """It happened in another log, and was brought here."""
     accepted_at: datetime
     waited_ms: int | None = None
     """Behind another run of its session; None when it did not have to."""
@@ -141,6 +145,7 @@ def tell(facts: Sequence[Recorded]) -> Story:
         user_id=first.address.user,
         kind=kind_of(facts),
         state="queued",
+        imported=first.imported is not None,
         accepted_at=first.fact.at,
         attempts=[],
         steps=[],
@@ -328,7 +333,7 @@ def say(recorded: Recorded) -> str:
             again = f", after {fact.ask.misses} misses" if fact.ask.misses else ""
             return f"step {fact.ask.step} is due (model), {len(fact.ask.prompt)} chars{again}"
         case RunClaimed() as fact:
-            return f"worker {fact.worker} claims fact {fact.todo}"
+            return f"claimed by worker {fact.worker[:_BRIEF]}, for fact {fact.todo}"
         case CancelRequested() as fact:
             return f"cancel: {fact.reason}"
         case RunEnded() as fact:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from services.store import inspection
 from services.store.database import database_path
@@ -55,7 +56,17 @@ def reading(path: Path) -> sa.Engine:
             f"There is no {path}. Name the directory that natterlog runs in, or its "
             "NATTERLOG_DATA_DIR; or start it, and try again."
         )
-    return sa.create_engine(f"sqlite:///file:{path.resolve()}?mode=ro&uri=true")
+    engine = sa.create_engine(f"sqlite:///file:{path.resolve()}?mode=ro&uri=true")
+
+    def on_connect(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # each connection reads one snapshot, begun below
+
+    def on_begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    event.listen(engine, "connect", on_connect)
+    event.listen(engine, "begin", on_begin)
+    return engine
 
 
 def check_version(rows: sa.Engine) -> None:

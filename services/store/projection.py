@@ -74,11 +74,11 @@ def project(rows: Rows, link: Link) -> None:
     """Change ``rows`` as the fact says."""
     address = parse(link.subject)
     fact = link.fact
-    if isinstance(fact, LibraryFact):
-        library.project(rows.library, address.user, link.seq, fact)
-        return
     if isinstance(fact, FactImported):
         _import(rows, link, fact)
+        return
+    if isinstance(fact, LibraryFact):
+        library.project(rows.library, address.user, link.seq, fact)
         return
     session = rows.sessions.get(address.session)
     if session is not None and session.user_id != address.user:

@@ -29,6 +29,7 @@ from services.store.commands import Commands
 from services.store.database import Database, database_path
 from services.store.dispatch import Dispatcher
 from services.store.erase import Eraser
+from services.store.history import as_of
 from services.store.hotlog import HotLog
 from services.store.jobs import Jobs
 from services.store.migrate import migrate
@@ -48,6 +49,7 @@ log = get_logger()
 
 R = TypeVar("R", bound=asked.Request)
 A = TypeVar("A")
+T = TypeVar("T", asked.GetSession, asked.ListMessages)
 
 BATCH = 500
 _TICK = 1.0
@@ -291,9 +293,9 @@ class Store:
                 endpoint(asked.ListPresets, ask(presets.list_presets), applied),
                 endpoint(asked.GetStatistics, ask(statistics.get_statistics), applied),
                 endpoint(asked.Rebuild, self.rebuild, applied),
-                endpoint(asked.GetSession, ask(queries.get_session), applied),
+                endpoint(asked.GetSession, self._ask_then(queries.get_session), applied),
                 endpoint(asked.ListSessions, ask(queries.list_sessions), applied),
-                endpoint(asked.ListMessages, ask(queries.list_messages), applied),
+                endpoint(asked.ListMessages, self._ask_then(queries.list_messages), applied),
                 endpoint(asked.GetRun, ask(queries.get_run), applied),
                 endpoint(asked.GetJob, ask(job_queries.get_job), applied),
                 endpoint(asked.ListJobs, ask(job_queries.list_jobs), applied),
@@ -308,6 +310,16 @@ class Store:
 
     def _ask(self, query: Callable[[sa.Connection, R], A]) -> Callable[[R], Awaitable[A]]:
         return partial(self.database.read, query)
+
+    def _ask_then(self, query: Callable[[sa.Connection, T], A]) -> Callable[[T], Awaitable[A]]:
+        """Like :meth:`_ask`, and of the past when the request says so."""
+
+        async def answer(request: T) -> A:
+            if request.at is None:
+                return await self.database.read(query, request)
+            return await as_of(self.archive, request, request.at, query)
+
+        return answer
 
     async def get_facts(self, request: asked.GetFacts) -> asked.Facts:
         """A session's facts from the cold log."""

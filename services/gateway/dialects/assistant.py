@@ -69,8 +69,15 @@ class SessionsAsked(Window, frozen=True, kw_only=True):
     """Also `adhoc`, `document` and `content`, which are left out otherwise."""
 
 
+class SessionAsked(msgspec.Struct, frozen=True, kw_only=True):
+    at: str | None = None
+    """A cursor: the session as it was when that was the last that a client had seen."""
+
+
 class MessagesAsked(Window, frozen=True, kw_only=True):
     order: Literal["asc", "desc"] = "asc"
+    at: str | None = None
+    """A cursor: the conversation as it was when that was the last that a client had seen."""
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,7 +31,7 @@ from shared.commands import (
     Regenerate,
     SendMessage,
 )
-from shared.errors import Conflict, NotFound
+from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.ids import new_id
 from shared.records import Message, Run
 
@@ -91,10 +91,11 @@ async def list_sessions(request: web.Request) -> web.Response:
     return _json(words.Page(items=items, next_cursor=further, total=page.total))
 
 
-@describe(answers={200: words.SessionView})
+@describe(query=words.SessionAsked, answers={200: words.SessionView})
 async def get_session(request: web.Request) -> web.Response:
-    """Show a session."""
-    query = GetSession(user_id=request[USER].id, session_id=_session_id(request))
+    """Show a session, as it is or as it was."""
+    at = _then(request, read_query(request, words.SessionAsked).at)
+    query = GetSession(user_id=request[USER].id, session_id=_session_id(request), at=at)
     answer = await gateway_of(request).store.ask(query)
     return _json(words.session_view(answer.session))
 
@@ -201,6 +202,7 @@ async def list_messages(request: web.Request) -> web.Response:
             limit=asked.most,
             offset=offset,
             descending=asked.order == "desc",
+            at=_then(request, asked.at),
         )
     )
     after = offset + len(page.items)
@@ -294,6 +296,20 @@ def _run_id(request: web.Request) -> str:
 
 def _session_id(request: web.Request) -> str:
     return an_id(request.match_info["session_id"], "session")
+
+
+def _then(request: web.Request, cursor: str | None) -> int | None:
+    """The moment that is asked about: a cursor's last fact; None for now.
+
+    Raises:
+        InvalidRequest: it is no cursor, or one of another log.
+    """
+    if cursor is None:
+        return None
+    place = gateway_of(request).cursors.parse(cursor)
+    if place is None:
+        raise InvalidRequest("This is no cursor, or one of another log.", path="$.at")
+    return place.seq
 
 
 def _idempotency_key(request: web.Request) -> str:
