@@ -8,7 +8,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from shared.bus import Bus
-from shared.events import Delta, Progress, Timeline, decode_tick
+from shared.events import Delta, Timeline, decode_tick
 from shared.subjects import TOKENS, Address
 
 
@@ -60,10 +60,15 @@ class Written(NamedTuple):
     attempt: int
     text: str
     seq: int
+    fraction: float
+    """The most that any attempt said to have done of a step."""
     timeline: Timeline
+    """When each piece of the text came."""
+    progress: Timeline
+    """Of a reading: (milliseconds since the claim, thousandths done)."""
 
 
-NOTHING = Written(0, "", 0, [])
+NOTHING = Written(0, "", 0, 0.0, [], [])
 
 
 async def read_attempt(bus: Bus, address: Address, attempt: int | None = None) -> Written:
@@ -73,36 +78,25 @@ async def read_attempt(bus: Bus, address: Address, attempt: int | None = None) -
         NoAnswer, ApiError: TOKENS could not be read.
     """
     found: dict[int, list[Delta]] = {}
-    seq = 0
+    progress: dict[int, Timeline] = {}
+    seq, fraction = 0, 0.0
     while batch := await bus.read(TOKENS, address.ticks, after=seq):
         seq = batch[-1].seq
         for message in batch:
             tick = decode_tick(message.data)
             if isinstance(tick, Delta):
                 found.setdefault(tick.attempt, []).append(tick)
+            else:
+                fraction = max(fraction, tick.fraction)
+                told = (tick.ms, round(tick.fraction * 1000))
+                progress.setdefault(tick.attempt, []).append(told)
     wanted = attempt if attempt is not None else max(found, default=0)
     text = AttemptText(wanted)
     deltas = found.get(wanted, [])
     for delta in sorted(deltas, key=lambda d: d.offset):
         text.merge(delta)
-    return Written(wanted, text.text, seq, _timeline(deltas, len(text.text)))
-
-
-async def read_progress(bus: Bus, address: Address, attempt: int) -> Timeline:
-    """How a reading got on, from TOKENS: (milliseconds since the claim, thousandths done).
-
-    Raises:
-        NoAnswer, ApiError: TOKENS could not be read.
-    """
-    found: Timeline = []
-    seq = 0
-    while batch := await bus.read(TOKENS, address.ticks, after=seq):
-        seq = batch[-1].seq
-        for message in batch:
-            tick = decode_tick(message.data)
-            if isinstance(tick, Progress) and tick.attempt == attempt:
-                found.append((tick.ms, round(tick.fraction * 1000)))
-    return found
+    timeline = _timeline(deltas, len(text.text))
+    return Written(wanted, text.text, seq, fraction, timeline, progress.get(wanted, []))
 
 
 def _timeline(deltas: list[Delta], length: int) -> Timeline:

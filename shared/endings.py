@@ -13,7 +13,12 @@ from shared.subjects import EVENTS, Address, what
 
 
 def ended(
-    status: EndStatus, text: str = "", *, attempt: int = 0, error: Fault | None = None
+    status: EndStatus,
+    text: str = "",
+    *,
+    attempt: int = 0,
+    error: Fault | None = None,
+    fraction: float = 0.0,
 ) -> RunEnded:
     """The final of a run that ends now with this text."""
     return RunEnded(
@@ -24,6 +29,7 @@ def ended(
         length=len(text),
         sha256=hashlib.sha256(text.encode()).hexdigest(),
         error=error,
+        fraction=fraction,
     )
 
 
@@ -49,11 +55,18 @@ async def end_unhandled(
         claims = [fact.seq for fact in chain if what(fact.subject) == "claim"]
         attempt = max(claims, default=0)
         written = await read_attempt(bus, address, attempt) if attempt else NOTHING
-        if "cancel" in said:
-            final = ended("cancelled", written.text, attempt=attempt)
-        else:
-            final = ended("failed", written.text, attempt=attempt, error=error)
-        final = msgspec.structs.replace(final, timeline=written.timeline)
+        status = "cancelled" if "cancel" in said else "failed"
+        final = msgspec.structs.replace(
+            ended(
+                status,
+                written.text,
+                attempt=attempt,
+                error=None if status == "cancelled" else error,
+                fraction=written.fraction,
+            ),
+            timeline=written.timeline,
+            progress=written.progress,
+        )
         try:
             await extend(bus, address.fact("final"), final, expected=chain[-1].seq, tries=2)
         except Overtaken:

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from shared.events import FileRef
 
-PDF = "application/pdf"
 MOST_BYTES = 24_000_000
 """Of all files together: 32 MB as base64, which is what a request may have."""
 MOST_IMAGE = 3_750_000
@@ -22,13 +21,13 @@ class Choice(NamedTuple):
     """What the model cannot be shown, one sentence each."""
 
 
-def chosen(files: list[FileRef], takes: Callable[[str], bool]) -> Choice:
+def chosen(files: list[FileRef], takes: Callable[[FileRef], bool]) -> Choice:
     """A document whole where the model takes it; else its text, with pictures if it can see."""
     documents = [file for file in files if file.kind == "pdf"]
     images = [file for file in files if file.kind == "image"]
-    if documents and takes(PDF) and _size(documents) <= MOST_BYTES:
+    if documents and all(map(takes, documents)) and _size(documents) <= MOST_BYTES:
         return Choice(documents, needs_text=False, words=[])
-    seen = [f for f in images if f.size <= MOST_IMAGE and takes(f.media_type)][:MOST_IMAGES]
+    seen = [f for f in images if f.size <= MOST_IMAGE and takes(f)][:MOST_IMAGES]
     while _size(seen) > MOST_BYTES:
         seen.pop()
     hidden = len(images) - len(seen)

@@ -14,6 +14,7 @@ from services.llm_worker.providers.base import (
     Provider,
     ProviderError,
 )
+from services.llm_worker.refusals import RefusedBy
 from shared import objects
 from shared.bus import Bus
 from shared.commands import Context
@@ -49,8 +50,10 @@ class Next(NamedTuple):
 class Task(Protocol):
     """One todo of this worker's."""
 
-    async def prompt(self, provider: Provider, model: str, context: Context) -> Prompt:
-        """What the provider is asked.
+    async def prompt(
+        self, provider: Provider, model: str, context: Context, refused: RefusedBy
+    ) -> Prompt:
+        """What the provider is asked, without what the model ``refused``.
 
         Raises:
             ProviderError: it cannot be asked that.
@@ -84,7 +87,9 @@ def task_of(delivery: Delivery, bus: Bus) -> Task:
 class Reply:
     """A chat's reply: the conversation is the prompt, and the answer is the end."""
 
-    async def prompt(self, provider: Provider, model: str, context: Context) -> Prompt:
+    async def prompt(
+        self, provider: Provider, model: str, context: Context, refused: RefusedBy
+    ) -> Prompt:
         return Prompt(
             model=model,
             messages=[PromptMessage(m.role, m.content) for m in context.messages],
@@ -109,10 +114,23 @@ class Step:
         self._bus = bus
         self._result: StepResult | None = None
         self._spent = todo.ask.spent
+        self._notes: list[str] = []
 
-    async def prompt(self, provider: Provider, model: str, context: Context) -> Prompt:
+    async def prompt(
+        self, provider: Provider, model: str, context: Context, refused: RefusedBy
+    ) -> Prompt:
         ask = self._todo.ask
-        choice = chosen(ask.files, lambda media_type: provider.takes(model, media_type))
+
+        def takes(file: FileRef) -> bool:
+            return provider.takes(model, file.media_type)
+
+        wished = chosen(ask.files, takes)
+        choice = chosen(ask.files, lambda file: takes(file) and not refused.file(file))
+        withheld = ask.schema is not None and refused.schema(ask.schema)
+        self._notes = [
+            *choice.words,
+            *refused.notes(as_it_is=choice.files == wished.files, schema=not withheld),
+        ]
         words = [ask.prompt, *choice.words]
         if ask.instead and choice.needs_text:
             words.append(ask.instead)
@@ -124,9 +142,9 @@ class Step:
             system=ask.system,
             temperature=context.temperature,
             max_tokens=context.max_tokens,
-            schema=ask.schema,
+            schema=None if withheld else ask.schema,
             files=[await self._read(file) for file in choice.files],
-            notes=choice.words,
+            notes=self._notes,
         )
 
     async def _read(self, file: FileRef) -> PromptFile:
@@ -143,7 +161,7 @@ class Step:
             answer = text if ask.schema is None else checked(text, ask.schema)
         except Missed as missed:
             return self._again(ask, str(missed))
-        self._result = StepResult(step=ask.step, text=answer, usage=self._spent)
+        self._result = StepResult(step=ask.step, text=answer, notes=self._notes, usage=self._spent)
         if todo.last:
             return None
         results = [*todo.results, self._result]

@@ -17,7 +17,7 @@ from services.processor.progress import ProgressWriter
 from services.processor.reading import read
 from shared.bus import Bus
 from shared.consumer import ACK_WAIT, Delivery, Rejected, RetryLater
-from shared.deltas import read_progress
+from shared.deltas import read_attempt
 from shared.endings import end_unhandled, ended
 from shared.events import (
     DocumentPlan,
@@ -109,15 +109,15 @@ class Processor:
     # -- reading a file ---------------------------------------------------------------
 
     async def _read(self, run: Run, delivery: Delivery, todo: TodoProcess) -> None:
-        previous = await self._lost(run)
-        attempt = await self.held.claim(run, delivery, previous=previous)
+        least, previous = await self._read_before(run)
+        attempt = await self.held.claim(run, delivery, previous=previous, fraction=least)
         if attempt is None:
             return None
         assert isinstance(todo.plan, DocumentPlan)  # noqa: S101  (only such a plan has a file)
         kind = todo.plan.file.kind
         try:
             with _seconds.labels(kind).time():
-                result = await self._until_interrupted(run, todo, attempt)
+                result = await self._until_interrupted(run, todo, attempt, least)
         except ExtractError as error:
             log.info("file.unreadable", code=error.code, attempt=attempt)
             _files.labels(kind, error.code).inc()
@@ -131,23 +131,29 @@ class Processor:
             await self._ask(run, todo, step, results)
         return None
 
-    async def _lost(self, run: Run) -> PreviousAttempt | None:
-        """How far the attempt before had got; None for the first."""
-        if run.standing.claim is None:
-            return None
+    async def _read_before(self, run: Run) -> tuple[float, PreviousAttempt | None]:
+        """How much of the file was read so far, because progress never falls; and the last try."""
+        claim, own = run.standing.claim, run.own_writer
+        if claim is None:
+            return 0.0, None
         attempt = run.standing.attempt
-        progress = await read_progress(self._bus, run.address, attempt)
-        return PreviousAttempt(
-            attempt=attempt, text="", reason="its processor was lost", progress=progress
+        written = await read_attempt(self._bus, run.address, attempt)
+        previous = PreviousAttempt(
+            attempt=attempt,
+            text="",
+            reason="its processor was lost",
+            progress=own.timeline if own else written.progress,
         )
+        return max(claim.fraction, written.fraction, own.reached if own else 0.0), previous
 
     async def _until_interrupted(
-        self, run: Run, todo: TodoProcess, attempt: int
+        self, run: Run, todo: TodoProcess, attempt: int, least: float
     ) -> StepResult | None:
         """What was read; None when a cancel came, or the run was lost."""
         step = conduct(todo.plan, todo.results)
         assert isinstance(step, Read)  # noqa: S101  (whoever calls has looked)
-        async with ProgressWriter(self._bus, run.address, attempt, todo.step) as progress:
+        writer = ProgressWriter(self._bus, run.address, attempt, todo.step, least=least)
+        async with writer as progress:
             run.writer = progress
             reading = asyncio.create_task(read(self._bus, run.address, step.plan, progress.tell))
             interrupted = asyncio.create_task(run.interrupted.wait())
@@ -187,12 +193,13 @@ class Processor:
     async def _conclude(
         self, run: Run, todo: TodoProcess, status: EndStatus, error: Fault | None = None
     ) -> None:
+        fraction, last = await self._read_before(run)
         final = msgspec.structs.replace(
-            ended(status, attempt=run.standing.attempt, error=error),
+            ended(status, attempt=run.standing.attempt, error=error, fraction=fraction),
             results=without_file_text(todo.plan, todo.results),
             notes=notes_of(todo.results),
             usage=total(*(result.usage for result in todo.results)),
-            progress=run.own_writer.timeline if run.own_writer else [],
+            progress=last.progress if last else [],
         )
         await self.held.conclude(run, final)
         _steps.labels(status).inc()

@@ -15,15 +15,22 @@ EVERY = 0.2
 
 
 class ProgressWriter:
-    """One attempt's progress; chained, so that nothing of an overtaken attempt is stored."""
+    """One attempt's progress; chained, so that nothing of an overtaken attempt is stored.
 
-    def __init__(self, bus: Bus, address: Address, attempt: int, step: str) -> None:
+    ``least`` is what the attempts before it had told.
+    """
+
+    def __init__(
+        self, bus: Bus, address: Address, attempt: int, step: str, *, least: float = 0.0
+    ) -> None:
         self._bus = bus
         self._subject = address.ticks
         self.attempt = attempt
         self._step = step
-        self._fraction = 0.0
+        self._fraction = least
         self._told = -1.0
+        self.reached = least
+        """The most that anybody may have been told."""
         self._began = time.monotonic()
         self.timeline: Timeline = []
         """(milliseconds since the claim, thousandths done) of what was told."""
@@ -72,9 +79,9 @@ class ProgressWriter:
             last = await self._bus.head(TOKENS, self._subject)
             self._head = last.seq if last else 0
         expected, self._head = self._head, None
-        done = round(fraction, 3)
+        self.reached = round(fraction, 3)  # although its acknowledgement may get lost
         ms = round((time.monotonic() - self._began) * 1000)
-        self.timeline.append((ms, round(done * 1000)))
-        tick = encode(Progress(self.attempt, self._step, done, ms))
+        self.timeline.append((ms, round(self.reached * 1000)))
+        tick = encode(Progress(self.attempt, self._step, self.reached, ms))
         self._head = await self._bus.append(self._subject, tick, expected=expected)
         self._told = fraction

@@ -12,6 +12,7 @@ from shared import objects
 from shared.bus import Bus
 from shared.events import DocumentPlan, FileRef, StepResult
 from shared.ids import new_id
+from shared.kinds import mismatch
 from shared.objects import ObjectMissing
 from shared.plans import EXTRACT
 from shared.subjects import Address
@@ -35,8 +36,12 @@ async def read(
         await _fetch(bus, f"{address.session}/{plan.file.id}", path)
         with await extract(path, plan.file.kind, LIMITS, on_progress) as found:
             images = [await _keep(bus, address, n, found) for n in range(len(found.images))]
+    misnamed = mismatch(plan.file.name, plan.file.media_type)
     return StepResult(
-        step=EXTRACT, text=found.text, notes=found.notes, images=_shown(plan.file, found, images)
+        step=EXTRACT,
+        text=found.text,
+        notes=[misnamed, *found.notes] if misnamed else found.notes,
+        images=_shown(plan.file, found, images),
     )
 
 

@@ -261,8 +261,8 @@ class Dispatcher:
         *,
         error: Fault | None = None,
     ) -> None:
-        final = ended_by_store(run, status, written.text, error)
-        fact = msgspec.structs.replace(final, timeline=written.timeline)
+        final = ended_by_store(run, status, written.text, error, fraction=written.fraction)
+        fact = msgspec.structs.replace(final, timeline=written.timeline, progress=written.progress)
         seq = await extend(
             self._bus,
             _address(run).fact("final"),
@@ -278,11 +278,16 @@ class Dispatcher:
 
 
 def ended_by_store(
-    run: RunRow, status: EndStatus, text: str, error: Fault | None = None
+    run: RunRow,
+    status: EndStatus,
+    text: str,
+    error: Fault | None = None,
+    *,
+    fraction: float = 0.0,
 ) -> RunEnded:
     """The final of a run that the store ends itself."""
     attempt = 0 if _is_between_steps(run) else run.attempt
-    final = ended(status, text, attempt=attempt, error=error)
+    final = ended(status, text, attempt=attempt, error=error, fraction=fraction)
     return msgspec.structs.replace(
         final,
         model=run.model,

@@ -33,6 +33,7 @@ from services.store.history import as_of
 from services.store.hotlog import HotLog
 from services.store.jobs import Jobs
 from services.store.migrate import migrate
+from services.store.orphans import Orphans
 from services.store.rebuild import rebuild
 from shared import commands as asked
 from shared.bus import Bus, BusError, Incoming, Stored
@@ -106,6 +107,7 @@ class Store:
         )
         self.jobs = Jobs(self.commands, database)
         self.presets = presets.Presets(bus, database, self.applied)
+        self.orphans = Orphans(bus, archive, database, self.applied)
         self._settings = settings
         self._live: deque[Stored] = deque()
         self._heard = 0
@@ -130,6 +132,7 @@ class Store:
                 tasks.create_task(self.dispatcher.run(), name="dispatch"),
                 tasks.create_task(self.eraser.run(), name="erase"),
                 tasks.create_task(self._trim_now_and_then(), name="trim"),
+                tasks.create_task(self.orphans.run(), name="orphans"),
             ]
             try:
                 yield

@@ -67,6 +67,7 @@ class ProviderError(Exception):
 
     ``passing`` says whether the same call may succeed later; ``retry_after`` is
     the provider's own wish in seconds; ``code`` is one of :mod:`shared.errors`.
+    Where it answered something else than 200, ``status`` and ``words`` are that.
     """
 
     def __init__(
@@ -76,12 +77,16 @@ class ProviderError(Exception):
         code: str = "provider_error",
         passing: bool,
         retry_after: float | None = None,
+        status: int | None = None,
+        words: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
         self.passing = passing
         self.retry_after = retry_after
+        self.status = status
+        self.words = words
 
 
 class Provider(Protocol):

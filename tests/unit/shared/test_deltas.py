@@ -104,7 +104,7 @@ async def test_the_log_is_read_by_attempt_and_offset_not_by_its_sequence(bus: Bu
         Delta(3, 0, "Old", 1),
         Delta(9, 4, "two ", 20),
         Delta(9, 0, "One ", 10),
-        Progress(9, "generate", 0.5),
+        Progress(9, "generate", 0.5, 15),
         Delta(9, 0, "One two ", 30),
         Delta(3, 3, "er", 2),
         Delta(9, 8, "three", 40),
@@ -114,7 +114,7 @@ async def test_the_log_is_read_by_attempt_and_offset_not_by_its_sequence(bus: Bu
     for tick in ticks:
         seq = await bus.append(run.ticks, encode(tick), expected=seq)
 
-    latest = Written(9, "One two three", seq, [(10, 4), (20, 8), (40, 13)])
+    latest = Written(9, "One two three", seq, 0.5, [(10, 4), (20, 8), (40, 13)], [(15, 500)])
     assert await read_attempt(bus, run) == latest
-    assert await read_attempt(bus, run, 3) == Written(3, "Older", seq, [(1, 3), (2, 5)])
-    assert await read_attempt(bus, run, 5) == Written(5, "", seq, [])
+    assert await read_attempt(bus, run, 3) == Written(3, "Older", seq, 0.5, [(1, 3), (2, 5)], [])
+    assert await read_attempt(bus, run, 5) == Written(5, "", seq, 0.5, [], [])
