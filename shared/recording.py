@@ -59,6 +59,8 @@ class Attempt(msgspec.Struct, kw_only=True):
     """What a job's todo asked for; empty for a chat's reply."""
     over: int = 0
     """The sequence of the fact that ended it; 0: none has."""
+    lost: bool = False
+    """Whether another attempt at the same todo followed."""
     text: str = ""
     timeline: Timeline = []
     progress: Timeline = []
@@ -111,7 +113,10 @@ def runs_of(links: Iterable[Link]) -> list[str]:
 def _ends(attempt: Attempt, seq: int, fact: AnyFact) -> bool:
     """Whether the attempt was over with this fact; what the fact knows of it is taken in."""
     match fact:
-        case RunClaimed(previous=previous) | TodoGenerate(previous=previous):
+        case RunClaimed(previous=previous):
+            _take_in(attempt, previous)
+            attempt.lost = True
+        case TodoGenerate(previous=previous):
             _take_in(attempt, previous)
         case TodoProcess(previous=previous) if previous is not None or fact.n:
             _take_in(attempt, previous)

@@ -150,7 +150,7 @@ class Worker:
             source.provider, source.model, fault
         ):
             log.info("prompt.refused", model=source.model, part=fault.part)
-            return None  # the next attempt's prompt is made without it
+            return _fault(fault)  # the next attempt's prompt is made without it
         if not fault.passing or outcome.failures >= self._settings.provider_failures:
             await self._conclude(run, task, "failed", None, source=source, error=_fault(fault))
             return None

@@ -153,9 +153,14 @@ def _has(links: list[Link], run_id: str) -> bool:
 
 
 def _answered(links: list[Link], run_id: str) -> list[Attempt]:
-    """The run's attempts that asked a model."""
-    attempts = (a for a in attempts_of(links) if a.run_id == run_id)
-    return [attempt for attempt in attempts if attempt.claim.prompt is not None]
+    """The run's attempts that asked a model; without those that were lost before a word came."""
+    return [
+        attempt
+        for attempt in attempts_of(links)
+        if attempt.run_id == run_id
+        and attempt.claim.prompt is not None
+        and (attempt.text or not attempt.lost)
+    ]
 
 
 def _end(attempt: Attempt) -> Ended:
@@ -165,12 +170,13 @@ def _end(attempt: Attempt) -> Ended:
         ProviderError: it failed, then and now.
     """
     final, fault = attempt.final, attempt.fault
+    if attempt.lost and fault is None:
+        raise ProviderError(f"Here the recorded attempt ended: {attempt.reason}.", passing=True)
     if fault is not None:
-        raise ProviderError(fault.message, code=fault.code, passing=fault.retryable)
+        passing = fault.retryable or attempt.lost
+        raise ProviderError(fault.message, code=fault.code, passing=passing)
     if final is not None and final.attempt != attempt.id:
         raise _nothing_more("the recorded run was ended by somebody else")
-    if final is None and attempt.reason == "its worker was lost":
-        raise ProviderError("Here the recorded attempt's worker was lost.", passing=True)
     # A cancelled reply ends with what was kept of it: nobody knows what would have come.
     stop_reason = final.stop_reason if final is not None and final.stop_reason else "end_turn"
     return Ended(stop_reason=stop_reason, usage=attempt.usage)

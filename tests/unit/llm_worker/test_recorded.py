@@ -87,6 +87,7 @@ async def test_each_attempt_hears_what_the_recorded_one_heard_and_fails_where_it
     heard: list[str | Ended] = []
     with pytest.raises(ProviderError) as failed:
         await stage.hear(model, run_id, heard)
+    await stage.store.write(run_id, 0, "Half ")
     await stage.claim(run_id)
     whole = await stage.hear(model, run_id)
 
@@ -110,6 +111,19 @@ async def test_a_lost_worker_is_a_passing_fault(stage: Stage):
         await stage.hear(model, run_id)
 
     assert failed.value.passing
+
+
+async def test_an_attempt_that_was_lost_before_a_word_came_is_left_out(stage: Stage):
+    recorded = await stage.run(await stage.session())
+    await stage.claim(recorded)
+    await stage.claim(recorded)
+    await stage.store.write(recorded, 0, "Here")
+    await stage.store.end(recorded, "Here")
+    run_id = await stage.run(await stage.session())
+    await stage.claim(run_id)
+    await stage.claim(run_id)
+
+    assert (await stage.hear(f"{recorded}@max", run_id))[0] == "Here"
 
 
 async def test_a_failed_run_fails_with_its_fault(stage: Stage):
@@ -189,6 +203,7 @@ async def test_pieces_come_at_their_times(stage: Stage, monkeypatch: pytest.Monk
     recorded = await recorded_twice(stage, None)
     run_id = await stage.run(await stage.session())
     await stage.claim(run_id)
+    await stage.store.write(run_id, 0, "Half ")
     await stage.claim(run_id)
     waits: list[float] = []
 
