@@ -15,10 +15,11 @@ from services.recorder.reading import Log, NotRecorded
 from services.recorder.references import Coming, coming
 from services.store import queries
 from shared.commands import CreateJob, DeleteSession, GetSession, ListSessions, Rebuild
-from shared.consumer import Consumer, Delivery
+from shared.consumer import Delivery
 from shared.errors import InvalidRequest, NotFound, Unavailable
 from shared.events import PipelinePlan, PipelineStep
 from shared.ids import new_id, now
+from shared.pulling import Consumer
 from shared.subjects import CHAT_TODOS, generate_todos, process_todos
 from tests.support.nats_server import NatsServer
 from tests.support.recorder import log_of, run, served_store

@@ -12,11 +12,12 @@ import pytest
 from services.recorder.letters import Letter, case_of, letters, put_back
 from shared import objects
 from shared.commands import CreateJob, DeleteSession
-from shared.consumer import Consumer, DeadLetter, Delivery, Handler, Rejected
+from shared.consumer import DeadLetter, Delivery, Handler, Rejected
 from shared.errors import Conflict, NotFound
 from shared.events import DocumentPlan, FileRef
 from shared.ids import new_id
 from shared.inspection import FindRuns
+from shared.pulling import Consumer
 from shared.records import Run
 from shared.subjects import CHAT_TODOS, Address, Scope, process_todos
 from tests.support.nats_server import NatsServer
