@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
+from services.account_options import add_token_commands, add_user_commands
 from shared.settings import BadSetting, Settings, read_settings
 
 FAILED = 1
@@ -89,6 +90,21 @@ def parser(*, chosen: str | None = None) -> argparse.ArgumentParser:
         command.set_defaults(run=_recorder, command_name=name)
         if name == chosen:  # its arguments come with all that it imports
             importlib.import_module(module).arguments(command)
+    models = commands.add_parser(
+        "models",
+        help="list the models on offer",
+        description="List the models that the providers offer, and what each can do, as the "
+        "system that is running knows it.",
+    )
+    models.add_argument("--sync", action="store_true", help="ask the providers first")
+    models.add_argument("--json", action="store_true", help="as JSON, with every field")
+    models.set_defaults(run=_models)
+    user = commands.add_parser("user", help="add, list, disable and enable users")
+    add_user_commands(user)
+    user.set_defaults(run=_accounts)
+    token = commands.add_parser("token", help="create, list and revoke tokens")
+    add_token_commands(token)
+    token.set_defaults(run=_accounts)
     version = commands.add_parser("version", help="print natterlog's version")
     version.set_defaults(run=_version)
     return top
@@ -161,6 +177,21 @@ def _recorder(asked: argparse.Namespace) -> int:
     if asked.command_name in PLAYED:
         asked.playback = importlib.import_module("services.gateway.playback").Playback
     return run(asked.command, asked, settings, files)
+
+
+def _accounts(asked: argparse.Namespace) -> int:
+    from services import accounts
+
+    return accounts.run(asked, read_settings(os.environ))
+
+
+def _models(asked: argparse.Namespace) -> int:
+    from services import models
+    from services.running import running_nats_url
+
+    settings = read_settings(os.environ)
+    settings = msgspec.structs.replace(settings, nats_url=running_nats_url(settings))
+    return models.main(settings, sync=asked.sync, as_json=asked.json)
 
 
 def _version(_: argparse.Namespace) -> int:

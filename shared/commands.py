@@ -13,10 +13,11 @@ from typing import ClassVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from shared.events import OnBusy, Plan, SessionStatus, Whole
+from shared.events import OfferedModel, OnBusy, Plan, SessionStatus, Whole
 from shared.records import (
     Job,
     Message,
+    Model,
     Preset,
     Role,
     Run,
@@ -35,6 +36,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     min_seq: int = 0
 
 
+class StartsRun(Request, frozen=True, kw_only=True):
+    """A command that begins a run: gateways count each, so it has a way of its own to the store."""
+
+
 # -- commands -----------------------------------------------------------------
 
 
@@ -42,6 +47,7 @@ class CreateSession(Request, frozen=True, kw_only=True):
     """Open a session → :class:`SessionAnswer`.
 
     The asker makes the id, so that asking once more cannot open a second one.
+    Without a ``model`` it gets the user's default, else the settings'.
     """
 
     name: ClassVar[str] = "create_session"
@@ -81,7 +87,7 @@ class DeleteSession(Request, frozen=True, kw_only=True):
     session_id: str
 
 
-class SendMessage(Request, frozen=True, kw_only=True):
+class SendMessage(StartsRun, frozen=True, kw_only=True):
     """Append a user message and ask for its reply → :class:`Accepted`.
 
     The same ``idempotency_key`` with the same body gives the same turn again;
@@ -97,11 +103,13 @@ class SendMessage(Request, frozen=True, kw_only=True):
     max_tokens: Whole | None = None
     client_id: str | None = None
     idempotency_key: str | None = None
+    system: str | None = None
+    notes: list[str] = []
     context: str | None = None
     """A message of the user's, of any session: the branch that ends in it is the prompt."""
 
 
-class Regenerate(Request, frozen=True, kw_only=True):
+class Regenerate(StartsRun, frozen=True, kw_only=True):
     """Answer a user message once more, as a sibling branch → :class:`Accepted`.
 
     ``message_id`` is the reply to replace, or the message to answer; the last
@@ -125,7 +133,7 @@ class CancelRun(Request, frozen=True, kw_only=True):
     run_id: str
 
 
-class CreateJob(Request, frozen=True, kw_only=True):
+class CreateJob(StartsRun, frozen=True, kw_only=True):
     """Open a session of its own for a job and accept it → :class:`JobAnswer`.
 
     The gateway makes the ids, so that asking twice is harmless; a file lies in
@@ -187,6 +195,27 @@ class DeletePreset(Request, frozen=True, kw_only=True):
 
     name: ClassVar[str] = "delete_preset"
     preset_id: str
+
+
+class SyncModels(Request, frozen=True, kw_only=True):
+    """Note what the providers offer now → :class:`ModelsNoted`; what is known is no news.
+
+    ``unavailable`` names the providers that could not be asked: theirs stay as they
+    are.  All others that are not among ``models`` are no longer on offer.
+    """
+
+    name: ClassVar[str] = "sync_models"
+    models: list[OfferedModel]
+    unavailable: list[str]
+    default: str | None
+    """The id of the system's default model, if that could be found out."""
+
+
+class PreferModel(Request, frozen=True, kw_only=True):
+    """Choose the model of sessions that name none → :class:`Done`; None: the system's again."""
+
+    name: ClassVar[str] = "prefer_model"
+    model: str | None
 
 
 class Rebuild(Request, frozen=True, kw_only=True):
@@ -281,6 +310,19 @@ class ListPresets(Request, frozen=True, kw_only=True):
     offset: int = 0
 
 
+class ListModels(Request, frozen=True, kw_only=True):
+    """Every model that is known, unavailable ones too, by id → :class:`ModelList`."""
+
+    name: ClassVar[str] = "list_models"
+
+
+class CheckToken(Request, frozen=True, kw_only=True):
+    """Whose credential has this SHA-256, if it counts → :class:`TokenCheck`.  For gateways only."""
+
+    name: ClassVar[str] = "check_token"
+    sha256: str
+
+
 class GetStatistics(Request, frozen=True, kw_only=True):
     """What the user has and what it took → :class:`StatisticsAnswer`.
 
@@ -372,6 +414,19 @@ class PresetPage(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
 
 
+class ModelList(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[Model]
+    seq: int
+
+
+class ModelsNoted(msgspec.Struct, frozen=True, kw_only=True):
+    """The ids of the models that are on offer since, and of those that no longer are."""
+
+    added: list[str]
+    removed: list[str]
+    seq: int
+
+
 class StatisticsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     statistics: Statistics
     seq: int
@@ -403,6 +458,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: Whole | None
     run: Run
     seq: int
+    notes: list[str] = []
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -426,6 +482,23 @@ class FeedState(msgspec.Struct, frozen=True, kw_only=True):
     session: Session
     unfinished: list[UnfinishedRun]
     """In the order in which they will run; only the first can be active."""
+    seq: int
+
+
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose a credential is, and until when."""
+
+    user_id: str
+    token_id: str
+    sha256: str
+    expires_at: datetime | None
+
+
+class TokenCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """``made``: whether any token was ever made; before that nobody needs one."""
+
+    holder: Holder | None
+    made: bool
     seq: int
 
 

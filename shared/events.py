@@ -63,6 +63,10 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     client_id: str | None = None
     idempotency_key: str | None = None
     idempotency_digest: str | None = None
+    system: str | None = None
+    """Instead of the session's system prompt, for this reply alone."""
+    notes: list[str] = []
+    """What of the wish is not honoured, one sentence each."""
     context: str | None = None
     """The message whose branch is the prompt, where a run of elsewhere is run again."""
 
@@ -155,6 +159,39 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """Answers so far that missed the schema; the prompt names the last one's fault."""
     spent: Usage | None = None
     """What those answers cost."""
+
+
+class ModelDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider says about the making of a model (Ollama does)."""
+
+    parent_model: str = ""
+    format: str = ""
+    family: str = ""
+    families: list[str] = []
+    parameter_size: str = ""
+    quantization_level: str = ""
+
+
+class OfferedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model as its provider describes it; what it does not say is None, or False."""
+
+    provider: str
+    name: str
+    """The provider's own; natterlog's id of the model is ``provider/name``."""
+    display_name: str | None = None
+    context_window: Whole | None = None
+    max_tokens: Whole | None = None
+    supports_tools: bool = False
+    supports_vision: bool = False
+    size: Whole = 0
+    """Bytes; 0 for a hosted model."""
+    modified_at: datetime | None = None
+    digest: str | None = None
+    details: ModelDetails | None = None
+
+    @property
+    def id(self) -> str:
+        return f"{self.provider}/{self.name}"
 
 
 Timeline = list[tuple[int, int]]
@@ -365,6 +402,52 @@ class PresetDeleted(Fact, frozen=True, kw_only=True, tag="preset.deleted"):
     preset_id: str
 
 
+class ModelPreferred(Fact, frozen=True, kw_only=True, tag="model.preferred"):
+    """A user chose the model of sessions that name none; None: the system's.  store → store"""
+
+    model: str | None
+
+
+class ModelsSynced(Fact, frozen=True, kw_only=True, tag="model.synced"):
+    """The providers offer other models than before; the others stayed.  store → store"""
+
+    models: list[OfferedModel]
+    """New ones, those that are back, and those that are described differently."""
+    removed: list[str]
+    """The ids of those that are no longer on offer."""
+    default: str | UnsetType = UNSET
+    """The id of the system's default model, when it is another than before."""
+
+
+class UserCreated(Fact, frozen=True, kw_only=True, tag="user.created"):
+    """Somebody may have tokens from now on; no other user has the name.  store → store, gateway"""
+
+    name: str
+
+
+class UserDisabled(Fact, frozen=True, kw_only=True, tag="user.disabled"):
+    """None of the user's tokens counts until he is enabled again.  store → store, gateway"""
+
+
+class UserEnabled(Fact, frozen=True, kw_only=True, tag="user.enabled"):
+    """The user's tokens count again.  store → store, gateway"""
+
+
+class TokenCreated(Fact, frozen=True, kw_only=True, tag="token.created"):
+    """A credential was made; nobody keeps it, only its SHA-256 (hex).  store → store, gateway"""
+
+    token_id: str
+    sha256: str
+    label: str
+    expires_at: datetime | None
+
+
+class TokenRevoked(Fact, frozen=True, kw_only=True, tag="token.revoked"):
+    """A credential does not count any more.  store → store, gateway"""
+
+    token_id: str
+
+
 # -- from another log -----------------------------------------------------------------
 
 
@@ -387,7 +470,10 @@ class FactImported(Fact, frozen=True, kw_only=True, tag="imported"):
 
 
 SessionFact = SessionCreated | SessionUpdated | SessionDeleted
-LibraryFact = PresetCreated | PresetUpdated | PresetDeleted
+PresetFact = PresetCreated | PresetUpdated | PresetDeleted
+ModelFact = ModelPreferred | ModelsSynced
+AccountFact = UserCreated | UserDisabled | UserEnabled | TokenCreated | TokenRevoked
+LibraryFact = PresetFact | ModelFact | AccountFact
 RunFact = (
     RunWaiting
     | RunScheduled

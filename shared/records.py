@@ -5,7 +5,15 @@ from typing import Literal
 
 import msgspec
 
-from shared.events import Fault, OnBusy, Plan, SessionStatus, StepResult, Usage
+from shared.events import (
+    Fault,
+    ModelDetails,
+    OnBusy,
+    Plan,
+    SessionStatus,
+    StepResult,
+    Usage,
+)
 
 Role = Literal["user", "assistant"]
 MessageStatus = Literal["waiting", "completed", "failed", "cancelled"]
@@ -111,6 +119,52 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     """Whether others see it and may use it; only its owner may change it."""
     owner: str
     """The id of the user who made it."""
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that a provider offers, or offered once."""
+
+    id: str
+    """``provider/name``."""
+    provider: str
+    name: str
+    display_name: str | None
+    context_window: int | None
+    max_tokens: int | None
+    supports_tools: bool
+    supports_vision: bool
+    is_available: bool
+    """Whether its provider named it when it could last be asked."""
+    is_default: bool
+    """Whether it is the asking user's default: what they chose, else the system's."""
+    size: int
+    modified_at: datetime
+    """As the provider says, else when natterlog last heard something new of it."""
+    digest: str | None
+    details: ModelDetails | None
+
+
+class User(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody who may have tokens."""
+
+    id: str
+    name: str
+    created_at: datetime
+    disabled_at: datetime | None
+    tokens: int
+    """How many of them count, those that expired included."""
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True):
+    """A credential; what it is itself, nobody keeps."""
+
+    id: str
+    user: str
+    """The name of the user."""
+    label: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
 
 
 class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):

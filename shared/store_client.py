@@ -1,5 +1,6 @@
 """The store as its askers see it: one method a question, typed by the question."""
 
+from collections.abc import Mapping
 from typing import overload
 
 import msgspec
@@ -11,7 +12,6 @@ from shared.subjects import store_command
 _SESSION = c.CreateSession | c.UpdateSession | c.GetSession
 _ACCEPTED = c.SendMessage | c.Regenerate
 _RUN = c.CancelRun | c.GetRun
-_JOB = c.CreateJob | c.GetJob
 _PRESET = c.CreatePreset | c.UpdatePreset | c.GetPreset
 
 _ANSWERS: dict[type[c.Request], type] = {
@@ -31,9 +31,13 @@ _ANSWERS: dict[type[c.Request], type] = {
     c.GetPreset: c.PresetAnswer,
     c.DeletePreset: c.Done,
     c.ListPresets: c.PresetPage,
+    c.SyncModels: c.ModelsNoted,
+    c.PreferModel: c.Done,
+    c.ListModels: c.ModelList,
     c.GetStatistics: c.StatisticsAnswer,
     c.ListSessions: c.SessionPage,
     c.ListMessages: c.MessagePage,
+    c.CheckToken: c.TokenCheck,
     c.GetContext: c.Context,
     c.GetFacts: c.Facts,
     c.OpenFeed: c.FeedState,
@@ -64,11 +68,9 @@ class StoreClient:
     @overload
     async def ask(self, request: _SESSION) -> c.SessionAnswer: ...
     @overload
-    async def ask(self, request: _ACCEPTED) -> c.Accepted: ...
-    @overload
     async def ask(self, request: _RUN) -> c.RunAnswer: ...
     @overload
-    async def ask(self, request: _JOB) -> c.JobAnswer: ...
+    async def ask(self, request: c.GetJob) -> c.JobAnswer: ...
     @overload
     async def ask(self, request: c.ListJobs) -> c.JobPage: ...
     @overload
@@ -76,13 +78,19 @@ class StoreClient:
     @overload
     async def ask(self, request: c.ListPresets) -> c.PresetPage: ...
     @overload
+    async def ask(self, request: c.SyncModels) -> c.ModelsNoted: ...
+    @overload
+    async def ask(self, request: c.ListModels) -> c.ModelList: ...
+    @overload
     async def ask(self, request: c.GetStatistics) -> c.StatisticsAnswer: ...
     @overload
-    async def ask(self, request: c.DeleteSession | c.DeletePreset) -> c.Done: ...
+    async def ask(self, request: c.DeleteSession | c.DeletePreset | c.PreferModel) -> c.Done: ...
     @overload
     async def ask(self, request: c.ListSessions) -> c.SessionPage: ...
     @overload
     async def ask(self, request: c.ListMessages) -> c.MessagePage: ...
+    @overload
+    async def ask(self, request: c.CheckToken) -> c.TokenCheck: ...
     @overload
     async def ask(self, request: c.GetContext) -> c.Context: ...
     @overload
@@ -99,6 +107,24 @@ class StoreClient:
             NatterlogError: the store's own answer.
             Unavailable: no store answers.
         """
+        if isinstance(request, c.StartsRun):
+            raise TypeError(f"{request.name} begins a run: it is counted first, then start_run()")
+        return await self._ask(request)
+
+    @overload
+    async def start_run(self, request: _ACCEPTED) -> c.Accepted: ...
+    @overload
+    async def start_run(self, request: c.CreateJob) -> c.JobAnswer: ...
+
+    async def start_run(self, request: c.StartsRun) -> object:
+        """Begin a run; a gateway does so at one place only, where users' messages are counted.
+
+        Raises:
+            NatterlogError, Unavailable: as for :meth:`ask`.
+        """
+        return await self._ask(request)
+
+    async def _ask(self, request: c.Request) -> object:
         if request.min_seq < self._seen:
             request = msgspec.structs.replace(request, min_seq=self._seen)
         subject, data = store_command(request.name), msgspec.json.encode(request)
@@ -108,3 +134,8 @@ class StoreClient:
             # A store may die with the question: every other one may be asked twice.
             answer = await self._bus.ask(subject, data, timeout=2.0, tries=3)
         return msgspec.json.decode(answer, type=_ANSWERS[type(request)])  # pyright: ignore[reportUnknownVariableType]  (the overloads say)
+
+
+def answers() -> Mapping[type[c.Request], type]:
+    """Every request, and what is answered to it."""
+    return _ANSWERS

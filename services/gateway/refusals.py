@@ -1,11 +1,12 @@
 """What a client is told when something went wrong, in the envelope of its dialect."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from services.gateway.dialects import assistant, channels, content, documents
+from services.gateway.dialects import assistant, channels, content, documents, interview
 from shared import errors
 from shared.bus import BusError
 from shared.errors import NatterlogError
@@ -28,6 +29,7 @@ NATIVE = Envelope("assistant", assistant.problem, assistant.Problem)
 CHANNELS = Envelope("channels", channels.detail, channels.Detail, channels.FieldErrors)
 DOCUMENTS = Envelope("documents", documents.failure, documents.Failure)
 CONTENT = Envelope("content", content.failure, content.Failure)
+INTERVIEW = Envelope("interview", interview.failure, interview.Failure)
 
 _ENVELOPES: list[tuple[str, Envelope]] = [
     (channels.PREFIX, CHANNELS),
@@ -37,6 +39,8 @@ _ENVELOPES: list[tuple[str, Envelope]] = [
     (content.PREFIX, CONTENT),
     (content.SOCKETS, CONTENT),
     (documents.SOCKET, DOCUMENTS),
+    (interview.GENERATE, INTERVIEW),
+    (interview.MODELS, INTERVIEW),
 ]
 """Path prefix → envelope, the longer prefix first; all other paths have the native one."""
 
@@ -47,9 +51,11 @@ def answer_of(request: web.Request, error: NatterlogError, raised: Exception) ->
         log.error("gateway.failed", path=request.path, exc_info=raised)
     body, headers = envelope_of(request.path).tell(error)
     if error.retry_after is not None:
-        headers["Retry-After"] = str(max(1, round(error.retry_after)))
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     elif error.status in (429, 503):
         headers["Retry-After"] = "2"
+    if error.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="natterlog"'
     if isinstance(raised, web.HTTPMethodNotAllowed):
         headers["Allow"] = ", ".join(sorted(raised.allowed_methods))
     return web.Response(body=body, status=error.status, headers=headers)

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import aclosing
 
 from services.llm_worker.breaker import Breaker
+from services.llm_worker.offers import Offering
 from services.llm_worker.providers.recorded import Recorded
 from services.llm_worker.providers.registry import Registry
 from services.llm_worker.shelf import KvShelf
@@ -13,6 +14,7 @@ from shared.lifecycle import running
 from shared.priorities import PriorityConsumer
 from shared.pulling import Consumer
 from shared.settings import Settings
+from shared.store_client import StoreClient
 from shared.subjects import CHAT_TODOS, LIVE_CANCELS, generate_todos, holds
 
 
@@ -29,6 +31,8 @@ async def main(settings: Settings) -> None:
             exempt=frozenset((Recorded.name,)),  # what fails there failed long ago
         )
         worker = Worker(life.bus, settings, registry, breaker, worker_id)
+        offering = Offering(registry, breaker, StoreClient(life.bus))
+        await life.bus.serve("llm_worker", offering.endpoints())
         await life.bus.listen(holds(worker_id), worker.held.on_holds)
         await life.bus.listen_live(LIVE_CANCELS, worker.held.on_cancel)
         life.bus.on_reconnect(worker.held.on_reconnect)
@@ -41,6 +45,8 @@ async def main(settings: Settings) -> None:
         async with chat, jobs:
             life.ready(worker=worker_id)  # which claims name
             await registry.preload()
+            noting = asyncio.create_task(offering.refresh_at_start(), name="refresh")
             await life.stopping.wait()
+            noting.cancel()
             await asyncio.gather(chat.stop(life.grace), jobs.stop(life.grace))
         watching.cancel()

@@ -96,6 +96,7 @@ class Reply:
             system=context.system_prompt,
             temperature=context.temperature,
             max_tokens=context.max_tokens,
+            notes=context.notes,
         )
 
     def judge(self, text: str, ended: Ended) -> None:

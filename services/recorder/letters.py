@@ -172,7 +172,7 @@ async def _answer_again(store: StoreClient, letter: Letter, turn: Turn, *, anywa
         )
     key = letter.made("key")
     try:
-        accepted = await store.ask(
+        accepted = await store.start_run(
             Regenerate(
                 user_id=user,
                 session_id=session,
@@ -183,7 +183,7 @@ async def _answer_again(store: StoreClient, letter: Letter, turn: Turn, *, anywa
     except NotFound:  # what asked for it could not be read then, and can be now
         if turn.content is None:
             raise
-        accepted = await store.ask(
+        accepted = await store.start_run(
             SendMessage(
                 user_id=user,
                 session_id=session,
@@ -210,7 +210,7 @@ async def _do_again(
     session, new_session = found.session, letter.made("session")
     if isinstance(begun.plan, DocumentPlan):
         await _copy_file(bus, begun.plan, address.session, new_session)
-    answer = await store.ask(
+    answer = await store.start_run(
         CreateJob(
             user_id=address.user,
             session_id=new_session,

@@ -168,7 +168,7 @@ async def _begin(
             system_prompt=system,
         )
     )
-    accepted = await store.ask(
+    accepted = await store.start_run(
         SendMessage(
             user_id=named.user,
             session_id=session_id,

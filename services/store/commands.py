@@ -20,6 +20,7 @@ from services.store.archive import Archive
 from services.store.database import Database
 from services.store.erase import Eraser
 from services.store.hotlog import HotLog
+from services.store.models import preferred_model
 from services.store.projection import CHANGEABLE
 from services.store.queries import SessionState
 from services.store.rows import MessageRow, RunRow
@@ -117,7 +118,7 @@ class Commands:
             at=ids.now(),
             title=request.title,
             mode=request.mode,
-            model=request.model,
+            model=request.model or await self._default_model(request.user_id),
             temperature=request.temperature,
             max_tokens=request.max_tokens,
             system_prompt=request.system_prompt,
@@ -135,6 +136,15 @@ class Commands:
             seq = 0
         await self._applied.reach(seq)
         return await self._session(request.user_id, request.session_id)
+
+    async def _default_model(self, user_id: str) -> str | None:
+        """The model of a session that names none, in whatever dialect it is opened.
+
+        None where the settings leave it to what the providers offer: then each
+        reply takes the first of those (the worker's registry).
+        """
+        chosen = await self._database.read(preferred_model, user_id)
+        return chosen or self._settings.first_choice
 
     async def update_session(self, request: UpdateSession) -> SessionAnswer:
         changes = {f: getattr(request, f) for f in CHANGEABLE}
@@ -195,6 +205,8 @@ class Commands:
             client_id=request.client_id,
             idempotency_key=request.idempotency_key,
             idempotency_digest=_digest(request),
+            system=request.system,
+            notes=request.notes,
             context=request.context,
         )
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from services.store.applying import read_applied
+from services.store.models import preferred_model
 from services.store.rows import (
     MessageRow,
     RunRow,
@@ -145,12 +146,13 @@ def get_context(connection: sa.Connection, request: GetContext) -> Context:
     found = connection.execute(_CONTEXT, {"leaf": _leaf(connection, run, turn)}).all()
     return Context(
         messages=[ContextMessage(id=m.id, role=m.role, content=m.content) for m in reversed(found)],
-        system_prompt=session.system_prompt,
-        model=_first(turn.model, session.model),
+        system_prompt=_first(turn.system, session.system_prompt),
+        model=_first(turn.model, session.model) or preferred_model(connection, run.user_id),
         temperature=_first(turn.temperature, session.temperature),
         max_tokens=_first(turn.max_tokens, session.max_tokens),
         run=run.record(),
         seq=read_applied(connection),
+        notes=turn.notes,
     )
 
 
@@ -168,7 +170,7 @@ def _context_of_job(connection: sa.Connection, session: SessionRow, run: RunRow)
     return Context(
         messages=[],
         system_prompt=None,
-        model=session.model,
+        model=session.model or preferred_model(connection, run.user_id),
         temperature=session.temperature,
         max_tokens=session.max_tokens,
         run=run.record(),

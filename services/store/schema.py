@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from shared.events import Fault, Plan, StepResult, Turn, Usage
+from shared.events import Fault, ModelDetails, Plan, StepResult, Turn, Usage
 from shared.records import JobStep
 
 VERSION = "0008"
@@ -181,6 +181,57 @@ presets = sa.Table(
     sa.Column("created_at", Moment, nullable=False),
     sa.Column("updated_at", Moment, nullable=False),
     sa.Index("ix_presets_user", "user_id", "name"),
+)
+
+models = sa.Table(
+    "models",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),  # provider/name
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("display_name", sa.Text),
+    sa.Column("context_window", sa.BigInteger),
+    sa.Column("max_tokens", sa.BigInteger),
+    sa.Column("supports_tools", sa.Boolean, nullable=False),
+    sa.Column("supports_vision", sa.Boolean, nullable=False),
+    sa.Column("is_available", sa.Boolean, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("modified_at", Moment),
+    sa.Column("digest", sa.Text),
+    sa.Column("details", Document(ModelDetails)),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("updated_at", Moment, nullable=False),
+)
+
+preferences = sa.Table(
+    "preferences",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),  # the user's; "_": the system's
+    sa.Column("model", sa.Text),
+)
+
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("disabled_at", Moment),
+    sa.Index("ix_users_name", "name"),
+)
+
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("user_id", sa.String(36), nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("expires_at", Moment),
+    sa.Column("revoked_at", Moment),
+    sa.Index("ix_tokens_sha256", "sha256"),
+    sa.Index("ix_tokens_user", "user_id"),
 )
 
 projection = sa.Table(

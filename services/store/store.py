@@ -20,7 +20,16 @@ from msgspec import DecodeError
 from prometheus_client import Counter, Gauge
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.store import inspection, job_queries, presets, queries, statistics, trim
+from services.store import (
+    accounts,
+    inspection,
+    job_queries,
+    models,
+    presets,
+    queries,
+    statistics,
+    trim,
+)
 from services.store.answering import Endpoint, endpoint
 from services.store.applied import Applied
 from services.store.applying import apply, read_applied, read_epoch, set_epoch
@@ -36,6 +45,7 @@ from services.store.migrate import migrate
 from services.store.orphans import Orphans
 from services.store.rebuild import rebuild
 from shared import commands as asked
+from shared import operating
 from shared.bus import Bus, BusError, Incoming, Stored
 from shared.events import CancelRequested, RunEnded, RunScheduled, RunWaiting
 from shared.inspection import FindRuns, FindSessions, ReadFacts
@@ -107,7 +117,9 @@ class Store:
         )
         self.jobs = Jobs(self.commands, database)
         self.presets = presets.Presets(bus, database, self.applied)
+        self.accounts = accounts.Accounts(bus, database, self.applied)
         self.orphans = Orphans(bus, archive, database, self.applied)
+        self.models = models.Models(bus, database, self.applied)
         self._settings = settings
         self._live: deque[Stored] = deque()
         self._heard = 0
@@ -294,7 +306,17 @@ class Store:
                 endpoint(asked.DeletePreset, self.presets.delete, applied),
                 endpoint(asked.GetPreset, ask(presets.get_preset), applied),
                 endpoint(asked.ListPresets, ask(presets.list_presets), applied),
+                endpoint(operating.CreateUser, self.accounts.create_user, applied),
+                endpoint(operating.EnableUser, self.accounts.enable_user, applied),
+                endpoint(operating.CreateToken, self.accounts.create_token, applied),
+                endpoint(operating.RevokeToken, self.accounts.revoke_token, applied),
+                endpoint(operating.ListUsers, ask(accounts.list_users), applied),
+                endpoint(operating.ListTokens, ask(accounts.list_tokens), applied),
+                endpoint(asked.CheckToken, ask(accounts.check_token), applied),
                 endpoint(asked.GetStatistics, ask(statistics.get_statistics), applied),
+                endpoint(asked.SyncModels, self.models.sync, applied),
+                endpoint(asked.PreferModel, self.models.prefer, applied),
+                endpoint(asked.ListModels, ask(models.list_models), applied),
                 endpoint(asked.Rebuild, self.rebuild, applied),
                 endpoint(asked.GetSession, self._ask_then(queries.get_session), applied),
                 endpoint(asked.ListSessions, ask(queries.list_sessions), applied),

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from services.gateway.asking import MOST, Count
+from services.gateway.asking import MOST, Count, Natural
 from services.gateway.cursor import Cursors, Place
+from services.gateway.limits import Words
 from services.gateway.moments import (
     Moment,
     ReplyEnded,
@@ -46,26 +47,26 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 
     limit: Count = 50
     """How many; 200 at most."""
-    cursor: Annotated[int, Meta(ge=0, le=10**15)] | None = None
+    cursor: Natural = 0
     """The `next_cursor` of the page before."""
-    page: Count | None = None
-    page_size: Count | None = None
+    page: Count = 1
+    page_size: Natural = 0
+    """The same as `limit`."""
 
     @property
     def most(self) -> int:
-        paged = self.page is not None or self.page_size is not None
-        return min((self.page_size or 50) if paged else self.limit, MOST)
+        return min(self.page_size or self.limit, MOST)
 
     @property
     def offset(self) -> int:
-        return ((self.page or 1) - 1) * self.most
+        return (self.page - 1) * self.most
 
 
 class SessionsAsked(Window, frozen=True, kw_only=True):
-    q: str | None = None
+    q: str = ""
     """Words of the title."""
     status: Literal["active", "inactive", "all"] = "active"
-    mode: str | None = None
+    mode: str = ""
     """Also `adhoc`, `document` and `content`, which are left out otherwise."""
 
 
@@ -81,7 +82,7 @@ class MessagesAsked(Window, frozen=True, kw_only=True):
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
-    replay: str | None = None
+    replay: str = ""
     """A run: answer with its recording, streamed, and start nothing."""
     speed: str = "1"
     """Of a recording: `1`, `10`, `0.5` or `max`."""
@@ -93,7 +94,7 @@ class ReplyAsked(Replayed, frozen=True, kw_only=True):
 
 
 class RunStreamAsked(Replayed, frozen=True, kw_only=True):
-    cursor: str | None = None
+    cursor: str = ""
     """The same as `Last-Event-ID`, for those who cannot send headers."""
 
 
@@ -123,7 +124,7 @@ class SessionChange(msgspec.Struct, frozen=True, kw_only=True):
 
 class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str
-    content: str
+    content: Words
     attachments: list[str] = []
     model: str | None = None
     temperature: Temperature | None = None
@@ -145,7 +146,7 @@ def create_session(body: NewSession, user: str, settings: Settings) -> CreateSes
         session_id=new_id(),
         title=body.title,
         mode=body.mode,
-        model=body.model or settings.first_choice,
+        model=body.model,
         temperature=TEMPERATURE if temperature is None else temperature,
         max_tokens=max_tokens
         or settings.llm_max_tokens
@@ -225,6 +226,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class MessageStart(Event, frozen=True, kw_only=True, tag="message_start"):
+    """A message is in the log, and its reply is under way."""
+
     run_id: str
     user_message: Message | None
     assistant_message_id: str
@@ -232,20 +235,26 @@ class MessageStart(Event, frozen=True, kw_only=True, tag="message_start"):
 
 
 class Chunk(Event, frozen=True, kw_only=True, tag="chunk"):
+    """What is new of the text."""
+
     content: str
 
 
 class Reset(Event, frozen=True, kw_only=True, tag="reset"):
-    pass
+    """Forget the text so far: the reply starts over."""
 
 
 class MessageComplete(Event, frozen=True, kw_only=True, tag="message_complete"):
+    """The end: `message.status` is `completed` or `cancelled`."""
+
     message: Message
     usage: Usage | None
     sha256: str
 
 
 class Failed(Event, frozen=True, kw_only=True, tag="error"):
+    """The end: the run failed, or its session was deleted."""
+
     message: str
     code: str
     retryable: bool

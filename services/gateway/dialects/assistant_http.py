@@ -19,6 +19,7 @@ from services.gateway.limits import check_text
 from services.gateway.moments import ReplyReset, question_of
 from services.gateway.presets import find_preset, with_preset
 from services.gateway.sse import stream
+from services.gateway.starting import start
 from services.gateway.turns import check_success, ended, following
 from shared.commands import (
     Accepted,
@@ -78,7 +79,7 @@ async def list_sessions(request: web.Request) -> web.Response:
     page = await gateway.store.ask(
         ListSessions(
             user_id=request[USER].id,
-            query=asked.q,
+            query=asked.q or None,
             status=None if asked.status == "all" else asked.status,
             modes=[asked.mode] if asked.mode else None,
             limit=asked.most,
@@ -144,7 +145,8 @@ async def send_message(request: web.Request) -> web.StreamResponse:
     check_text(body.content, gateway.settings, path="$.content")
     # The feed is opened while the store decides, so the first token waits for one of them.
     with gateway.hub.opening(request[USER].id, body.session_id):
-        accepted = await gateway.store.ask(
+        accepted = await start(
+            request,
             SendMessage(
                 user_id=request[USER].id,
                 session_id=body.session_id,
@@ -154,7 +156,7 @@ async def send_message(request: web.Request) -> web.StreamResponse:
                 temperature=body.temperature,
                 max_tokens=body.max_tokens,
                 idempotency_key=_idempotency_key(request),
-            )
+            ),
         )
         return await _answer_turn(request, accepted, streaming=streaming)
 
@@ -164,12 +166,13 @@ async def regenerate(request: web.Request) -> web.StreamResponse:
     """Answer a message once more, as a sibling of its reply."""
     streaming = _wants_stream(request)
     message_id = an_id(request.match_info["message_id"], "message")
-    accepted = await gateway_of(request).store.ask(
+    accepted = await start(
+        request,
         Regenerate(
             user_id=request[USER].id,
             message_id=message_id,
             idempotency_key=_idempotency_key(request),
-        )
+        ),
     )
     return await _answer_turn(request, accepted, streaming=streaming)
 
@@ -194,7 +197,7 @@ async def _answer_turn(
 async def list_messages(request: web.Request) -> web.Response:
     """Show the conversation: the active branch, messages that wait at its end."""
     asked = read_query(request, words.MessagesAsked)
-    offset = asked.offset if asked.cursor is None else asked.cursor
+    offset = asked.cursor or asked.offset
     page = await gateway_of(request).store.ask(
         ListMessages(
             user_id=request[USER].id,

@@ -8,12 +8,10 @@ from services.gateway.describing import describe
 from services.gateway.dialects import content as words
 from services.gateway.dialects.content import PREFIX
 from services.gateway.limits import check_text
+from services.gateway.starting import start as start_run
 from shared.commands import CancelRun, GetJob
-from shared.errors import InvalidRequest, RateLimited
+from shared.errors import RateLimited
 from shared.events import PipelinePlan
-
-REFERENCE = 200
-"""Characters of a client's own reference."""
 
 
 def routes() -> list[web.RouteDef]:
@@ -34,10 +32,8 @@ async def start(request: web.Request) -> web.Response:
     body = await read_body(request, words.decode_new_job)
     check_text(body.topic, gateway.settings, path="$.topic")
     check_text(body.query, gateway.settings, path="$.query")
-    if body.session_id is not None and len(body.session_id) > REFERENCE:
-        raise InvalidRequest(f"At most {REFERENCE} characters.", path="$.session_id")
     command = words.create_job(body, request[USER].id, gateway.pipelines, gateway.settings)
-    job = (await gateway.store.ask(command)).job
+    job = (await start_run(request, command)).job
     request[RUN_ID] = job.run.id
     return _json(words.started(job.run.session_id))
 

@@ -3,6 +3,7 @@
 import base64
 import re
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 import msgspec
@@ -66,7 +67,11 @@ class OpenAI:
         except msgspec.DecodeError as error:
             raise faults.garbled(self.name) from error
         return [
-            ModelInfo(name=model.id, context_window=model.max_model_len or model.context_length)
+            ModelInfo(
+                name=model.id,
+                context_window=model.max_model_len or model.context_length,
+                modified_at=_moment(model.created),
+            )
             for model in models
             if not _NO_CHAT.search(model.id)
         ]
@@ -102,6 +107,13 @@ class OpenAI:
 
     def _takes_temperature(self, model: str) -> bool:
         return not (self._is_openais_own and _REASONING.match(model))
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    """Seconds since 1970 as a time; None for what servers say that do not know it."""
+    if not seconds or not 0 < seconds < 2**32:
+        return None
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _part(file: PromptFile) -> dict[str, object]:
@@ -140,6 +152,7 @@ class _Chunk(msgspec.Struct):
 
 class _Model(msgspec.Struct):
     id: str
+    created: float | None = None
     max_model_len: int | None = None
     context_length: int | None = None
 

@@ -38,11 +38,12 @@ class Registry:
         self.providers: dict[str, Provider] = {
             provider.name: provider for provider in _configured(settings, self._connections)
         }
+        self._unlisted: dict[str, Provider] = {}
         self._offers = {name: Offer(provider, clock) for name, provider in self.providers.items()}
 
     def add(self, provider: Provider) -> None:
         """Another one, which is meant only by its name before the model's, and lists nothing."""
-        self.providers[provider.name] = provider
+        self._unlisted[provider.name] = provider
 
     async def resolve(self, model: str | None) -> tuple[Provider, str]:
         """The provider that ``model`` means, and its own name for it; None: the default.
@@ -53,8 +54,8 @@ class Registry:
         if not model:
             return await self._default()
         prefix, _, name = model.partition("/")
-        if name and prefix in self.providers:
-            return self.providers[prefix], name
+        if name and (named := self.providers.get(prefix) or self._unlisted.get(prefix)):
+            return named, name
         if model == Demo.name:
             return self.providers[Demo.name], model
         if model.startswith("claude-") and Anthropic.name in self.providers:
@@ -77,6 +78,27 @@ class Registry:
             else:
                 found.models.extend((name, info) for info in answer)
         return found
+
+    async def find(self, model: str | None, *, max_age: float = RECENT) -> str:
+        """The id, ``provider/name``, of the model that ``model`` means; None: the default.
+
+        Raises:
+            ProviderError: there is no such model, or nobody can say so just now.
+        """
+        provider, name = await self.resolve(model)
+        if provider.name not in self._offers:  # one that lists nothing
+            return f"{provider.name}/{name}"
+        listed = await self._offers[provider.name].known(max_age)
+        for info in listed:
+            if info.name in (name, f"{name}:latest"):
+                return f"{provider.name}/{info.name}"
+        if model and isinstance(provider, Ollama | Demo):  # others have more than they list
+            raise _unknown(model, await self.models())
+        return f"{provider.name}/{name}"
+
+    def latency_ms(self, provider: str) -> int | None:
+        """How long it took a provider to list its models, when it was last asked."""
+        return self._offers[provider].latency_ms
 
     async def preload(self) -> None:
         """Import what is slow to import, in a thread, before the first reply needs it."""
@@ -125,11 +147,7 @@ class Registry:
         raise _unknown(model, await self.models())
 
     def _real(self) -> list[Provider]:
-        return [
-            provider
-            for name, provider in self.providers.items()
-            if name != Demo.name and name in self._offers
-        ]
+        return [provider for name, provider in self.providers.items() if name != Demo.name]
 
     async def _ask_all(
         self, ask: "Callable[[Offer], Awaitable[list[ModelInfo]]]"
@@ -154,6 +172,7 @@ class Offer:
         self._models: list[ModelInfo] | None = None
         self._failure: ProviderError | None = None
         self._asked_at = 0.0
+        self.latency_ms: int | None = None
 
     async def models(self, max_age: float) -> list[ModelInfo]:
         """The models, as of at most ``max_age`` seconds ago.
@@ -181,13 +200,16 @@ class Offer:
         return self._models or []
 
     async def _refresh(self, max_age: float) -> None:
+        came_at = self._clock()
         async with self._lock:  # who comes while it is being asked gets the same answer
             never = self._models is None and self._failure is None
-            if never or self._clock() - self._asked_at > max_age:
+            answered = self._asked_at > came_at
+            if never or (not answered and self._clock() - self._asked_at > max_age):
                 await self._ask()
 
     async def _ask(self) -> None:
         self._failure = None
+        started = time.monotonic()
         try:
             async with asyncio.timeout(ASKING):
                 self._models = await self._provider.models()
@@ -196,6 +218,7 @@ class Offer:
         except TimeoutError as error:
             self._failure = faults.unreachable(self._provider.name, error)
         self._asked_at = self._clock()
+        self.latency_ms = round((time.monotonic() - started) * 1000)
 
 
 def _configured(settings: Settings, connections: Connections) -> list[Provider]:
