@@ -91,6 +91,7 @@ async def test_every_dialect_counts_and_refuses_in_its_own_words(nats_server: Na
             (f"{CHANNELS}/{session}/send_message/", {"json": {"message": "x"}}, "detail"),
             ("/api/upload", {"data": form}, "error"),
             ("/chat/start", {"json": topic}, "error"),
+            ("/api/generate/", {"json": {"prompt": "x"}}, "error"),
         ):
             async with made.http.post(path, headers=user, **options) as answer:
                 body = await answer.json(content_type=None)
@@ -98,6 +99,7 @@ async def test_every_dialect_counts_and_refuses_in_its_own_words(nats_server: Na
                 assert "messages a minute" in body[words]
                 assert answer.headers["RateLimit"].startswith('"default";r=0')
                 assert int(answer.headers["Retry-After"]) >= 1
+        assert list(made.store.sessions) == [session]
 
 
 @pytest.mark.parametrize("dialect", ["native", "channels", "channels regenerate"])
