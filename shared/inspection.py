@@ -2,7 +2,7 @@
 
 Like every request these travel over the bus, which only the operator's own
 processes reach; no gateway passes them on.  So none of them names an owner: an
-operator at 3 a.m. has a run's id, and not its user's.
+operator at 3 a.m. has a run's id, and not its user's.  Nobody looks at ``user_id``.
 """
 
 from datetime import datetime
@@ -16,15 +16,7 @@ from shared.ids import LOCAL_USER
 from shared.records import RunStatus, Session
 
 
-class Inspection(Request, frozen=True, kw_only=True):
-    """A question that concerns all users."""
-
-    name: ClassVar[str]
-    user_id: str = LOCAL_USER
-    """Nobody looks at it."""
-
-
-class FindRuns(Inspection, frozen=True, kw_only=True):
+class FindRuns(Request, frozen=True, kw_only=True):
     """Runs, the newest first → :class:`FoundRuns`.  What is None does not matter.
 
     ``user``, ``session`` and ``prefix`` (of the run's id) are beginnings; ``error`` is
@@ -33,6 +25,7 @@ class FindRuns(Inspection, frozen=True, kw_only=True):
     """
 
     name: ClassVar[str] = "find_runs"
+    user_id: str = LOCAL_USER
     prefix: str = ""
     user: str | None = None
     session: str | None = None
@@ -45,13 +38,14 @@ class FindRuns(Inspection, frozen=True, kw_only=True):
     limit: int = 50
 
 
-class FindSessions(Inspection, frozen=True, kw_only=True):
+class FindSessions(Request, frozen=True, kw_only=True):
     """Sessions, the one last written to first → :class:`FoundSessions`.
 
     Filters work as for :class:`FindRuns`; times are about the last change.
     """
 
     name: ClassVar[str] = "find_sessions"
+    user_id: str = LOCAL_USER
     prefix: str = ""
     user: str | None = None
     model: str | None = None
@@ -64,13 +58,14 @@ class FindSessions(Inspection, frozen=True, kw_only=True):
     limit: int = 50
 
 
-class ReadFacts(Inspection, frozen=True, kw_only=True):
+class ReadFacts(Request, frozen=True, kw_only=True):
     """A session's facts after ``after``, whole, from the cold log → ``shared.commands.Facts``.
 
     As many as fit into a few megabytes; what follows is asked for again.
     """
 
     name: ClassVar[str] = "read_facts"
+    user_id: str = LOCAL_USER
     session_id: str
     after: int = 0
     limit: int = 1000

@@ -253,7 +253,8 @@ def _show_part(page: Page, part: Part) -> None:
 def show_session(page: Page, found: FoundSession, facts: Sequence[Recorded]) -> None:
     """A session with everything that happened in it, a line a fact."""
     session = found.session
-    page.line(f"{page.style('session', 'bold')} {session.id}  {session.status}")
+    state = "is being imported" if found.importing else session.status
+    page.line(f"{page.style('session', 'bold')} {session.id}  {state}")
     _pair(page, "user", session.user_id)
     if session.title is not None:
         _pair(page, "title", shortened(session.title, 66))

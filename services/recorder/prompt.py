@@ -101,14 +101,16 @@ def _of_chat(
     before: Sequence[Recorded], source: PromptSource, todo: Recorded | None
 ) -> tuple[list[Part], list[str]]:
     known = _messages(before)
-    parts = [] if source.system is None else [_system(before, source.system)]
+    parts = [] if source.system is None else [_system(before, source.system, todo)]
     parts += [_message(known.get(each), each) for each in source.message_ids]
     leaf = todo.fact.turn.user_message_id if todo and isinstance(todo.fact, TodoChat) else None
     return parts, _left_out(known, leaf, source.message_ids)
 
 
-def _system(before: Sequence[Recorded], system: str) -> Part:
-    """Where a session's system prompt was last set to these words."""
+def _system(before: Sequence[Recorded], system: str, todo: Recorded | None) -> Part:
+    """What set the system prompt to these words: the message itself, or last the session."""
+    if todo is not None and isinstance(todo.fact, TodoChat) and todo.fact.turn.system == system:
+        return Part(role="system", text=system, origin="came with the message", seq=todo.seq)
     for recorded in reversed(before):
         fact = recorded.fact
         if isinstance(fact, SessionCreated | SessionUpdated) and fact.system_prompt == system:

@@ -4,9 +4,11 @@ import argparse
 import asyncio
 from typing import get_args
 
+import msgspec
+
 from services.recorder.pages import list_runs, list_sums, show_fact, show_prompt, show_story
 from services.recorder.prompt import prompts
-from services.recorder.reading import Log, Recorded, recorded
+from services.recorder.reading import Log, NotRecorded, Recorded, recorded
 from services.recorder.story import running_text, tell
 from services.recorder.sums import KEYS, Sums
 from services.recorder.terminal import Page, add_output, add_times, brief_ids, how_many
@@ -111,13 +113,16 @@ async def sum_runs(asked: argparse.Namespace, log: Log, _: Settings) -> int:
 
 async def show_run(asked: argparse.Namespace, log: Log, _: Settings) -> int:
     run = await log.run(asked.run_id)
-    story = tell(await log.run_facts(run))
+    facts = await log.run_facts(run)
+    if not facts:
+        raise NotRecorded(f"Of run {run.id} no fact is left, or none that this version can read.")
+    story = tell(facts)
     if story.end is None and story.attempts and (written := await log.written(run)):
         running_text(story, len(written.text) if written.attempt == run.attempt else 0)
     sent = []
     if asked.prompt:
-        facts = [fact async for fact in log.session_facts(run.session_id)]
-        sent = prompts(facts, run.id)
+        session = [fact async for fact in log.session_facts(run.session_id)]
+        sent = prompts(session, run.id)
     page = Page()
     if asked.json:
         page.document({"story": story, "prompts": sent} if asked.prompt else story)
@@ -166,11 +171,11 @@ def _is_asked(fact: Recorded, asked: argparse.Namespace, run_id: str | None) -> 
 
 
 async def _whole(bus: Bus, message: Incoming) -> Recorded | None:
+    subject = message.subject.removeprefix(LIVE)
     try:
-        data = await unpack(bus, message.data)
-    except ObjectMissing:  # deleted in the same moment
-        return None
-    return recorded(message.sequence, message.subject.removeprefix(LIVE), data)
+        return recorded(message.sequence, subject, await unpack(bus, message.data))
+    except (ObjectMissing, msgspec.ValidationError):
+        return None  # deleted in the same moment, or of another version
 
 
 def _show(page: Page, fact: Recorded, *, json: bool) -> None:

@@ -16,7 +16,7 @@ from services.store.archive import Archive, entry, facts, links
 from services.store.schema import metadata, projection
 from shared.chain import Link
 from shared.commands import GetSession, ListMessages
-from shared.errors import InvalidRequest
+from shared.errors import NotFound
 
 R = TypeVar("R", GetSession, ListMessages)
 A = TypeVar("A")
@@ -26,11 +26,10 @@ async def as_of(archive: Archive, request: R, at: int, query: Callable[[sa.Conne
     """What ``query`` would have found when ``at`` was the last fact.
 
     Raises:
-        InvalidRequest: that is yet to come.
-        NotFound: the session was not there yet, or its facts were erased.
+        NotFound: that is yet to come; or the session was not there yet, or was erased.
     """
     if at > archive.archived:
-        raise InvalidRequest("The log does not go that far yet.", path="$.at")
+        raise NotFound("The log does not go that far yet.")
     then = await archive.read(_facts_then, request.user_id, request.session_id, at)
     return await asyncio.to_thread(_replayed, then, at, request, query)
 

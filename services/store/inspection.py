@@ -27,12 +27,14 @@ _MOST_BYTES = 4 * 1024 * 1024
 
 
 def find_runs(connection: sa.Connection, request: FindRuns) -> FoundRuns:
+    wanted = sa.select(runs.c.id).where(*_runs_wanted(request))
+    # sorted without their texts, which may be long
+    newest = wanted.order_by(runs.c.first_seq.desc()).limit(_limit(request.limit))
     query = (
         sa.select(runs, usage_log.c.latency_ms, usage_log.c.first_delta_ms)
         .outerjoin(usage_log, usage_log.c.id == runs.c.id)
-        .where(*_runs_wanted(request))
+        .where(runs.c.id.in_(newest))
         .order_by(runs.c.first_seq.desc())
-        .limit(_limit(request.limit))
     )
     found = [_found_run(row) for row in connection.execute(query)]
     return FoundRuns(items=found, seq=read_applied(connection))
@@ -158,10 +160,8 @@ def read_facts(connection: sa.Connection, request: ReadFacts) -> list[StoredFact
 
 
 def _begins(column: sa.Column[Any], text: str) -> sa.ColumnElement[bool]:
-    """A whole id is looked up; only a shorter beginning is searched for."""
-    if len(text) == _ID:
-        return column == text
-    return column.startswith(text, autoescape=True) if text else sa.true()
+    """Ids are hexadecimal, so that all that begin so lie before the same with a g."""
+    return sa.and_(column >= text, column < f"{text}g")
 
 
 def _limit(number: int) -> int:
@@ -170,5 +170,4 @@ def _limit(number: int) -> int:
     return min(number, MAX_PAGE)
 
 
-_ID = 36
 _SAME = tuple(set(FoundRun.__struct_fields__) - {"kind", "latency_ms", "first_delta_ms"})

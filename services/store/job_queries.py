@@ -70,7 +70,11 @@ def last_of_reference(connection: sa.Connection, user_id: str, client_ref: str) 
     query = (
         sa.select(runs)
         .join(sessions, sessions.c.id == runs.c.session_id)
-        .where(runs.c.user_id == user_id, sessions.c.client_ref == client_ref)
+        .where(
+            runs.c.user_id == user_id,
+            sessions.c.client_ref == client_ref,
+            ~sessions.c.importing,
+        )
     )
     row = connection.execute(query.order_by(runs.c.first_seq.desc()).limit(1)).first()
     return None if row is None else run_row(row)

@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
+import msgspec
 import pytest
 
+from services.recorder.carrying import FactLine, LogLine, SessionLine, writing
+from shared.events import SessionCreated, SessionUpdated, encode
+from shared.ids import LOCAL_USER, new_id, now
+from shared.subjects import EVENTS, NONE
 from tests.support.log_checks import wait_until_ended
 from tests.support.native_client import Reply
 from tests.support.running import Running, running_system
-from tests.support.system import ROOT
+from tests.support.system import DEADLINE, ROOT
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -30,19 +35,23 @@ class Said(NamedTuple):
 
 async def natterlog_says(natterlog: Running, *words: str, at: str | None = "") -> Said:
     """Run the command line; ``at`` None: as if nothing ran."""
+    process = await begin(natterlog, *words, at=at)
+    out, err = await process.communicate()
+    return Said(process.returncode or 0, out.decode(), err.decode())
+
+
+async def begin(natterlog: Running, *words: str, at: str | None = "") -> asyncio.subprocess.Process:
     system = natterlog.system
     environ = {"NATTERLOG_DATA_DIR": str(system.data_dir), "NATTERLOG_NATS_URL": system.nats.url}
     if at is None:
         del environ["NATTERLOG_NATS_URL"]
-    process = await asyncio.create_subprocess_exec(
+    return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "services.cli", *words),
         cwd=ROOT,
         env={**os.environ, **environ},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await process.communicate()
-    return Said(process.returncode or 0, out.decode(), err.decode())
 
 
 async def test_the_story_of_a_reply_whose_worker_was_killed(natterlog: Running):
@@ -120,9 +129,9 @@ async def test_a_cursor_of_another_log_or_of_the_future_is_refused(natterlog: Ru
     ]
 
     assert [(status, body["code"], body.get("path")) for status, body in answers] == [
+        (404, "not_found", None),
         (400, "invalid_request", "$.at"),
-        (400, "invalid_request", "$.at"),
-        (400, "invalid_request", "$.at"),
+        (404, "not_found", None),
         (404, "not_found", None),
     ] * 2
 
@@ -214,3 +223,53 @@ async def test_a_session_travels_between_two_whole_systems(natterlog: Running, t
     assert checked.code == 0, checked.out
     assert asked == 0
     more.check()
+
+
+async def test_an_import_whose_process_was_killed_goes_on_where_it_was(
+    natterlog: Running, tmp_path: Path
+):
+    session, file = new_id(), tmp_path / "long.jsonl"
+    write_long(file, session, facts=1500)
+    facts = f"evt.*.{session}.>"
+
+    heard = asyncio.Event()
+    listening = await natterlog.bus.listen_live(f"live.{facts}", lambda _: heard.set())
+    process = await begin(natterlog, "import-log", str(file))
+    async with asyncio.timeout(DEADLINE):
+        await heard.wait()
+    process.kill()
+    await listening.close()
+    await process.communicate()
+    came = len(await natterlog.bus.read(EVENTS, facts, limit=2000))
+    hidden, _ = await natterlog.client.call("GET", f"/sessions/{session}")
+    said = await natterlog_says(natterlog, "import-log", str(file))
+    shown, body = await natterlog.client.call("GET", f"/sessions/{session}")
+    again = await natterlog_says(natterlog, "import-log", str(file))
+
+    assert 0 < came < 1500
+    assert (hidden, shown) == (404, 200)
+    assert body["title"] == "Change 1499"
+    assert (said.code, said.out) == (0, f"{session}: brought here, 1500 facts.\n")
+    assert again.out == f"{session}: was here already, from this file, 1500 facts.\n"
+    assert len(await natterlog.bus.read(EVENTS, facts, limit=2000)) == 1500
+
+
+def write_long(file: Path, session: str, *, facts: int) -> None:
+    """An export of one session whose title was changed again and again."""
+    opened = SessionCreated(
+        at=now(),
+        title=None,
+        mode="general",
+        model=None,
+        temperature=None,
+        max_tokens=None,
+        system_prompt=None,
+        context_tags=[],
+        on_busy="queue",
+    )
+    changes = [SessionUpdated(at=now(), prev=n, title=f"Change {n}") for n in range(1, facts)]
+    with writing(file) as writer:
+        writer.write(LogLine(format=1, natterlog="0.1.0", made_at=now(), redacted=False))
+        writer.write(SessionLine(id=session, user=LOCAL_USER, facts=facts))
+        for seq, fact in enumerate([opened, *changes], start=1):
+            writer.write(FactLine(seq=seq, run=NONE, fact=msgspec.Raw(encode(fact))))

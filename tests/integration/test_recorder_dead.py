@@ -144,10 +144,12 @@ async def test_what_nobody_waits_for_is_not_put_back(at_work: StoreAtWork):
     await at_work.claim(open_run)
     await at_work.end(open_run, "Done after all.")
     done = await case_of(log, other)
+    before = [each.number async for each in letters(at_work.bus)]
     await at_work.store.commands.delete_session(
         DeleteSession(user_id=at_work.user, session_id=session)
     )
     gone = await case_of(log, letter)
+    left = [each.number async for each in letters(at_work.bus)]
 
     assert (unfinished.state, unfinished.obstacle) == (
         "unfinished",
@@ -161,6 +163,7 @@ async def test_what_nobody_waits_for_is_not_put_back(at_work: StoreAtWork):
         "gone",
         "its session was deleted; the letter can only be dropped",
     )
+    assert (before, left) == ([1], [])
     with pytest.raises(Conflict, match="cannot be put back"):
         await put_back(log, at_work.bus, letter)
 

@@ -70,14 +70,18 @@ class SessionsAsked(Window, frozen=True, kw_only=True):
     """Also `adhoc`, `document` and `content`, which are left out otherwise."""
 
 
+CursorText = Annotated[str, Meta(pattern=r"^[0-9a-f]{12}-[0-9]{1,19}-[0-9]{1,19}-[0-9]{1,19}$")]
+"""A cursor, as every stream gives them; what its parts mean is ``cursor.py``'s alone."""
+
+
 class SessionAsked(msgspec.Struct, frozen=True, kw_only=True):
-    at: str | None = None
+    at: CursorText | None = None
     """A cursor: the session as it was when that was the last that a client had seen."""
 
 
 class MessagesAsked(Window, frozen=True, kw_only=True):
     order: Literal["asc", "desc"] = "asc"
-    at: str | None = None
+    at: CursorText | None = None
     """A cursor: the conversation as it was when that was the last that a client had seen."""
 
 

@@ -32,7 +32,7 @@ from shared.commands import (
     Regenerate,
     SendMessage,
 )
-from shared.errors import Conflict, InvalidRequest, NotFound
+from shared.errors import Conflict, NotFound
 from shared.ids import new_id
 from shared.records import Message, Run
 
@@ -305,13 +305,13 @@ def _then(request: web.Request, cursor: str | None) -> int | None:
     """The moment that is asked about: a cursor's last fact; None for now.
 
     Raises:
-        InvalidRequest: it is no cursor, or one of another log.
+        NotFound: it is a cursor of another log.
     """
     if cursor is None:
         return None
     place = gateway_of(request).cursors.parse(cursor)
     if place is None:
-        raise InvalidRequest("This is no cursor, or one of another log.", path="$.at")
+        raise NotFound("This log has no such place: the cursor is another's.")
     return place.seq
 
 

@@ -2,6 +2,8 @@
 
 import io
 
+import msgspec
+
 from services.recorder.pages import show_prompt
 from services.recorder.prompt import CONTEXT_MESSAGES, prompts
 from services.recorder.terminal import Page
@@ -67,6 +69,17 @@ def test_a_system_prompt_that_was_changed_is_the_changes():
     [prompt] = prompts(told.facts, RUN)
 
     assert (prompt.parts[0].origin, prompt.parts[0].seq) == ("the session was changed to it", 2)
+
+
+def test_a_system_prompt_that_came_with_the_message_is_the_messages():
+    told = Told()
+    told.created(system_prompt="Be long.")
+    own = msgspec.structs.replace(turn(1, "Hi"), system="Be brief.")
+    told.claim(5, told.todo(4, own), message_ids=[question(1)])
+
+    [prompt] = prompts(told.facts, RUN)
+
+    assert (prompt.parts[0].origin, prompt.parts[0].seq) == ("came with the message", 2)
 
 
 def test_a_failed_reply_was_left_out_and_an_unknown_message_is_named():

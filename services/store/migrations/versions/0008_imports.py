@@ -1,7 +1,7 @@
 """A session that is being imported is not there yet.
 
 Revision ID: 0008
-Revises: 0003
+Revises: 0006
 """
 
 import sqlalchemy as sa
