@@ -105,6 +105,8 @@ class SendMessage(StartsRun, frozen=True, kw_only=True):
     idempotency_key: str | None = None
     system: str | None = None
     notes: list[str] = []
+    context: str | None = None
+    """A message of the user's, of any session: the branch that ends in it is the prompt."""
 
 
 class Regenerate(StartsRun, frozen=True, kw_only=True):

@@ -25,7 +25,7 @@ _BY_WIDTH = {2: "é", 3: "語", 4: "🙂"}
 KEPT: dict[type, frozenset[str]] = {
     e.Fault: frozenset({"code"}),
     e.Turn: frozenset(
-        {"user_message_id", "assistant_message_id", "parent_id", "attachments", "model"}
+        {"user_message_id", "assistant_message_id", "parent_id", "attachments", "model", "context"}
     ),
     e.PromptSource: frozenset({"provider", "model", "message_ids"}),
     e.FileRef: frozenset({"id", "kind", "media_type"}),
@@ -52,6 +52,8 @@ OWN_WORDS = frozenset(
         *("general", "adhoc", "document", "content"),
         # why an attempt ended, why a run was cancelled
         *("its worker was lost", "the provider failed", "asked by the user"),
+        *("its answer was taken", "its answer missed the schema"),
+        *("its processor was lost", "the file was read"),
         *("another message came", "the session was deleted"),
         # how providers say that they stopped
         *("end_turn", "max_tokens", "stop_sequence", "stop", "length", "tool_use", "refusal"),

@@ -192,6 +192,8 @@ class Commands:
                 f"this one has {len(request.content)}.",
                 path="$.content",
             )
+        if request.context is not None:
+            await self._message(request.user_id, request.context)
         turn = Turn(
             user_message_id=ids.new_id(),
             assistant_message_id=ids.new_id(),
@@ -205,6 +207,7 @@ class Commands:
             idempotency_digest=_digest(request),
             system=request.system,
             notes=request.notes,
+            context=request.context,
         )
 
         async def turn_in(state: SessionState) -> Turn:

@@ -37,6 +37,7 @@ from shared.commands import (
     UnfinishedRun,
 )
 from shared.errors import Conflict, InvalidRequest, NotFound
+from shared.events import Turn
 from shared.records import MessageStatus
 
 CONTEXT_MESSAGES = 20
@@ -142,7 +143,7 @@ def get_context(connection: sa.Connection, request: GetContext) -> Context:
     turn = run.turn
     if turn is None:
         return _context_of_job(connection, session, run)
-    found = connection.execute(_CONTEXT, {"leaf": run.user_message_id}).all()
+    found = connection.execute(_CONTEXT, {"leaf": _leaf(connection, run, turn)}).all()
     return Context(
         messages=[ContextMessage(id=m.id, role=m.role, content=m.content) for m in reversed(found)],
         system_prompt=_first(turn.system, session.system_prompt),
@@ -153,6 +154,15 @@ def get_context(connection: sa.Connection, request: GetContext) -> Context:
         seq=read_applied(connection),
         notes=turn.notes,
     )
+
+
+def _leaf(connection: sa.Connection, run: RunRow, turn: Turn) -> str | None:
+    """Where the branch ends that is the prompt; what is gone meanwhile is no context."""
+    if turn.context is not None:
+        row = connection.execute(_MESSAGE, {"id": turn.context}).one_or_none()
+        if row is not None and row.user_id == run.user_id:
+            return turn.context
+    return run.user_message_id
 
 
 def _context_of_job(connection: sa.Connection, session: SessionRow, run: RunRow) -> Context:

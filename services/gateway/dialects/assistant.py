@@ -85,12 +85,19 @@ class MessagesAsked(Window, frozen=True, kw_only=True):
     """A cursor: the conversation as it was when that was the last that a client had seen."""
 
 
-class ReplyAsked(msgspec.Struct, frozen=True, kw_only=True):
+class Replayed(msgspec.Struct, frozen=True, kw_only=True):
+    replay: str = ""
+    """A run: answer with its recording, streamed, and start nothing."""
+    speed: str = "1"
+    """Of a recording: `1`, `10`, `0.5` or `max`."""
+
+
+class ReplyAsked(Replayed, frozen=True, kw_only=True):
     stream: bool = False
     """Stream the reply, as `Accept: text/event-stream` does."""
 
 
-class RunStreamAsked(msgspec.Struct, frozen=True, kw_only=True):
+class RunStreamAsked(Replayed, frozen=True, kw_only=True):
     cursor: str = ""
     """The same as `Last-Event-ID`, for those who cannot send headers."""
 

@@ -236,6 +236,7 @@ async def cancel_run(request: web.Request) -> web.Response:
     query=words.RunStreamAsked,
     headers=(LAST_EVENT_ID,),
     answers={200: Events(words.StreamEvent), 204: None},
+    errors=(Conflict,),
 )
 async def stream_run(request: web.Request) -> web.StreamResponse:
     """Follow a run, from its start or from a cursor, during and after it.

@@ -8,6 +8,7 @@ import msgspec
 
 from shared.events import ModelDetails, Usage
 from shared.records import Role
+from shared.subjects import Address
 
 
 class PromptMessage(msgspec.Struct, frozen=True):
@@ -37,6 +38,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """What goes with the last message: only what the provider takes."""
     notes: list[str] = []
     """What of the wish is not in here, one sentence each."""
+    asker: Address | None = None
+    """Whose run it is for: a provider that reads the log shows each user his own alone."""
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
