@@ -8,8 +8,8 @@ from shared import commands as c
 from shared.bus import Bus
 from shared.subjects import store_command
 
-_SESSION = c.CreateSession | c.UpdateSession | c.GetSession
-_ACCEPTED = c.SendMessage | c.Regenerate
+_SESSION = c.CreateSession | c.UpdateSession | c.GetSession | c.ForkSession | c.ChooseBranch
+_ACCEPTED = c.SendMessage | c.Regenerate | c.EditMessage
 _RUN = c.CancelRun | c.GetRun
 _JOB = c.CreateJob | c.GetJob
 _PRESET = c.CreatePreset | c.UpdatePreset | c.GetPreset
@@ -21,6 +21,10 @@ _ANSWERS: dict[type[c.Request], type] = {
     c.DeleteSession: c.Done,
     c.SendMessage: c.Accepted,
     c.Regenerate: c.Accepted,
+    c.EditMessage: c.Accepted,
+    c.ForkSession: c.SessionAnswer,
+    c.ChooseBranch: c.SessionAnswer,
+    c.RateMessage: c.MessageAnswer,
     c.CancelRun: c.RunAnswer,
     c.GetRun: c.RunAnswer,
     c.CreateJob: c.JobAnswer,
@@ -33,6 +37,10 @@ _ANSWERS: dict[type[c.Request], type] = {
     c.ListPresets: c.PresetPage,
     c.ListSessions: c.SessionPage,
     c.ListMessages: c.MessagePage,
+    c.SearchMessages: c.HitPage,
+    c.ExportSession: c.Export,
+    c.GetFile: c.FileAnswer,
+    c.GetUsage: c.UsagePage,
     c.GetContext: c.Context,
     c.GetFacts: c.Facts,
     c.OpenFeed: c.FeedState,
@@ -80,6 +88,16 @@ class StoreClient:
     async def ask(self, request: c.ListSessions) -> c.SessionPage: ...
     @overload
     async def ask(self, request: c.ListMessages) -> c.MessagePage: ...
+    @overload
+    async def ask(self, request: c.RateMessage) -> c.MessageAnswer: ...
+    @overload
+    async def ask(self, request: c.SearchMessages) -> c.HitPage: ...
+    @overload
+    async def ask(self, request: c.ExportSession) -> c.Export: ...
+    @overload
+    async def ask(self, request: c.GetFile) -> c.FileAnswer: ...
+    @overload
+    async def ask(self, request: c.GetUsage) -> c.UsagePage: ...
     @overload
     async def ask(self, request: c.GetContext) -> c.Context: ...
     @overload

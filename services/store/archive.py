@@ -13,10 +13,11 @@ import msgspec
 import sqlalchemy as sa
 
 from services.store.database import Database
+from services.store.projection import was_called
 from services.store.schema import Moment
 from shared.bus import FRAME
 from shared.chain import Link
-from shared.events import AnyFact, RunEnded, decode_fact, encode
+from shared.events import AnyFact, RunEnded, StepResult, decode_fact, encode
 from shared.log import get_logger
 from shared.records import StoredFact
 from shared.subjects import NONE, Address, parse, session_address
@@ -300,13 +301,25 @@ def _cost(item: Entry) -> dict[str, object] | None:
 
     Totals of usage outlive the session (docs/api.md), and a rebuild must find them.
     """
-    if not isinstance(item.fact, RunEnded) or not item.fact.attempt:
+    if not isinstance(item.fact, RunEnded) or not was_called(item.fact):
         return None
     address = parse(item.subject)._replace(session=NONE)
     fact = msgspec.structs.replace(
-        item.fact, text="", length=0, sha256="", error=None, timeline=[], nonce=""
+        item.fact,
+        text="",
+        length=0,
+        sha256="",
+        nonce="",
+        error=None,
+        timeline=[],
+        notes=[],
+        results=[_worth(r) for r in item.fact.results],
     )
     return _row(Entry(item.seq, address.fact("final"), encode(fact), fact), address)
+
+
+def _worth(result: StepResult) -> StepResult:
+    return StepResult(step=result.step, text="", usage=result.usage, cost=result.cost)
 
 
 def _set_erased(connection: sa.Connection, tombstone: Tombstone) -> None:

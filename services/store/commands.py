@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from services.store import queries
+from services.store import files, queries
 from services.store.applied import Applied
 from services.store.archive import Archive
 from services.store.database import Database
@@ -23,7 +23,7 @@ from services.store.hotlog import HotLog
 from services.store.projection import CHANGEABLE
 from services.store.queries import SessionState
 from services.store.rows import MessageRow, RunRow
-from shared import ids
+from shared import ids, objects
 from shared.bus import Bus
 from shared.chain import Overtaken, extend, read_chain
 from shared.commands import (
@@ -32,6 +32,7 @@ from shared.commands import (
     CreateSession,
     DeleteSession,
     Done,
+    EditMessage,
     GetRun,
     GetSession,
     Regenerate,
@@ -44,6 +45,7 @@ from shared.errors import Conflict, InvalidRequest, KeyReused, TooLarge, Unavail
 from shared.events import (
     CancelRequested,
     Fact,
+    History,
     RunWaiting,
     SessionCreated,
     SessionDeleted,
@@ -110,9 +112,7 @@ class Commands:
     # -- sessions ---------------------------------------------------------------------
 
     async def create_session(self, request: CreateSession) -> SessionAnswer:
-        need_id(request.session_id, "session_id")
-        if request.session_id in self._archive.deleted:
-            raise Conflict("This session was deleted; please open another.")
+        history = await self._past(request)
         fact = SessionCreated(
             at=ids.now(),
             title=request.title,
@@ -125,16 +125,38 @@ class Commands:
             on_busy=request.on_busy,
             enable_tools=request.enable_tools,
             client_ref=request.client_ref,
+            history=history,
         )
-        address = session_address(request.user_id, request.session_id)
-        await self._database.read(queries.check_free, request.user_id, request.session_id)
+        return await self.open_session(request.user_id, request.session_id, fact)
+
+    async def open_session(
+        self, user_id: str, session_id: str, fact: SessionCreated
+    ) -> SessionAnswer:
+        """Append a session's first fact, unless the same request came before."""
+        need_id(session_id, "session_id")
+        if session_id in self._archive.deleted:
+            raise Conflict("This session was deleted; please open another.")
+        address = session_address(user_id, session_id)
+        await self._database.read(queries.check_free, user_id, session_id)
         try:
             seq = await self._append(address.fact("created"), fact, expected=0)
         except Overtaken as overtaken:  # it is there already: the same request came twice
             await self._catch_up(overtaken)
             seq = 0
         await self._applied.reach(seq)
-        return await self._session(request.user_id, request.session_id)
+        return await self._session(user_id, session_id)
+
+    async def _past(self, request: CreateSession) -> History | None:
+        """What the session begins with: too much for a request, so it lies in FILES."""
+        if request.history_file is None:
+            return None
+        try:
+            data = await objects.get(self._bus, request.history_file)
+        except objects.ObjectMissing as error:
+            raise Conflict(
+                "What this session begins with is gone; please send it again."
+            ) from error
+        return msgspec.json.decode(data, type=History)
 
     async def update_session(self, request: UpdateSession) -> SessionAnswer:
         changes = {f: getattr(request, f) for f in CHANGEABLE}
@@ -174,12 +196,8 @@ class Commands:
     # -- turns ------------------------------------------------------------------------
 
     async def send_message(self, request: SendMessage) -> Accepted:
-        if len(request.content) > self._settings.max_message:
-            raise TooLarge(
-                f"A message may have {self._settings.max_message} characters; "
-                f"this one has {len(request.content)}.",
-                path="$.content",
-            )
+        self.check_length(request.content)
+        await self._database.read(files.check_there, request.user_id, request.attachments)
         turn = Turn(
             user_message_id=ids.new_id(),
             assistant_message_id=ids.new_id(),
@@ -190,26 +208,34 @@ class Commands:
             max_tokens=request.max_tokens,
             client_id=request.client_id,
             idempotency_key=request.idempotency_key,
-            idempotency_digest=_digest(request),
+            idempotency_digest=digest(request),
         )
 
         async def turn_in(state: SessionState) -> Turn:
             return msgspec.structs.replace(turn, parent_id=state.session.active_leaf)
 
-        return await self._accept(request.user_id, request.session_id, turn, turn_in)
+        return await self.accept(request.user_id, request.session_id, turn, turn_in)
+
+    def check_length(self, content: str) -> None:
+        most = self._settings.max_message
+        if len(content) > most:
+            raise TooLarge(
+                f"A message may have {most} characters; this one has {len(content)}.",
+                path="$.content",
+            )
 
     async def regenerate(self, request: Regenerate) -> Accepted:
         session_id = request.session_id
         if session_id is None:
             if request.message_id is None:
                 raise InvalidRequest("Name the session or the message.", path="$.message_id")
-            session_id = (await self._message(request.user_id, request.message_id)).session_id
+            session_id = (await self.message(request.user_id, request.message_id)).session_id
         turn = Turn(
             user_message_id="",
             assistant_message_id=ids.new_id(),
             content=None,
             idempotency_key=request.idempotency_key,
-            idempotency_digest=_digest(request),
+            idempotency_digest=digest(request),
         )
 
         async def turn_in(state: SessionState) -> Turn:
@@ -221,23 +247,23 @@ class Commands:
                 attachments=asked.attachments,
             )
 
-        return await self._accept(request.user_id, session_id, turn, turn_in)
+        return await self.accept(request.user_id, session_id, turn, turn_in)
 
     async def _asked(self, request: Regenerate, state: SessionState) -> MessageRow:
         """The user message that is to be answered anew."""
         message_id = request.message_id or state.session.active_leaf
         if message_id is None:
             raise Conflict("There is no message to answer yet.")
-        message = await self._message(request.user_id, message_id)
+        message = await self.message(request.user_id, message_id)
         if message.session_id != state.session.id:
             raise queries.not_found("message")
         if message.role == "assistant" and message.parent_id is not None:
-            message = await self._message(request.user_id, message.parent_id)
+            message = await self.message(request.user_id, message.parent_id)
         if message.depth == 0:
             raise queries.never_sent()
         return message
 
-    async def _accept(
+    async def accept(
         self,
         user_id: str,
         session_id: str,
@@ -318,15 +344,15 @@ class Commands:
     # -- deciding ---------------------------------------------------------------------
 
     async def decide_on_session(
-        self, user_id: str, session_id: str, attempt: Callable[[int], Awaitable[int]]
+        self, user_id: str, session_id: str, attempt: Callable[[SessionState], Awaitable[int]]
     ) -> None:
-        """Try ``attempt``, given the session's last fact, until nothing comes in between.
+        """Try ``attempt``, given the session's state, until nothing comes in between.
 
         What it appended is applied when this returns.
         """
 
         async def on_state() -> int:
-            return await attempt((await self._state(user_id, session_id)).session.last_seq)
+            return await attempt(await self._state(user_id, session_id))
 
         await self._applied.reach(await self._decide(session_id, on_state))
 
@@ -378,7 +404,7 @@ class Commands:
         request = GetSession(user_id=user_id, session_id=session_id)
         return await self._database.read(queries.get_session, request)
 
-    async def _message(self, user_id: str, message_id: str) -> MessageRow:
+    async def message(self, user_id: str, message_id: str) -> MessageRow:
         _need_there(message_id, "message")
         return await self._database.read(queries.find_message, user_id, message_id)
 
@@ -390,7 +416,7 @@ def _same(known: RunRow, turn: Turn) -> RunRow:
     return known
 
 
-def _digest(request: SendMessage | Regenerate) -> str | None:
+def digest(request: SendMessage | EditMessage | Regenerate) -> str | None:
     """What must be equal when an idempotency key comes again."""
     if request.idempotency_key is None:
         return None

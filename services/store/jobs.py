@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 from services.store import job_queries, queries
 from services.store.commands import Commands, need_id
 from services.store.database import Database
+from services.store.queries import SessionState
 from shared import ids
 from shared.commands import CreateJob, CreateSession, GetJob, JobAnswer
 from shared.errors import Conflict, InvalidRequest
@@ -61,14 +62,14 @@ class Jobs:
     async def _accept(self, request: CreateJob) -> None:
         address = Address(request.user_id, request.session_id, request.run_id)
 
-        async def attempt(last_seq: int) -> int:
+        async def attempt(state: SessionState) -> int:
             found = await self._database.read(queries.run_owner, request.run_id)
             if found == (request.user_id, request.session_id):
                 return 0
             if found is not None:
                 raise Conflict("This run id is taken; please choose another.")
             subject, fact = _first_fact(request, address)
-            return await self._commands.append_to_session(subject, fact, last_seq)
+            return await self._commands.append_to_session(subject, fact, state.session.last_seq)
 
         await self._commands.decide_on_session(request.user_id, request.session_id, attempt)
 

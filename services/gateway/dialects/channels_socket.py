@@ -17,10 +17,8 @@ from services.gateway.typists import Typing, tell_typing
 from shared.commands import CancelRun, GetSession, Regenerate, SendMessage
 from shared.errors import InvalidRequest, NatterlogError, NotFound
 from shared.ids import new_id
+from shared.records import HIDDEN_MODES
 from shared.subjects import parse, what
-
-HIDDEN = frozenset(("adhoc", "document", "content"))
-"""Modes of the sessions that calls without one make for themselves."""
 
 
 class _Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,7 +224,7 @@ class _Sessions:
             session = (await self._gateway.store.ask(query)).session
         except NotFound:  # erased meanwhile, and that comes next
             return None
-        if session.mode in HIDDEN:
+        if session.mode in HIDDEN_MODES:
             return None
         view = words.session_view(session)
         if happened == "created":
