@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import aclosing
 
+from services.llm_worker import prices
 from services.llm_worker.breaker import Breaker
 from services.llm_worker.providers.registry import Registry
 from services.llm_worker.shelf import KvShelf
@@ -34,6 +35,7 @@ async def main(settings: Settings) -> None:
         async with chat, jobs:
             life.ready()
             await registry.preload()
+            await asyncio.to_thread(prices.load)
             await life.stopping.wait()
             await asyncio.gather(chat.stop(life.grace), jobs.stop(life.grace))
         watching.cancel()

@@ -21,7 +21,7 @@ from shared.events import EndStatus, Fault, StepResult, TodoGenerate, TodoProces
 from shared.holding import HeldRun, Holding
 from shared.ids import now
 from shared.log import get_logger
-from shared.plans import due_step, notes_of, total, without_file_text
+from shared.plans import cost_of, due_step, notes_of, total, without_file_text
 
 log = get_logger()
 
@@ -102,8 +102,10 @@ class Processor:
         if result is not None:
             results = [*todo.results, result]
             step = conduct(todo.plan, results)
-            assert isinstance(step, Generate)  # noqa: S101  (what follows on a file is a question)
-            await self._ask(run, todo, step, results)
+            if isinstance(step, Generate):
+                await self._ask(run, todo, step, results)
+            else:  # a file for messages: to be read was all
+                await self._conclude(run, msgspec.structs.replace(todo, results=results))
         return None
 
     async def _until_interrupted(
@@ -148,12 +150,17 @@ class Processor:
             log.info("step.asked", step=step.ask.step, n=following.n)
 
     async def _conclude(
-        self, run: Run, todo: TodoProcess, status: EndStatus, error: Fault | None = None
+        self,
+        run: Run,
+        todo: TodoProcess,
+        status: EndStatus = "completed",
+        error: Fault | None = None,
     ) -> None:
         final = msgspec.structs.replace(
             ended(status, attempt=run.standing.attempt, error=error),
             results=without_file_text(todo.plan, todo.results),
             notes=notes_of(todo.results),
             usage=total(*(result.usage for result in todo.results)),
+            cost=cost_of(todo.results),
         )
         await self.held.conclude(run, final)

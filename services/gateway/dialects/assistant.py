@@ -17,8 +17,8 @@ from services.gateway.moments import (
     TurnAccepted,
 )
 from shared.commands import CreateSession, UpdateSession
-from shared.errors import NatterlogError
-from shared.events import Fault, OnBusy, SessionStatus, Usage
+from shared.errors import InvalidRequest, NatterlogError
+from shared.events import Fault, OnBusy, Rating, SessionStatus, Usage
 from shared.ids import new_id
 from shared.records import Message, Run, RunStatus, Session
 from shared.settings import Settings
@@ -26,10 +26,19 @@ from shared.settings import Settings
 PREFIX = "/api/v1/chat"
 TEMPERATURE = 0.7
 MAX_TOKENS = 1024
+FILE_MODE = "file"
+"""Of the sessions that files lie in, each in one of its own."""
 
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 MaxTokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Title = Annotated[str, Meta(max_length=500)]
+Model = Annotated[str, Meta(max_length=200)]
+SystemPrompt = Annotated[str, Meta(max_length=200_000)]
+ClientId = Annotated[str, Meta(max_length=200)]
+Attachments = Annotated[list[str], Meta(max_length=20)]
+Comment = Annotated[str, Meta(max_length=10_000)]
+Mode = Annotated[str, Meta(min_length=1, max_length=50)]
+QUERY_LENGTH = 1000
 Tags = Annotated[list[Annotated[str, Meta(max_length=100)]], Meta(max_length=100)]
 
 encode = msgspec.json.Encoder().encode
@@ -40,11 +49,11 @@ encode = msgspec.json.Encoder().encode
 
 class NewSession(msgspec.Struct, frozen=True, kw_only=True):
     title: Title | None = None
-    mode: Annotated[str, Meta(min_length=1, max_length=50)] = "general"
-    model: str | None = None
+    mode: Mode = "general"
+    model: Model | None = None
     temperature: Temperature | None = None
     max_tokens: MaxTokens | None = None
-    system_prompt: str | None = None
+    system_prompt: SystemPrompt | None = None
     context_tags: Tags = []
     on_busy: OnBusy = "queue"
 
@@ -52,10 +61,10 @@ class NewSession(msgspec.Struct, frozen=True, kw_only=True):
 class SessionChange(msgspec.Struct, frozen=True, kw_only=True):
     title: Title | UnsetType | None = UNSET
     status: SessionStatus | UnsetType = UNSET
-    model: str | UnsetType | None = UNSET
+    model: Model | UnsetType | None = UNSET
     temperature: Temperature | UnsetType | None = UNSET
     max_tokens: MaxTokens | UnsetType | None = UNSET
-    system_prompt: str | UnsetType | None = UNSET
+    system_prompt: SystemPrompt | UnsetType | None = UNSET
     context_tags: Tags | UnsetType = UNSET
     on_busy: OnBusy | UnsetType = UNSET
 
@@ -63,19 +72,45 @@ class SessionChange(msgspec.Struct, frozen=True, kw_only=True):
 class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str
     content: str
-    attachments: list[str] = []
-    model: str | None = None
+    attachments: Attachments = []
+    model: Model | None = None
     temperature: Temperature | None = None
     max_tokens: MaxTokens | None = None
+
+
+class Edit(msgspec.Struct, frozen=True, kw_only=True):
+    content: str
+    attachments: Attachments | None = None
+    model: Model | None = None
+    temperature: Temperature | None = None
+    max_tokens: MaxTokens | None = None
+
+
+class MessageChoice(msgspec.Struct, frozen=True, kw_only=True):
+    message_id: str
+
+
+class Feedback(msgspec.Struct, frozen=True, kw_only=True):
+    rating: Rating | None
+    comment: Comment | None = None
 
 
 decode_new_session = msgspec.json.Decoder(NewSession).decode
 decode_session_change = msgspec.json.Decoder(SessionChange).decode
 decode_new_message = msgspec.json.Decoder(NewMessage).decode
+decode_edit = msgspec.json.Decoder(Edit).decode
+decode_message_choice = msgspec.json.Decoder(MessageChoice).decode
+decode_feedback = msgspec.json.Decoder(Feedback).decode
 
 
 def create_session(body: NewSession, user: str, settings: Settings) -> CreateSession:
-    """The command that opens a session; what is not given has the settings' defaults."""
+    """The command that opens a session; what is not given has the settings' defaults.
+
+    Raises:
+        InvalidRequest: the mode is of natterlog's own sessions.
+    """
+    if body.mode == FILE_MODE:
+        raise InvalidRequest("This mode is of uploaded files.", path="$.mode")
     temperature, max_tokens = body.temperature, body.max_tokens
     if temperature is None:
         temperature = settings.llm_temperature

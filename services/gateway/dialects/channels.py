@@ -34,6 +34,7 @@ PAGE_SIZE = 20
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 MaxTokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Title = Annotated[str, Meta(max_length=500)]
+Model = Annotated[str, Meta(max_length=200)]
 
 encode = msgspec.json.Encoder().encode
 
@@ -43,7 +44,7 @@ encode = msgspec.json.Encoder().encode
 
 class NewSession(msgspec.Struct, frozen=True, kw_only=True):
     title: Title | None = None
-    model: str | None = None
+    model: Model | None = None
     system_prompt: str | None = None
     temperature: Temperature | None = None
     max_tokens: MaxTokens | None = None
@@ -53,7 +54,7 @@ class NewSession(msgspec.Struct, frozen=True, kw_only=True):
 
 class SessionChange(msgspec.Struct, frozen=True, kw_only=True):
     title: Title | UnsetType | None = UNSET
-    model: str | UnsetType | None = UNSET
+    model: Model | UnsetType | None = UNSET
     system_prompt: str | UnsetType | None = UNSET
     temperature: Temperature | UnsetType | None = UNSET
     max_tokens: MaxTokens | UnsetType | None = UNSET
@@ -66,7 +67,7 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
     message: str | None = None
     content: str | None = None
     """Another name of ``message``."""
-    client_id: str | None = None
+    client_id: Annotated[str, Meta(max_length=200)] | None = None
 
     @property
     def text(self) -> str:

@@ -1,6 +1,7 @@
 """The Channels front ends' sockets: one session live, and the list of sessions."""
 
 from collections.abc import Awaitable, Callable
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
@@ -27,7 +28,7 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     message: str | None = None
     content: str | None = None
-    client_id: str | None = None
+    client_id: Annotated[str, msgspec.Meta(max_length=200)] | None = None
     message_id: str | None = None
 
 

@@ -9,17 +9,19 @@ from shared.events import Usage
 from shared.records import Role
 
 
-class PromptMessage(msgspec.Struct, frozen=True):
-    role: Role
-    content: str
-
-
 class PromptFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file that is sent as it is."""
 
     name: str
     media_type: str
     data: bytes
+
+
+class PromptMessage(msgspec.Struct, frozen=True):
+    role: Role
+    content: str
+    files: list[PromptFile] = []
+    """What goes with it: only what the provider takes."""
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,8 +34,6 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     schema: dict[str, Any] | None = None
     """The answer is to be JSON that fits this; the last message says so too."""
-    files: list[PromptFile] = []
-    """What goes with the last message: only what the provider takes."""
     notes: list[str] = []
     """What of the wish is not in here, one sentence each."""
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 import msgspec
 
 from services.llm_worker.providers import faults
-from services.llm_worker.providers.base import Ended, ModelInfo, Prompt
+from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, PromptMessage
 from services.llm_worker.providers.connections import Connections
 from services.llm_worker.providers.reading import Reading, spoken
 from shared.events import Usage
@@ -49,11 +49,7 @@ class Ollama:
 
 
 def _body(prompt: Prompt) -> dict[str, object]:
-    messages: list[dict[str, object]] = [
-        {"role": m.role, "content": m.content} for m in prompt.messages
-    ]
-    if prompt.files:
-        messages[-1]["images"] = [base64.b64encode(file.data).decode() for file in prompt.files]
+    messages: list[dict[str, object]] = [_message(m) for m in prompt.messages]
     if prompt.system:
         messages.insert(0, {"role": "system", "content": prompt.system})
     options: dict[str, object] = {}
@@ -70,6 +66,13 @@ def _body(prompt: Prompt) -> dict[str, object]:
     if prompt.schema is not None:
         body["format"] = prompt.schema
     return body
+
+
+def _message(message: PromptMessage) -> dict[str, object]:
+    said: dict[str, object] = {"role": message.role, "content": message.content}
+    if message.files:
+        said["images"] = [base64.b64encode(file.data).decode() for file in message.files]
+    return said
 
 
 class _Message(msgspec.Struct, gc=False):
