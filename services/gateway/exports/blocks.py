@@ -63,7 +63,7 @@ def _inline(node: SyntaxTreeNode) -> list[Node]:
         case "inline":
             return _inlines(node)
         case "text" | "html_inline" | "text_special":
-            return [{"t": "text", "s": broken(node.content)}]
+            return [{"t": "text", "s": broken(node.content)}] if node.content else []
         case "softbreak" | "hardbreak":  # whoever writes messages means the end of a line
             return [{"t": "br"}]
         case "code_inline":
