@@ -16,7 +16,9 @@ import os
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Literal
 
+import msgspec
 import prometheus_client
 from aiohttp import web
 
@@ -26,6 +28,23 @@ from shared.settings import Settings
 from shared.streams import ensure_streams
 
 log = get_logger()
+
+
+class Alive(msgspec.Struct, frozen=True, kw_only=True):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+    service: str
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the service does its work, and what keeps it from it."""
+
+    status: Literal["ready", "not ready"]
+    service: str
+    checks: dict[str, str]
+    """Part → `ok`, or a sentence."""
+
 
 Check = Callable[[], Awaitable[str | None]]
 """Answers None when all is well, else a sentence."""
@@ -72,24 +91,35 @@ class Life:
         return None if self.bus.connected else "not connected to NATS"
 
     async def _livez(self, _: web.Request) -> web.Response:
-        return web.json_response({"status": "alive", "service": self.service})
+        """Tell that the process answers."""
+        return _json(Alive(service=self.service))
 
     async def _readyz(self, _: web.Request) -> web.Response:
+        """Tell whether the service does its work; 503 while it does not."""
         checks = {name: await check() for name, check in self._checks.items()}
         if not self._ready:
             checks["service"] = "still starting"
         if self.stopping.is_set():
             checks["service"] = "stopping"
         ready = not any(checks.values())
-        body = {"status": "ready" if ready else "not ready", "service": self.service}
-        body["checks"] = {name: fault or "ok" for name, fault in checks.items()}  # type: ignore[assignment]
-        return web.json_response(body, status=200 if ready else 503)
+        told = Readiness(
+            status="ready" if ready else "not ready",
+            service=self.service,
+            checks={name: fault or "ok" for name, fault in checks.items()},
+        )
+        return _json(told, status=200 if ready else 503)
 
     async def _metrics(self, _: web.Request) -> web.Response:
+        """Show the numbers, for Prometheus."""
         return web.Response(
             body=prometheus_client.generate_latest(),
             headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST},
         )
+
+
+def _json(body: msgspec.Struct, *, status: int = 200) -> web.Response:
+    data = msgspec.json.encode(body)
+    return web.Response(body=data, status=status, content_type="application/json")
 
 
 @asynccontextmanager

@@ -25,6 +25,7 @@ from services.gateway.dialects import (
     documents_socket,
 )
 from services.gateway.origins import Origins
+from services.gateway.reference import Reference
 from services.gateway.refusals import answer_of, error_of
 from shared.ids import new_id
 from shared.log import get_logger
@@ -40,13 +41,15 @@ def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Appli
     app = web.Application(middlewares=[_Around(gateway)], client_max_size=gateway.settings.max_body)
     app[GATEWAY] = gateway
     app.on_response_prepare.append(_finish_headers)
+    reference = Reference([*health, *over_http()])
     app.add_routes([web.get("/", welcome)])
-    for route in [*health, *_over_http(), *_sockets()]:
+    for route in [*health, *reference.routes(), *over_http(), *_sockets()]:
         app.add_routes([route, _with_slash(route)])
     return app
 
 
-def _over_http() -> list[web.RouteDef]:
+def over_http() -> list[web.RouteDef]:
+    """The routes of every dialect, each described beside its handler."""
     dialects = (assistant_http, channels_http, documents_http, content_http)
     return [route for dialect in dialects for route in dialect.routes()]
 

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from shared.errors import InvalidRequest, NotFound, TooLarge
 from shared.ids import is_id
@@ -14,6 +15,8 @@ T = TypeVar("T")
 
 MOST = 200
 """Entries of one page at most."""
+Count = Annotated[int, Meta(ge=1, le=10**15)]
+"""A number of a query string that counts something, from 1."""
 _PATH = re.compile(r" - at `(\$[^`]*)`$")
 _MISSING = re.compile(r"missing required field `([^`]+)`")
 
@@ -71,6 +74,20 @@ def an_id(text: str, what: str) -> str:
 
 def missing(what: str) -> NotFound:
     return NotFound(f"There is no such {what}.")
+
+
+def read_query(request: web.Request, shape: type[T]) -> T:
+    """The query string as a struct; an empty value is as good as none.
+
+    Raises:
+        InvalidRequest: a value does not fit.
+    """
+    query = request.query
+    given = {name: value for name in query if (value := query[name])}
+    try:
+        return msgspec.convert(given, shape, strict=False)
+    except msgspec.ValidationError as error:
+        raise _misfit(str(error)) from error
 
 
 def number(request: web.Request, name: str, default: int, *, least: int = 1) -> int:

@@ -1,6 +1,7 @@
 """What a client is told when something went wrong, in the envelope of its dialect."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
@@ -12,16 +13,30 @@ from shared.log import get_logger
 
 log = get_logger()
 
-Envelope = Callable[[NatterlogError], tuple[bytes, dict[str, str]]]
+
+class Envelope(NamedTuple):
+    """How a dialect tells of errors, and what that looks like."""
+
+    dialect: str
+    tell: Callable[[NatterlogError], tuple[bytes, dict[str, str]]]
+    shape: Any
+    of_fields: Any = None
+    """The shape instead where a field of the request is at fault."""
+
+
+NATIVE = Envelope("assistant", assistant.problem, assistant.Problem)
+CHANNELS = Envelope("channels", channels.detail, channels.Detail, channels.FieldErrors)
+DOCUMENTS = Envelope("documents", documents.failure, documents.Failure)
+CONTENT = Envelope("content", content.failure, content.Failure)
 
 _ENVELOPES: list[tuple[str, Envelope]] = [
-    (channels.PREFIX, channels.detail),
-    (channels.SOCKETS, channels.detail),
-    (documents.UPLOAD, documents.failure),
-    (documents.JOBS, documents.failure),
-    (content.PREFIX, content.failure),
-    (content.SOCKETS, content.failure),
-    (documents.SOCKET, documents.failure),
+    (channels.PREFIX, CHANNELS),
+    (channels.SOCKETS, CHANNELS),
+    (documents.UPLOAD, DOCUMENTS),
+    (documents.JOBS, DOCUMENTS),
+    (content.PREFIX, CONTENT),
+    (content.SOCKETS, CONTENT),
+    (documents.SOCKET, DOCUMENTS),
 ]
 """Path prefix → envelope, the longer prefix first; all other paths have the native one."""
 
@@ -30,7 +45,7 @@ def answer_of(request: web.Request, error: NatterlogError, raised: Exception) ->
     """The answer to a request that failed."""
     if isinstance(error, errors.Internal) and raised is not error:
         log.error("gateway.failed", path=request.path, exc_info=raised)
-    body, headers = _envelope(request.path)(error)
+    body, headers = envelope_of(request.path).tell(error)
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
     elif error.status in (429, 503):
@@ -61,8 +76,9 @@ def error_of(raised: Exception) -> NatterlogError:
             return errors.Internal("Something went wrong here; the log says what.")
 
 
-def _envelope(path: str) -> Envelope:
+def envelope_of(path: str) -> Envelope:
+    """The envelope of the dialect that a path belongs to."""
     for prefix, envelope in _ENVELOPES:
         if path == prefix or path.startswith(f"{prefix}/"):
             return envelope
-    return assistant.problem
+    return NATIVE

@@ -1,11 +1,12 @@
 """The native API's words (docs/api.md): requests to commands, moments to events."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from services.gateway.asking import MOST, Count
 from services.gateway.cursor import Cursors, Place
 from services.gateway.moments import (
     Moment,
@@ -38,13 +39,75 @@ ClientId = Annotated[str, Meta(max_length=200)]
 Attachments = Annotated[list[str], Meta(max_length=20)]
 Comment = Annotated[str, Meta(max_length=10_000)]
 Mode = Annotated[str, Meta(min_length=1, max_length=50)]
-QUERY_LENGTH = 1000
 Tags = Annotated[list[Annotated[str, Meta(max_length=100)]], Meta(max_length=100)]
+
+T = TypeVar("T")
 
 encode = msgspec.json.Encoder().encode
 
 
 # -- what clients send ----------------------------------------------------------
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """Which part of a list: ``limit`` and ``cursor``, or ``page`` and ``page_size``."""
+
+    limit: Count = 50
+    """How many; 200 at most."""
+    cursor: Annotated[int, Meta(ge=0, le=10**15)] | None = None
+    """The `next_cursor` of the page before."""
+    page: Count | None = None
+    page_size: Count | None = None
+
+    @property
+    def most(self) -> int:
+        paged = self.page is not None or self.page_size is not None
+        return min((self.page_size or 50) if paged else self.limit, MOST)
+
+    @property
+    def offset(self) -> int:
+        return ((self.page or 1) - 1) * self.most
+
+
+class NumberedWindow(Window, frozen=True, kw_only=True):
+    """The same where a cursor is the number of the entry with which the page begins."""
+
+    @property
+    def start(self) -> int:
+        return self.offset if self.cursor is None else self.cursor
+
+
+class SessionsAsked(Window, frozen=True, kw_only=True):
+    q: str | None = None
+    """Words of the title."""
+    status: Literal["active", "inactive", "all"] = "active"
+    mode: str | None = None
+    """Also `adhoc`, `document`, `content` and `file`, which are left out otherwise."""
+
+
+class MessagesAsked(NumberedWindow, frozen=True, kw_only=True):
+    order: Literal["asc", "desc"] = "asc"
+    branches: Literal["active", "all"] = "active"
+    """All: every message of the session; `parent_id` says what it follows."""
+
+
+class SearchAsked(msgspec.Struct, frozen=True, kw_only=True):
+    q: Annotated[str, Meta(max_length=1000)] | None = None
+    """What to search for: words, and phrases in quotes."""
+    limit: Count = 50
+    """How many; 200 at most."""
+    cursor: str | None = None
+    """The `next_cursor` of the page before."""
+
+
+class ReplyAsked(msgspec.Struct, frozen=True, kw_only=True):
+    stream: bool = False
+    """Stream the reply, as `Accept: text/event-stream` does."""
+
+
+class RunStreamAsked(msgspec.Struct, frozen=True, kw_only=True):
+    cursor: str | None = None
+    """The same as `Last-Event-ID`, for those who cannot send headers."""
 
 
 class NewSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,8 +238,10 @@ class TurnView(msgspec.Struct, frozen=True, kw_only=True):
     assistant_message: Message
 
 
-class Page(msgspec.Struct, frozen=True, kw_only=True):
-    items: list[Any]
+class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """A part of a list, and where the next one goes on."""
+
+    items: list[T]
     next_cursor: str | None
     total: int
 
@@ -221,6 +286,10 @@ class Failed(Event, frozen=True, kw_only=True, tag="error"):
     message: str
     code: str
     retryable: bool
+
+
+StreamEvent = MessageStart | Chunk | Reset | MessageComplete | Failed
+"""What the stream of one run tells."""
 
 
 def message_start(run: RunView, **where: str) -> MessageStart:

@@ -6,10 +6,11 @@ from datetime import datetime
 import msgspec
 from aiohttp import web
 
-from services.gateway.asking import number
+from services.gateway.asking import read_query
 from services.gateway.connections import STALLED
 from services.gateway.context import USER, Gateway, gateway_of
 from services.gateway.cursor import Place
+from services.gateway.describing import LAST_EVENT_ID, Events, Lines, describe
 from services.gateway.dialects import assistant as words
 from services.gateway.dialects.assistant import PREFIX
 from services.gateway.dialects.assistant_asking import session_id_of, wants_stream
@@ -24,7 +25,13 @@ from shared.log import get_logger
 log = get_logger()
 
 _LINES = {**HEADERS, "Content-Type": "application/x-ndjson; charset=utf-8"}
-_TRUTH = {"": False, "0": False, "false": False, "1": True, "true": True}
+
+
+class EventsAsked(words.ReplyAsked, frozen=True, kw_only=True):
+    place: str | None = msgspec.field(default=None, name="from")
+    """A sequence, to begin with it, or a cursor, to begin behind it."""
+    follow: bool = False
+    """Go on with what happens from now on."""
 
 
 class FactView(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,15 +50,25 @@ def routes() -> list[web.RouteDef]:
     ]
 
 
+@describe(
+    query=EventsAsked,
+    headers=(LAST_EVENT_ID,),
+    answers={200: (Lines(FactView), Events(FactView))},
+)
 async def stream_events(request: web.Request) -> web.StreamResponse:
+    """Show a session's log, fact by fact, from its start or from a place in it.
+
+    JSON lines, or server-sent events if asked for.
+    """
     gateway, session_id = gateway_of(request), session_id_of(request)
-    after, follow = _after(request, gateway), _flag(request, "follow")
+    asked = read_query(request, EventsAsked)
+    after = _after(request.headers.get("Last-Event-ID") or asked.place, gateway)
     async with gateway.hub.feed(request[USER].id, session_id) as feed:
         if after > feed.seq:
             await feed.refilled()  # another gateway may know of more than this one
         tail = _Tail(request, gateway, feed, after)
         with gateway.connections.holding(tail):
-            return await tail.write(follow=follow)
+            return await tail.write(follow=asked.follow)
 
 
 def view_of(link: Link) -> FactView:
@@ -153,23 +170,17 @@ class _Tail:
             self._request.transport.abort()
 
 
-def _after(request: web.Request, gateway: Gateway) -> int:
+def _after(place: str | None, gateway: Gateway) -> int:
     """The last fact that the client has seen: 0 without one, or when the cursor is of another log.
 
     Raises:
         InvalidRequest: it names no place.
     """
-    cursor = request.headers.get("Last-Event-ID") or request.query.get("from") or ""
-    if not cursor:
+    if place is None:
         return 0
-    if "-" not in cursor:
-        return number(request, "from", 0, least=0) - 1 if "from" in request.query else 0
-    place = gateway.cursors.parse(cursor)
-    return 0 if place is None else place.seq
-
-
-def _flag(request: web.Request, name: str) -> bool:
-    word = request.query.get(name, "").lower()
-    if word not in _TRUTH:
-        raise InvalidRequest("Expected true or false.", path=f"$.{name}")
-    return _TRUTH[word]
+    if place.isascii() and place.isdigit() and len(place) < 19:
+        return max(int(place) - 1, 0)
+    if "-" not in place:
+        raise InvalidRequest("Expected a sequence or a cursor.", path="$.from")
+    known = gateway.cursors.parse(place)
+    return 0 if known is None else known.seq

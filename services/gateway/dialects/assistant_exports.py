@@ -5,8 +5,9 @@ from typing import Literal
 import msgspec
 from aiohttp import web
 
-from services.gateway.asking import choice, decode_json
+from services.gateway.asking import decode_json, read_query
 from services.gateway.context import USER, Gateway, gateway_of
+from services.gateway.describing import Content, describe
 from services.gateway.dialects import assistant as words
 from services.gateway.dialects.assistant import PREFIX
 from services.gateway.dialects.assistant_asking import answer, session_id_of
@@ -14,19 +15,22 @@ from services.gateway.exports.document import Document, as_json, decode, history
 from services.gateway.exports.pdf import as_pdf
 from services.gateway.exports.reading import as_markdown, as_text, disposition, paper_of
 from shared.commands import CreateSession, Export, ExportSession
-from shared.errors import InvalidRequest, TooLarge
+from shared.errors import InvalidRequest, Timeout, TooLarge
 from shared.events import History
 from shared.ids import new_id
 from shared.objects import erase, put
 
 Format = Literal["md", "txt", "json", "pdf"]
-_FORMATS: dict[str, Format] = {"md": "md", "txt": "txt", "json": "json", "pdf": "pdf"}
 _TYPES: dict[Format, str] = {
     "md": "text/markdown; charset=utf-8",
     "txt": "text/plain; charset=utf-8",
     "json": "application/json",
     "pdf": "application/pdf",
 }
+
+
+class ExportAsked(msgspec.Struct, frozen=True, kw_only=True):
+    format: Format = "md"
 
 
 def routes() -> list[web.RouteDef]:
@@ -36,8 +40,24 @@ def routes() -> list[web.RouteDef]:
     ]
 
 
+@describe(
+    query=ExportAsked,
+    answers={
+        200: (
+            Document,
+            Content("text/markdown"),
+            Content("text/plain"),
+            Content("application/pdf", binary=True),
+        )
+    },
+    errors=(TooLarge, Timeout),
+)
 async def export(request: web.Request) -> web.Response:
-    kind = choice(request, "format", _FORMATS, "md")
+    """Give a conversation away as a file.
+
+    JSON has all branches and can be imported; the others show the active one.
+    """
+    kind = read_query(request, ExportAsked).format
     query = ExportSession(user_id=request[USER].id, session_id=session_id_of(request))
     exported = await gateway_of(request).store.ask(query)
     headers = {
@@ -60,7 +80,9 @@ async def _bytes(exported: Export, kind: Format) -> bytes:
             return as_markdown(paper_of(exported)).encode()
 
 
+@describe(body=Document, answers={201: words.SessionView})
 async def import_session(request: web.Request) -> web.Response:
+    """Open a session that is what a JSON export says, under new ids."""
     gateway = gateway_of(request)
     document = decode_json(await _read(request, gateway.settings.max_upload), decode)
     opened = await _open(gateway, request[USER].id, document, history_of(document))

@@ -7,15 +7,20 @@ from aiohttp import web
 
 from services.gateway.asking import an_id
 from services.gateway.context import RUN_ID, USER, Gateway, gateway_of
+from services.gateway.describing import Form, describe
 from services.gateway.dialects.assistant import FILE_MODE, PREFIX
 from services.gateway.dialects.assistant_asking import answer
 from services.gateway.uploads import receive
 from shared.commands import CreateJob, GetFile
-from shared.errors import NatterlogError, Unavailable
+from shared.errors import NatterlogError, Timeout, Unavailable, UnsupportedMediaType
 from shared.events import Fault, FileKind, FilePlan, FileRef
 from shared.ids import new_id
 from shared.objects import erase, writing
 from shared.records import RunStatus
+
+
+class FileForm(msgspec.Struct, frozen=True, kw_only=True):
+    file: bytes
 
 
 class FileView(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +44,11 @@ def routes() -> list[web.RouteDef]:
     ]
 
 
+@describe(
+    body=Form(FileForm),
+    answers={201: FileView},
+    errors=(UnsupportedMediaType, Timeout),
+)
 async def upload(request: web.Request) -> web.Response:
     """Take a file in, and have it read; whoever answers a message with it waits for that."""
     gateway = gateway_of(request)
@@ -71,7 +81,9 @@ async def _keep(gateway: Gateway, command: CreateJob, name: str) -> None:
         raise
 
 
+@describe(answers={200: FileState})
 async def get_file(request: web.Request) -> web.Response:
+    """Show what a file is, and whether it has been read."""
     file_id = an_id(request.match_info["file_id"], "file")
     query = GetFile(user_id=request[USER].id, file_id=file_id)
     file = (await gateway_of(request).store.ask(query)).file

@@ -2,17 +2,17 @@
 
 from aiohttp import web
 
-from services.gateway.asking import MOST, an_id, choice, missing, number, read_body
-from services.gateway.context import RUN_ID, USER, Gateway, gateway_of
+from services.gateway.asking import MOST, an_id, missing, read_body, read_query
+from services.gateway.context import RUN_ID, USER, gateway_of
+from services.gateway.describing import IDEMPOTENCY_KEY, REPLYING, Events, describe
 from services.gateway.dialects import assistant as words
 from services.gateway.dialects.assistant import PREFIX
 from services.gateway.dialects.assistant_asking import (
     answer,
+    check_searched,
+    further,
     idempotency_key,
     message_id_of,
-    numbered_page,
-    numbered_window,
-    searched,
     session_id_of,
     wants_stream,
 )
@@ -29,8 +29,11 @@ from shared.commands import (
     SearchMessages,
     SendMessage,
 )
-from shared.errors import InvalidRequest
+from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.ids import is_id
+from shared.records import Hit, Message
+
+_TURN = {201: words.TurnView, 200: Events(words.StreamEvent)}
 
 
 def routes() -> list[web.RouteDef]:
@@ -44,8 +47,21 @@ def routes() -> list[web.RouteDef]:
     ]
 
 
+@describe(
+    query=words.ReplyAsked,
+    body=words.NewMessage,
+    headers=(IDEMPOTENCY_KEY,),
+    answers=_TURN,
+    errors=REPLYING,
+)
 async def send_message(request: web.Request) -> web.StreamResponse:
+    """Send a message, and get its reply.
+
+    With ``?stream=true`` or ``Accept: text/event-stream`` it is streamed, else the
+    answer waits for its end.  Closing the stream stops nothing: the run goes on.
+    """
     gateway = gateway_of(request)
+    streaming = wants_stream(request)
     body = await read_body(request, words.decode_new_message)
     an_id(body.session_id, "session")
     check_text(body.content, gateway.settings, path="$.content")
@@ -63,24 +79,35 @@ async def send_message(request: web.Request) -> web.StreamResponse:
                 idempotency_key=idempotency_key(request),
             )
         )
-        return await _answer_turn(request, gateway, accepted)
+        return await _answer_turn(request, accepted, streaming=streaming)
 
 
+@describe(query=words.ReplyAsked, headers=(IDEMPOTENCY_KEY,), answers=_TURN, errors=REPLYING)
 async def regenerate(request: web.Request) -> web.StreamResponse:
-    gateway = gateway_of(request)
+    """Answer a message once more, as a sibling of its reply."""
+    streaming = wants_stream(request)
     message_id = message_id_of(request)
-    accepted = await gateway.store.ask(
+    accepted = await gateway_of(request).store.ask(
         Regenerate(
             user_id=request[USER].id,
             message_id=message_id,
             idempotency_key=idempotency_key(request),
         )
     )
-    return await _answer_turn(request, gateway, accepted)
+    return await _answer_turn(request, accepted, streaming=streaming)
 
 
+@describe(
+    query=words.ReplyAsked,
+    body=words.Edit,
+    headers=(IDEMPOTENCY_KEY,),
+    answers=_TURN,
+    errors=REPLYING,
+)
 async def edit(request: web.Request) -> web.StreamResponse:
+    """Say a message in another way: a branch beside it, with a reply of its own."""
     gateway = gateway_of(request)
+    streaming = wants_stream(request)
     message_id = message_id_of(request)
     body = await read_body(request, words.decode_edit)
     check_text(body.content, gateway.settings, path="$.content")
@@ -96,10 +123,12 @@ async def edit(request: web.Request) -> web.StreamResponse:
             idempotency_key=idempotency_key(request),
         )
     )
-    return await _answer_turn(request, gateway, accepted)
+    return await _answer_turn(request, accepted, streaming=streaming)
 
 
+@describe(body=words.Feedback, answers={200: Message}, errors=(Conflict,))
 async def rate(request: web.Request) -> web.Response:
+    """Say what a reply is worth; a rating of null takes it back."""
     message_id = message_id_of(request)
     body = await read_body(request, words.decode_feedback)
     rated = await gateway_of(request).store.ask(
@@ -114,11 +143,12 @@ async def rate(request: web.Request) -> web.Response:
 
 
 async def _answer_turn(
-    request: web.Request, gateway: Gateway, accepted: Accepted
+    request: web.Request, accepted: Accepted, *, streaming: bool
 ) -> web.StreamResponse:
+    gateway = gateway_of(request)
     request[RUN_ID] = accepted.run.id
     async with following(gateway, request[USER].id, accepted.run) as follower:
-        if wants_stream(request):
+        if streaming:
             frames = words.SseFrames(gateway.cursors)
             return await stream(request, follower, frames)
         reply = await ended(gateway, follower)
@@ -128,36 +158,48 @@ async def _answer_turn(
     return answer(turn, status=201)
 
 
+@describe(query=words.MessagesAsked, answers={200: words.Page[Message]})
 async def list_messages(request: web.Request) -> web.Response:
-    limit, offset = numbered_window(request)
+    """Show the conversation: the active branch, messages that wait at its end."""
+    asked = read_query(request, words.MessagesAsked)
     page = await gateway_of(request).store.ask(
         ListMessages(
             user_id=request[USER].id,
             session_id=session_id_of(request),
-            limit=limit,
-            offset=offset,
-            descending=choice(request, "order", {"asc": False, "desc": True}, "asc"),
-            all_branches=choice(request, "branches", {"active": False, "all": True}, "active"),
+            limit=asked.most,
+            offset=asked.start,
+            descending=asked.order == "desc",
+            all_branches=asked.branches == "all",
         )
     )
-    return answer(numbered_page([*page.items], offset, page.total))
+    return answer(
+        words.Page(
+            items=page.items,
+            next_cursor=further(asked.start, len(page.items), page.total),
+            total=page.total,
+        )
+    )
 
 
+@describe(query=words.SearchAsked, answers={200: words.Page[Hit]}, errors=(NotFound,))
 async def search(request: web.Request) -> web.Response:
-    query = searched(request)
+    """Find messages by their words, the newest first.
+
+    All of the words must be there; what stands in quotes must stand so.  The last
+    word may be the beginning of one.
+    """
+    asked = read_query(request, words.SearchAsked)
+    query = check_searched(asked.q)
     if query is None:
         raise InvalidRequest("Say what to search for.", path="$.q")
-    if len(query) > words.QUERY_LENGTH:
-        raise InvalidRequest(f"A search may have {words.QUERY_LENGTH} characters.", path="$.q")
-    before = request.query.get("cursor") or None
-    if before is not None and not is_id(before):
+    if asked.cursor is not None and not is_id(asked.cursor):
         raise missing("page")
     page = await gateway_of(request).store.ask(
         SearchMessages(
             user_id=request[USER].id,
             query=query,
-            limit=min(number(request, "limit", 50), MOST),
-            before=before,
+            limit=min(asked.limit, MOST),
+            before=asked.cursor,
         )
     )
     return answer(words.Page(items=page.items, next_cursor=page.next, total=page.total))

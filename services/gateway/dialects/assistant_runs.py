@@ -2,9 +2,10 @@
 
 from aiohttp import web
 
-from services.gateway.asking import an_id
+from services.gateway.asking import an_id, read_query
 from services.gateway.context import RUN_ID, USER, Gateway, gateway_of
 from services.gateway.cursor import Place
+from services.gateway.describing import LAST_EVENT_ID, Events, describe
 from services.gateway.dialects import assistant as words
 from services.gateway.dialects.assistant import PREFIX
 from services.gateway.dialects.assistant_asking import answer
@@ -24,20 +25,35 @@ def routes() -> list[web.RouteDef]:
     ]
 
 
+@describe(answers={200: words.RunStateView})
 async def get_run(request: web.Request) -> web.Response:
+    """Show how a run stands."""
     return answer(words.run_view(await _run(request)))
 
 
+@describe(answers={200: words.RunStateView})
 async def cancel_run(request: web.Request) -> web.Response:
+    """Stop a run, in whatever state it is; one that has ended stays as it is."""
     command = CancelRun(user_id=request[USER].id, run_id=_run_id(request))
     done = await gateway_of(request).store.ask(command)
     return answer(words.run_view(done.run))
 
 
+@describe(
+    query=words.RunStreamAsked,
+    headers=(LAST_EVENT_ID,),
+    answers={200: Events(words.StreamEvent), 204: None},
+)
 async def stream_run(request: web.Request) -> web.StreamResponse:
+    """Follow a run, from its start or from a cursor, during and after it.
+
+    What follows is exactly what is missing; if that cannot be told, a ``reset``
+    comes first and then everything.  After the run's last event: 204.
+    """
     gateway = gateway_of(request)
     run = await _run(request)
-    cursor = request.headers.get("Last-Event-ID") or request.query.get("cursor")
+    asked = read_query(request, words.RunStreamAsked)
+    cursor = request.headers.get("Last-Event-ID") or asked.cursor
     frames = words.SseFrames(gateway.cursors)
     request[RUN_ID] = run.id
     async with following(gateway, request[USER].id, run) as follower:

@@ -2,20 +2,15 @@
 
 from aiohttp import web
 
-from services.gateway.asking import an_id, choice, number, read_body
+from services.gateway.asking import an_id, read_body, read_query
 from services.gateway.context import USER, gateway_of
+from services.gateway.describing import describe
 from services.gateway.dialects import assistant as words
 from services.gateway.dialects.assistant import PREFIX
-from services.gateway.dialects.assistant_asking import answer, searched, session_id_of, window
+from services.gateway.dialects.assistant_asking import answer, check_searched, session_id_of
 from shared.commands import ChooseBranch, DeleteSession, ForkSession, GetSession, ListSessions
-from shared.events import SessionStatus
+from shared.errors import Conflict
 from shared.ids import new_id
-
-_STATUSES: dict[str, SessionStatus | None] = {
-    "active": "active",
-    "inactive": "inactive",
-    "all": None,
-}
 
 
 def routes() -> list[web.RouteDef]:
@@ -30,7 +25,9 @@ def routes() -> list[web.RouteDef]:
     ]
 
 
+@describe(body=words.NewSession, answers={201: words.SessionView})
 async def create_session(request: web.Request) -> web.Response:
+    """Open a session."""
     gateway = gateway_of(request)
     body = await read_body(request, words.decode_new_session)
     command = words.create_session(body, request[USER].id, gateway.settings)
@@ -38,20 +35,20 @@ async def create_session(request: web.Request) -> web.Response:
     return answer(words.session_view(opened.session), status=201)
 
 
+@describe(query=words.SessionsAsked, answers={200: words.Page[words.SessionView]})
 async def list_sessions(request: web.Request) -> web.Response:
+    """List the sessions, the one last written to first."""
     gateway = gateway_of(request)
-    limit, offset = window(request)
-    before = number(request, "cursor", 0) or None
-    mode = request.query.get("mode")
+    asked = read_query(request, words.SessionsAsked)
     page = await gateway.store.ask(
         ListSessions(
             user_id=request[USER].id,
-            query=searched(request),
-            status=choice(request, "status", _STATUSES, "active"),
-            modes=[mode] if mode else None,
-            limit=limit,
-            before=before,
-            offset=offset,
+            query=check_searched(asked.q),
+            status=None if asked.status == "all" else asked.status,
+            modes=[asked.mode] if asked.mode else None,
+            limit=asked.most,
+            before=asked.cursor or None,
+            offset=asked.offset,
         )
     )
     items = [words.session_view(session) for session in page.items]
@@ -59,13 +56,17 @@ async def list_sessions(request: web.Request) -> web.Response:
     return answer(words.Page(items=items, next_cursor=further, total=page.total))
 
 
+@describe(answers={200: words.SessionView})
 async def get_session(request: web.Request) -> web.Response:
+    """Show a session."""
     query = GetSession(user_id=request[USER].id, session_id=session_id_of(request))
     found = await gateway_of(request).store.ask(query)
     return answer(words.session_view(found.session))
 
 
+@describe(body=words.SessionChange, answers={200: words.SessionView}, errors=(Conflict,))
 async def change_session(request: web.Request) -> web.Response:
+    """Change some fields of a session; what is not sent stays."""
     session_id = session_id_of(request)
     body = await read_body(request, words.decode_session_change)
     command = words.update_session(body, request[USER].id, session_id)
@@ -73,13 +74,23 @@ async def change_session(request: web.Request) -> web.Response:
     return answer(words.session_view(changed.session))
 
 
+@describe(answers={204: None})
 async def delete_session(request: web.Request) -> web.Response:
+    """Erase a session and every word of it.
+
+    A reply that is being written is cancelled first.
+    """
     command = DeleteSession(user_id=request[USER].id, session_id=session_id_of(request))
     await gateway_of(request).store.ask(command)
     return web.Response(status=204)
 
 
+@describe(body=words.MessageChoice, answers={201: words.SessionView}, errors=(Conflict,))
 async def fork(request: web.Request) -> web.Response:
+    """Open a session that begins with this one's branch up to a message.
+
+    The messages are copied under new ids, so that either session can be deleted.
+    """
     session_id = session_id_of(request)
     body = await read_body(request, words.decode_message_choice)
     command = ForkSession(
@@ -92,7 +103,12 @@ async def fork(request: web.Request) -> web.Response:
     return answer(words.session_view(opened.session), status=201)
 
 
+@describe(body=words.MessageChoice, answers={200: words.SessionView}, errors=(Conflict,))
 async def choose_branch(request: web.Request) -> web.Response:
+    """Make the branch through a message the active one, up to its newest message.
+
+    Refused while a reply is being written in this session.
+    """
     session_id = session_id_of(request)
     body = await read_body(request, words.decode_message_choice)
     command = ChooseBranch(

@@ -8,18 +8,27 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
-from services.gateway.asking import choice
+from services.gateway.asking import read_query
 from services.gateway.context import USER, gateway_of
+from services.gateway.describing import describe
+from services.gateway.dialects import assistant as words
 from services.gateway.dialects.assistant import PREFIX
-from services.gateway.dialects.assistant_asking import answer, numbered_window
+from services.gateway.dialects.assistant_asking import answer, further
 from shared.commands import GetUsage
 from shared.errors import InvalidRequest
 from shared.records import UsageGroup
 
 GroupBy = Literal["day", "model", "session"]
-_GROUPS: dict[str, GroupBy] = {"day": "day", "model": "model", "session": "session"}
 _BILLION = 1_000_000_000
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+class UsageAsked(words.NumberedWindow, frozen=True, kw_only=True):
+    group_by: GroupBy = "day"
+    since: str | None = msgspec.field(default=None, name="from")
+    """A day or a time (RFC 3339): calls that ended then or later."""
+    until: str | None = msgspec.field(default=None, name="to")
+    """A day or a time: calls that ended before."""
 
 
 class UsageView(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,24 +58,27 @@ def routes() -> list[web.RouteDef]:
     return [web.get(f"{PREFIX}/usage", get_usage)]
 
 
+@describe(query=UsageAsked, answers={200: UsageList})
 async def get_usage(request: web.Request) -> web.Response:
-    group_by = choice(request, "group_by", _GROUPS, "day")
-    limit, offset = numbered_window(request)
+    """Sum up what calls of models came to, by day, model or session.
+
+    A model without a known price is counted as unpriced, never as free.
+    """
+    asked = read_query(request, UsageAsked)
     page = await gateway_of(request).store.ask(
         GetUsage(
             user_id=request[USER].id,
-            group_by=group_by,
-            since=_moment(request, "from"),
-            until=_moment(request, "to"),
-            limit=limit,
-            offset=offset,
+            group_by=asked.group_by,
+            since=_moment(asked.since, "from"),
+            until=_moment(asked.until, "to"),
+            limit=asked.most,
+            offset=asked.start,
         )
     )
-    after = offset + len(page.items)
     return answer(
         UsageList(
-            items=[view_of(group, group_by) for group in page.items],
-            next_cursor=str(after) if page.items and after < page.total else None,
+            items=[view_of(group, asked.group_by) for group in page.items],
+            next_cursor=further(asked.start, len(page.items), page.total),
             total=page.total,
             totals=view_of(page.whole, None),
         )
@@ -89,13 +101,12 @@ def view_of(group: UsageGroup, group_by: GroupBy | None) -> UsageView:
     )
 
 
-def _moment(request: web.Request, name: str) -> datetime | None:
+def _moment(text: str | None, name: str) -> datetime | None:
     """A time of the query string; a day alone is its beginning, and UTC goes without saying.
 
     Raises:
         InvalidRequest: it is no time.
     """
-    text = request.query.get(name)
     if text is None:
         return None
     if _DAY.fullmatch(text):

@@ -1,12 +1,13 @@
 """The words of the Channels front ends (docs/api.md)."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from services.gateway.asking import MOST, Count
 from services.gateway.cursor import Place
 from services.gateway.moments import (
     Moment,
@@ -17,7 +18,7 @@ from services.gateway.moments import (
     TurnAccepted,
 )
 from shared.commands import CreateSession, UpdateSession
-from shared.errors import InvalidRequest, NatterlogError
+from shared.errors import InvalidRequest, NatterlogError, NotFound
 from shared.events import OnBusy
 from shared.ids import new_id
 from shared.records import Message, MessageStatus, Role, Session
@@ -36,10 +37,44 @@ MaxTokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Title = Annotated[str, Meta(max_length=500)]
 Model = Annotated[str, Meta(max_length=200)]
 
+T = TypeVar("T")
+
 encode = msgspec.json.Encoder().encode
 
 
 # -- what clients send ----------------------------------------------------------
+
+
+class PageAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """Which page of a list; one that is not there is not found."""
+
+    page: str = "1"
+    page_size: Count = PAGE_SIZE
+    """How many; 200 at most."""
+
+    @property
+    def size(self) -> int:
+        return min(self.page_size, MOST)
+
+    @property
+    def number(self) -> int:
+        """The page's number.
+
+        Raises:
+            NotFound: it is none.
+        """
+        text = self.page
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
+            raise NotFound("Invalid page.")
+        return int(text)
+
+    @property
+    def offset(self) -> int:
+        return (self.number - 1) * self.size
+
+
+class SessionsAsked(PageAsked, frozen=True, kw_only=True):
+    include_inactive: bool = False
 
 
 class NewSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,13 +186,13 @@ class TurnView(msgspec.Struct, frozen=True, kw_only=True):
     ai_message: MessageView
 
 
-class Page(msgspec.Struct, frozen=True, kw_only=True):
+class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """A page as Django REST framework numbers them."""
 
     count: int
     next: str | None
     previous: str | None
-    results: list[Any]
+    results: list[T]
 
 
 def session_view(session: Session) -> SessionView:
@@ -189,8 +224,8 @@ def message_view(message: Message) -> MessageView:
 
 
 def page_view(
-    results: list[Any], *, count: int, number: int, size: int, url: str, query: dict[str, str]
-) -> Page:
+    results: list[T], *, count: int, number: int, size: int, url: str, query: dict[str, str]
+) -> Page[T]:
     """Page ``number`` of a list, with absolute links to its neighbours."""
 
     def link(page: int) -> str:
@@ -338,10 +373,20 @@ def _ended(reply: ReplyEnded) -> list[Frame]:
 # -- errors -----------------------------------------------------------------------
 
 
+class Detail(msgspec.Struct, frozen=True, kw_only=True):
+    detail: str
+    code: str
+
+
+FieldErrors = dict[str, list[str]]
+"""Field → its faults, as Django REST framework tells them; the code is in `X-Error-Code`."""
+
+
 def detail(error: NatterlogError) -> tuple[bytes, dict[str, str]]:
     """The body and the headers that tell a client of ``error``; a field's own in DRF's form."""
     headers = {"Content-Type": "application/json"}
     field = (error.path or "$").removeprefix("$").lstrip(".")
     if field and error.status == 400:
-        return encode({field: [error.message]}), headers | {"X-Error-Code": error.code}
-    return encode({"detail": error.message, "code": error.code}), headers
+        fields: FieldErrors = {field: [error.message]}
+        return encode(fields), headers | {"X-Error-Code": error.code}
+    return encode(Detail(detail=error.message, code=error.code)), headers

@@ -1,16 +1,19 @@
 """The Channels front ends over HTTP: ``/ai-chat/api``, in Django REST framework's manner."""
 
+from typing import Any
+
 from aiohttp import web
 
-from services.gateway.asking import MOST, an_id, number, read_body
+from services.gateway.asking import an_id, read_body, read_query
 from services.gateway.context import RUN_ID, USER, gateway_of
+from services.gateway.describing import REPLYING, describe
 from services.gateway.dialects import channels as words
 from services.gateway.dialects.channels import PREFIX
 from services.gateway.limits import check_text
 from services.gateway.moments import question_of
 from services.gateway.turns import check_success, ended, following
 from shared.commands import GetSession, ListMessages, ListSessions, SendMessage
-from shared.errors import NotFound
+from shared.errors import Conflict, NotFound
 from shared.ids import new_id
 
 
@@ -27,21 +30,24 @@ def routes() -> list[web.RouteDef]:
     ]
 
 
+@describe(query=words.SessionsAsked, answers={200: words.Page[words.SessionView]})
 async def list_sessions(request: web.Request) -> web.Response:
-    page, size = _page(request)
-    everything = request.query.get("include_inactive", "").lower() in ("1", "true")
+    """List the active sessions, or all of them."""
+    asked = read_query(request, words.SessionsAsked)
     found = await gateway_of(request).store.ask(
         ListSessions(
             user_id=request[USER].id,
-            status=None if everything else "active",
-            limit=size,
-            offset=(page - 1) * size,
+            status=None if asked.include_inactive else "active",
+            limit=asked.size,
+            offset=asked.offset,
         )
     )
-    return _paged(request, [words.session_view(s) for s in found.items], found.total, page, size)
+    return _paged(request, [words.session_view(s) for s in found.items], found.total, asked)
 
 
+@describe(body=words.NewSession, answers={201: words.SessionView})
 async def create_session(request: web.Request) -> web.Response:
+    """Open a session."""
     gateway = gateway_of(request)
     body = await read_body(request, words.decode_new_session)
     command = words.create_session(body, request[USER].id, gateway.settings)
@@ -49,13 +55,17 @@ async def create_session(request: web.Request) -> web.Response:
     return _json(words.session_view(answer.session), status=201)
 
 
+@describe(answers={200: words.SessionView})
 async def get_session(request: web.Request) -> web.Response:
+    """Show a session."""
     query = GetSession(user_id=request[USER].id, session_id=_session_id(request))
     answer = await gateway_of(request).store.ask(query)
     return _json(words.session_view(answer.session))
 
 
+@describe(body=words.SessionChange, answers={200: words.SessionView}, errors=(Conflict,))
 async def change_session(request: web.Request) -> web.Response:
+    """Change some fields of a session; ``is_active: true`` brings one back."""
     session_id = _session_id(request)
     body = await read_body(request, words.decode_session_change)
     command = words.update_session(body, request[USER].id, session_id)
@@ -63,26 +73,32 @@ async def change_session(request: web.Request) -> web.Response:
     return _json(words.session_view(answer.session))
 
 
+@describe(answers={204: None})
 async def delete_session(request: web.Request) -> web.Response:
+    """Put a session away: it becomes inactive, and stays readable."""
     command = words.deactivate(request[USER].id, _session_id(request))
     await gateway_of(request).store.ask(command)
     return web.Response(status=204)
 
 
+@describe(query=words.PageAsked, answers={200: words.Page[words.MessageView]})
 async def list_messages(request: web.Request) -> web.Response:
-    page, size = _page(request)
+    """Show the conversation, oldest first."""
+    asked = read_query(request, words.PageAsked)
     found = await gateway_of(request).store.ask(
         ListMessages(
             user_id=request[USER].id,
             session_id=_session_id(request),
-            limit=size,
-            offset=(page - 1) * size,
+            limit=asked.size,
+            offset=asked.offset,
         )
     )
-    return _paged(request, [words.message_view(m) for m in found.items], found.total, page, size)
+    return _paged(request, [words.message_view(m) for m in found.items], found.total, asked)
 
 
+@describe(body=words.NewMessage, answers={200: words.TurnView}, errors=REPLYING)
 async def send_message(request: web.Request) -> web.Response:
+    """Send a message, and get its reply when it is complete."""
     gateway, user = gateway_of(request), request[USER].id
     session_id = _session_id(request)
     body = await read_body(request, words.decode_new_message)
@@ -117,25 +133,18 @@ def _session_id(request: web.Request) -> str:
     return an_id(request.match_info["session_id"], "session")
 
 
-def _page(request: web.Request) -> tuple[int, int]:
-    size = min(number(request, "page_size", words.PAGE_SIZE), MOST)
-    text = request.query.get("page", "1")
-    if not (text.isascii() and text.isdigit() and 0 < len(text) < 10 and int(text)):
-        raise NotFound("Invalid page.")
-    return int(text), size
-
-
 def _paged(
-    request: web.Request, results: list[object], count: int, page: int, size: int
+    request: web.Request, results: list[Any], count: int, asked: words.PageAsked
 ) -> web.Response:
-    if page > 1 and not results:
+    if asked.number > 1 and not results:
         raise NotFound("Invalid page.")
     url = str(request.url.with_query(None))
     query = dict(request.query)
     query.pop("token", None)
-    return _json(
-        words.page_view(results, count=count, number=page, size=size, url=url, query=query)
+    page = words.page_view(
+        results, count=count, number=asked.number, size=asked.size, url=url, query=query
     )
+    return _json(page)
 
 
 def _json(body: object, *, status: int = 200) -> web.Response:

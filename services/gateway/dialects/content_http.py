@@ -4,11 +4,12 @@ from aiohttp import web
 
 from services.gateway.asking import an_id, missing, read_body
 from services.gateway.context import RUN_ID, USER, gateway_of
+from services.gateway.describing import describe
 from services.gateway.dialects import content as words
 from services.gateway.dialects.content import PREFIX
 from services.gateway.limits import check_text
 from shared.commands import CancelRun, GetJob
-from shared.errors import InvalidRequest
+from shared.errors import InvalidRequest, RateLimited
 from shared.events import PipelinePlan
 
 REFERENCE = 200
@@ -23,7 +24,12 @@ def routes() -> list[web.RouteDef]:
     ]
 
 
+@describe(body=words.NewJob, answers={200: words.Started}, errors=(RateLimited,))
 async def start(request: web.Request) -> web.Response:
+    """Start a job; its socket shows it step by step.
+
+    The client's own ``session_id`` once more, while its job runs, is the same job.
+    """
     gateway = gateway_of(request)
     body = await read_body(request, words.decode_new_job)
     check_text(body.topic, gateway.settings, path="$.topic")
@@ -36,10 +42,13 @@ async def start(request: web.Request) -> web.Response:
     return _json(words.started(job.run.session_id))
 
 
+@describe(answers={200: words.PipelineList})
 async def list_pipelines(request: web.Request) -> web.Response:
+    """List the pipelines that there are."""
     return _json(words.pipeline_list(gateway_of(request).pipelines))
 
 
+@describe(answers={200: words.Cancelling})
 async def cancel(request: web.Request) -> web.Response:
     """Stop the job; one that has ended stays as it is."""
     gateway, user = gateway_of(request), request[USER].id

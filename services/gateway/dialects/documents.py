@@ -1,11 +1,12 @@
 """The words of the document front ends (docs/api.md, docs/files.md)."""
 
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Generic, Literal, TypeVar
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
+from services.gateway.asking import Count
 from services.gateway.jobs import NOTHING, JobState, Written
 from shared.commands import CreateJob
 from shared.errors import InvalidRequest, NatterlogError
@@ -35,10 +36,38 @@ STATUSES: dict[RunStatus, Status] = {
 FAILED = "The job failed."
 CANCELLED = "The job was cancelled."
 
+T = TypeVar("T")
+
 encode = msgspec.json.Encoder().encode
 
 
 # -- what clients send ----------------------------------------------------------
+
+File = Annotated[
+    str,
+    Meta(extra_json_schema={"format": "binary", "contentMediaType": "application/octet-stream"}),
+]
+
+
+class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
+    """The form of an upload, its fields in any order."""
+
+    file: File
+    """With a file name. PDF, pictures, CSV, Markdown, plain text."""
+    prompt: str
+    """What is asked about it."""
+    priority: Annotated[int, Meta(ge=0, le=9)] = 0
+    """Higher first."""
+    scheduled_at: datetime | None = None
+    """Not before this time; UTC where it names no zone, the past means now."""
+
+
+class JobsAsked(msgspec.Struct, frozen=True, kw_only=True):
+    status: Status | None = None
+    limit: Count = 50
+    """How many; 200 at most."""
+    cursor: str | None = None
+    """The `next_cursor` of the page before."""
 
 
 def create_job(
@@ -149,9 +178,9 @@ class JobList(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
-class Success(msgspec.Struct, frozen=True, kw_only=True):
+class Success(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     success: bool = True
-    data: Any
+    data: T
 
 
 def uploaded(job: Job) -> Uploaded:

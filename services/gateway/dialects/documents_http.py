@@ -4,15 +4,24 @@ import asyncio
 
 from aiohttp import web
 
-from services.gateway.asking import MOST, an_id, choice, missing, number
+from services.gateway.asking import MOST, an_id, missing, read_query
 from services.gateway.board import Board
 from services.gateway.context import RUN_ID, USER, Gateway, gateway_of
+from services.gateway.describing import Form, describe
 from services.gateway.dialects import documents as words
 from services.gateway.dialects.documents import FIELDS, JOBS, UPLOAD
 from services.gateway.limits import check_text
 from services.gateway.uploads import receive
 from shared.commands import CancelRun, CreateJob, GetJob, ListJobs
-from shared.errors import Conflict, NatterlogError, Unavailable
+from shared.errors import (
+    Conflict,
+    NatterlogError,
+    NotFound,
+    RateLimited,
+    Timeout,
+    Unavailable,
+    UnsupportedMediaType,
+)
 from shared.events import DocumentPlan
 from shared.ids import is_id, new_id
 from shared.objects import erase, writing
@@ -20,10 +29,7 @@ from shared.records import Job, RunStatus
 
 CANCEL_WAIT = 5.0
 """Seconds for which the answer to a cancel waits for the job's end."""
-_STATUSES: dict[str, RunStatus | None] = {
-    "": None,
-    **{told: status for status, told in words.STATUSES.items()},
-}
+_STATUSES: dict[words.Status, RunStatus] = {t: status for status, t in words.STATUSES.items()}
 
 
 def routes() -> list[web.RouteDef]:
@@ -35,7 +41,13 @@ def routes() -> list[web.RouteDef]:
     ]
 
 
+@describe(
+    body=Form(words.UploadForm),
+    answers={200: words.Success[words.Uploaded]},
+    errors=(UnsupportedMediaType, RateLimited, Timeout),
+)
 async def upload(request: web.Request) -> web.Response:
+    """Send a file and a question about it: a job that answers it."""
     gateway, user = gateway_of(request), request[USER].id
     session_id, run_id, file_id = new_id(), new_id(), new_id()
     name = f"{session_id}/{file_id}"
@@ -67,23 +79,27 @@ async def _accept(gateway: Gateway, command: CreateJob, name: str) -> Job:
         raise
 
 
+@describe(answers={200: words.Success[words.JobView]})
 async def get_job(request: web.Request) -> web.Response:
+    """Show a job."""
     job, plan = await _job(request)
     return await _answer(request, job, plan)
 
 
+@describe(query=words.JobsAsked, answers={200: words.Success[words.JobList]}, errors=(NotFound,))
 async def list_jobs(request: web.Request) -> web.Response:
+    """List the jobs, newest first."""
     gateway, user = gateway_of(request), request[USER].id
-    before = request.query.get("cursor") or None
-    if before is not None and not is_id(before):
+    asked = read_query(request, words.JobsAsked)
+    if asked.cursor is not None and not is_id(asked.cursor):
         raise missing("page")
     page = await gateway.store.ask(
         ListJobs(
             user_id=user,
             mode=words.MODE,
-            status=choice(request, "status", _STATUSES, ""),
-            limit=min(number(request, "limit", 50), MOST),
-            before=before,
+            status=None if asked.status is None else _STATUSES[asked.status],
+            limit=min(asked.limit, MOST),
+            before=asked.cursor,
         )
     )
     async with gateway.boards.of(user) as board:
@@ -95,6 +111,7 @@ async def list_jobs(request: web.Request) -> web.Response:
     return _json(words.JobList(jobs=jobs, next_cursor=page.next_before))
 
 
+@describe(answers={200: words.Success[words.JobView]}, errors=(Conflict,))
 async def cancel_job(request: web.Request) -> web.Response:
     """Cancel, and answer with the job as it ended, if it does so soon."""
     gateway, user = gateway_of(request), request[USER].id

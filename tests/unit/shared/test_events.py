@@ -17,6 +17,9 @@ from shared.events import (
     History,
     MessageRated,
     PastMessage,
+    PresetCreated,
+    PresetDeleted,
+    PresetUpdated,
     PreviousAttempt,
     Progress,
     PromptSource,
@@ -140,6 +143,19 @@ FACTS: list[Fact] = [
         first_delta_ms=1,
         timeline=[(1, 2), (3, 4)],
     ),
+    PresetCreated(
+        **COMMON,
+        preset_id="p",
+        name="Editor",
+        description="Shortens",
+        system_prompt="Be strict.",
+        model="demo",
+        temperature=0.2,
+        max_tokens=800,
+        is_public=True,
+    ),
+    PresetUpdated(**COMMON, preset_id="p", temperature=None),
+    PresetDeleted(**COMMON, preset_id="p"),
 ]
 TICKS: list[Delta | Progress] = [Delta(42, 3, "🌍"), Progress(42, "extract", 0.25)]
 
