@@ -290,13 +290,14 @@ class ListMessages(Request, frozen=True, kw_only=True):
 class SearchMessages(Request, frozen=True, kw_only=True):
     """The user's messages in which all of these words stand, newest first → :class:`HitPage`.
 
-    ``before`` is the last message of the page before.
+    ``before`` is the last message of the page before; ``offset`` skips instead.
     """
 
     name: ClassVar[str] = "search_messages"
     query: str
     limit: int = 50
     before: str | None = None
+    offset: int = 0
 
 
 class ExportSession(Request, frozen=True, kw_only=True):

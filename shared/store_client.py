@@ -48,7 +48,11 @@ _ANSWERS: dict[type[c.Request], type] = {
 }
 
 
-_LONG: dict[type[c.Request], float] = {c.DeleteSession: 30.0, c.Rebuild: 3600.0}
+_LONG: dict[type[c.Request], float] = {
+    c.DeleteSession: 30.0,
+    c.ExportSession: 30.0,
+    c.Rebuild: 3600.0,
+}
 """Seconds for what takes long, and must not be asked twice."""
 
 

@@ -142,7 +142,13 @@ _RUNS = (
         sessions.c.mode == MODE,
     )
 )
-_IS_USED = sa.exists().where(attachments.c.file_id == sessions.c.id)
+_USING = sessions.alias("using_session")
+# An import may name anybody's file: what another user's messages say keeps none.
+_IS_USED = sa.exists().where(
+    attachments.c.file_id == sessions.c.id,
+    attachments.c.session_id == _USING.c.id,
+    _USING.c.user_id == sessions.c.user_id,
+)
 _UNUSED = sa.select(sessions.c.id).where(
     sessions.c.id.in_(sa.bindparam("ids", expanding=True)),
     sessions.c.user_id == sa.bindparam("user"),

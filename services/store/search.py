@@ -84,7 +84,8 @@ def search_messages(connection: sa.Connection, request: SearchMessages) -> HitPa
     asked = {"terms": _expression(terms), "user": request.user_id, "before": request.before or "~"}
     total = connection.execute(_COUNT, asked).scalar_one()
     limit = min(max(request.limit, 1), _PAGE)
-    found = connection.execute(_FIND, asked | {"limit": limit + 1}).all()
+    page = {"limit": limit + 1, "offset": max(request.offset, 0)}
+    found = connection.execute(_FIND, asked | page).all()
     rows = [message_row(row) for row in found[:limit]]
     return HitPage(
         items=[_hit(row, terms) for row in rows],
@@ -161,4 +162,5 @@ _FIND = (
     .where(*_MINE, messages.c.id < sa.bindparam("before"))
     .order_by(messages.c.id.desc())
     .limit(sa.bindparam("limit"))
+    .offset(sa.bindparam("offset"))
 )

@@ -36,12 +36,14 @@ async def test_a_search_goes_on_from_its_cursor_and_forgets_deleted_sessions(who
 
     _, first = await whole.call("GET", "/search?q=cat&limit=2")
     _, second = await whole.call("GET", f"/search?q=cat&limit=2&cursor={first['next_cursor']}")
+    _, numbered = await whole.call("GET", "/search?q=cat&page=2&page_size=2")
     await whole.call("DELETE", f"/sessions/{sessions[0]}")
     _, left = await whole.call("GET", "/search?q=cat")
 
     found = [hit["session_id"] for hit in first["items"] + second["items"]]
     assert found == sessions[::-1]
     assert second["next_cursor"] is None
+    assert numbered["items"] == second["items"]
     assert [hit["session_id"] for hit in left["items"]] == sessions[:0:-1]
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from services.store.commands import Commands
@@ -22,7 +23,8 @@ from shared.commands import (
     Rebuild,
 )
 from shared.errors import NotFound
-from shared.objects import get
+from shared.events import History, PastMessage
+from shared.objects import get, put
 from shared.streams import FILES
 from tests.support.nats_server import NatsServer
 from tests.support.store_at_work import StoreAtWork, store_at_work
@@ -165,6 +167,32 @@ async def test_a_fork_keeps_the_files_that_came_with_it(at_work: StoreAtWork):
     await delete(at_work, fork)
 
     assert after_one
+    assert not await is_there(at_work, file_id)
+
+
+async def test_a_stranger_who_names_a_file_does_not_keep_it(at_work: StoreAtWork):
+    file_id = await at_work.file()
+    session = await attached(at_work, file_id)
+    stranger = StoreAtWork(at_work.store)
+    name = f"{ids.new_id()}/{ids.new_id()}"
+    past = PastMessage(
+        id=ids.new_id(),
+        parent_id=None,
+        role="user",
+        content="Mine?",
+        created_at=ids.now(),
+        attachments=[file_id],
+    )
+    history = History(messages=[past], leaf=past.id)
+    await put(at_work.bus, name, msgspec.json.encode(history))
+    theirs = await stranger.create(history_file=name)
+    run = (await stranger.send(theirs, "Look")).run
+
+    request = GetContext(user_id=stranger.user, session_id=theirs, run_id=run.id)
+    context = await at_work.store.database.read(get_context, request)
+    await delete(at_work, session)
+
+    assert [(m.files, m.missing_files) for m in context.messages] == [([], 1), ([], 0)]
     assert not await is_there(at_work, file_id)
 
 

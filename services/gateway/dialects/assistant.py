@@ -98,6 +98,12 @@ class SearchAsked(msgspec.Struct, frozen=True, kw_only=True):
     """How many; 200 at most."""
     cursor: str | None = None
     """The `next_cursor` of the page before."""
+    page: Count | None = None
+    page_size: Count | None = None
+
+    @property
+    def window(self) -> Window:
+        return Window(limit=self.limit, page=self.page, page_size=self.page_size)
 
 
 class ReplyAsked(msgspec.Struct, frozen=True, kw_only=True):

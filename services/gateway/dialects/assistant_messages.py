@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from services.gateway.asking import MOST, an_id, missing, read_body, read_query
+from services.gateway.asking import an_id, missing, read_body, read_query
 from services.gateway.context import RUN_ID, USER, gateway_of
 from services.gateway.describing import IDEMPOTENCY_KEY, REPLYING, Events, describe
 from services.gateway.dialects import assistant as words
@@ -198,7 +198,8 @@ async def search(request: web.Request) -> web.Response:
         SearchMessages(
             user_id=request[USER].id,
             query=query,
-            limit=min(asked.limit, MOST),
+            limit=asked.window.most,
+            offset=asked.window.offset,
             before=asked.cursor,
         )
     )
