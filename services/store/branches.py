@@ -11,8 +11,9 @@ import sqlalchemy as sa
 
 from services.store import files, past, queries
 from services.store.applying import read_applied
-from services.store.commands import Commands, digest
+from services.store.commands import Commands
 from services.store.database import Database
+from services.store.keys import digest
 from services.store.queries import SessionState
 from services.store.rows import MessageRow, SessionRow, message_row
 from services.store.schema import messages

@@ -7,7 +7,6 @@ overtaking itself.
 """
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 from weakref import WeakValueDictionary
@@ -19,11 +18,13 @@ from services.store.applied import Applied
 from services.store.archive import Archive
 from services.store.database import Database
 from services.store.erase import Eraser
+from services.store.histories import read_history
 from services.store.hotlog import HotLog
+from services.store.keys import digest, same
 from services.store.projection import CHANGEABLE
 from services.store.queries import SessionState
 from services.store.rows import MessageRow, RunRow
-from shared import ids, objects
+from shared import ids
 from shared.bus import Bus
 from shared.chain import Overtaken, extend, read_chain
 from shared.commands import (
@@ -32,7 +33,6 @@ from shared.commands import (
     CreateSession,
     DeleteSession,
     Done,
-    EditMessage,
     GetRun,
     GetSession,
     Regenerate,
@@ -41,11 +41,10 @@ from shared.commands import (
     SessionAnswer,
     UpdateSession,
 )
-from shared.errors import Conflict, InvalidRequest, KeyReused, TooLarge, Unavailable
+from shared.errors import Conflict, InvalidRequest, TooLarge, Unavailable
 from shared.events import (
     CancelRequested,
     Fact,
-    History,
     RunWaiting,
     SessionCreated,
     SessionDeleted,
@@ -112,7 +111,7 @@ class Commands:
     # -- sessions ---------------------------------------------------------------------
 
     async def create_session(self, request: CreateSession) -> SessionAnswer:
-        history = await self._past(request)
+        history = await read_history(self._bus, request.history_file)
         fact = SessionCreated(
             at=ids.now(),
             title=request.title,
@@ -145,18 +144,6 @@ class Commands:
             seq = 0
         await self._applied.reach(seq)
         return await self._session(user_id, session_id)
-
-    async def _past(self, request: CreateSession) -> History | None:
-        """What the session begins with: too much for a request, so it lies in FILES."""
-        if request.history_file is None:
-            return None
-        try:
-            data = await objects.get(self._bus, request.history_file)
-        except objects.ObjectMissing as error:
-            raise Conflict(
-                "What this session begins with is gone; please send it again."
-            ) from error
-        return msgspec.json.decode(data, type=History)
 
     async def update_session(self, request: UpdateSession) -> SessionAnswer:
         changes = {f: getattr(request, f) for f in CHANGEABLE}
@@ -278,7 +265,7 @@ class Commands:
         async def attempt() -> int:
             state = await self._state(user_id, session_id, turn.idempotency_key)
             if state.keyed is not None:
-                repeated.append(_same(state.keyed, turn))
+                repeated.append(same(state.keyed, turn))
                 return 0
             try:
                 decision = decide(state, await turn_in(state))
@@ -407,24 +394,6 @@ class Commands:
     async def message(self, user_id: str, message_id: str) -> MessageRow:
         _need_there(message_id, "message")
         return await self._database.read(queries.find_message, user_id, message_id)
-
-
-def _same(known: RunRow, turn: Turn) -> RunRow:
-    """The run that the turn's key began, if it asked for the same."""
-    if known.idempotency_digest != turn.idempotency_digest:
-        raise KeyReused("This idempotency key came before, with another request.")
-    return known
-
-
-def digest(request: SendMessage | EditMessage | Regenerate) -> str | None:
-    """What must be equal when an idempotency key comes again."""
-    if request.idempotency_key is None:
-        return None
-    if isinstance(request, SendMessage):
-        asked = msgspec.structs.replace(request, min_seq=0, client_id=None, idempotency_key=None)
-    else:
-        asked = msgspec.structs.replace(request, min_seq=0, idempotency_key=None)
-    return hashlib.sha256(msgspec.json.encode([request.name, asked])).hexdigest()
 
 
 def need_id(text: str, field: str) -> None:

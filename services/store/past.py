@@ -4,9 +4,6 @@ from services.store.rows import MessageRow, SessionRow
 from services.store.titles import title_of
 from shared import ids
 from shared.events import History, PastMessage
-from shared.records import MessageStatus
-
-ENDED: tuple[MessageStatus, ...] = ("completed", "failed", "cancelled")
 
 
 def begin(session: SessionRow, history: History | None) -> list[MessageRow]:
