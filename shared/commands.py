@@ -23,6 +23,7 @@ from shared.records import (
     Run,
     RunStatus,
     Session,
+    Statistics,
     StoredFact,
     StoredFile,
     UsageGroup,
@@ -372,6 +373,16 @@ class ListPresets(Request, frozen=True, kw_only=True):
     offset: int = 0
 
 
+class GetStatistics(Request, frozen=True, kw_only=True):
+    """What the user has and what it took → :class:`StatisticsAnswer`.
+
+    Sessions that calls without one made for themselves are not counted, nor their
+    messages; what their replies took is.
+    """
+
+    name: ClassVar[str] = "get_statistics"
+
+
 class GetContext(Request, frozen=True, kw_only=True):
     """What a reply is to be written from → :class:`Context`.
 
@@ -490,6 +501,11 @@ class PresetAnswer(msgspec.Struct, frozen=True, kw_only=True):
 class PresetPage(msgspec.Struct, frozen=True, kw_only=True):
     items: list[Preset]
     total: int
+    seq: int
+
+
+class StatisticsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    statistics: Statistics
     seq: int
 
 

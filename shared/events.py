@@ -269,6 +269,9 @@ class MessageRated(Fact, frozen=True, kw_only=True, tag="message.feedback"):
 class SessionDeleted(Fact, frozen=True, kw_only=True, tag="session.deleted"):
     """The tombstone of a session whose other facts are being erased.  store → store, gateway"""
 
+    mode: str | None = None
+    """The session's, because nobody can look it up any more."""
+
 
 class RunWaiting(Fact, frozen=True, kw_only=True, tag="waiting"):
     """A turn was accepted; another run of its session goes first.  store → store, gateway"""

@@ -116,6 +116,35 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     """The id of the user who made it."""
 
 
+class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What one model has written for a user."""
+
+    model: str | None
+    replies: int
+    """Runs that a model was asked for, however they ended."""
+    tokens_in: int
+    """Of the prompts, with what a provider's cache kept or knew of them."""
+    tokens_out: int
+    cost_usd: float | None
+    """None where nobody knows a price; never 0 for that reason."""
+    average_latency_ms: int | None
+
+
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What a user has, and what it took; the tokens of deleted sessions stay counted."""
+
+    sessions: int
+    active_sessions: int
+    messages: int
+    """In those sessions, on every branch."""
+    tokens_in: int
+    tokens_out: int
+    cost_usd: float | None
+    average_latency_ms: int | None
+    by_model: list[ModelStatistics]
+    """The most asked one first."""
+
+
 class StoredFact(msgspec.Struct, frozen=True, kw_only=True):
     """A fact as the log holds it: its sequence, its subject, its JSON."""
 

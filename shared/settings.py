@@ -31,6 +31,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     open_network: bool = False
     """Listen beyond loopback although there are no tokens."""
     origins: tuple[str, ...] = ()
+    behind_proxy: bool = False
+    """Believe ``X-Forwarded-Proto`` and ``X-Forwarded-Host``, which a proxy in front sets."""
     log_format: str = "auto"
     log_level: str = "info"
     grace: float = 60.0
@@ -207,6 +209,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "NATTERLOG_DATA_DIR": ("data_dir", Path),
     "NATTERLOG_OPEN_NETWORK": ("open_network", _flag),
     "NATTERLOG_ORIGINS": ("origins", _words),
+    "NATTERLOG_BEHIND_PROXY": ("behind_proxy", _flag),
     "NATTERLOG_LOG_FORMAT": ("log_format", _one_of("auto", "json", "console")),
     "NATTERLOG_LOG_LEVEL": ("log_level", _one_of("debug", "info", "warning", "error")),
     "NATTERLOG_GRACE": ("grace", _seconds),

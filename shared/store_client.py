@@ -35,6 +35,7 @@ _ANSWERS: dict[type[c.Request], type] = {
     c.GetPreset: c.PresetAnswer,
     c.DeletePreset: c.Done,
     c.ListPresets: c.PresetPage,
+    c.GetStatistics: c.StatisticsAnswer,
     c.ListSessions: c.SessionPage,
     c.ListMessages: c.MessagePage,
     c.SearchMessages: c.HitPage,
@@ -86,6 +87,8 @@ class StoreClient:
     async def ask(self, request: _PRESET) -> c.PresetAnswer: ...
     @overload
     async def ask(self, request: c.ListPresets) -> c.PresetPage: ...
+    @overload
+    async def ask(self, request: c.GetStatistics) -> c.StatisticsAnswer: ...
     @overload
     async def ask(self, request: c.DeleteSession | c.DeletePreset) -> c.Done: ...
     @overload

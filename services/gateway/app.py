@@ -23,6 +23,7 @@ from services.gateway.dialects import (
     documents,
     documents_http,
     documents_socket,
+    drf_http,
 )
 from services.gateway.origins import Origins
 from services.gateway.reference import Reference
@@ -41,9 +42,11 @@ def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Appli
     app = web.Application(middlewares=[_Around(gateway)], client_max_size=gateway.settings.max_body)
     app[GATEWAY] = gateway
     app.on_response_prepare.append(_finish_headers)
-    reference = Reference([*health, *over_http()])
+    answered = over_http()
+    reference = Reference([*health, *answered])
     app.add_routes([web.get("/", welcome)])
-    for route in [*health, *reference.routes(), *over_http(), *_sockets()]:
+    options = drf_http.options(answered, channels.PREFIX)
+    for route in [*health, *reference.routes(), *answered, *options, *_sockets()]:
         app.add_routes([route, _with_slash(route)])
     return app
 

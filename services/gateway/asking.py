@@ -1,7 +1,7 @@
 """Read what a client asks for: bodies, queries, ids; what is wrong is named by its path."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -28,13 +28,22 @@ async def read_body(request: web.Request, decode: Callable[[bytes], T]) -> T:
         TooLarge: it says itself that it is longer than a body may be.
         InvalidRequest: it is no JSON, or does not fit, or is not packed as it says.
     """
+    return decode_json(await read_bytes(request) or b"{}", decode)
+
+
+async def read_bytes(request: web.Request) -> bytes:
+    """The request's body as it is.
+
+    Raises:
+        TooLarge: it says itself that it is longer than a body may be.
+        InvalidRequest: it is not packed as it says.
+    """
     if (request.content_length or 0) > request.client_max_size:
         raise TooLarge("The body is too large.")
     try:
-        data = await request.read()
+        return await request.read()
     except web.RequestPayloadError as error:
         raise InvalidRequest("The body cannot be read as its headers say.") from error
-    return decode_json(data or b"{}", decode)
 
 
 def decode_json(data: bytes | str, decode: Callable[[bytes], T]) -> T:
@@ -76,14 +85,14 @@ def missing(what: str) -> NotFound:
     return NotFound(f"There is no such {what}.")
 
 
-def read_query(request: web.Request, shape: type[T]) -> T:
-    """The query string as a struct; an empty value is as good as none.
+def read_query(request: web.Request, shape: type[T], *, without: Collection[str] = ()) -> T:
+    """The query string as a struct; an empty value is as good as none, and what is ``without``.
 
     Raises:
         InvalidRequest: a value does not fit.
     """
     query = request.query
-    given = {name: value for name in query if (value := query[name])}
+    given = {name: value for name in query if (value := query[name]) and name not in without}
     try:
         return msgspec.convert(given, shape, strict=False)
     except msgspec.ValidationError as error:

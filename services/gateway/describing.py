@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 from aiohttp import web
 
 from shared import errors
@@ -52,6 +53,12 @@ class Form(NamedTuple):
     """A request's ``multipart/form-data``; the struct's fields are the form's."""
 
     shape: type
+
+
+class JsonOrForm(NamedTuple):
+    """A request's JSON, or the same fields as a form of either kind."""
+
+    shape: type[msgspec.Struct]
 
 
 class Events(NamedTuple):
@@ -136,11 +143,11 @@ def describe(
 
     ``answers`` says what a success looks like, by status.  ``query`` is the struct
     that :func:`services.gateway.asking.read_query` reads, ``body`` the one that the
-    body is decoded into, or a :class:`Form`.  ``errors`` are those beyond what any
-    route has (:data:`EVERYWHERE`), any path with an id (not found) and any body
-    (too large).  ``public`` routes need no credential.  ``tag`` groups the route; the
-    dialect of its path does otherwise.  ``names`` explains what stands in the path
-    where it is no id.
+    body is decoded into, or a :class:`Form` or :class:`JsonOrForm`.  ``errors`` are
+    those beyond what any route has (:data:`EVERYWHERE`), any path with an id (not
+    found) and any body (too large).  ``public`` routes need no credential.  ``tag``
+    groups the route; the dialect of its path does otherwise.  ``names`` explains what
+    stands in the path where it is no id.
     """
     description = Description(
         answers=answers,

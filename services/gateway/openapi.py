@@ -16,16 +16,26 @@ from services.gateway.describing import (
     Description,
     Events,
     Form,
+    JsonOrForm,
     Lines,
     description_of,
 )
 from services.gateway.refusals import Envelope, envelope_of
 from services.gateway.schemas import PLACE as SCHEMAS
 from services.gateway.schemas import Schema, Schemas, plain
-from shared.errors import NatterlogError, NotFound, RateLimited, TooLarge, Unauthorized, Unavailable
+from shared.errors import (
+    NatterlogError,
+    NotFound,
+    RateLimited,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+    UnsupportedMediaType,
+)
 
 OPENAPI = "3.1.1"
 RESPONSES = "#/components/responses/"
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 INTRODUCTION = """\
 Every path answers with and without its trailing slash, without a redirect. Ids are UUIDv7, times \
@@ -34,7 +44,7 @@ in [`/api/asyncapi.json`](/api/asyncapi.json)."""
 
 TAGS = {
     "assistant": "The native API: sessions, messages, runs, streams.",
-    "channels": "Sessions and messages in the manner of Django REST framework.",
+    "channels": "Sessions, messages and presets in the manner of Django REST framework.",
     "documents": "Files and questions about them: jobs.",
     "content": "Posts, written in the steps of a pipeline.",
     "gateway": "What this is, how it is, and how it is described.",
@@ -153,13 +163,16 @@ class _Document:
         return alone.components[alone.of(shape)["$ref"].removeprefix(SCHEMAS)]
 
     def _request_body(self, body: Any) -> Schema:
-        if isinstance(body, Form):
-            shape, media_type = body.shape, "multipart/form-data"
-        else:
-            shape, media_type = body, "application/json"
+        match body:
+            case Form(shape=shape):
+                media_types = ("multipart/form-data",)
+            case JsonOrForm(shape=shape):
+                media_types = ("application/json", *FORMS)
+            case shape:
+                media_types = ("application/json",)
         # An empty body is an empty object.
         needed = bool(self._inlined(shape).get("required"))
-        content = {media_type: {"schema": self._schemas.of(shape)}}
+        content = {kind: {"schema": self._schemas.of(shape)} for kind in media_types}
         return {"required": needed, "content": content}
 
     # -- answers ----------------------------------------------------------------------
@@ -287,6 +300,8 @@ def _errors(route: web.RouteDef, told: Description) -> list[type[NatterlogError]
         errors.append(NotFound)
     if told.body is not None:
         errors.append(TooLarge)
+    if isinstance(told.body, JsonOrForm):
+        errors.append(UnsupportedMediaType)
     return errors
 
 

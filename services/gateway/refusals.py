@@ -65,7 +65,7 @@ def error_of(raised: Exception) -> NatterlogError:
                 "The log cannot be reached at the moment; please try again.", retry_after=2.0
             )
         case web.HTTPMethodNotAllowed():
-            return errors.MethodNotAllowed(f"{raised.method} is not allowed here.")
+            return errors.MethodNotAllowed(f'Method "{raised.method}" not allowed.')
         case web.HTTPNotFound():
             return errors.NotFound("There is nothing under this path.")
         case web.HTTPRequestEntityTooLarge():

@@ -30,10 +30,11 @@ LONGEST = 1800.0
 SWEEP_EVERY = 900.0
 _TEXTS: frozenset[FileKind] = frozenset(("csv", "markdown", "text"))
 _FORM = "multipart/form-data"
-_MALFORMED = (
+MALFORMED = (
     *(ValueError, AssertionError, RuntimeError, LookupError),  # aiohttp's, of the form itself
     *(BadHttpMessage, web.RequestPayloadError, ConnectionError),
 )
+"""What reading a form raises when it is not one."""
 
 
 class Form:
@@ -77,7 +78,7 @@ async def receive(
             await _read(await request.multipart(), form, writer, settings, fields)
     except TimeoutError as error:
         raise TooSlow("The upload took too long.") from error
-    except _MALFORMED as error:
+    except MALFORMED as error:
         raise InvalidRequest("The form is broken off or malformed.") from error
     return form
 

@@ -171,7 +171,7 @@ class Commands:
                 state = await self._state(request.user_id, request.session_id)
             return await self._append(
                 session_address(request.user_id, request.session_id).fact("deleted"),
-                SessionDeleted(at=ids.now()),
+                SessionDeleted(at=ids.now(), mode=state.session.mode),
                 expected=state.session.last_seq,
             )
 

@@ -20,7 +20,7 @@ from msgspec import DecodeError
 from prometheus_client import Counter, Gauge
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.store import files, job_queries, presets, queries, trim
+from services.store import files, job_queries, presets, queries, statistics, trim
 from services.store.answering import Endpoint, endpoint
 from services.store.applied import Applied
 from services.store.applying import apply, read_applied, read_epoch, set_epoch
@@ -302,6 +302,7 @@ class Store:
                 endpoint(asked.DeletePreset, self.presets.delete, applied),
                 endpoint(asked.GetPreset, ask(presets.get_preset), applied),
                 endpoint(asked.ListPresets, ask(presets.list_presets), applied),
+                endpoint(asked.GetStatistics, ask(statistics.get_statistics), applied),
                 endpoint(asked.Rebuild, self.rebuild, applied),
                 endpoint(asked.GetSession, ask(queries.get_session), applied),
                 endpoint(asked.ListSessions, ask(queries.list_sessions), applied),

@@ -2,11 +2,13 @@
 
 import json
 from typing import Any
+from unittest.mock import AsyncMock
 
+import aiohttp
 import pytest
 
 from shared.events import Fault
-from shared.ids import new_id
+from shared.ids import LOCAL_USER, new_id
 from tests.support.nats_server import NatsServer
 from tests.support.stage import Stage, close_code, frame, frames, stage
 
@@ -189,6 +191,11 @@ async def test_typing_is_told_to_the_other_sockets_only(on_stage: Stage):
         '{"type": "send_message", "message": "   "}',
         '{"type": "send_message", "message": 3}',
         '{"type": "send_message", "message": "\\ud800"}',
+        '{"type": "send_message", "message": "Hi", "client_id": 7}',
+        json.dumps({"type": "send_message", "message": "Hi", "client_id": "c" * 201}),
+        '{"type": "regenerate", "message_id": []}',
+        '{"type": 5}',
+        "[" * 100_000,
     ],
 )
 async def test_a_bad_message_is_answered_and_the_socket_stays_open(on_stage: Stage, text: str):
@@ -274,3 +281,229 @@ async def test_an_erased_session_closes_its_sockets(on_stage: Stage):
         assert answer.status == 204
 
     assert await close_code(ws) == 4404
+
+
+async def test_a_reply_is_written_anew_without_its_question(on_stage: Stage):
+    session_id = await on_stage.session()
+    ws = await on_stage.open(path(session_id))
+    await ws.send_json({"type": "send_message", "message": "Hi"})
+    await frames(ws, 3)
+    await on_stage.store.end(await on_stage.store.latest(), "one")
+    first = (await frames(ws, 2))[-1]["message"]
+
+    for asked in ({}, {"message_id": first["id"]}):
+        await ws.send_json({"type": "regenerate"} | asked)
+        typing = await frame(ws)
+        await on_stage.store.end(await on_stage.store.latest(), "two")
+        told = await frames(ws, 2)
+
+        assert [typing, told[0]] == [TYPING, chunk("two", "two")]
+        assert told[1]["type"] == "ai_message_complete"
+        assert told[1]["message"]["id"] != first["id"]
+
+
+@pytest.mark.parametrize("message_id", [None, new_id(), "no-id"])
+async def test_what_is_not_there_cannot_be_answered_anew(on_stage: Stage, message_id: str | None):
+    ws = await on_stage.open(path(await on_stage.session()))
+    await frame(ws)
+
+    await ws.send_json({"type": "regenerate", "message_id": message_id})
+
+    assert (await frame(ws))["code"] == "not_found"
+    assert on_stage.store.runs == {}
+
+
+async def test_a_message_is_refused_while_a_session_that_rejects_is_busy(on_stage: Stage):
+    ws = await on_stage.open(path(await on_stage.session(on_busy="reject")))
+    await ws.send_json({"type": "send_message", "message": "first"})
+    await frames(ws, 3)
+    await on_stage.store.latest()
+
+    await ws.send_json({"type": "send_message", "message": "second", "client_id": "c"})
+    refusal = await frame(ws)
+
+    assert (refusal["type"], refusal["code"]) == ("error", "conflict")
+    assert len(on_stage.store.runs) == 1
+
+
+async def test_a_session_that_was_put_away_takes_no_message_until_it_is_back(on_stage: Stage):
+    session_id = await on_stage.session()
+    ws = await on_stage.open(path(session_id))
+    await frame(ws)
+    url = f"/ai-chat/api/sessions/{session_id}/"
+
+    async with on_stage.http.delete(url) as answer:
+        assert answer.status == 204
+    await ws.send_json({"type": "send_message", "message": "Hi"})
+    refusal = await frame(ws)
+    async with on_stage.http.patch(url, json={"is_active": True}) as answer:
+        assert answer.status == 200
+    await ws.send_json({"type": "send_message", "message": "Hi"})
+
+    assert (refusal["type"], refusal["code"]) == ("error", "conflict")
+    assert [f["type"] for f in await frames(ws, 2)] == ["user_message", "ai_typing"]
+
+
+async def test_a_message_that_is_too_long_is_refused(nats_server: NatsServer):
+    async with stage(nats_server.url, max_message=10) as small:
+        ws = await small.open(path(await small.session()))
+        await frame(ws)
+
+        await ws.send_json({"type": "send_message", "message": "x" * 11})
+
+        assert (await frame(ws))["code"] == "too_large"
+        assert small.store.runs == {}
+
+
+async def test_a_client_id_with_another_message_is_refused(on_stage: Stage):
+    ws = await on_stage.open(path(await on_stage.session()))
+    await ws.send_json({"type": "send_message", "message": "Hi", "client_id": "c"})
+    await frames(ws, 3)
+
+    await ws.send_json({"type": "send_message", "message": "Ho", "client_id": "c"})
+
+    assert (await frame(ws))["code"] == "conflict"
+    assert len(on_stage.store.runs) == 1
+
+
+async def test_a_stop_with_nothing_to_stop_is_no_fault(on_stage: Stage):
+    ws = await on_stage.open(path(await on_stage.session()))
+    await frame(ws)
+
+    await ws.send_json({"type": "stop"})
+    await ws.send_json({"type": "ping"})
+
+    assert await frame(ws) == {"type": "pong"}
+
+
+async def test_a_stop_between_two_replies_stops_the_next(
+    on_stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    ws = await on_stage.open(path(await on_stage.session()))
+    await ws.send_json({"type": "send_message", "message": "first"})
+    await frames(ws, 3)
+    await ws.send_json({"type": "send_message", "message": "second"})
+    await frame(ws)
+    await on_stage.store.latest()
+    first, second = on_stage.store.runs
+    monkeypatch.setattr(on_stage.store, "_dispatch", AsyncMock())
+    await on_stage.store.end(first, "one")
+    await frames(ws, 2)
+
+    await ws.send_json({"type": "stop"})
+    await ws.send_json({"type": "ping"})
+
+    assert await frame(ws) == {"type": "pong"}
+    assert on_stage.store.runs[second].cancelled
+
+
+async def test_who_joins_before_the_first_word_is_told_that_it_is_being_thought_of(
+    on_stage: Stage,
+):
+    session_id = await on_stage.session()
+    early = await on_stage.open(path(session_id))
+    await early.send_json({"type": "send_message", "message": "Hi"})
+    await frames(early, 3)
+    run_id = await on_stage.store.latest()
+
+    late = await on_stage.open(path(session_id))
+    greeted = await frames(late, 2)
+    await on_stage.store.claim(run_id)
+    await on_stage.store.write(run_id, 0, "One")
+
+    assert greeted[1] == TYPING
+    assert await frame(late) == chunk("One", "One")
+
+
+async def test_who_joins_a_session_at_rest_is_greeted_and_told_nothing_more(on_stage: Stage):
+    session_id = await on_stage.session()
+    early = await on_stage.open(path(session_id))
+    await early.send_json({"type": "send_message", "message": "Hi"})
+    await frames(early, 3)
+    await on_stage.store.end(await on_stage.store.latest(), "Hello!")
+    await frames(early, 2)
+
+    late = await on_stage.open(path(session_id).rstrip("/"))
+    await late.send_json({"type": "ping"})
+
+    kinds = [f["type"] for f in await frames(late, 2)]
+    assert sorted(kinds) == ["connection_established", "pong"]
+
+
+async def test_sockets_of_two_gateways_see_the_same_events_in_the_same_order(
+    nats_server: NatsServer,
+):
+    async with (
+        stage(nats_server.url) as here,
+        stage(nats_server.url, store=here.store) as there,
+    ):
+        session_id = await here.session()
+        sockets = [await at.open(path(session_id)) for at in (here, there, there)]
+        seen = [await frames(ws, 1) for ws in sockets]
+
+        await sockets[0].send_json({"type": "send_message", "message": "first", "client_id": "1"})
+        await until(sockets[0], seen[0], "user_message", 1)
+        run_id = await here.store.latest()
+        await sockets[1].send_json({"type": "send_message", "message": "second"})
+        await until(sockets[0], seen[0], "user_message", 2)
+        await here.store.claim(run_id)
+        await here.store.write(run_id, 0, "Once ")
+        await sockets[2].send_json({"type": "send_message", "message": "third"})
+        await until(sockets[0], seen[0], "user_message", 3)
+        await here.store.latest()
+        await here.store.claim(run_id)
+        await here.store.write(run_id, 0, "Twice ")
+        _, second, third = here.store.runs
+        await here.store.end(run_id, "Twice told")
+        await here.store.end(second, "", status="cancelled")
+        await here.store.end(third, "Third")
+        for ws, told in zip(sockets, seen, strict=True):
+            await until(ws, told, "ai_message_complete", 3)
+
+    quiet = ("ai_message_chunk", "ai_typing")  # a reset is told to those who saw what is void
+    loud = [[event for event in told if event["type"] not in quiet] for told in seen]
+    assert loud[0] == loud[1] == loud[2]
+    for told in seen:
+        assert written(told) == ["Twice told", "", "Third"]
+
+
+async def until(
+    ws: aiohttp.ClientWebSocketResponse, seen: list[dict[str, Any]], kind: str, count: int
+) -> None:
+    """Read on until so many events of a kind were seen."""
+    while sum(event["type"] == kind for event in seen) < count:
+        seen.append(await frame(ws))
+
+
+def written(seen: list[dict[str, Any]]) -> list[str]:
+    """The replies as they were put together; every piece fits the one before."""
+    replies, text = [], ""
+    for event in seen:
+        if event["type"] == "ai_message_chunk":
+            text = text + event["content"] if event["full_content"] else ""
+            assert text == event["full_content"]
+        elif event["type"] == "ai_message_complete":
+            assert text == event["message"]["content"]
+            replies.append(text)
+            text = ""
+    return replies
+
+
+async def test_typing_is_told_at_every_gateway_but_to_the_own_socket(nats_server: NatsServer):
+    async with (
+        stage(nats_server.url) as here,
+        stage(nats_server.url, store=here.store) as there,
+    ):
+        session_id = await here.session()
+        one, two = await here.open(path(session_id)), await there.open(path(session_id))
+        elsewhere = await there.open(path(await here.session()))
+        for ws in (one, two, elsewhere):
+            await frame(ws)
+
+        await one.send_json({"type": "typing"})
+        told = await frame(two)
+        for ws in (one, elsewhere):
+            await ws.send_json({"type": "ping"})
+
+        assert told == {"type": "user_typing", "user": LOCAL_USER, "typing": True}
+        assert [await frame(one), await frame(elsewhere)] == [{"type": "pong"}] * 2

@@ -130,8 +130,8 @@ class FakeStore:
         self._session(q.user_id, q.session_id)
         for run in self._unfinished(q.session_id):
             await self.end(run.id, "", status="cancelled", attempt=run.attempt)
-        del self.sessions[q.session_id]
-        await self.session_fact(q.user_id, q.session_id, "deleted", SessionDeleted(at=now()))
+        gone = SessionDeleted(at=now(), mode=self.sessions.pop(q.session_id).mode)
+        await self.session_fact(q.user_id, q.session_id, "deleted", gone)
         return c.Done(seq=self.seq)
 
     async def send_message(self, q: c.SendMessage) -> c.Accepted:

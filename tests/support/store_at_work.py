@@ -169,7 +169,7 @@ def final_of(text: str, status: EndStatus = "completed", **fields: Any) -> RunEn
         text=text,
         length=len(text),
         sha256=hashlib.sha256(text.encode()).hexdigest(),
-        **({"usage": Usage(input_tokens=3, output_tokens=5)} | fields),
+        **{"usage": Usage(input_tokens=3, output_tokens=5), **fields},
     )
 
 

@@ -370,11 +370,11 @@ async def refuse(_: web.Request) -> web.StreamResponse:
 
 
 def paths(app: web.Application) -> set[tuple[str, str]]:
-    """(method, path) of every route, without trailing slashes."""
+    """(method, path) of every route, without trailing slashes, HEAD and OPTIONS."""
     return {
         (route.method, route.resource.canonical.rstrip("/") or "/")
         for route in app.router.routes()
-        if route.resource is not None and route.method != "HEAD"
+        if route.resource is not None and route.method not in ("HEAD", "OPTIONS")
     }
 
 

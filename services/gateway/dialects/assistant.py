@@ -124,6 +124,8 @@ class NewSession(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: MaxTokens | None = None
     system_prompt: SystemPrompt | None = None
     context_tags: Tags = []
+    preset_id: str | None = None
+    """Whose choices count where this makes none."""
     on_busy: OnBusy = "queue"
 
 

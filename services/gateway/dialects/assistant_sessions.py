@@ -8,8 +8,9 @@ from services.gateway.describing import describe
 from services.gateway.dialects import assistant as words
 from services.gateway.dialects.assistant import PREFIX
 from services.gateway.dialects.assistant_asking import answer, check_searched, session_id_of
+from services.gateway.presets import find_preset, with_preset
 from shared.commands import ChooseBranch, DeleteSession, ForkSession, GetSession, ListSessions
-from shared.errors import Conflict
+from shared.errors import Conflict, NotFound
 from shared.ids import new_id
 
 
@@ -25,13 +26,16 @@ def routes() -> list[web.RouteDef]:
     ]
 
 
-@describe(body=words.NewSession, answers={201: words.SessionView})
+@describe(body=words.NewSession, answers={201: words.SessionView}, errors=(NotFound,))
 async def create_session(request: web.Request) -> web.Response:
     """Open a session."""
     gateway = gateway_of(request)
+    user = request[USER].id
     body = await read_body(request, words.decode_new_session)
-    command = words.create_session(body, request[USER].id, gateway.settings)
-    opened = await gateway.store.ask(command)
+    if body.preset_id is not None:
+        preset = await find_preset(gateway, user, body.preset_id, path="$.preset_id")
+        body = with_preset(body, preset)
+    opened = await gateway.store.ask(words.create_session(body, user, gateway.settings))
     return answer(words.session_view(opened.session), status=201)
 
 

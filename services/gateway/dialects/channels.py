@@ -1,14 +1,13 @@
 """The words of the Channels front ends (docs/api.md)."""
 
 from datetime import datetime
-from typing import Annotated, Any, Generic, TypeVar
-from urllib.parse import urlencode
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from services.gateway.asking import MOST, Count
 from services.gateway.cursor import Place
+from services.gateway.dialects.drf import REQUIRED, Fields, FieldsInvalid, PageAsked
 from services.gateway.moments import (
     Moment,
     ReplyDue,
@@ -18,7 +17,7 @@ from services.gateway.moments import (
     TurnAccepted,
 )
 from shared.commands import CreateSession, UpdateSession
-from shared.errors import InvalidRequest, NatterlogError, NotFound
+from shared.errors import InvalidRequest, NatterlogError
 from shared.events import OnBusy
 from shared.ids import new_id
 from shared.records import Message, MessageStatus, Role, Session
@@ -30,47 +29,17 @@ SESSION_SOCKET = SOCKETS + "/session/{session_id}"
 LIST_SOCKET = SOCKETS + "/sessions"
 TEMPERATURE = 0.7
 MAX_TOKENS = 2000
-PAGE_SIZE = 20
 
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 MaxTokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Title = Annotated[str, Meta(max_length=500)]
 Model = Annotated[str, Meta(max_length=200)]
-
-T = TypeVar("T")
+ClientId = Annotated[str, Meta(max_length=200)]
 
 encode = msgspec.json.Encoder().encode
 
 
 # -- what clients send ----------------------------------------------------------
-
-
-class PageAsked(msgspec.Struct, frozen=True, kw_only=True):
-    """Which page of a list; one that is not there is not found."""
-
-    page: str = "1"
-    page_size: Count = PAGE_SIZE
-    """How many; 200 at most."""
-
-    @property
-    def size(self) -> int:
-        return min(self.page_size, MOST)
-
-    @property
-    def number(self) -> int:
-        """The page's number.
-
-        Raises:
-            NotFound: it is none.
-        """
-        text = self.page
-        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
-            raise NotFound("Invalid page.")
-        return int(text)
-
-    @property
-    def offset(self) -> int:
-        return (self.number - 1) * self.size
 
 
 class SessionsAsked(PageAsked, frozen=True, kw_only=True):
@@ -102,7 +71,7 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
     message: str | None = None
     content: str | None = None
     """Another name of ``message``."""
-    client_id: Annotated[str, Meta(max_length=200)] | None = None
+    client_id: ClientId | None = None
 
     @property
     def text(self) -> str:
@@ -113,13 +82,13 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
         """
         text = self.message if self.message is not None else self.content
         if text is None:
-            raise InvalidRequest("This field is required.", path="$.message")
+            raise InvalidRequest(REQUIRED, path="$.message")
         return text
 
 
-decode_new_session = msgspec.json.Decoder(NewSession).decode
-decode_session_change = msgspec.json.Decoder(SessionChange).decode
-decode_new_message = msgspec.json.Decoder(NewMessage).decode
+NEW_SESSION = Fields(NewSession)
+SESSION_CHANGE = Fields(SessionChange)
+NEW_MESSAGE = Fields(NewMessage)
 
 
 def create_session(body: NewSession, user: str, settings: Settings) -> CreateSession:
@@ -186,15 +155,6 @@ class TurnView(msgspec.Struct, frozen=True, kw_only=True):
     ai_message: MessageView
 
 
-class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """A page as Django REST framework numbers them."""
-
-    count: int
-    next: str | None
-    previous: str | None
-    results: list[T]
-
-
 def session_view(session: Session) -> SessionView:
     return SessionView(
         id=session.id,
@@ -220,22 +180,6 @@ def message_view(message: Message) -> MessageView:
         content=message.content,
         created_at=message.created_at,
         status=message.status,
-    )
-
-
-def page_view(
-    results: list[T], *, count: int, number: int, size: int, url: str, query: dict[str, str]
-) -> Page[T]:
-    """Page ``number`` of a list, with absolute links to its neighbours."""
-
-    def link(page: int) -> str:
-        return f"{url}?{urlencode({**query, 'page': str(page)})}"
-
-    return Page(
-        count=count,
-        next=link(number + 1) if number * size < count else None,
-        previous=link(number - 1) if number > 1 else None,
-        results=results,
     )
 
 
@@ -383,8 +327,10 @@ FieldErrors = dict[str, list[str]]
 
 
 def detail(error: NatterlogError) -> tuple[bytes, dict[str, str]]:
-    """The body and the headers that tell a client of ``error``; a field's own in DRF's form."""
+    """The body and the headers that tell a client of ``error``; fields by their names."""
     headers = {"Content-Type": "application/json"}
+    if isinstance(error, FieldsInvalid):
+        return encode(error.fields), headers | {"X-Error-Code": error.code}
     field = (error.path or "$").removeprefix("$").lstrip(".")
     if field and error.status == 400:
         fields: FieldErrors = {field: [error.message]}

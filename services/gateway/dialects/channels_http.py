@@ -1,20 +1,33 @@
 """The Channels front ends over HTTP: ``/ai-chat/api``, in Django REST framework's manner."""
 
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from services.gateway.asking import an_id, read_body, read_query
+from services.gateway.asking import an_id
 from services.gateway.context import RUN_ID, USER, gateway_of
-from services.gateway.describing import REPLYING, describe
+from services.gateway.describing import REPLYING, JsonOrForm, describe
 from services.gateway.dialects import channels as words
+from services.gateway.dialects import channels_presets_http as presets
 from services.gateway.dialects.channels import PREFIX
+from services.gateway.dialects.drf import Page, PageAsked
+from services.gateway.dialects.drf_http import Listed, json, page, read_fields, read_page
 from services.gateway.limits import check_text
 from services.gateway.moments import question_of
 from services.gateway.turns import check_success, ended, following
-from shared.commands import GetSession, ListMessages, ListSessions, SendMessage
-from shared.errors import Conflict, NotFound
+from shared.commands import (
+    GetSession,
+    GetStatistics,
+    ListMessages,
+    ListSessions,
+    SendMessage,
+)
+from shared.errors import Conflict, NatterlogError
 from shared.ids import new_id
+from shared.records import Statistics
+
+_CHANGE = JsonOrForm(words.SessionChange)
 
 
 def routes() -> list[web.RouteDef]:
@@ -23,54 +36,64 @@ def routes() -> list[web.RouteDef]:
         web.get(f"{PREFIX}/sessions/", list_sessions),
         web.post(f"{PREFIX}/sessions/", create_session),
         web.get(f"{session}/", get_session),
+        web.put(f"{session}/", replace_session),
         web.patch(f"{session}/", change_session),
         web.delete(f"{session}/", delete_session),
         web.get(f"{session}/messages/", list_messages),
         web.post(f"{session}/send_message/", send_message),
+        web.get(f"{PREFIX}/health/stats/", statistics),
+        *presets.routes(),
     ]
 
 
-@describe(query=words.SessionsAsked, answers={200: words.Page[words.SessionView]})
+@describe(query=words.SessionsAsked, answers={200: Page[words.SessionView]})
 async def list_sessions(request: web.Request) -> web.Response:
-    """List the active sessions, or all of them."""
-    asked = read_query(request, words.SessionsAsked)
-    found = await gateway_of(request).store.ask(
-        ListSessions(
-            user_id=request[USER].id,
-            status=None if asked.include_inactive else "active",
-            limit=asked.size,
-            offset=asked.offset,
-        )
-    )
-    return _paged(request, [words.session_view(s) for s in found.items], found.total, asked)
+    """List the active sessions, or all of them; the one last written to first."""
+    store, user = gateway_of(request).store, request[USER].id
+    asked = read_page(request, words.SessionsAsked)
+    status = None if asked.include_inactive else "active"
+
+    def ask(limit: int, offset: int) -> Awaitable[Listed]:
+        return store.ask(ListSessions(user_id=user, status=status, limit=limit, offset=offset))
+
+    return await page(request, asked, ask, words.session_view)
 
 
-@describe(body=words.NewSession, answers={201: words.SessionView})
+@describe(body=JsonOrForm(words.NewSession), answers={201: words.SessionView})
 async def create_session(request: web.Request) -> web.Response:
     """Open a session."""
     gateway = gateway_of(request)
-    body = await read_body(request, words.decode_new_session)
+    body = await read_fields(request, words.NEW_SESSION)
     command = words.create_session(body, request[USER].id, gateway.settings)
     answer = await gateway.store.ask(command)
-    return _json(words.session_view(answer.session), status=201)
+    return json(words.session_view(answer.session), status=201)
 
 
 @describe(answers={200: words.SessionView})
 async def get_session(request: web.Request) -> web.Response:
     """Show a session."""
-    query = GetSession(user_id=request[USER].id, session_id=_session_id(request))
-    answer = await gateway_of(request).store.ask(query)
-    return _json(words.session_view(answer.session))
+    answer = await gateway_of(request).store.ask(_query(request))
+    return json(words.session_view(answer.session))
 
 
-@describe(body=words.SessionChange, answers={200: words.SessionView}, errors=(Conflict,))
+@describe(body=_CHANGE, answers={200: words.SessionView}, errors=(Conflict,))
 async def change_session(request: web.Request) -> web.Response:
     """Change some fields of a session; ``is_active: true`` brings one back."""
-    session_id = _session_id(request)
-    body = await read_body(request, words.decode_session_change)
-    command = words.update_session(body, request[USER].id, session_id)
+    return await _changed(request)
+
+
+@describe(body=_CHANGE, answers={200: words.SessionView}, errors=(Conflict,))
+async def replace_session(request: web.Request) -> web.Response:
+    """Change a session; it has no field that must be there, so what is left out stays."""
+    return await _changed(request)
+
+
+async def _changed(request: web.Request) -> web.Response:
+    async with _there(request):
+        body = await read_fields(request, words.SESSION_CHANGE)
+    command = words.update_session(body, request[USER].id, _session_id(request))
     answer = await gateway_of(request).store.ask(command)
-    return _json(words.session_view(answer.session))
+    return json(words.session_view(answer.session))
 
 
 @describe(answers={204: None})
@@ -81,28 +104,33 @@ async def delete_session(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-@describe(query=words.PageAsked, answers={200: words.Page[words.MessageView]})
+@describe(query=PageAsked, answers={200: Page[words.MessageView]})
 async def list_messages(request: web.Request) -> web.Response:
     """Show the conversation, oldest first."""
-    asked = read_query(request, words.PageAsked)
-    found = await gateway_of(request).store.ask(
-        ListMessages(
-            user_id=request[USER].id,
-            session_id=_session_id(request),
-            limit=asked.size,
-            offset=asked.offset,
+    store, session = gateway_of(request).store, _query(request)
+    asked = read_page(request, PageAsked)
+
+    def ask(limit: int, offset: int) -> Awaitable[Listed]:
+        return store.ask(
+            ListMessages(
+                user_id=session.user_id,
+                session_id=session.session_id,
+                limit=limit,
+                offset=offset,
+            )
         )
-    )
-    return _paged(request, [words.message_view(m) for m in found.items], found.total, asked)
+
+    return await page(request, asked, ask, words.message_view)
 
 
-@describe(body=words.NewMessage, answers={200: words.TurnView}, errors=REPLYING)
+@describe(body=JsonOrForm(words.NewMessage), answers={200: words.TurnView}, errors=REPLYING)
 async def send_message(request: web.Request) -> web.Response:
     """Send a message, and get its reply when it is complete."""
     gateway, user = gateway_of(request), request[USER].id
     session_id = _session_id(request)
-    body = await read_body(request, words.decode_new_message)
-    check_text(body.text, gateway.settings, path="$.message")
+    async with _there(request):
+        body = await read_fields(request, words.NEW_MESSAGE)
+        check_text(body.text, gateway.settings, path="$.message")
     key = f"{session_id}:{body.client_id}" if body.client_id else new_id()
     accepted = await gateway.store.ask(
         SendMessage(
@@ -123,29 +151,38 @@ async def send_message(request: web.Request) -> web.Response:
         ),
         ai_message=words.message_view(reply.message),
     )
-    return _json(turn)
+    return json(turn)
 
 
-# -- reading requests, writing answers ----------------------------------------------
+@describe(answers={200: Statistics})
+async def statistics(request: web.Request) -> web.Response:
+    """Count what the user has, and what it took."""
+    query = GetStatistics(user_id=request[USER].id)
+    answer = await gateway_of(request).store.ask(query)
+    return json(answer.statistics)
+
+
+# -- reading requests ---------------------------------------------------------------
 
 
 def _session_id(request: web.Request) -> str:
     return an_id(request.match_info["session_id"], "session")
 
 
-def _paged(
-    request: web.Request, results: list[Any], count: int, asked: words.PageAsked
-) -> web.Response:
-    if asked.number > 1 and not results:
-        raise NotFound("Invalid page.")
-    url = str(request.url.with_query(None))
-    query = dict(request.query)
-    query.pop("token", None)
-    page = words.page_view(
-        results, count=count, number=asked.number, size=asked.size, url=url, query=query
-    )
-    return _json(page)
+def _query(request: web.Request) -> GetSession:
+    return GetSession(user_id=request[USER].id, session_id=_session_id(request))
 
 
-def _json(body: object, *, status: int = 200) -> web.Response:
-    return web.Response(body=words.encode(body), status=status, content_type="application/json")
+@asynccontextmanager
+async def _there(request: web.Request) -> AsyncGenerator[None]:
+    """Read what is sent to a session; what is wrong with it does not matter if there is none.
+
+    Raises:
+        NotFound: there is no such session.
+    """
+    query = _query(request)
+    try:
+        yield
+    except NatterlogError:
+        await gateway_of(request).store.ask(query)
+        raise

@@ -1,7 +1,6 @@
 """The Channels front ends' sockets: one session live, and the list of sessions."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated
 
 import msgspec
 from aiohttp import web
@@ -17,6 +16,7 @@ from services.gateway.sockets import Socket, Track, serve
 from services.gateway.typists import Typing, tell_typing
 from shared.commands import CancelRun, GetSession, Regenerate, SendMessage
 from shared.errors import InvalidRequest, NatterlogError, NotFound
+from shared.events import SessionDeleted, decode_fact
 from shared.ids import new_id
 from shared.records import HIDDEN_MODES
 from shared.subjects import parse, what
@@ -28,7 +28,7 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     message: str | None = None
     content: str | None = None
-    client_id: Annotated[str, msgspec.Meta(max_length=200)] | None = None
+    client_id: words.ClientId | None = None
     message_id: str | None = None
 
 
@@ -123,9 +123,9 @@ class _Client:
 
     async def _on_stop(self, asked: _Asked) -> None:
         del asked
-        running = next((r for r in self._feed.unfinished.values() if not r.waiting), None)
-        if running is not None:
-            await self._gateway.store.ask(CancelRun(user_id=self._user, run_id=running.run_id))
+        runs = sorted(self._feed.unfinished.values(), key=lambda run: run.waiting)
+        if runs:  # what is being written; between two replies what comes next
+            await self._gateway.store.ask(CancelRun(user_id=self._user, run_id=runs[0].run_id))
 
     async def _on_regenerate(self, asked: _Asked) -> None:
         message_id = asked.message_id
@@ -180,6 +180,12 @@ def _answer_ping(socket: Socket, text: bytes) -> None:
         socket.reply(words.encode(words.refused(error)))
 
 
+def _is_hidden(data: bytes) -> bool:
+    """Whether the erased session was one that is never announced."""
+    fact = decode_fact(data)
+    return isinstance(fact, SessionDeleted) and fact.mode in HIDDEN_MODES
+
+
 class _Sessions:
     """Which of the user's sessions changed since the socket was last written to."""
 
@@ -197,6 +203,8 @@ class _Sessions:
         if happened not in self._NEWS:
             return
         session_id = parse(subject).session
+        if happened == "deleted" and _is_hidden(data):
+            return
         before, _ = self._changed.get(session_id, ("", 0))
         if happened == "updated" and b'"status":"inactive"' in data:
             happened = "deactivated"

@@ -10,7 +10,6 @@ from services.gateway.dialects.channels import (
     SessionChange,
     detail,
     frames_of,
-    page_view,
     update_session,
 )
 from services.gateway.moments import (
@@ -115,15 +114,3 @@ def test_a_fault_in_a_field_is_told_in_drfs_form_and_others_are_not():
         b'{"detail":"Busy.","code":"conflict"}',
         {"Content-Type": "application/json"},
     )
-
-
-def test_a_page_knows_its_neighbours():
-    def page(number: int) -> tuple[str | None, str | None]:
-        made = page_view([], count=5, number=number, size=2, url="u", query={"a": "b c"})
-        return made.previous, made.next
-
-    assert [page(1), page(2), page(3)] == [
-        (None, "u?a=b+c&page=2"),
-        ("u?a=b+c&page=1", "u?a=b+c&page=3"),
-        ("u?a=b+c&page=2", None),
-    ]

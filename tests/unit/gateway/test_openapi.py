@@ -53,4 +53,4 @@ def test_equal_names_of_two_dialects_are_two_components(told: dict[str, Any]):
 
     assert "temperature" in schemas["assistant.NewSession"]["properties"]
     assert "enable_tools" in schemas["channels.NewSession"]["properties"]
-    assert schemas["assistant.PageOfSessionView"] != schemas["channels.PageOfSessionView"]
+    assert schemas["assistant.PageOfSessionView"] != schemas["drf.PageOfSessionView"]

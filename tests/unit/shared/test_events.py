@@ -96,7 +96,7 @@ FACTS: list[Fact] = [
     SessionUpdated(**COMMON, title=None, status="inactive"),
     BranchChosen(**COMMON, leaf="m"),
     MessageRated(**COMMON, message_id="m", rating="down", comment="Too long."),
-    SessionDeleted(**COMMON),
+    SessionDeleted(**COMMON, mode="adhoc"),
     RunWaiting(**COMMON, turn=TURN),
     TodoChat(**COMMON, n=0, turn=TURN),
     RunScheduled(**COMMON, plan=a_document(), priority=3, due=now()),
