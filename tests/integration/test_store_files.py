@@ -12,6 +12,7 @@ import pytest
 from services.store.commands import Commands
 from services.store.context import get_context
 from services.store.files import get_file
+from services.store.job_queries import list_jobs
 from shared import ids
 from shared.commands import (
     ContextFile,
@@ -20,6 +21,7 @@ from shared.commands import (
     ForkSession,
     GetContext,
     GetFile,
+    ListJobs,
     Rebuild,
 )
 from shared.errors import NotFound
@@ -86,6 +88,14 @@ async def test_a_message_has_files_of_its_users_own_and_no_others(at_work: Store
 
     assert accepted.user_message.attachments == [mine]
     assert len(await at_work.shown(session)) == 1
+
+
+async def test_whoever_lists_all_jobs_is_not_told_of_files(at_work: StoreAtWork):
+    await at_work.file(read=False)
+
+    request = ListJobs(user_id=at_work.user, mode=None)
+
+    assert (await at_work.store.database.read(list_jobs, request)).items == []
 
 
 async def test_a_prompt_learns_what_was_read_of_its_files(at_work: StoreAtWork):
