@@ -347,7 +347,8 @@ class GetJob(Request, frozen=True, kw_only=True):
 class ListJobs(Request, frozen=True, kw_only=True):
     """The user's jobs, newest first → :class:`JobPage`.
 
-    ``mode`` None: all but the readings of files for messages.  ``ended_after`` leaves out those that ended before (unfinished ones stay).
+    ``mode`` None: all but the readings of files for messages.  ``ended_after`` leaves
+    out those that ended before (unfinished ones stay).
     """
 
     name: ClassVar[str] = "list_jobs"
