@@ -14,6 +14,7 @@ from services.store.context import get_context
 from services.store.files import get_file
 from services.store.job_queries import list_jobs
 from shared import ids
+from shared.bus import NoAnswer
 from shared.commands import (
     ContextFile,
     DeleteSession,
@@ -230,11 +231,11 @@ async def test_letting_go_of_files_is_taken_up_again_after_a_crash(
 
         async def fail(self: Commands, request: DeleteSession) -> Any:
             if request.session_id == file_id:
-                raise NotImplementedError("the store dies here")
+                raise NoAnswer("the store dies here")
             return await erase(self, request)
 
         monkeypatch.setattr(Commands, "delete_session", fail)
-        with pytest.raises(NotImplementedError):
+        with pytest.raises(NoAnswer):
             await delete(first, session)
         first.store.eraser.idle.clear()
     monkeypatch.setattr(Commands, "delete_session", erase)
