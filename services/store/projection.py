@@ -322,7 +322,7 @@ def _reply(session: SessionRow, run: RunRow, turn: Turn, fact: RunEnded, depth: 
 def was_called(final: RunEnded) -> bool:
     """Whether a model was called for a run that ended so: then its usage is logged."""
     worked_on = final.attempt or final.results
-    return bool(worked_on) and (final.provider is not None or final.usage is not None)
+    return bool(worked_on) and (final.model is not None or final.usage is not None)
 
 
 def _usage(address: Address, session_id: str | None, fact: RunEnded) -> UsageRow:
