@@ -269,16 +269,20 @@ class Bus(Connection):
 
         Raises:
             NatterlogError: the service's own answer, raised again here.
+            Unreached: it never got the request.
             Unavailable: it did not answer.
         """
+        asked = False
         while True:
             give_up = time.monotonic() + _RESTART
             try:
                 return await self._ask_somebody(subject, request, timeout, give_up)
+            except NoResponders:
+                raise _away(errors.Unavailable if asked else errors.Unreached) from None
             except NoAnswer:
-                tries -= 1
+                asked, tries = True, tries - 1
                 if not tries:
-                    raise _unavailable() from None
+                    raise _away() from None
 
     async def _ask_somebody(
         self, subject: str, request: bytes, timeout: float, give_up: float
@@ -288,7 +292,7 @@ class Bus(Connection):
                 return await self._ask_once(subject, request, timeout)
             except NoResponders:
                 if time.monotonic() > give_up:
-                    raise _unavailable() from None
+                    raise
                 await asyncio.sleep(0.05)
 
     async def _ask_once(self, subject: str, request: bytes, timeout: float) -> bytes:
@@ -322,7 +326,7 @@ class Bus(Connection):
     ) -> Callable[[MicroRequest], Awaitable[None]]:
         async def accept(request: MicroRequest) -> None:
             if len(self._requests) >= MAX_REQUESTS:
-                await _respond_error(request, _unavailable())
+                await _respond_error(request, _away())
                 return
             task = asyncio.create_task(_respond(request, handler))
             self._requests.add(task)
@@ -338,7 +342,7 @@ async def _respond(request: MicroRequest, handler: Callable[[bytes], Awaitable[b
         await _respond_error(request, error)
     except NoAnswer as error:
         log.warning("bus.request_unanswered", subject=request.subject, error=str(error))
-        await _respond_error(request, _unavailable())
+        await _respond_error(request, _away())
     except Exception:  # the asker must get an answer, whatever happened
         log.exception("bus.request_failed", subject=request.subject)
         await _respond_error(request, errors.Internal("The request failed; the log says why."))
@@ -354,10 +358,8 @@ async def _respond_error(request: MicroRequest, error: errors.NatterlogError) ->
     await request.respond_error(str(error.status), error.code, data=msgspec.json.encode(body))
 
 
-def _unavailable() -> errors.Unavailable:
-    return errors.Unavailable(
-        "This part of natterlog is restarting; please try again.", retry_after=2.0
-    )
+def _away(kind: type[errors.Unavailable] = errors.Unavailable) -> errors.Unavailable:
+    return kind("This part of natterlog is restarting; please try again.", retry_after=2.0)
 
 
 def _expectation(subject: str, expected: int, scope: Scope) -> bytes:

@@ -1,7 +1,7 @@
-"""Durable consumers of one kind of fact: pulled, kept alive, and always answered.
+"""What becomes of a delivery: it is kept alive, handled, and always answered.
 
-:class:`Work` handles what a consumer pulled, whichever way it pulls: this module's
-:class:`Consumer` one kind, :mod:`shared.priorities` the highest of several levels.
+:class:`Work` handles what a consumer pulled, whichever way that pulls
+(:mod:`shared.pulling`, :mod:`shared.priorities`).
 
 Outcomes are decided here and nowhere else.  A handler
 
@@ -18,8 +18,7 @@ A delivery proves nothing (architecture.md, law 4): it is a hint that a todo may
 """
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -27,22 +26,19 @@ from typing import NamedTuple, Self
 import msgspec
 from prometheus_client import Counter
 
-from shared.bus import Bus, BusError, Incoming, Listening, NoAnswer
+from shared.bus import Bus, BusError, Incoming, NoAnswer
 from shared.endings import end_unhandled
 from shared.events import AnyFact, Fault, decode_fact
-from shared.ids import new_id, now
+from shared.ids import now
 from shared.log import get_logger
 from shared.objects import ObjectMissing, unpack
-from shared.subjects import EVENTS, Address, dead_letters, parse
+from shared.subjects import Address, dead_letters, parse
 
 log = get_logger()
 
 ACK_WAIT = 6.0
 """Seconds after which an unattended delivery goes to another worker."""
 _KEEP_ALIVE = 2.0
-_EXPIRES = 30.0
-_HEARTBEAT = 2.0
-_SILENCE = 5.0
 _PAUSE = 1.0
 _WORST_DELAY = 30.0
 _MOST_ERRORS = 10
@@ -211,155 +207,6 @@ class Work:
             return "later", _nak(_WORST_DELAY)
         self._errors.pop(seq, None)
         return "dead", b"+TERM"
-
-
-class Consumer:
-    """Pulls facts for one handler, as many at a time as there are slots.
-
-    Use it as a context manager: inside, it pulls; :meth:`stop` ends it in two
-    stages, and leaving ends it at once.
-    """
-
-    def __init__(
-        self, bus: Bus, name: str, filters: Sequence[str], handler: Handler, *, slots: int
-    ) -> None:
-        self._bus = bus
-        self._name = name
-        self._filters = list(filters)
-        self._work = Work(bus, name, handler, slots=slots, freed=self._pull)
-        self._inbox = ""
-        self._listening: Listening | None = None
-        self._asked = 0  # messages that the server still owes us
-        self._heard = time.monotonic()
-        self._pulling = False
-        self._watching: asyncio.Task[None] | None = None
-        self._mending: asyncio.Task[None] | None = None
-
-    # -- life -------------------------------------------------------------------
-
-    async def __aenter__(self) -> Self:
-        await ensure_durable(self._bus, self._name, self._filters)
-        self._bus.on_reconnect(self._mend)
-        self._pulling = True
-        await self._work.__aenter__()
-        await self._start_over()
-        self._watching = asyncio.create_task(self._watch(), name=f"{self._name}-watch")
-        return self
-
-    async def stop(self, grace: float) -> None:
-        """Stop pulling, let what runs finish within ``grace`` seconds, hand back the rest."""
-        self._pulling = False
-        await self._work.drain(grace)
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._pulling = False
-        await self._work.__aexit__(kind, error, trace)
-        for task in (self._watching, self._mending):
-            if task is not None:
-                task.cancel()
-        if self._listening is not None:
-            await self._listening.close()
-
-    # -- pulling ----------------------------------------------------------------
-
-    def _pull(self) -> None:
-        """Ask for as many facts as there are free slots that nobody was asked to fill."""
-        free = self._work.free - self._asked
-        if not self._pulling or free <= 0 or not self._bus.connected:
-            return
-        query = {
-            "batch": free,
-            "expires": int(_EXPIRES * 1e9),
-            "idle_heartbeat": int(_HEARTBEAT * 1e9),
-        }
-        self._asked += free
-        with suppress(BusError):  # then nothing is heard, and the watch asks again
-            self._bus.post(
-                f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{self._name}",
-                msgspec.json.encode(query),
-                reply=self._inbox,
-            )
-
-    def _on_message(self, message: Incoming) -> None:
-        self._heard = time.monotonic()
-        status = message.status
-        if status == 0 and message.reply:
-            self._asked = max(0, self._asked - 1)
-            self._accept(message)
-        elif status == 100:  # an idle heartbeat
-            return
-        elif status in (404, 408):  # the pull expired; this much of it was never sent
-            self._asked -= int(message.header(b"Nats-Pending-Messages") or self._asked)
-            self._asked = max(0, self._asked)
-            self._pull()
-        else:  # 409 and 503: the consumer or its leader is gone
-            self._mend()
-
-    def _accept(self, message: Incoming) -> None:
-        if self._pulling and self._work.free > 0:
-            self._work.begin(message)
-        else:
-            self._work.hand_back(message)
-
-    # A pull that a restarted server has forgotten would wait for ever (nats-py
-    # does), so pulls are asked for anew after each reconnect and after any silence.
-
-    async def _start_over(self) -> None:
-        """Pull into a new inbox: where nobody listens any more, the server drops what it owed."""
-        old, self._inbox = self._listening, f"_INBOX.pull.{new_id()}"
-        self._listening = await self._bus.listen(self._inbox, self._on_message)
-        if old is not None:
-            await old.close()
-        self._heard = time.monotonic()
-        self._asked = 0
-        self._pull()
-
-    def _mend(self) -> None:
-        if self._mending is None or self._mending.done():
-            self._mending = asyncio.create_task(self._make_anew(), name=f"{self._name}-mend")
-
-    async def _make_anew(self) -> None:
-        while True:
-            await asyncio.sleep(0.2)
-            await self._bus.wait_connected()
-            try:
-                await ensure_durable(self._bus, self._name, self._filters)
-            except BusError as error:
-                log.warning("consumer.missing", consumer=self._name, error=str(error))
-            else:
-                return await self._start_over()
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(_HEARTBEAT)
-            if self._bus.connected and self._asked and time.monotonic() - self._heard > _SILENCE:
-                log.warning("consumer.silent", consumer=self._name)
-                self._mend()
-
-
-async def ensure_durable(bus: Bus, name: str, filters: Sequence[str]) -> None:
-    """Make sure that the durable consumer ``name`` of EVENTS is there.
-
-    Raises:
-        BusError: it is not known to be there.
-    """
-    config = {
-        "durable_name": name,
-        "filter_subjects": list(filters),
-        "ack_policy": "explicit",
-        "ack_wait": int(ACK_WAIT * 1e9),
-        "deliver_policy": "all",
-        "max_deliver": -1,
-        "max_ack_pending": 20_000,
-    }
-    await bus.api(
-        f"CONSUMER.DURABLE.CREATE.{EVENTS}.{name}", {"stream_name": EVENTS, "config": config}
-    )
 
 
 def _nak(after: float) -> bytes:

@@ -60,6 +60,8 @@ class Written(NamedTuple):
     attempt: int
     text: str
     seq: int
+    fraction: float = 0.0
+    """The most that any attempt said to have done of a step."""
 
 
 async def read_attempt(bus: Bus, address: Address, attempt: int | None = None) -> Written:
@@ -69,15 +71,17 @@ async def read_attempt(bus: Bus, address: Address, attempt: int | None = None) -
         NoAnswer, ApiError: TOKENS could not be read.
     """
     found: dict[int, list[Delta]] = {}
-    seq = 0
+    seq, fraction = 0, 0.0
     while batch := await bus.read(TOKENS, address.ticks, after=seq):
         seq = batch[-1].seq
         for message in batch:
             tick = decode_tick(message.data)
             if isinstance(tick, Delta):
                 found.setdefault(tick.attempt, []).append(tick)
+            else:
+                fraction = max(fraction, tick.fraction)
     wanted = attempt if attempt is not None else max(found, default=0)
     text = AttemptText(wanted)
     for delta in sorted(found.get(wanted, []), key=lambda d: d.offset):
         text.merge(delta)
-    return Written(wanted, text.text, seq)
+    return Written(wanted, text.text, seq, fraction)

@@ -11,7 +11,12 @@ from shared.subjects import EVENTS, Address, what
 
 
 def ended(
-    status: EndStatus, text: str = "", *, attempt: int = 0, error: Fault | None = None
+    status: EndStatus,
+    text: str = "",
+    *,
+    attempt: int = 0,
+    error: Fault | None = None,
+    fraction: float = 0.0,
 ) -> RunEnded:
     """The final of a run that ends now with this text."""
     return RunEnded(
@@ -22,6 +27,7 @@ def ended(
         length=len(text),
         sha256=hashlib.sha256(text.encode()).hexdigest(),
         error=error,
+        fraction=fraction,
     )
 
 
@@ -46,11 +52,14 @@ async def end_unhandled(
             return False
         claims = [fact.seq for fact in chain if what(fact.subject) == "claim"]
         attempt = max(claims, default=0)
-        text = (await read_attempt(bus, address, attempt)).text if attempt else ""
+        text, fraction = "", 0.0
+        if attempt:
+            written = await read_attempt(bus, address, attempt)
+            text, fraction = written.text, written.fraction
         if "cancel" in said:
-            final = ended("cancelled", text, attempt=attempt)
+            final = ended("cancelled", text, attempt=attempt, fraction=fraction)
         else:
-            final = ended("failed", text, attempt=attempt, error=error)
+            final = ended("failed", text, attempt=attempt, error=error, fraction=fraction)
         try:
             await extend(bus, address.fact("final"), final, expected=chain[-1].seq, tries=2)
         except Overtaken:

@@ -92,6 +92,10 @@ class Unavailable(NatterlogError):
     code, status = "provider_unavailable", 503
 
 
+class Unreached(Unavailable):
+    """Nobody was there to be asked, so nothing was done."""
+
+
 class Timeout(NatterlogError):
     code, status = "timeout", 504
 

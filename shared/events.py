@@ -334,6 +334,8 @@ class RunClaimed(Fact, frozen=True, kw_only=True, tag="claim"):
     previous: PreviousAttempt | None = None
     failures: int = 0
     """Failed calls of a provider in this run so far."""
+    fraction: float = 0.0
+    """How much of a file the attempts before had read at most, 0 to 1."""
 
 
 class CancelRequested(Fact, frozen=True, kw_only=True, tag="cancel"):
@@ -367,6 +369,8 @@ class RunEnded(Fact, frozen=True, kw_only=True, tag="final"):
     results: list[StepResult] = []
     """A job's: what its steps left (a document's without the text that was extracted)."""
     notes: list[str] = []
+    fraction: float = 0.0
+    """How much of the job's file had been read at most, 0 to 1, if it ended in that step."""
 
 
 # -- facts outside any session: what users, and all of them, have ----------------

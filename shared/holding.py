@@ -160,6 +160,7 @@ class Holding(Generic[W]):
         delivery: Delivery,
         prompt: PromptSource | None = None,
         previous: PreviousAttempt | None = None,
+        fraction: float = 0.0,
     ) -> int | None:
         """Own the run; the claim's sequence is the attempt's id.
 
@@ -175,6 +176,7 @@ class Holding(Generic[W]):
             prompt=prompt,
             previous=previous,
             failures=run.standing.failures,
+            fraction=fraction,
         )
         subject = run.address.fact("claim")
         try:

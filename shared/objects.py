@@ -14,7 +14,7 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 from uuid import UUID
 
@@ -35,6 +35,7 @@ ABANDONED = 3600.0
 """Seconds after which chunks without a meta message belong to nobody any more."""
 _AT_ONCE = 8
 """Chunks that are read ahead: 1 MiB."""
+_RETRY = 1.0
 _MARK = b'"$file"'
 
 
@@ -135,6 +136,8 @@ class Writer:
         self._chunks = 0
         self._in_flight: deque[asyncio.Task[int]] = deque()
         self._stored: list[int] = []
+        self._unsure = False
+        """Whether a chunk may be stored whose acknowledgement was lost."""
         self._named = False
 
     @property
@@ -164,7 +167,11 @@ class Writer:
 
     async def _acknowledged(self) -> None:
         await asyncio.wait([self._in_flight[0]])  # a cancel of the writer is none of the chunk's
-        seq = self._in_flight.popleft().result()
+        try:
+            seq = self._in_flight.popleft().result()
+        except BusError:
+            self._unsure = True
+            raise
         if self._stored and seq < self._stored[-1]:
             raise NoAnswer("the chunks of an object were stored out of order")
         self._stored.append(seq)
@@ -182,9 +189,14 @@ class Writer:
         await self._bus.store(_meta(self.name), msgspec.json.encode(info), rollup=True)
 
     async def undo(self) -> None:
-        """Erase what was stored; what cannot be erased now is left to :func:`sweep`."""
+        """Erase what was stored.
+
+        Raises:
+            NoAnswer, ApiError: not all of it could be erased.
+        """
         stored = await asyncio.gather(*self._in_flight, return_exceptions=True)
         self._stored += [seq for seq in stored if isinstance(seq, int)]
+        self._unsure = self._unsure or any(isinstance(seq, BusError) for seq in stored)
         if self._named:  # it may be an object all the same
             meta = await self._bus.head(FILES, _meta(self.name))
             if meta is None or msgspec.json.decode(meta.data, type=_Info).nuid != self._nuid:
@@ -192,6 +204,18 @@ class Writer:
             await erase_message(self._bus, FILES, meta.seq)
         for seq in self._stored:
             await erase_message(self._bus, FILES, seq)
+        if self._unsure:
+            await _erase_chunks(self._bus, self._nuid)
+
+    async def undo_later(self) -> None:
+        """Do that once the bus is back."""
+        while True:
+            await self._bus.wait_connected()
+            try:
+                return await self.undo()
+            except BusError as error:
+                log.warning("object.undo_postponed", error=str(error))
+                await asyncio.sleep(_RETRY)
 
 
 @asynccontextmanager
@@ -212,8 +236,16 @@ async def writing(bus: Bus, name: str) -> AsyncGenerator[Writer]:
 
 
 async def _undo(writer: Writer) -> None:
-    with suppress(BusError):
+    try:
         await writer.undo()
+    except BusError:
+        undoing = asyncio.create_task(writer.undo_later(), name="object-undo-later")
+        _undoing.add(undoing)
+        undoing.add_done_callback(_undoing.discard)
+
+
+_undoing: set[asyncio.Task[None]] = set()
+"""What waits for the bus; if this process ends first, it is left to :func:`sweep`."""
 
 
 async def put(bus: Bus, name: str, data: bytes) -> None:
@@ -292,10 +324,23 @@ async def sweep(bus: Bus, older_than: float = ABANDONED) -> int:
 
 async def _finished(bus: Bus) -> set[str]:
     """The chunks that a meta message names."""
-    found: set[str] = set()
+    return {info.nuid for info in await _all(bus)}
+
+
+async def older(bus: Bus, seconds: float) -> list[str]:
+    """The names of the objects that were begun so long ago.
+
+    Raises:
+        NoAnswer, ApiError: FILES could not be asked.
+    """
+    return [info.name for info in await _all(bus) if _age(info.nuid) > seconds]
+
+
+async def _all(bus: Bus) -> list[_Info]:
+    found: list[_Info] = []
     after = 0
     while metas := await bus.read(FILES, "$O.FILES.M.>", after=after):
-        found |= {msgspec.json.decode(meta.data, type=_Info).nuid for meta in metas}
+        found += [msgspec.json.decode(meta.data, type=_Info) for meta in metas]
         after = metas[-1].seq
     return found
 

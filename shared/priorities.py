@@ -11,15 +11,14 @@ import itertools
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import msgspec
 
-from shared.bus import Bus, BusError, Incoming, Listening
-from shared.consumer import Handler, Work, ensure_durable
-from shared.ids import new_id
+from shared.bus import Bus, BusError, Incoming
+from shared.consumer import Handler
 from shared.log import get_logger
+from shared.pulling import Pulling
 from shared.subjects import EVENTS, PRIORITIES
 
 log = get_logger()
@@ -38,11 +37,8 @@ class _Pull(NamedTuple):
     at: float
 
 
-class PriorityConsumer:
-    """Pulls jobs for one handler from the durable consumers ``<name>-0`` to ``<name>-9``.
-
-    It is used as :class:`shared.consumer.Consumer` is.
-    """
+class PriorityConsumer(Pulling):
+    """Pulls jobs from the durable consumers ``<name>-0`` to ``<name>-9``."""
 
     def __init__(
         self,
@@ -53,60 +49,18 @@ class PriorityConsumer:
         *,
         slots: int,
     ) -> None:
-        self._bus = bus
-        self._name = name
-        self._filter_of = filter_of
-        self._work = Work(bus, name, handler, slots=slots, freed=self._wake)
+        durables = {f"{name}-{level}": [filter_of(level)] for level in PRIORITIES}
+        super().__init__(bus, name, durables, handler, slots=slots)
         self._numbers = itertools.count(1)
-        self._inbox = ""
-        self._listening: Listening | None = None
         self._pulls: dict[int, _Pull] = {}  # by level, one at most
         self._arrived: list[tuple[int, Incoming]] = []
         self._begun = 0
         self._news = asyncio.Event()
-        self._pulling = False
         self._broken = False
-        self._puller: asyncio.Task[None] | None = None
-
-    # -- life -------------------------------------------------------------------
-
-    async def __aenter__(self) -> Self:
-        await self._ensure()
-        self._bus.on_reconnect(self._mend)
-        self._pulling = True
-        await self._work.__aenter__()
-        await self._listen_anew()
-        self._puller = asyncio.create_task(self._pull_for_ever(), name=f"{self._name}-pull")
-        return self
-
-    async def stop(self, grace: float) -> None:
-        """Stop pulling, let what runs finish within ``grace`` seconds, hand back the rest."""
-        self._pulling = False
-        await self._work.drain(grace)
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._pulling = False
-        await self._work.__aexit__(kind, error, trace)
-        if self._puller is not None:
-            self._puller.cancel()
-        if self._listening is not None:
-            await self._listening.close()
-
-    async def _ensure(self) -> None:
-        for level in PRIORITIES:
-            await ensure_durable(self._bus, self._durable(level), [self._filter_of(level)])
-
-    def _durable(self, level: int) -> str:
-        return f"{self._name}-{level}"
 
     # -- pulling ----------------------------------------------------------------
 
-    async def _pull_for_ever(self) -> None:
+    async def _tend(self) -> None:
         while True:
             await self._bus.wait_connected()
             try:
@@ -149,7 +103,7 @@ class PriorityConsumer:
         owed = query["batch"]
         assert isinstance(owed, int)  # noqa: S101  (it is ours)
         self._bus.post(
-            f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{self._durable(level)}",
+            f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{self._name}-{level}",
             msgspec.json.encode(query),
             reply=f"{self._inbox}.{level}.{number}",
         )
@@ -166,25 +120,20 @@ class PriorityConsumer:
             log.warning("consumer.silent", consumer=self._name)
             self._broken = True
 
-    def _wake(self) -> None:
+    def _freed(self) -> None:
         self._news.set()
 
     def _mend(self) -> None:
-        """A restarted server has forgotten the pulls."""
         self._broken = True
-        self._wake()
+        self._news.set()
 
     async def _make_anew(self) -> None:
         await self._ensure()
-        await self._listen_anew()
+        await self._start()
         self._broken = False
 
-    async def _listen_anew(self) -> None:
-        """A new inbox: where nobody listens any more, the server drops what it owed."""
-        old, self._inbox = self._listening, f"_INBOX.pull.{new_id()}"
-        self._listening = await self._bus.listen(f"{self._inbox}.>", self._on_message)
-        if old is not None:
-            await old.close()
+    async def _start(self) -> None:
+        await self._listen_anew()
         self._pulls.clear()
 
     # -- what arrives -------------------------------------------------------------
@@ -201,7 +150,7 @@ class PriorityConsumer:
             pull = self._pulls.get(level)
             if pull is not None and pull.number == number:
                 del self._pulls[level]
-            self._wake()
+            self._news.set()
         elif message.status != 100:  # 409 and 503: a consumer or its leader is gone
             self._mend()
 
@@ -217,12 +166,8 @@ class PriorityConsumer:
     def _choose(self) -> None:
         arrived, self._arrived = self._arrived, []
         for _, message in sorted(arrived, key=lambda item: item[0], reverse=True):
-            if self._pulling and self._work.free > 0:
-                self._begun += 1
-                self._work.begin(message)
-            else:
-                self._work.hand_back(message)
-        self._wake()
+            self._begun += self._accept(message)
+        self._news.set()
 
     def _level_of(self, ack: str) -> int:
         """The level whose consumer an ack's subject names."""

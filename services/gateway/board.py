@@ -266,7 +266,10 @@ class Board:
     # -- what is read -----------------------------------------------------------------
 
     async def _facts_of(self, state: JobState) -> list[tuple[int, RunFact]]:
-        """The job's facts after those that its state knows: from the cold log, then the hot one."""
+        """The job's facts after those that its state knows; the store is asked for trimmed ones."""
+        hot = await self._of_run(state, await self._hot_facts(state, state.seq))
+        if hot and _follows(hot[0][1], state.seq):
+            return hot
         stored: list[tuple[int, str, bytes]] = []
         after = state.seq
         with suppress(NotFound):  # erased meanwhile
@@ -277,10 +280,19 @@ class Board:
                 after = max(after, page.upto) if not page.facts else page.facts[-1].seq
                 if not page.facts:
                     break
+        return await self._of_run(state, [*stored, *await self._hot_facts(state, after)])
+
+    async def _hot_facts(self, state: JobState, after: int) -> list[tuple[int, str, bytes]]:
         address = session_address(self.user, state.session_id)
+        found: list[tuple[int, str, bytes]] = []
         while hot := await self._bus.read(EVENTS, address.session_facts, after=after):
-            stored += hot
+            found += hot
             after = hot[-1].seq
+        return found
+
+    async def _of_run(
+        self, state: JobState, stored: list[tuple[int, str, bytes]]
+    ) -> list[tuple[int, RunFact]]:
         found: list[tuple[int, RunFact]] = []
         for seq, subject, data in stored:
             if parse(subject).run == state.run_id:
@@ -320,6 +332,13 @@ class Board:
         if head is not None and head.seq > state.seq:
             self._facts.append(head)
         self._read_again(state.run_id)
+
+
+def _follows(fact: RunFact, seq: int) -> bool:
+    """Whether nothing of its job lies between ``seq`` and the fact."""
+    if seq == 0:  # what a job begins with comes after its session's facts
+        return isinstance(fact, RunScheduled) or (isinstance(fact, TodoProcess) and fact.n == 0)
+    return fact.prev == seq
 
 
 def _is_of_run(fact: AnyFact) -> TypeGuard[RunFact]:

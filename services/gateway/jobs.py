@@ -128,7 +128,7 @@ class JobState:
     def merge(self, tick: AnyTick) -> Merge:
         """Take a delta or progress, in whatever order they come."""
         if not isinstance(tick, Delta):
-            return self._grow(int(EXTRACTED * min(1.0, max(0.0, tick.fraction))))
+            return self._read(tick.fraction)
         if self.ending is not None:
             return Merge.KNOWN
         merged = self._attempt.merge(tick)
@@ -152,6 +152,7 @@ class JobState:
         self.status = "running"
         self._live = True
         self._attempt.begin(seq)
+        self._read(claim.fraction)
         if claim.prompt is not None and claim.prompt.max_tokens:
             self._tokens = claim.prompt.max_tokens
         if claim.previous is not None:
@@ -160,6 +161,7 @@ class JobState:
     def _ended(self, final: RunEnded) -> None:
         self.status = final.status
         self._finish(final.results)
+        self._read(final.fraction)
         self._count(final.text)
         if final.status == "completed":
             self._grow(100)
@@ -174,6 +176,10 @@ class JobState:
                 self.done.append(Done(result.step, result.text, attempt))
 
     # -- progress ---------------------------------------------------------------------
+
+    def _read(self, fraction: float) -> Merge:
+        """So much of the file has been read."""
+        return self._grow(int(EXTRACTED * min(1.0, max(0.0, fraction))))
 
     def _count(self, text: str) -> None:
         """The answer is so long: by its tokens of those that it may have."""
@@ -190,14 +196,14 @@ class JobState:
 
 
 def state_of_record(job: Job) -> JobState:
-    """The state of a job that nobody works on: it waits, or has ended.
+    """The state of a job that has not begun, or is completed: its record says all of it.
 
-    How far a failed one had got is not in its record.
+    How far any other has got, only its facts say.
     """
     run = job.run
     state = JobState(run.id, run.session_id, job.plan, status=run.status, seq=run.last_seq)
     if run.ended_at is not None:
         state.done = [Done(result.step, result.text, run.attempt) for result in job.results]
         state.ending = Ending(job.text, run.attempt, run.ended_at, run.error)
-        state.progress = 100 if run.status == "completed" else 0
+        state.progress = 100
     return state

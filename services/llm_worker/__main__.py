@@ -8,10 +8,10 @@ from services.llm_worker.breaker import Breaker
 from services.llm_worker.providers.registry import Registry
 from services.llm_worker.shelf import KvShelf
 from services.llm_worker.worker import Worker
-from shared.consumer import Consumer
 from shared.ids import new_id
 from shared.lifecycle import running
 from shared.priorities import PriorityConsumer
+from shared.pulling import Consumer
 from shared.settings import Settings
 from shared.subjects import CHAT_TODOS, LIVE_CANCELS, generate_todos, holds
 

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from shared.events import FileRef
 
-PDF = "application/pdf"
 MOST_BYTES = 24_000_000
 """Of all files together: 32 MB as base64, which is what a request may have."""
 MOST_IMAGE = 3_750_000
@@ -36,13 +35,13 @@ class Room(NamedTuple):
 ALL = Room()
 
 
-def chosen(files: list[FileRef], takes: Callable[[str], bool], room: Room = ALL) -> Choice:
+def chosen(files: list[FileRef], takes: Callable[[FileRef], bool], room: Room = ALL) -> Choice:
     """A document whole where the model takes it; else its text, with pictures if it can see."""
     documents = [file for file in files if file.kind == "pdf"]
     images = [file for file in files if file.kind == "image"]
-    if documents and takes(PDF) and _size(documents) <= room.bytes:
+    if documents and all(map(takes, documents)) and _size(documents) <= room.bytes:
         return Choice(documents, needs_text=False, words=[])
-    seen = [f for f in images if f.size <= MOST_IMAGE and takes(f.media_type)][: room.images]
+    seen = [f for f in images if f.size <= MOST_IMAGE and takes(f)][: room.images]
     while seen and _size(seen) > room.bytes:
         seen.pop()
     hidden = len(images) - len(seen)

@@ -10,6 +10,7 @@ from prometheus_client import Counter
 from services.llm_worker.breaker import Breaker
 from services.llm_worker.delta_writer import DeltaWriter
 from services.llm_worker.providers.base import Ended, Prompt, Provider, ProviderError
+from services.llm_worker.refusals import Refused, as_refusal
 from shared.log import get_logger
 
 log = get_logger()
@@ -50,9 +51,12 @@ async def generate(
             return Outcome(None, closed, most_failures)
         try:
             ended = await _stream(provider, prompt, writer)
-        except ProviderError as fault:
+        except ProviderError as failed:
+            fault = failed if writer.text else as_refusal(failed, prompt) or failed
             _calls.labels(provider.name, fault.code).inc()
             await breaker.failed(provider.name, fault)
+            if isinstance(fault, Refused):  # it was asked for too much, and did not fail
+                return Outcome(None, fault, failures)
             failures += 1
             if not fault.passing or writer.text or failures >= most_failures:
                 return Outcome(None, fault, failures)

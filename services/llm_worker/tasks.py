@@ -14,6 +14,7 @@ from services.llm_worker.providers.base import (
     PromptMessage,
     Provider,
 )
+from services.llm_worker.refusals import RefusedBy
 from shared.bus import Bus
 from shared.commands import Context
 from shared.consumer import Delivery, Rejected
@@ -21,6 +22,7 @@ from shared.events import (
     Ask,
     Fact,
     Fault,
+    FileRef,
     RunEnded,
     StepResult,
     TodoChat,
@@ -46,8 +48,10 @@ class Next(NamedTuple):
 class Task(Protocol):
     """One todo of this worker's."""
 
-    async def prompt(self, provider: Provider, model: str, context: Context) -> Prompt:
-        """What the provider is asked.
+    async def prompt(
+        self, provider: Provider, model: str, context: Context, refused: RefusedBy
+    ) -> Prompt:
+        """What the provider is asked, without what the model ``refused``.
 
         Raises:
             ProviderError: it cannot be asked that.
@@ -85,10 +89,13 @@ class Reply:
         self._bus = bus
         self._prices = prices
 
-    async def prompt(self, provider: Provider, model: str, context: Context) -> Prompt:
-        told = await conversation(
-            self._bus, context, lambda media_type: provider.takes(model, media_type)
-        )
+    async def prompt(
+        self, provider: Provider, model: str, context: Context, refused: RefusedBy
+    ) -> Prompt:
+        def takes(file: FileRef) -> bool:
+            return provider.takes(model, file.media_type) and not refused.file(file)
+
+        told = await conversation(self._bus, context, takes)
         return Prompt(
             model=model,
             messages=told.messages,
@@ -118,11 +125,24 @@ class Step:
         self._bus = bus
         self._result: StepResult | None = None
         self._spent = todo.ask.spent
+        self._notes: list[str] = []
 
-    async def prompt(self, provider: Provider, model: str, context: Context) -> Prompt:
+    async def prompt(
+        self, provider: Provider, model: str, context: Context, refused: RefusedBy
+    ) -> Prompt:
         ask = self._todo.ask
         self._asked = provider.name, model
-        choice = chosen(ask.files, lambda media_type: provider.takes(model, media_type))
+
+        def takes(file: FileRef) -> bool:
+            return provider.takes(model, file.media_type)
+
+        wished = chosen(ask.files, takes)
+        choice = chosen(ask.files, lambda file: takes(file) and not refused.file(file))
+        withheld = ask.schema is not None and refused.schema(ask.schema)
+        self._notes = [
+            *choice.words,
+            *refused.notes(as_it_is=choice.files == wished.files, schema=not withheld),
+        ]
         words = [ask.prompt, *choice.words]
         if ask.instead and choice.needs_text:
             words.append(ask.instead)
@@ -135,8 +155,8 @@ class Step:
             system=ask.system,
             temperature=context.temperature,
             max_tokens=context.max_tokens,
-            schema=ask.schema,
-            notes=choice.words,
+            schema=None if withheld else ask.schema,
+            notes=self._notes,
         )
 
     def judge(self, text: str, ended: Ended) -> Next | Fault | None:
@@ -147,7 +167,11 @@ class Step:
         except Missed as missed:
             return self._again(ask, str(missed))
         self._result = StepResult(
-            step=ask.step, text=answer, usage=self._spent, cost=self._cost(self._spent)
+            step=ask.step,
+            text=answer,
+            notes=self._notes,
+            usage=self._spent,
+            cost=self._cost(self._spent),
         )
         if todo.last:
             return None

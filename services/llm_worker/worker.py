@@ -19,6 +19,7 @@ from services.llm_worker.pacer import Pacer
 from services.llm_worker.prices import Prices
 from services.llm_worker.providers.base import Ended, Prompt, Provider, ProviderError
 from services.llm_worker.providers.registry import Registry
+from services.llm_worker.refusals import Refusals, Refused
 from services.llm_worker.tasks import Next, Task, task_of
 from shared.bus import Bus, BusError
 from shared.chain import read_chain
@@ -55,6 +56,7 @@ class Worker:
         self._store = StoreClient(bus)
         self._prices = Prices(settings)
         self._pacer = Pacer(settings.publishes_per_second)
+        self._refusals = Refusals()
         self.held = Holding[DeltaWriter](bus, worker_id)
 
     # -- one text, step by step ---------------------------------------------------
@@ -117,7 +119,8 @@ class Worker:
                 return await self._conclude(run, task, "failed", previous, error=fault)
             try:
                 provider, model = await self._registry.resolve(context.model)
-                prompt = await task.prompt(provider, model, context)
+                refused = self._refusals.of(provider.name, model)
+                prompt = await task.prompt(provider, model, context, refused)
             except ProviderError as error:
                 return await self._conclude(run, task, "failed", previous, error=_fault(error))
             if run.interrupted.is_set():  # meanwhile: nothing need be claimed for that
@@ -141,6 +144,11 @@ class Worker:
             return await self._complete(run, task, outcome.ended, source)
         fault = outcome.fault
         assert fault is not None  # noqa: S101  (one of the two is set)
+        if isinstance(fault, Refused) and self._refusals.remember(
+            source.provider, source.model, fault
+        ):
+            log.info("prompt.refused", model=source.model, part=fault.part)
+            return None  # the next attempt's prompt is made without it
         if not fault.passing or outcome.failures >= self._settings.provider_failures:
             return await self._conclude(
                 run, task, "failed", None, source=source, error=_fault(fault)

@@ -16,6 +16,7 @@ from services.processor.progress import ProgressWriter
 from services.processor.reading import read
 from shared.bus import Bus
 from shared.consumer import ACK_WAIT, Delivery, Rejected, RetryLater
+from shared.deltas import read_attempt
 from shared.endings import end_unhandled, ended
 from shared.events import EndStatus, Fault, StepResult, TodoGenerate, TodoProcess
 from shared.holding import HeldRun, Holding
@@ -90,11 +91,12 @@ class Processor:
     # -- reading a file ---------------------------------------------------------------
 
     async def _read(self, run: Run, delivery: Delivery, todo: TodoProcess) -> None:
-        attempt = await self.held.claim(run, delivery)
+        least = await self._read_before(run)
+        attempt = await self.held.claim(run, delivery, fraction=least)
         if attempt is None:
             return None
         try:
-            result = await self._until_interrupted(run, todo, attempt)
+            result = await self._until_interrupted(run, todo, attempt, least)
         except ExtractError as error:
             log.info("file.unreadable", code=error.code, attempt=attempt)
             fault = Fault(code=error.code, message=error.message)
@@ -108,13 +110,23 @@ class Processor:
                 await self._conclude(run, msgspec.structs.replace(todo, results=results))
         return None
 
+    async def _read_before(self, run: Run) -> float:
+        """How much of the file the attempts so far had read: progress never falls."""
+        claim = run.standing.claim
+        if claim is None:
+            return 0.0
+        told = (await read_attempt(self._bus, run.address, run.standing.attempt)).fraction
+        own = run.own_writer.reached if run.own_writer else 0.0
+        return max(claim.fraction, told, own)
+
     async def _until_interrupted(
-        self, run: Run, todo: TodoProcess, attempt: int
+        self, run: Run, todo: TodoProcess, attempt: int, least: float
     ) -> StepResult | None:
         """What was read; None when a cancel came, or the run was lost."""
         step = conduct(todo.plan, todo.results)
         assert isinstance(step, Read)  # noqa: S101  (whoever calls has looked)
-        async with ProgressWriter(self._bus, run.address, attempt, todo.step) as progress:
+        writer = ProgressWriter(self._bus, run.address, attempt, todo.step, least=least)
+        async with writer as progress:
             run.writer = progress
             reading = asyncio.create_task(read(self._bus, run.address, step.plan, progress.tell))
             interrupted = asyncio.create_task(run.interrupted.wait())
@@ -156,8 +168,9 @@ class Processor:
         status: EndStatus = "completed",
         error: Fault | None = None,
     ) -> None:
+        fraction = await self._read_before(run)
         final = msgspec.structs.replace(
-            ended(status, attempt=run.standing.attempt, error=error),
+            ended(status, attempt=run.standing.attempt, error=error, fraction=fraction),
             results=without_file_text(todo.plan, todo.results),
             notes=notes_of(todo.results),
             usage=total(*(result.usage for result in todo.results)),

@@ -14,15 +14,22 @@ EVERY = 0.2
 
 
 class ProgressWriter:
-    """One attempt's progress; chained, so that nothing of an overtaken attempt is stored."""
+    """One attempt's progress; chained, so that nothing of an overtaken attempt is stored.
 
-    def __init__(self, bus: Bus, address: Address, attempt: int, step: str) -> None:
+    ``least`` is what the attempts before it had told.
+    """
+
+    def __init__(
+        self, bus: Bus, address: Address, attempt: int, step: str, *, least: float = 0.0
+    ) -> None:
         self._bus = bus
         self._subject = address.ticks
         self.attempt = attempt
         self._step = step
-        self._fraction = 0.0
+        self._fraction = least
         self._told = -1.0
+        self.reached = least
+        """The most that anybody may have been told."""
         self._news = asyncio.Event()
         self._head: int | None = None
         self._writing: asyncio.Task[None] | None = None
@@ -68,6 +75,7 @@ class ProgressWriter:
             last = await self._bus.head(TOKENS, self._subject)
             self._head = last.seq if last else 0
         expected, self._head = self._head, None
-        tick = encode(Progress(self.attempt, self._step, round(fraction, 3)))
+        self.reached = round(fraction, 3)  # although its acknowledgement may get lost
+        tick = encode(Progress(self.attempt, self._step, self.reached))
         self._head = await self._bus.append(self._subject, tick, expected=expected)
         self._told = fraction

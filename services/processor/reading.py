@@ -12,6 +12,7 @@ from shared import objects
 from shared.bus import Bus
 from shared.events import DocumentPlan, FileKind, FilePlan, FileRef, StepResult
 from shared.ids import new_id
+from shared.kinds import mismatch
 from shared.objects import ObjectMissing
 from shared.plans import EXTRACT
 from shared.subjects import Address
@@ -42,11 +43,12 @@ async def read(
         with await extract(path, plan.file.kind, LIMITS, on_progress) as found:
             images = [await _keep_image(bus, address, n, found) for n in range(len(found.images))]
     kept = isinstance(plan, FilePlan) and found.text.strip()
+    misnamed = mismatch(plan.file.name, plan.file.media_type)
     return StepResult(
         step=EXTRACT,
         text="" if isinstance(plan, FilePlan) else found.text,
         text_file=await _keep_text(bus, address, found.text) if kept else None,
-        notes=found.notes,
+        notes=[misnamed, *found.notes] if misnamed else found.notes,
         images=_shown(plan.file, found, images),
     )
 

@@ -133,7 +133,7 @@ class Commands:
     ) -> SessionAnswer:
         """Append a session's first fact, unless the same request came before."""
         need_id(session_id, "session_id")
-        if session_id in self._archive.deleted:
+        if self.was_deleted(session_id):
             raise Conflict("This session was deleted; please open another.")
         address = session_address(user_id, session_id)
         await self._database.read(queries.check_free, user_id, session_id)
@@ -270,7 +270,7 @@ class Commands:
             try:
                 decision = decide(state, await turn_in(state))
             except Conflict:  # a refusal is no append, so the chain cannot tell that it is late
-                await self._check_latest(address, state)
+                await self.check_latest(address, state.session.last_seq)
                 raise
             seq = await self._append_turn(address, decision, state.session.last_seq)
             for run in decision.interrupts:
@@ -282,17 +282,6 @@ class Commands:
         await self._applied.reach(seq)
         answered = repeated[-1].id if repeated else run_id
         return await self._database.read(queries.accepted, answered, repeated=bool(repeated))
-
-    async def _check_latest(self, address: Address, state: SessionState) -> None:
-        """Make sure that no newer fact than the session's last applied one is there.
-
-        Raises:
-            Overtaken: one is; decide again.
-        """
-        after = self._hot.expected(state.session.last_seq)
-        links = await read_chain(self._bus, address.session_facts, after)
-        if links:
-            raise Overtaken(links)
 
     async def _append_turn(self, address: Address, decision: Decision, last_seq: int) -> int:
         if decision.waits:
@@ -350,6 +339,21 @@ class Commands:
             Overtaken: the session went on since ``last_seq``.
         """
         return await self._append(subject, fact, expected=last_seq)
+
+    def was_deleted(self, session_id: str) -> bool:
+        """Whether this id was a session's that is deleted for good."""
+        return session_id in self._archive.deleted
+
+    async def check_latest(self, address: Address, last_seq: int) -> None:
+        """Make sure that the session's last applied fact is its last one.
+
+        Raises:
+            Overtaken: a newer one is there; decide again.
+        """
+        after = self._hot.expected(last_seq)
+        links = await read_chain(self._bus, address.session_facts, after)
+        if links:
+            raise Overtaken(links)
 
     async def _decide(self, session_id: str, attempt: Callable[[], Awaitable[int]]) -> int:
         """Try ``attempt`` until no other fact comes in between; answers its sequence."""

@@ -249,7 +249,7 @@ class Dispatcher:
             loop.call_at(since + GRACE, self.look_at, run.session_id)
         elif not await self._is_held(run):
             written = await read_attempt(self._bus, _address(run), run.attempt)
-            await self._end(run, "cancelled", written.text)
+            await self._end(run, "cancelled", written.text, fraction=written.fraction)
 
     async def _is_held(self, run: RunRow) -> bool:
         """Whether the worker of the latest claim says that it is writing the run."""
@@ -262,9 +262,15 @@ class Dispatcher:
         return answer.data == b"1"
 
     async def _end(
-        self, run: RunRow, status: EndStatus, text: str, error: Fault | None = None
+        self,
+        run: RunRow,
+        status: EndStatus,
+        text: str,
+        error: Fault | None = None,
+        *,
+        fraction: float = 0.0,
     ) -> None:
-        fact = ended_by_store(run, status, text, error)
+        fact = ended_by_store(run, status, text, error, fraction=fraction)
         seq = await extend(
             self._bus,
             _address(run).fact("final"),
@@ -280,11 +286,16 @@ class Dispatcher:
 
 
 def ended_by_store(
-    run: RunRow, status: EndStatus, text: str, error: Fault | None = None
+    run: RunRow,
+    status: EndStatus,
+    text: str,
+    error: Fault | None = None,
+    *,
+    fraction: float = 0.0,
 ) -> RunEnded:
     """The final of a run that the store ends itself."""
     attempt = 0 if _is_between_steps(run) else run.attempt
-    final = ended(status, text, attempt=attempt, error=error)
+    final = ended(status, text, attempt=attempt, error=error, fraction=fraction)
     return msgspec.structs.replace(
         final,
         model=run.model,

@@ -68,11 +68,22 @@ def _unfinished_or_ended_after(moment: datetime) -> sa.ColumnElement[bool]:
     return runs.c.ended_at.is_(None) | (runs.c.ended_at > moment)
 
 
-def unfinished_job(connection: sa.Connection, user_id: str, client_ref: str) -> str | None:
-    """The run of the user's unfinished job with this reference of the client's own."""
-    query = _mine(user_id).where(sessions.c.client_ref == client_ref, runs.c.ended_at.is_(None))
+def last_of_reference(connection: sa.Connection, user_id: str, client_ref: str) -> RunRow | None:
+    """The run of the user's last job with this reference of the client's own."""
+    query = (
+        sa.select(runs)
+        .join(sessions, sessions.c.id == runs.c.session_id)
+        .where(runs.c.user_id == user_id, sessions.c.client_ref == client_ref)
+    )
+    row = connection.execute(query.order_by(runs.c.first_seq.desc()).limit(1)).first()
+    return None if row is None else run_row(row)
+
+
+def job_in(connection: sa.Connection, session_id: str) -> RunRow | None:
+    """The job that a session is for."""
+    query = sa.select(runs).where(runs.c.session_id == session_id, runs.c.plan.is_not(None))
     row = connection.execute(query.order_by(runs.c.first_seq).limit(1)).first()
-    return None if row is None else row.id
+    return None if row is None else run_row(row)
 
 
 def scheduled_runs(connection: sa.Connection) -> list[RunRow]:

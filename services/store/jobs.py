@@ -2,19 +2,26 @@
 
 Both are appended with ids that the asker made, so that asking twice, or after a
 crash between the two, goes on where the first time stopped.
+
+A client may call its job by a reference of its own, and means the same job by it
+until that has ended.  Then the session's id follows from the reference: stores
+that accept it at the same moment append to one session, and the server lets one
+of them be first.
 """
 
 import asyncio
 from weakref import WeakValueDictionary
 
+import msgspec
+
 from services.store import job_queries, queries
-from services.store.commands import Commands, need_id
+from services.store.commands import ROUNDS, Commands, need_id
 from services.store.database import Database
 from services.store.queries import SessionState
 from shared import ids
 from shared.commands import CreateJob, CreateSession, GetJob, JobAnswer
-from shared.errors import Conflict, InvalidRequest
-from shared.events import PipelinePlan, RunScheduled, TodoProcess
+from shared.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from shared.events import DocumentPlan, PipelinePlan, RunScheduled, TodoProcess
 from shared.plans import step_names
 from shared.subjects import PRIORITIES, Address
 
@@ -31,21 +38,42 @@ class Jobs:
         _check(request)
         mine = f"{request.user_id} {request.client_ref or request.run_id}"
         async with self._locks.setdefault(mine, asyncio.Lock()):
-            run_id = await self._same_reference(request)
-            if run_id is None:
-                await self._open_session(request)
-                await self._accept(request)
-                run_id = request.run_id
+            if request.client_ref is None:
+                run_id = await self._begin(request)
+            else:
+                run_id = await self._same_or_new(request, request.client_ref)
         answered = GetJob(user_id=request.user_id, run_id=run_id)
         return await self._database.read(job_queries.get_job, answered)
 
-    async def _same_reference(self, request: CreateJob) -> str | None:
-        """The unfinished job that the client calls the same."""
-        if request.client_ref is None:
-            return None
-        return await self._database.read(
-            job_queries.unfinished_job, request.user_id, request.client_ref
-        )
+    async def _begin(self, request: CreateJob) -> str:
+        await self._open_session(request)
+        return await self._accept(request)
+
+    async def _same_or_new(self, request: CreateJob, reference: str) -> str:
+        """The unfinished job that the client calls the same, or else a new one."""
+        known = await self._database.read(queries.run_owner, request.run_id)
+        if known is not None:  # the same request came twice
+            return await self._begin(msgspec.structs.replace(request, session_id=known[1]))
+        for _ in range(ROUNDS):
+            session_id = await self._session_of(request.user_id, reference)
+            try:
+                run_id = await self._begin(msgspec.structs.replace(request, session_id=session_id))
+            except NotFound:
+                continue  # it was deleted just now, and another one is due
+            job = await self._database.read(job_queries.job_in, session_id)
+            if run_id == request.run_id or (job is not None and job.ended_at is None):
+                return run_id
+        raise Unavailable("Too much is happening under this reference.", retry_after=1.0)
+
+    async def _session_of(self, user_id: str, reference: str) -> str:
+        """The session of the job that has this reference now, whether it is there yet or not."""
+        last = await self._database.read(job_queries.last_of_reference, user_id, reference)
+        if last is not None and last.ended_at is None:
+            return last.session_id
+        session_id = ids.id_after(last.session_id if last else user_id, user_id, reference)
+        while self._commands.was_deleted(session_id):
+            session_id = ids.id_after(session_id, user_id, reference)
+        return session_id
 
     async def _open_session(self, request: CreateJob) -> None:
         opening = CreateSession(
@@ -59,10 +87,18 @@ class Jobs:
         )
         await self._commands.create_session(opening)
 
-    async def _accept(self, request: CreateJob) -> None:
+    async def _accept(self, request: CreateJob) -> str:
+        """Append the job's first fact, unless its session has a job; answers that job's run."""
         address = Address(request.user_id, request.session_id, request.run_id)
+        accepted = [request.run_id]
 
         async def attempt(state: SessionState) -> int:
+            job = await self._database.read(job_queries.job_in, request.session_id)
+            if job is not None and job.id != request.run_id and request.client_ref is not None:
+                # joining it is no append, so the chain cannot tell that it is late
+                await self._commands.check_latest(address, state.session.last_seq)
+                accepted[0] = job.id
+                return 0
             found = await self._database.read(queries.run_owner, request.run_id)
             if found == (request.user_id, request.session_id):
                 return 0
@@ -72,6 +108,7 @@ class Jobs:
             return await self._commands.append_to_session(subject, fact, state.session.last_seq)
 
         await self._commands.decide_on_session(request.user_id, request.session_id, attempt)
+        return accepted[0]
 
 
 def _first_fact(request: CreateJob, address: Address) -> tuple[str, RunScheduled | TodoProcess]:
@@ -101,6 +138,9 @@ def _check(request: CreateJob) -> None:
         )
     if request.due is not None and request.due.tzinfo is None:
         raise InvalidRequest("A time has a zone.", path="$.due")
+    if request.client_ref is not None and isinstance(request.plan, DocumentPlan):
+        # its file lies in the session that the asker chose
+        raise InvalidRequest("A job about a file has no reference.", path="$.client_ref")
     names = step_names(request.plan)
     if isinstance(request.plan, PipelinePlan) and (not names or len(set(names)) < len(names)):
         raise InvalidRequest("A pipeline has steps, each with a name.", path="$.plan.steps")

@@ -35,6 +35,7 @@ from services.store.exporting import export_session
 from services.store.hotlog import HotLog
 from services.store.jobs import Jobs
 from services.store.migrate import migrate
+from services.store.orphans import Orphans
 from services.store.rebuild import rebuild
 from services.store.releasing import Releasing
 from services.store.search import search_messages
@@ -112,6 +113,7 @@ class Store:
         self.releasing = Releasing(self.commands, database)
         self.eraser.release = self.releasing.release
         self.presets = presets.Presets(bus, database, self.applied)
+        self.orphans = Orphans(bus, archive, database, self.applied)
         self._settings = settings
         self._live: deque[Stored] = deque()
         self._heard = 0
@@ -137,6 +139,7 @@ class Store:
                 tasks.create_task(self.eraser.run(), name="erase"),
                 tasks.create_task(self._trim_now_and_then(), name="trim"),
                 tasks.create_task(self.releasing.run(), name="release"),
+                tasks.create_task(self.orphans.run(), name="orphans"),
             ]
             try:
                 yield

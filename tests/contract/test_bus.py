@@ -674,6 +674,16 @@ async def test_a_twin_that_refuses_has_stored_nothing(twin: MemoryBus):
     assert await twin.head(EVENTS, run.facts) is None
 
 
+async def test_a_chunk_whose_answer_was_lost_is_erased_with_the_others(twin: MemoryBus):
+    await ensure_streams(twin)
+    twin.server.lose_answers(1)
+
+    with pytest.raises(NoAnswer):
+        await objects.put(twin, new_id(), bytes(3 * objects.CHUNK))
+
+    assert await chunks_in_files(twin) == set()
+
+
 async def test_a_twin_that_loses_its_answer_has_stored_the_fact(twin: MemoryBus):
     run = a_run()
     twin.server.lose_answers(1)

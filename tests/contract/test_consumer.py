@@ -8,9 +8,10 @@ import pytest
 
 from shared.bus import Bus, NoAnswer
 from shared.chain import extend
-from shared.consumer import ACK_WAIT, Consumer, DeadLetter, Delivery, Handler, Rejected, RetryLater
+from shared.consumer import ACK_WAIT, DeadLetter, Delivery, Handler, Rejected, RetryLater
 from shared.events import RunEnded, TodoChat, Turn, decode_fact
 from shared.ids import new_id, now
+from shared.pulling import Consumer
 from shared.streams import DEAD, ensure_streams
 from shared.subjects import EVENTS, Address, dead_letters
 from tests.support.memory_bus import Connect, MemoryBus, connector
@@ -311,7 +312,7 @@ async def test_the_todo_of_a_worker_that_vanished_is_delivered_to_another(
         vanishing = desk.consumer(desk.wait, slots=1, bus=other)
         await vanishing.__aenter__()
         await desk.next()
-        for task in (vanishing._watching, vanishing._work._alive):
+        for task in (vanishing._tending, vanishing._work._alive):
             assert task is not None
             task.cancel()  # it neither keeps alive nor hands back
     async with desk.consumer(nothing):

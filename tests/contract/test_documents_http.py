@@ -14,6 +14,7 @@ from shared.commands import CreateJob
 from shared.events import DocumentPlan, Fault
 from shared.ids import new_id
 from shared.streams import FILES
+from shared.subjects import store_command
 from tests.support.nats_server import NatsServer
 from tests.support.stage import Stage, stage
 
@@ -262,15 +263,30 @@ async def test_an_upload_that_is_cut_off_leaves_nothing_behind(on_stage: Stage):
     assert on_stage.store.asked == []
 
 
-async def test_without_a_store_an_upload_may_be_tried_again(nats_server: NatsServer):
-    async with (
-        stage(nats_server.url, with_store=False) as alone,
-        alone.http.post("/api/upload", data=form()) as answer,
-    ):
-        body = await answer.json()
+async def test_without_a_store_an_upload_may_be_tried_again_and_leaves_nothing(
+    nats_server: NatsServer,
+):
+    async with stage(nats_server.url, with_store=False) as alone:
+        before = await chunks(alone)
+        async with alone.http.post("/api/upload", data=form()) as answer:
+            body = await answer.json()
+        after = await chunks(alone)
 
     assert (answer.status, body["code"]) == (503, "provider_unavailable")
     assert "Retry-After" in answer.headers
+    assert after == before
+
+
+async def test_a_store_that_was_asked_and_says_nothing_may_need_the_file(nats_server: NatsServer):
+    async with stage(nats_server.url, with_store=False) as alone:
+        asked = asyncio.Event()
+        await alone.bus.listen(store_command("create_job"), lambda _: asked.set())
+        before = await chunks(alone)
+        async with alone.http.post("/api/upload", data=form()) as answer:
+            status = answer.status
+        after = await chunks(alone)
+
+    assert (status, asked.is_set(), after - before) == (503, True, 1)
 
 
 # -- jobs ---------------------------------------------------------------------------

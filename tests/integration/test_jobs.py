@@ -32,6 +32,7 @@ from shared.subjects import TOKENS, Address, what
 from tests.support.fake_provider import FakeProvider
 from tests.support.fake_script import Script
 from tests.support.log_checks import RunLog, wait_until_ended
+from tests.support.made_files import png
 from tests.support.plans import a_document
 from tests.support.system import System
 
@@ -114,6 +115,10 @@ async def natterlog() -> AsyncIterator[Shop]:
 
 def facts(log: RunLog) -> list[str]:
     return [what(link.subject) for link in log.links]
+
+
+def claims_of(log: RunLog) -> list[RunClaimed]:
+    return [link.fact for link in log.links if isinstance(link.fact, RunClaimed)]
 
 
 def states(job: Job) -> list[tuple[str, str]]:
@@ -212,6 +217,50 @@ async def test_the_third_miss_fails_the_job_at_its_step(natterlog: Shop):
     assert states(job) == [("plan", "failed"), ("text", "pending"), ("check", "pending")]
     assert len(log.claims) == len(natterlog.fake.seen) == 3
     assert job.run.usage is not None
+
+
+# -- models that refuse a part of what they are sent ---------------------------------------
+
+
+async def test_a_model_that_refuses_pictures_is_told_in_words_and_then_not_asked_again(
+    natterlog: Shop,
+):
+    natterlog.fake.default = Script(reply="Grey.", refuses="llamacpp-image")
+    picture = png(4, 4, bytes([0, *range(0, 200, 50)]) * 4)
+
+    first, log = await natterlog.ended(
+        await natterlog.document(picture, kind="image", media_type="image/png")
+    )
+    second, _ = await natterlog.ended(
+        await natterlog.document(picture, kind="image", media_type="image/png")
+    )
+
+    hidden = "Not shown to the model: 1 picture(s) of the file."
+    told = "fake-gpt did not take the file; it was sent what was read from it."
+    sources = [claim.prompt.notes for claim in claims_of(log) if claim.prompt]
+    assert [seen.status for seen in natterlog.fake.seen] == [500, 200, 200]
+    assert isinstance(natterlog.fake.seen[0].body["messages"][-1]["content"], list)
+    assert hidden in natterlog.fake.seen[1].message
+    assert sources == [[], [hidden, told]]
+    for job in (first, second):
+        assert (job.run.status, job.text) == ("completed", "Grey.")
+        assert job.results[-1].notes == job.notes[-2:] == [hidden, told]
+
+
+async def test_a_server_that_refuses_the_schema_is_only_told_it_in_the_prompt(natterlog: Shop):
+    natterlog.fake.next.extend([Script(refuses="vllm-schema"), GOOD, Script(reply="Tea."), GOOD])
+
+    job, log = await natterlog.ended(await natterlog.create(PIPELINE))
+
+    told = "fake-gpt did not take the schema; only the prompt told it."
+    assert job.run.status == "completed"
+    assert [seen.status for seen in natterlog.fake.seen] == [400, 200, 200, 200]
+    assert ["response_format" in seen.body for seen in natterlog.fake.seen] == [
+        True, False, False, False,
+    ]  # fmt: skip
+    assert all("JSON Schema" in natterlog.fake.seen[at].message for at in (0, 1, 3))
+    assert [result.notes for result in job.results] == [[told], [], [told]]
+    assert [claim.failures for claim in claims_of(log)] == [0, 0, 0, 0]
 
 
 async def test_a_file_that_cannot_be_read_fails_the_job_at_its_step(natterlog: Shop):

@@ -4,6 +4,7 @@ import asyncio
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -45,6 +46,11 @@ async def create(at: StoreAtWork, **fields: Any) -> Job:
     return (await at.store.jobs.create_job(a_job(at, **fields))).job
 
 
+async def called(at: StoreAtWork, reference: str) -> Job:
+    """A pipeline's job that its client calls so."""
+    return await create(at, client_ref=reference, mode="content", plan=a_pipeline())
+
+
 async def job(at: StoreAtWork, run: str) -> Job:
     request = GetJob(user_id=at.user, run_id=run)
     return (await at.store.database.read(job_queries.get_job, request)).job
@@ -84,11 +90,11 @@ async def _until(at: StoreAtWork, of: Job, *, there: bool) -> None:
 
 async def test_a_job_is_accepted_by_its_first_todo(nats_server: NatsServer, tmp_path: Path):
     async with store_at_work(nats_server, tmp_path) as at:
-        made = await create(at, priority=7, client_ref="mine")
+        made = await create(at, priority=7)
         found = await job(at, made.run.id)
         facts = await chain(at, made)
 
-    assert (made.run.status, made.priority, made.client_ref) == ("queued", 7, "mine")
+    assert (made.run.status, made.priority, made.client_ref) == ("queued", 7, None)
     assert [(step.name, step.status) for step in made.steps] == [
         ("extract", "pending"),
         ("answer", "pending"),
@@ -114,15 +120,82 @@ async def test_a_clients_reference_is_one_job_until_that_has_ended(
     nats_server: NatsServer, tmp_path: Path
 ):
     async with store_at_work(nats_server, tmp_path) as at:
-        first = await create(at, client_ref="job_001", mode="content", plan=a_pipeline())
-        same = await create(at, client_ref="job_001", mode="content", plan=a_pipeline())
-        foreign = await create(StoreAtWork(at.store), client_ref="job_001")
+        first = await called(at, "job_001")
+        same = await called(at, "job_001")
+        foreign = await called(StoreAtWork(at.store), "job_001")
+        other = await called(at, "job_002")
         await at.claim(first.run)
         await at.end(first.run)
-        next_one = await create(at, client_ref="job_001", mode="content", plan=a_pipeline())
+        next_one = await called(at, "job_001")
 
-    assert same.run.id == first.run.id
-    assert len({first.run.id, foreign.run.id, next_one.run.id}) == 3
+    assert same == first
+    assert first.client_ref == "job_001"
+    made = [first, foreign, other, next_one]
+    assert len({of.run.id for of in made}) == len({of.run.session_id for of in made}) == 4
+    assert {UUID(of.run.session_id).version for of in made} == {7}
+
+
+async def test_a_request_that_comes_again_after_its_job_has_ended_is_that_job(
+    nats_server: NatsServer, tmp_path: Path
+):
+    async with store_at_work(nats_server, tmp_path) as at:
+        request = a_job(at, client_ref="job_001", mode="content", plan=a_pipeline())
+        first = (await at.store.jobs.create_job(request)).job
+        await at.claim(first.run)
+        await at.end(first.run)
+
+        again = (await at.store.jobs.create_job(request)).job
+
+    assert (again.run.id, again.run.status) == (first.run.id, "completed")
+
+
+async def test_two_stores_that_accept_one_reference_at_once_accept_one_job(
+    nats_server: NatsServer, tmp_path: Path
+):
+    async with (
+        store_at_work(nats_server, tmp_path / "one") as one,
+        store_at_work(nats_server, tmp_path / "two") as two,
+    ):
+        two.user = one.user
+        made: list[Job] = []
+        for _ in range(20):
+            job_one, job_two = await asyncio.gather(called(one, "ref"), called(two, "ref"))
+            assert job_one.run.id == job_two.run.id
+            assert await chain(one, job_one) == ["todo.process.0.0"]
+            made.append(job_one)
+            await one.claim(job_one.run)
+            await one.end(job_one.run)
+
+        assert len({of.run.id for of in made}) == 20
+        assert await jobs(one, mode="content") == [of.run.id for of in reversed(made)]
+
+
+async def test_a_reference_whose_jobs_were_deleted_begins_another(
+    nats_server: NatsServer, tmp_path: Path
+):
+    async with store_at_work(nats_server, tmp_path) as at:
+        made: list[Job] = []
+        for _ in range(3):
+            made.append(await called(at, "ref"))
+            gone = DeleteSession(user_id=at.user, session_id=made[-1].run.session_id)
+            await at.store.commands.delete_session(gone)
+
+        last = await called(at, "ref")
+
+    assert len({of.run.session_id for of in [*made, last]}) == 4
+    assert last.run.status == "queued"
+
+
+async def test_a_session_that_was_opened_before_a_crash_gets_its_job(
+    nats_server: NatsServer, tmp_path: Path
+):
+    async with store_at_work(nats_server, tmp_path) as at:
+        session_id = ids.id_after(at.user, at.user, "ref")
+        await at.create_as(session_id, mode="content", client_ref="ref")
+
+        made = await called(at, "ref")
+
+    assert (made.run.session_id, made.run.status) == (session_id, "queued")
 
 
 async def test_jobs_are_listed_newest_first_to_their_user_only(

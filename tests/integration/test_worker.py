@@ -17,7 +17,7 @@ from shared import objects
 from shared.bus import Bus, Incoming
 from shared.chain import Link, extend, read_chain
 from shared.commands import Context, ContextMessage, GetContext
-from shared.consumer import Consumer, Delivery, RetryLater
+from shared.consumer import Delivery, RetryLater
 from shared.deltas import AttemptText, read_attempt
 from shared.errors import NotFound
 from shared.events import (
@@ -36,6 +36,7 @@ from shared.events import (
 )
 from shared.holding import Holding
 from shared.ids import new_id, now
+from shared.pulling import Consumer
 from shared.records import Run
 from shared.settings import Settings
 from shared.streams import ensure_streams

@@ -32,6 +32,7 @@ import msgspec
 import uvloop
 from aiohttp import web
 
+from tests.support.fake_refusals import refusal_of
 from tests.support.fake_script import FaultKind, Script
 from tests.support.fake_wire import Anthropic, Ollama, OpenAI, Reply, Wire
 
@@ -220,6 +221,9 @@ class FakeProvider:
             await asyncio.sleep(script.delay)
         if status := script.status(nth):
             return self._refuse(seen, status, f"scripted to fail with {status}", script)
+        if refusal := refusal_of(script.refuses, seen.body):
+            seen.status = refusal.status
+            return web.json_response(refusal.body, status=refusal.status)
         if not self._has(seen.api, seen.body.get("model")):
             return self._refuse(seen, 404, f"no model {seen.body.get('model')!r}", script)
         seen.status = 200

@@ -12,6 +12,8 @@ user message wins over whatever the fake was told before:
 ``retry_after=s``  what a failing answer asks for
 ``error=type``     the type of an ``error`` fault (default overloaded_error)
 ``fault=kind@n``   at token n, in each such request; ``kind@nxk``: in the first k
+``refuses=name``   a schema or files, as :mod:`tests.support.fake_refusals` has it;
+                   several names with commas
 =================  ===========================================================
 
 "Such requests" are those with the same last user message; for a script set by
@@ -32,7 +34,7 @@ FaultKind = Literal[
 ]
 ALWAYS = 1_000_000_000
 
-_WORD = re.compile(r"\b(tokens|rate|delay|think|fail|retry_after|error|fault)=(\S+)")
+_WORD = re.compile(r"\b(tokens|rate|delay|think|fail|retry_after|error|fault|refuses)=(\S+)")
 _FAIL = re.compile(r"(\d{3})(?:x(\d+))?$")
 _FAULT = re.compile(rf"({'|'.join(get_args(FaultKind))})(?:@(\d+))?(?:x(\d+))?$")
 
@@ -48,6 +50,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     retry_after: float | None = None
     error: str = "overloaded_error"
     fault: str | None = None
+    refuses: str = ""
     reply: str | None = None
     """Exact words in place of tagged tokens (not to be had from a prompt)."""
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from services.processor.extract.findings import Findings, Image, Limits
+from services.processor.extract.findings import ExtractError, Findings, Image, Limits
 
 
 def eat_memory(path: Path, limits: Limits, findings: Findings) -> None:
@@ -30,6 +30,25 @@ def wait(path: Path, limits: Limits, findings: Findings) -> None:
 
 def crash(path: Path, limits: Limits, findings: Findings) -> None:
     os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def crash_at_pages(path: Path, limits: Limits, findings: Findings) -> None:
+    """Read ten pages, of which those that the file names crash."""
+    bad = {int(word) for word in path.read_text().split()}
+    left_out = [page for page in range(1, 11) if not _survives(page, bad, findings)]
+    if len(left_out) == 10:
+        raise ExtractError("invalid_request", "Nothing is left.")
+    findings.note(f"Left out: {left_out}")
+
+
+def _survives(page: int, bad: set[int], findings: Findings) -> bool:
+    if not findings.begin(page):
+        return False
+    if page in bad:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    findings.write(f"{page} ")
+    findings.progress(page / 10)
+    return True
 
 
 def abort(path: Path, limits: Limits, findings: Findings) -> None:

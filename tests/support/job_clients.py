@@ -5,6 +5,7 @@ times when the socket breaks.
 """
 
 import asyncio
+import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -98,7 +99,7 @@ class DocumentsClient(_Client):
     ) -> str:
         """Send a file; answers the job's id."""
         form = aiohttp.FormData(quote_fields=False)
-        form.add_field("file", data, filename=name)
+        form.add_field("file", io.BytesIO(data), filename=name)
         for key, value in ({"prompt": prompt} | fields).items():
             form.add_field(key, value)
         async with self.http.post(f"{self.url}/api/upload", data=form) as response:

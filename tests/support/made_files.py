@@ -44,6 +44,21 @@ def pdf_of(*pages: str | bytes, claim: int | None = None, trailer: bytes = b"") 
     return pdf(*objects, trailer=trailer)
 
 
+def form_of(*fields: bytes, text: str = "A form") -> bytes:
+    """A PDF of one page with these form fields, each the entries of its dictionary."""
+    refs = b" ".join(b"%d 0 R" % (6 + n) for n in range(len(fields)))
+    return pdf(
+        b"<</Type/Catalog/Pages 2 0 R/AcroForm<</Fields[%b]/DR<</Font<</F1 3 0 R>>>>"
+        b"/DA(/F1 12 Tf 0 g)>>>>" % refs,
+        b"<</Type/Pages/Count 1/Kids[4 0 R]>>",
+        FONT,
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 300 200]/Contents 5 0 R/Annots[%b]"
+        b"/Resources<</Font<</F1 3 0 R>>>>>>" % refs,
+        stream(b"BT /F1 12 Tf 20 100 Td (%b) Tj ET" % text.encode() if text else b""),
+        *(b"<</Type/Annot/Subtype/Widget/Rect[10 10 90 30]%b>>" % field for field in fields),
+    )
+
+
 def png(width: int, height: int, pixels: bytes = b"", *chunks: tuple[bytes, bytes]) -> bytes:
     """A PNG in grey that claims a size, and holds what it likes."""
     parts = [

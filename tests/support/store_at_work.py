@@ -67,9 +67,12 @@ class StoreAtWork:
 
     async def create(self, **fields: Any) -> str:
         session = ids.new_id()
+        await self.create_as(session, **fields)
+        return session
+
+    async def create_as(self, session: str, **fields: Any) -> None:
         request = CreateSession(user_id=self.user, session_id=session, **fields)
         await self.store.commands.create_session(request)
-        return session
 
     async def send(self, session: str, content: str = "Hi", **fields: Any) -> Accepted:
         request = SendMessage(user_id=self.user, session_id=session, content=content, **fields)

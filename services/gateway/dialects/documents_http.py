@@ -1,6 +1,7 @@
 """The document front ends over HTTP: ``/api/upload`` and ``/api/jobs``."""
 
 import asyncio
+from contextlib import suppress
 
 from aiohttp import web
 
@@ -12,6 +13,7 @@ from services.gateway.dialects import documents as words
 from services.gateway.dialects.documents import FIELDS, JOBS, UPLOAD
 from services.gateway.limits import check_text
 from services.gateway.uploads import receive
+from shared.bus import BusError
 from shared.commands import CancelRun, CreateJob, GetJob, ListJobs
 from shared.errors import (
     Conflict,
@@ -20,6 +22,7 @@ from shared.errors import (
     RateLimited,
     Timeout,
     Unavailable,
+    Unreached,
     UnsupportedMediaType,
 )
 from shared.events import DocumentPlan
@@ -72,10 +75,11 @@ async def upload(request: web.Request) -> web.Response:
 async def _accept(gateway: Gateway, command: CreateJob, name: str) -> Job:
     try:
         return (await gateway.store.ask(command)).job
-    except Unavailable:
-        raise  # it may have been accepted all the same, and then needs its file
-    except NatterlogError:
-        await erase(gateway.bus, name)
+    except NatterlogError as error:
+        # A store that was asked may have accepted it all the same, and then it needs its file.
+        if isinstance(error, Unreached) or not isinstance(error, Unavailable):
+            with suppress(BusError):  # the store's sweep finds it
+                await erase(gateway.bus, name)
         raise
 
 

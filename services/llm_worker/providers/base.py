@@ -37,6 +37,11 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     notes: list[str] = []
     """What of the wish is not in here, one sentence each."""
 
+    @property
+    def files(self) -> list[PromptFile]:
+        """Everything that is sent as it is, whatever message it goes with."""
+        return [file for message in self.messages for file in message.files]
+
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """The provider said all it had to say."""
@@ -64,6 +69,7 @@ class ProviderError(Exception):
 
     ``passing`` says whether the same call may succeed later; ``retry_after`` is
     the provider's own wish in seconds; ``code`` is one of :mod:`shared.errors`.
+    Where it answered something else than 200, ``status`` and ``words`` are that.
     """
 
     def __init__(
@@ -73,12 +79,16 @@ class ProviderError(Exception):
         code: str = "provider_error",
         passing: bool,
         retry_after: float | None = None,
+        status: int | None = None,
+        words: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
         self.passing = passing
         self.retry_after = retry_after
+        self.status = status
+        self.words = words
 
 
 class Provider(Protocol):

@@ -13,6 +13,8 @@ from services.llm_worker.providers.base import Provider, ProviderError
 
 MODELS_NAMED = 20
 """How many models an error message names at most."""
+WORDS = 4000
+"""Bytes of an error's body that are kept, to see what it is about."""
 
 _PASSING = {408, 409, 425, 429}
 _CODES = {
@@ -51,6 +53,8 @@ def from_status(
         code=_CODES.get(status, "provider_error"),
         passing=passing,
         retry_after=retry_after(headers),
+        status=status,
+        words=body[:WORDS].decode("utf-8", "replace"),
     )
 
 
@@ -104,7 +108,9 @@ def garbled(provider: str) -> ProviderError:
     return ProviderError(f"{provider} sent what cannot be read.", passing=True)
 
 
-async def no_such_model(provider: Provider, model: str) -> ProviderError:
+async def no_such_model(
+    provider: Provider, model: str, said: ProviderError | None = None
+) -> ProviderError:
     """The provider does not have ``model``; the message names what it has, if it can be asked."""
     try:
         async with asyncio.timeout(5):
@@ -115,6 +121,8 @@ async def no_such_model(provider: Provider, model: str) -> ProviderError:
         f"{provider.name} has no model {model!r}. {naming(names)}".rstrip(),
         code="model_not_found",
         passing=False,
+        status=said.status if said else None,
+        words=said.words if said else "",
     )
 
 

@@ -132,7 +132,7 @@ async def spoken(
                         silence.listen()
     except ProviderError as error:
         if error.code == "model_not_found":
-            raise await faults.no_such_model(provider, model) from error
+            raise await faults.no_such_model(provider, model, error) from error
         if not reading.complete:  # else only the server's way of hanging up was bad
             raise
     if rest := reading.end():

@@ -82,7 +82,7 @@ def _confine(limits: Limits) -> None:
 
 def _read(order: Order, tell: Callable[[Told], None]) -> Told:
     try:
-        findings = Findings(Path(order.directory), order.limits, tell)
+        findings = Findings(Path(order.directory), order.limits, tell, order.skip)
         _reader(order.reader)(Path(order.path), order.limits, findings)
         return findings.done(_peak_memory())
     except ExtractError as error:

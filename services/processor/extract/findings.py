@@ -72,6 +72,12 @@ class Progressed(Told, frozen=True, kw_only=True, tag="progress"):
     fraction: float
 
 
+class Begun(Told, frozen=True, kw_only=True, tag="begun"):
+    """A part of the file is next: if the child dies now, that part broke it."""
+
+    part: int
+
+
 class Refused(Told, frozen=True, kw_only=True, tag="refused"):
     """The reader cannot read the file, and says why."""
 
@@ -95,7 +101,7 @@ class Done(Told, frozen=True, kw_only=True, tag="done"):
     peak_memory: int
 
 
-AnyTold = Progressed | Refused | Broke | Done
+AnyTold = Progressed | Begun | Refused | Broke | Done
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +111,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """``module:function``"""
     path: str
     directory: str
+    skip: frozenset[int]
+    """Parts that broke a reader before."""
     limits: Limits
     parent: int
 
@@ -119,7 +127,13 @@ _STEP = 0.01
 class Findings:
     """What a reader has found so far; never more than the limits allow."""
 
-    def __init__(self, directory: Path, limits: Limits, tell: Callable[[Told], None]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        limits: Limits,
+        tell: Callable[[Told], None],
+        skip: frozenset[int] = frozenset(),
+    ) -> None:
         self.notes: list[str] = []
         """What was cut, changed or could not be read, one sentence each."""
         self.pages: int | None = None
@@ -128,6 +142,7 @@ class Findings:
         self._directory = directory
         self._limits = limits
         self._tell = tell
+        self._skip = skip
         self._told = 0.0
         self._text: list[str] = []
         self._room = limits.characters
@@ -144,6 +159,13 @@ class Findings:
     @property
     def room_for_images(self) -> bool:
         return len(self.images) < self._limits.images
+
+    def begin(self, part: int) -> bool:
+        """A part of the file (a page) is next; False when it must be left out."""
+        if part in self._skip:
+            return False
+        self._tell(Begun(part=part))
+        return True
 
     def progress(self, fraction: float) -> None:
         if fraction >= self._told + _STEP:

@@ -1,7 +1,7 @@
-"""Reads PDFs: the text of each page, and a picture of each page that has none.
+"""Reads PDFs: the text and the form fields of each page, and a picture of each that has no text.
 
-pypdfium2 is imported here only.  It has no annotations, so what is used of it is
-spelled out below.
+pypdfium2 is imported here and in ``pdf_fields`` only.  It has no annotations, so
+what is used of it is spelled out below.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Protocol, cast
 
 import pypdfium2  # pyright: ignore[reportMissingTypeStubs]
 
-from services.processor.extract import image
+from services.processor.extract import image, pdf_fields
 from services.processor.extract.findings import ExtractError, Findings, Limits
 
 _MOST_SCALE = 200 / 72
@@ -38,7 +38,10 @@ class _Page(Protocol):
 
 
 class _Document(Protocol):
+    formenv: object | None
+
     def __len__(self) -> int: ...
+    def init_forms(self) -> bool: ...
     def get_page(self, index: int) -> _Page: ...
 
 
@@ -53,7 +56,9 @@ def read(path: Path, limits: Limits, findings: Findings) -> None:
     asked = min(claimed, limits.pages)
     for number in range(1, asked + 1):
         try:
-            if not _read_page(pdf, number, limits, findings):
+            if not findings.begin(number):
+                unreadable.append(number)
+            elif not _read_page(pdf, number, limits, findings):
                 unseen.append(number)
         except pypdfium2.PdfiumError:
             unreadable.append(number)
@@ -68,7 +73,9 @@ def read(path: Path, limits: Limits, findings: Findings) -> None:
 
 def _open(path: Path) -> _Document:
     try:
-        return cast("_Document", pypdfium2.PdfDocument(path))
+        pdf = cast("_Document", pypdfium2.PdfDocument(path))
+        pdf.init_forms()  # before anything else is asked of it
+        return pdf
     except pypdfium2.PdfiumError as error:
         if cast("int | None", error.err_code) in (_PASSWORD, _SECURITY):  # pyright: ignore[reportUnknownMemberType]
             raise ExtractError("invalid_request", "The PDF is encrypted.") from error
@@ -80,8 +87,12 @@ def _read_page(pdf: _Document, number: int, limits: Limits, findings: Findings) 
     page = pdf.get_page(number - 1)
     try:
         text = _HYPHEN.sub("", page.get_textpage().get_text_bounded()).strip()
+        fields = pdf_fields.read(pdf.formenv, page) if pdf.formenv else ""
         if text:
             findings.write(f"[Page {number}]\n{text}\n\n")
+        if fields:
+            findings.write(f"[Fields of page {number}]\n{fields}\n\n")
+        if text:
             return True
         if not findings.room_for_images:
             return False

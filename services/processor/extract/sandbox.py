@@ -25,6 +25,7 @@ import msgspec
 from services.processor.extract.findings import (
     MIB,
     AnyTold,
+    Begun,
     Broke,
     Done,
     ExtractError,
@@ -49,9 +50,20 @@ READERS: dict[FileKind, str] = {
 _ROOT = Path(__file__).parents[3]
 """Where the packages lie that the child imports: the same as ours."""
 _PREFIX = "natterlog-extract-"
+CRASHES = 3
+"""Parts of a file that may crash its reader and be left out."""
+_BROKEN = "The file is damaged in a way that breaks its reader."
 _OLD = 3600.0
 """Seconds: far more than any reading takes, and than its images are needed."""
 _decoder = msgspec.json.Decoder(AnyTold)
+
+
+class Crashed(ExtractError):
+    """The child died without a word, at a part of the file if it had told of one."""
+
+    def __init__(self, code: str, message: str, part: int | None) -> None:
+        super().__init__(code, message)
+        self.part = part
 
 
 class ImageFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,24 +118,60 @@ async def read_with(
     Raises:
         ExtractError: the reader refused, broke, or ran into a limit.
     """
-    directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
     order = Order(
         reader=reader,
         path=os.path.abspath(path),  # noqa: ASYNC240  asks the disk for nothing
-        directory=str(directory),
+        directory="",
+        skip=frozenset(),
         limits=limits,
         parent=os.getpid(),
     )
     try:
         async with asyncio.timeout(limits.seconds):
-            done = await _run(order, on_progress)
-        return _checked(done, directory, limits)
-    except BaseException as error:
+            return await _around_crashes(order, _rising(on_progress))
+    except TimeoutError:
+        sentence = f"Reading the file took longer than {limits.seconds:g} s."
+        raise ExtractError("timeout", sentence) from None
+
+
+async def _around_crashes(order: Order, on_progress: Callable[[float], None]) -> Extracted:
+    """Read it; a part that crashes the reader is left out of the next reading."""
+    crash: Crashed | None = None
+    while True:
+        try:
+            return await _once(order, on_progress)
+        except Crashed as again:
+            crash = crash or again
+            part = again.part
+            if part is None or part in order.skip or len(order.skip) >= CRASHES:
+                raise crash from None
+            log.warning("extract.crashed", part=part)
+            order = msgspec.structs.replace(order, skip=order.skip | {part})
+        except ExtractError as nothing_left:
+            raise crash or nothing_left from None
+
+
+async def _once(order: Order, on_progress: Callable[[float], None]) -> Extracted:
+    directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    order = msgspec.structs.replace(order, directory=str(directory))
+    try:
+        return _checked(await _run(order, on_progress), directory, order.limits)
+    except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
-        if isinstance(error, TimeoutError):
-            sentence = f"Reading the file took longer than {limits.seconds:g} s."
-            raise ExtractError("timeout", sentence) from None
         raise
+
+
+def _rising(on_progress: Callable[[float], None]) -> Callable[[float], None]:
+    """Another reading begins at 0 again, and that is nobody's business."""
+    most = 0.0
+
+    def tell(fraction: float) -> None:
+        nonlocal most
+        if fraction > most:
+            most = fraction
+            on_progress(fraction)
+
+    return tell
 
 
 def sweep() -> None:
@@ -188,10 +236,13 @@ async def _start(order: Order) -> _Child:
 
 
 async def _listen(child: _Child, limits: Limits, on_progress: Callable[[float], None]) -> Done:
+    part: int | None = None
     while line := await _line(child.lines):
         match line:
             case Progressed(fraction=fraction):
                 on_progress(fraction)
+            case Begun():
+                part = line.part
             case Done():
                 return line
             case Refused(code=code, message=message):
@@ -199,7 +250,7 @@ async def _listen(child: _Child, limits: Limits, on_progress: Callable[[float], 
             case Broke():
                 log.error("extract.broke", error=line.error, where=line.where)
                 raise ExtractError("internal", "The file could not be read: a fault of ours.")
-    raise _epitaph(await child.process.wait(), limits)
+    raise _epitaph(await child.process.wait(), limits, part)
 
 
 async def _line(lines: asyncio.StreamReader) -> AnyTold | None:
@@ -218,22 +269,24 @@ async def _end(child: _Child) -> None:
     await child.process.wait()
 
 
-def _epitaph(code: int, limits: Limits) -> ExtractError:
+def _epitaph(code: int, limits: Limits, part: int | None) -> ExtractError:
     """Why a child died that said nothing."""
     match -code:
         case signal.SIGXCPU:
             sentence = f"Reading the file takes more than {limits.cpu_seconds} s of computing."
             return ExtractError("timeout", sentence)
-        # PDFium ends itself when it gets no memory; the kernel kills whom it has none for
-        case signal.SIGABRT | signal.SIGTRAP | signal.SIGILL | signal.SIGKILL:
+        case signal.SIGKILL:  # the kernel kills whom it has no memory for
             return ExtractError("too_large", too_much_memory(limits))
+        # PDFium ends itself when it gets no memory
+        case signal.SIGABRT | signal.SIGTRAP | signal.SIGILL:
+            return Crashed("too_large", too_much_memory(limits), part)
         case _:
             log.error("extract.died", code=code)
-            return _broken()
+            return Crashed("invalid_request", _BROKEN, part)
 
 
 def _broken() -> ExtractError:
-    return ExtractError("invalid_request", "The file is damaged in a way that breaks its reader.")
+    return ExtractError("invalid_request", _BROKEN)
 
 
 # -- what it left -------------------------------------------------------------

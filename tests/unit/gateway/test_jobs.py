@@ -53,6 +53,7 @@ class Story:
         self.results: list[StepResult] = []
         self.attempt = 0
         self.text = ""
+        self.fraction = 0.0
         self._n = -1
 
     def scheduled(self) -> None:
@@ -89,11 +90,14 @@ class Story:
             temperature=None,
             max_tokens=max_tokens,
         )
-        fact = RunClaimed(at=AT, worker="w", todo=0, prompt=prompt, previous=previous)
+        fact = RunClaimed(
+            at=AT, worker="w", todo=0, prompt=prompt, previous=previous, fraction=self.fraction
+        )
         self.attempt = self._add(fact)
         self.text = ""
 
     def read(self, fraction: float) -> None:
+        self.fraction = max(self.fraction, fraction)
         self.ticks.append(Progress(attempt=self.attempt, step="extract", fraction=fraction))
 
     def write(self, text: str) -> None:
@@ -111,6 +115,7 @@ class Story:
                 length=len(text),
                 sha256=hashlib.sha256(text.encode()).hexdigest(),
                 results=self.results,
+                fraction=self.fraction,
             )
         )
 
@@ -248,6 +253,19 @@ def test_whoever_reads_all_of_it_shows_at_least_the_progress_that_others_showed(
                 seen.merge(tick)
         assert seen.progress >= shown
         shown = seen.progress
+
+
+@given(st.randoms(use_true_random=False))
+def test_who_reads_an_ended_job_after_its_ticks_have_gone_shows_the_same_progress(
+    any_: random.Random,
+):
+    story = a_story(any_)
+    late = fresh()
+
+    for seq, fact in story.facts:
+        late.apply(seq, fact)
+
+    assert late.progress == told(story).progress
 
 
 def test_progress_is_real():

@@ -94,11 +94,11 @@ async def a_pdf(bus: Bus) -> ContextFile:
     return ContextFile(id=owner, ref=ref, is_read=True, text=text, images=[ref])
 
 
-def nothing(_: str) -> bool:
+def nothing(_: FileRef) -> bool:
     return False
 
 
-def everything(_: str) -> bool:
+def everything(_: FileRef) -> bool:
     return True
 
 

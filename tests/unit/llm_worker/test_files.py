@@ -17,16 +17,16 @@ PDF = a_file(kind="pdf", media_type="application/pdf", size=1000)
 PAGES = [a_file(kind="image", media_type="image/png", size=500) for _ in range(2)]
 
 
-def everything(_: str) -> bool:
+def everything(_: FileRef) -> bool:
     return True
 
 
-def nothing(_: str) -> bool:
+def nothing(_: FileRef) -> bool:
     return False
 
 
-def pictures(media_type: str) -> bool:
-    return media_type.startswith("image/")
+def pictures(file: FileRef) -> bool:
+    return file.media_type.startswith("image/")
 
 
 @pytest.mark.parametrize(

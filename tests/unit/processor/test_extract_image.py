@@ -1,7 +1,6 @@
 """Pictures: small enough, upright, and with nothing in them that nobody wants to tell."""
 
 import io
-import zlib
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,11 @@ from PIL import Image
 
 from services.processor.extract.findings import ExtractError, Limits
 from services.processor.extract.sandbox import Extracted, extract
-from tests.support.made_files import png
+from tests.support.hostile_files import (
+    a_png_of_too_many_pixels,
+    a_png_that_is_cut_short,
+    a_png_with_a_text_bomb,
+)
 
 ORIENTATION, MAKE = 0x0112, 0x010F
 
@@ -95,17 +98,17 @@ async def test_what_stays_too_large_as_png_becomes_a_jpeg(tmp_path: Path):
     ("data", "code", "sentence"),
     [
         (
-            png(30_000, 30_000, bytes(30_000)),
+            a_png_of_too_many_pixels(),
             "too_large",
             "The image has more than the 50,000,000 pixels that it may have.",
         ),
         (
-            png(100, 100, bytes(500)),
+            a_png_that_is_cut_short(),
             "invalid_request",
             "The image is damaged or cut short.",
         ),
         (
-            png(1, 1, bytes(2), (b"zTXt", b"note\0\0" + zlib.compress(bytes(200_000_000)))),
+            a_png_with_a_text_bomb(),
             "invalid_request",
             "The image is damaged or cut short.",
         ),

@@ -1,22 +1,22 @@
 """PDFs: text where there is text, pictures where there is none, sentences where there is harm."""
 
-import zlib
 from pathlib import Path
 
 import pytest
 
-from services.processor.extract.findings import MIB, ExtractError, Limits
+from services.processor.extract import pdf as pdf_reader
+from services.processor.extract.findings import MIB, Begun, ExtractError, Findings, Limits
 from services.processor.extract.sandbox import Extracted, extract
-from tests.support.made_files import pdf, pdf_of, stream
+from tests.support.hostile_files import (
+    a_cyclic_pdf,
+    a_pdf_bomb,
+    a_pdf_that_draws_itself,
+    an_encrypted_pdf,
+)
+from tests.support.made_files import form_of, pdf_of
 
 SQUARE = b"1 0 0 rg 50 50 100 100 re f"
-CATALOG = b"<</Type/Catalog/Pages 2 0 R>>"
-ONE_PAGE = b"<</Type/Pages/Count 1/Kids[3 0 R]>>"
 TOO_MUCH = "Reading the file takes more than 256 MiB of memory."
-ENCRYPTED = b"/ID[<00><00>]/Encrypt<</Filter/Standard/V 1/R 2/P -4/O<%b>/U<%b>>>" % (
-    b"ab" * 32,
-    b"cd" * 32,
-)
 
 
 async def read(path: Path, data: bytes, limits: Limits | None = None) -> Extracted:
@@ -51,6 +51,44 @@ async def test_more_pages_and_images_than_may_be_are_told(tmp_path: Path):
         ]
 
 
+async def test_what_was_filled_into_a_form_is_read_with_the_text(tmp_path: Path):
+    data = form_of(
+        b"/FT/Tx/T(name)/TU(Full name)/V(Ada Lovelace)",
+        b"/FT/Tx/T(note)/V(two\nlines)",
+        b"/FT/Tx/T(secret)/Ff 8192/V(hunter2)",
+        b"/FT/Tx/T(empty)",
+        b"/FT/Btn/T(agreed)/V/On/AS/On/AP<</N<</On 5 0 R/Off 5 0 R>>>>",
+        b"/FT/Btn/T(again)/V/Off/AS/Off/AP<</N<</On 5 0 R/Off 5 0 R>>>>",
+        b"/FT/Ch/Ff 131072/T(colour)/V(red)/Opt[(red)(blue)]",
+        b"/FT/Ch/Ff 2097152/T(days)/V[(Mon)(Wed)]/Opt[(Mon)(Tue)(Wed)]",
+    )
+
+    with await read(tmp_path, data) as found:
+        assert found.text == (
+            "[Page 1]\nA form\n\n[Fields of page 1]\nFull name: Ada Lovelace\nnote: two lines\n"
+            "agreed: yes\nagain: no\ncolour: red\ndays: Mon, Wed\n\n"
+        )
+        assert found.notes == []
+
+
+async def test_a_form_without_any_other_text_is_read_and_shown(tmp_path: Path):
+    with await read(tmp_path, form_of(b"/FT/Tx/T(name)/V(Ada)", text="")) as found:
+        assert found.text.startswith("[Fields of page 1]\nname: Ada\n\n[Page 1 is ")
+
+
+async def test_a_page_that_crashed_its_reader_is_left_out_and_told(tmp_path: Path):
+    limits, told = Limits(), list[object]()
+    file = tmp_path / "file.pdf"
+    file.write_bytes(pdf_of("Hello", "crash", "World"))
+    findings = Findings(tmp_path, limits, told.append, skip=frozenset({2}))
+
+    pdf_reader.read(file, limits, findings)
+
+    assert findings.text == "[Page 1]\nHello\n\n[Page 3]\nWorld\n\n"
+    assert findings.notes == ["Page 2 could not be read."]
+    assert [part.part for part in told if isinstance(part, Begun)] == [1, 3]
+
+
 async def test_progress_is_told_page_by_page(tmp_path: Path):
     file = tmp_path / "file.pdf"
     file.write_bytes(pdf_of("a", "b", "c", "d"))
@@ -69,48 +107,23 @@ async def test_a_million_claimed_pages_cost_nothing(tmp_path: Path):
         ]
 
 
-def a_cyclic_tree() -> bytes:
-    return pdf(
-        CATALOG,
-        b"<</Type/Pages/Count 3/Kids[2 0 R 3 0 R]>>",
-        b"<</Type/Pages/Count 3/Kids[2 0 R]/Parent 2 0 R>>",
-    )
-
-
-def a_stream_bomb() -> bytes:
-    packed = zlib.compress(zlib.compress(b" " * 300 * MIB, 9), 9)
-    page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 300 200]/Contents 4 0 R>>"
-    return pdf(CATALOG, ONE_PAGE, page, stream(packed, b"/Filter[/FlateDecode/FlateDecode]"))
-
-
-def a_form_that_draws_itself() -> bytes:
-    uses_it = b"/Resources<</XObject<</X 5 0 R>>>>"
-    return pdf(
-        CATALOG,
-        ONE_PAGE,
-        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 300 200]/Contents 4 0 R%b>>" % uses_it,
-        stream(b"/X Do"),
-        stream(b"/X Do /X Do", b"/Type/XObject/Subtype/Form/BBox[0 0 300 200]" + uses_it),
-    )
-
-
 @pytest.mark.parametrize(
     ("data", "code", "sentence"),
     [
         (
-            pdf_of("Hello", trailer=ENCRYPTED),
+            an_encrypted_pdf(),
             "invalid_request",
             "The PDF is encrypted.",
         ),
         (pdf_of("Hello")[:300], "invalid_request", "The PDF is damaged or cut short."),
         (b"%PDF-1.7", "invalid_request", "The PDF is damaged or cut short."),
         (
-            a_cyclic_tree(),
+            a_cyclic_pdf(),
             "invalid_request",
             "The PDF is damaged: none of its pages can be read.",
         ),
-        (a_stream_bomb(), "too_large", TOO_MUCH),
-        (a_form_that_draws_itself(), "too_large", TOO_MUCH),
+        (a_pdf_bomb(300 * MIB), "too_large", TOO_MUCH),
+        (a_pdf_that_draws_itself(), "too_large", TOO_MUCH),
     ],
     ids=["encrypted", "truncated", "header only", "cyclic", "bomb", "form that draws itself"],
 )

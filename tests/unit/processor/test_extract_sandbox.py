@@ -33,6 +33,10 @@ def is_empty(directory: Path) -> bool:
     return list(directory.iterdir()) == []
 
 
+def write(file: Path, text: str) -> None:
+    file.write_text(text)
+
+
 def told_by(file: Path) -> list[int]:
     return [int(word) for word in file.read_text().split()]
 
@@ -203,3 +207,33 @@ def test_what_a_killed_service_left_is_swept_once_it_is_old(workshop: Path):
     sweep()
 
     assert {path.name for path in workshop.iterdir()} == {"natterlog-extract-new", "somebody-elses"}
+
+
+async def test_pages_that_crash_the_reader_are_left_out_and_the_others_read(
+    file: Path, workshop: Path
+):
+    write(file, "3 7")
+    progress: list[float] = []
+
+    with await read_with(f"{READERS}:crash_at_pages", file, SMALL, progress.append) as found:
+        assert found.text == "1 2 4 5 6 8 9 10 "
+        assert found.notes == ["Left out: [3, 7]"]
+        assert not is_empty(workshop)
+    assert is_empty(workshop)
+
+    assert progress == sorted(set(progress))
+    assert progress[-1] == 1.0
+
+
+@pytest.mark.parametrize("pages", ["1 2 3 4", " ".join(map(str, range(1, 11)))])
+async def test_a_file_that_crashes_its_reader_again_and_again_is_given_up(
+    file: Path, workshop: Path, pages: str
+):
+    write(file, pages)
+
+    with pytest.raises(ExtractError) as raised:
+        await read_with(f"{READERS}:crash_at_pages", file, SMALL, ignore)
+
+    assert raised.value.code == "invalid_request"
+    assert raised.value.message == "The file is damaged in a way that breaks its reader."
+    assert is_empty(workshop)

@@ -16,6 +16,7 @@ from shared.events import (
     Fault,
     FilePlan,
     Plan,
+    Progress,
     RunClaimed,
     RunEnded,
     StepResult,
@@ -24,6 +25,7 @@ from shared.events import (
     TodoProcess,
     Turn,
     Usage,
+    encode,
 )
 from shared.ids import new_id, now
 from shared.plans import step_names
@@ -109,6 +111,24 @@ async def test_a_file_that_cannot_be_read_ends_its_run_with_the_sentence(
         "failed",
         Fault(code="invalid_request", message="The PDF is encrypted."),
     )
+
+
+async def test_how_much_was_read_before_is_kept_by_the_next_claim_and_by_the_end(
+    bus: Bus, reading: list[StepResult | Exception]
+):
+    reading.append(ExtractError("invalid_request", "The PDF is damaged."))
+    todo = await a_todo(bus)
+    lost = RunClaimed(at=now(), worker="lost", todo=todo.seq, prompt=None, fraction=0.1)
+    attempt = await extend(bus, todo.address.fact("claim"), lost, expected=todo.seq)
+    tick = Progress(attempt=attempt, step="extract", fraction=0.4)
+    await bus.append(todo.address.ticks, encode(tick), expected=0)
+
+    await a_processor(bus).handle(todo)
+
+    chain = [link.fact for link in await read_chain(bus, todo.address.facts)]
+    claims = [fact.fraction for fact in chain if isinstance(fact, RunClaimed)]
+    ends = [fact.fraction for fact in chain if isinstance(fact, RunEnded)]
+    assert (claims, ends) == ([0.1, 0.4], [0.4])
 
 
 async def test_a_pipelines_step_is_asked_without_a_claim(bus: Bus):
