@@ -60,6 +60,15 @@ def parser() -> argparse.ArgumentParser:
         "and thus every word, stays as it is. Works on the system that is running.",
     )
     rebuild.set_defaults(run=_rebuild)
+    models = commands.add_parser(
+        "models",
+        help="list the models on offer",
+        description="List the models that the providers offer, and what each can do, as the "
+        "system that is running knows it.",
+    )
+    models.add_argument("--sync", action="store_true", help="ask the providers first")
+    models.add_argument("--json", action="store_true", help="as JSON, with every field")
+    models.set_defaults(run=_models)
     version = commands.add_parser("version", help="print natterlog's version")
     version.set_defaults(run=_version)
     return top
@@ -117,6 +126,15 @@ def _rebuild(_: argparse.Namespace) -> int:
     settings = msgspec.structs.replace(settings, nats_url=running_nats_url(settings))
     rebuild: Callable[[Settings], int] = importlib.import_module("services.store.rebuild").main
     return rebuild(settings)
+
+
+def _models(asked: argparse.Namespace) -> int:
+    from services import models
+    from services.running import running_nats_url
+
+    settings = read_settings(os.environ)
+    settings = msgspec.structs.replace(settings, nats_url=running_nats_url(settings))
+    return models.main(settings, sync=asked.sync, as_json=asked.json)
 
 
 def _version(_: argparse.Namespace) -> int:

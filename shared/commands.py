@@ -13,11 +13,21 @@ from typing import ClassVar, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from shared.events import Fault, FileRef, OnBusy, Plan, Rating, SessionStatus, Whole
+from shared.events import (
+    Fault,
+    FileRef,
+    OfferedModel,
+    OnBusy,
+    Plan,
+    Rating,
+    SessionStatus,
+    Whole,
+)
 from shared.records import (
     Hit,
     Job,
     Message,
+    Model,
     Preset,
     Role,
     Run,
@@ -45,6 +55,7 @@ class CreateSession(Request, frozen=True, kw_only=True):
     """Open a session → :class:`SessionAnswer`.
 
     The asker makes the id, so that asking once more cannot open a second one.
+    Without a ``model`` it gets the user's default, else the settings'.
     """
 
     name: ClassVar[str] = "create_session"
@@ -102,6 +113,8 @@ class SendMessage(Request, frozen=True, kw_only=True):
     max_tokens: Whole | None = None
     client_id: str | None = None
     idempotency_key: str | None = None
+    system: str | None = None
+    notes: list[str] = []
 
 
 class EditMessage(Request, frozen=True, kw_only=True):
@@ -241,6 +254,27 @@ class DeletePreset(Request, frozen=True, kw_only=True):
     preset_id: str
 
 
+class SyncModels(Request, frozen=True, kw_only=True):
+    """Note what the providers offer now → :class:`ModelsNoted`; what is known is no news.
+
+    ``unavailable`` names the providers that could not be asked: theirs stay as they
+    are.  All others that are not among ``models`` are no longer on offer.
+    """
+
+    name: ClassVar[str] = "sync_models"
+    models: list[OfferedModel]
+    unavailable: list[str]
+    default: str | None
+    """The id of the system's default model, if that could be found out."""
+
+
+class PreferModel(Request, frozen=True, kw_only=True):
+    """Choose the model of sessions that name none → :class:`Done`; None: the system's again."""
+
+    name: ClassVar[str] = "prefer_model"
+    model: str | None
+
+
 class Rebuild(Request, frozen=True, kw_only=True):
     """Drop the projection and replay the log into it → :class:`Rebuilt`.  For operators only."""
 
@@ -374,6 +408,12 @@ class ListPresets(Request, frozen=True, kw_only=True):
     offset: int = 0
 
 
+class ListModels(Request, frozen=True, kw_only=True):
+    """Every model that is known, unavailable ones too, by id → :class:`ModelList`."""
+
+    name: ClassVar[str] = "list_models"
+
+
 class GetStatistics(Request, frozen=True, kw_only=True):
     """What the user has and what it took → :class:`StatisticsAnswer`.
 
@@ -505,6 +545,19 @@ class PresetPage(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
 
 
+class ModelList(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[Model]
+    seq: int
+
+
+class ModelsNoted(msgspec.Struct, frozen=True, kw_only=True):
+    """The ids of the models that are on offer since, and of those that no longer are."""
+
+    added: list[str]
+    removed: list[str]
+    seq: int
+
+
 class StatisticsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     statistics: Statistics
     seq: int
@@ -555,6 +608,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: Whole | None
     run: Run
     seq: int
+    notes: list[str] = []
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):

@@ -66,6 +66,10 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_digest: str | None = None
     edits: str | None = None
     """The message beside which this one stands, as another way to say it."""
+    system: str | None = None
+    """Instead of the session's system prompt, for this reply alone."""
+    notes: list[str] = []
+    """What of the wish is not honoured, one sentence each."""
 
 
 class PastMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,6 +193,39 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """Answers so far that missed the schema; the prompt names the last one's fault."""
     spent: Usage | None = None
     """What those answers cost."""
+
+
+class ModelDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider says about the making of a model (Ollama does)."""
+
+    parent_model: str = ""
+    format: str = ""
+    family: str = ""
+    families: list[str] = []
+    parameter_size: str = ""
+    quantization_level: str = ""
+
+
+class OfferedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model as its provider describes it; what it does not say is None, or False."""
+
+    provider: str
+    name: str
+    """The provider's own; natterlog's id of the model is ``provider/name``."""
+    display_name: str | None = None
+    context_window: Whole | None = None
+    max_tokens: Whole | None = None
+    supports_tools: bool = False
+    supports_vision: bool = False
+    size: Whole = 0
+    """Bytes; 0 for a hosted model."""
+    modified_at: datetime | None = None
+    digest: str | None = None
+    details: ModelDetails | None = None
+
+    @property
+    def id(self) -> str:
+        return f"{self.provider}/{self.name}"
 
 
 Timeline = list[tuple[int, int]]
@@ -408,9 +445,26 @@ class PresetDeleted(Fact, frozen=True, kw_only=True, tag="preset.deleted"):
     preset_id: str
 
 
+class ModelPreferred(Fact, frozen=True, kw_only=True, tag="model.preferred"):
+    """A user chose the model of sessions that name none; None: the system's.  store → store"""
+
+    model: str | None
+
+
+class ModelsSynced(Fact, frozen=True, kw_only=True, tag="model.synced"):
+    """The providers offer other models than before; the others stayed.  store → store"""
+
+    models: list[OfferedModel]
+    """New ones, those that are back, and those that are described differently."""
+    removed: list[str]
+    """The ids of those that are no longer on offer."""
+    default: str | UnsetType = UNSET
+    """The id of the system's default model, when it is another than before."""
+
+
 SessionChange = SessionUpdated | BranchChosen | MessageRated | SessionDeleted
 SessionFact = SessionCreated | SessionChange
-LibraryFact = PresetCreated | PresetUpdated | PresetDeleted
+LibraryFact = PresetCreated | PresetUpdated | PresetDeleted | ModelPreferred | ModelsSynced
 RunFact = (
     RunWaiting
     | RunScheduled

@@ -5,7 +5,16 @@ from typing import Literal
 
 import msgspec
 
-from shared.events import Fault, FileRef, OnBusy, Plan, SessionStatus, StepResult, Usage
+from shared.events import (
+    Fault,
+    FileRef,
+    ModelDetails,
+    OnBusy,
+    Plan,
+    SessionStatus,
+    StepResult,
+    Usage,
+)
 
 HIDDEN_MODES = ("adhoc", "document", "content", "file")
 """Of the sessions that calls without one make for themselves: listed only when asked for."""
@@ -114,6 +123,29 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     """Whether others see it and may use it; only its owner may change it."""
     owner: str
     """The id of the user who made it."""
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that a provider offers, or offered once."""
+
+    id: str
+    """``provider/name``."""
+    provider: str
+    name: str
+    display_name: str | None
+    context_window: int | None
+    max_tokens: int | None
+    supports_tools: bool
+    supports_vision: bool
+    is_available: bool
+    """Whether its provider named it when it could last be asked."""
+    is_default: bool
+    """Whether it is the asking user's default: what they chose, else the system's."""
+    size: int
+    modified_at: datetime
+    """As the provider says, else when natterlog last heard something new of it."""
+    digest: str | None
+    details: ModelDetails | None
 
 
 class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):

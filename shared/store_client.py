@@ -1,5 +1,6 @@
 """The store as its askers see it: one method a question, typed by the question."""
 
+from collections.abc import Mapping
 from typing import overload
 
 import msgspec
@@ -35,6 +36,9 @@ _ANSWERS: dict[type[c.Request], type] = {
     c.GetPreset: c.PresetAnswer,
     c.DeletePreset: c.Done,
     c.ListPresets: c.PresetPage,
+    c.SyncModels: c.ModelsNoted,
+    c.PreferModel: c.Done,
+    c.ListModels: c.ModelList,
     c.GetStatistics: c.StatisticsAnswer,
     c.ListSessions: c.SessionPage,
     c.ListMessages: c.MessagePage,
@@ -88,9 +92,13 @@ class StoreClient:
     @overload
     async def ask(self, request: c.ListPresets) -> c.PresetPage: ...
     @overload
+    async def ask(self, request: c.SyncModels) -> c.ModelsNoted: ...
+    @overload
+    async def ask(self, request: c.ListModels) -> c.ModelList: ...
+    @overload
     async def ask(self, request: c.GetStatistics) -> c.StatisticsAnswer: ...
     @overload
-    async def ask(self, request: c.DeleteSession | c.DeletePreset) -> c.Done: ...
+    async def ask(self, request: c.DeleteSession | c.DeletePreset | c.PreferModel) -> c.Done: ...
     @overload
     async def ask(self, request: c.ListSessions) -> c.SessionPage: ...
     @overload
@@ -130,3 +138,8 @@ class StoreClient:
             # A store may die with the question: every other one may be asked twice.
             answer = await self._bus.ask(subject, data, timeout=2.0, tries=3)
         return msgspec.json.decode(answer, type=_ANSWERS[type(request)])  # pyright: ignore[reportUnknownVariableType]  (the overloads say)
+
+
+def answers() -> Mapping[type[c.Request], type]:
+    """Every request, and what is answered to it."""
+    return _ANSWERS

@@ -91,6 +91,10 @@ def user_address(user: str) -> Address:
     return Address(user, NONE, NONE)
 
 
+EVERYBODY = Address(NONE, NONE, NONE)
+"""The address of what is no single user's: the models."""
+
+
 def parse(subject: str) -> Address:
     """Whose fact or delta this is; ``live.`` in front is allowed.
 
@@ -132,6 +136,10 @@ def live_ticks_of_session(user: str, session: str) -> str:
 
 def store_command(name: str) -> str:
     return f"cmd.store.{name}"
+
+
+def llm_command(name: str) -> str:
+    return f"cmd.llm.{name}"
 
 
 def holds(worker: str) -> str:

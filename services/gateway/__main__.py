@@ -11,9 +11,11 @@ from services.gateway.context import Gateway
 from services.gateway.cursor import Cursors
 from services.gateway.hub import Hub
 from services.gateway.limits import SocketCount
+from services.gateway.models import Models
 from services.gateway.uploads import sweep_now_and_then
 from shared import pipelines
 from shared.lifecycle import running
+from shared.llm_client import LlmClient
 from shared.log import get_logger
 from shared.settings import Settings
 from shared.store_client import StoreClient
@@ -31,13 +33,18 @@ async def main(settings: Settings) -> None:
     read = pipelines.load(settings)
     async with running(settings, "gateway", own_health=False) as life:
         store = StoreClient(life.bus)
-        async with Hub(life.bus, store) as hub, Boards(hub, life.bus, store) as boards:
+        async with (
+            Hub(life.bus, store) as hub,
+            Boards(hub, life.bus, store) as boards,
+            Models(store, LlmClient(life.bus)) as models,
+        ):
             gateway = Gateway(
                 settings=settings,
                 bus=life.bus,
                 store=store,
                 hub=hub,
                 boards=boards,
+                models=models,
                 pipelines=read,
                 cursors=Cursors(life.epoch),
                 sockets=SocketCount(settings),

@@ -16,6 +16,7 @@ from services.gateway.dialects import (
     assistant_socket,
     channels,
     channels_http,
+    channels_models_http,
     channels_socket,
     content,
     content_http,
@@ -24,6 +25,8 @@ from services.gateway.dialects import (
     documents_http,
     documents_socket,
     drf_http,
+    interview,
+    interview_http,
 )
 from services.gateway.origins import Origins
 from services.gateway.reference import Reference
@@ -35,6 +38,8 @@ log = get_logger()
 
 _QUIET = frozenset(("/livez", "/readyz", "/metrics"))
 _SECRET = ("token", "q")
+_EXACT = frozenset((interview.GENERATE,))
+"""Where the trailing slash makes a difference: without it the path is Ollama's own."""
 
 
 def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Application:
@@ -43,21 +48,25 @@ def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Appli
     app[GATEWAY] = gateway
     app.on_response_prepare.append(_finish_headers)
     answered = over_http()
-    reference = Reference([*health, *answered])
+    reference = Reference([*health, *answered, *sockets()])
     app.add_routes([web.get("/", welcome)])
     options = drf_http.options(answered, channels.PREFIX)
-    for route in [*health, *reference.routes(), *answered, *options, *_sockets()]:
-        app.add_routes([route, _with_slash(route)])
+    for route in [*health, *reference.routes(), *answered, *options, *sockets()]:
+        app.add_routes([route] if route.path.rstrip("/") in _EXACT else [route, _with_slash(route)])
     return app
 
 
 def over_http() -> list[web.RouteDef]:
     """The routes of every dialect, each described beside its handler."""
-    dialects = (assistant_http, channels_http, documents_http, content_http)
+    dialects = (
+        *(assistant_http, channels_http, channels_models_http),
+        *(documents_http, content_http, interview_http),
+    )
     return [route for dialect in dialects for route in dialect.routes()]
 
 
-def _sockets() -> list[web.RouteDef]:
+def sockets() -> list[web.RouteDef]:
+    """The sockets of every dialect."""
     return [
         web.get(f"{assistant.PREFIX}/ws", assistant_socket.socket, allow_head=False),
         web.get(channels.SESSION_SOCKET, channels_socket.session_socket, allow_head=False),

@@ -1,7 +1,7 @@
 """Read what a client asks for: bodies, queries, ids; what is wrong is named by its path."""
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -12,12 +12,16 @@ from shared.errors import InvalidRequest, NotFound, TooLarge
 from shared.ids import is_id
 
 T = TypeVar("T")
+Q = TypeVar("Q", bound=msgspec.Struct)
 
 MOST = 200
 """Entries of one page at most."""
 Count = Annotated[int, Meta(ge=1, le=10**15)]
 """A number of a query string that counts something, from 1."""
+Natural = Annotated[int, Meta(ge=0, le=10**15)]
+"""The same from 0."""
 _PATH = re.compile(r" - at `(\$[^`]*)`$")
+_NO_SUCH_TYPE = re.compile(r"Invalid value '(.*)'$", re.DOTALL)
 _MISSING = re.compile(r"missing required field `([^`]+)`")
 
 
@@ -64,6 +68,8 @@ def _misfit(text: str) -> InvalidRequest:
     at = _PATH.search(text)
     path = at.group(1) if at else "$"
     sentence = _PATH.sub("", text)
+    if path == "$.type" and (unknown := _NO_SUCH_TYPE.match(sentence)):
+        return InvalidRequest(f"There is no message of type {unknown.group(1)[:40]!r}.", path=path)
     missing = _MISSING.search(sentence)
     if missing:
         path = f"{path}.{missing.group(1)}"
@@ -85,14 +91,24 @@ def missing(what: str) -> NotFound:
     return NotFound(f"There is no such {what}.")
 
 
-def read_query(request: web.Request, shape: type[T], *, without: Collection[str] = ()) -> T:
-    """The query string as a struct; an empty value is as good as none, and what is ``without``.
+def read_query(request: web.Request, shape: type[Q]) -> Q:
+    """The query string as a struct.
+
+    Its fields have defaults that are not None, because to a number that may be None
+    the word ``null`` is one.
 
     Raises:
-        InvalidRequest: a value does not fit.
+        InvalidRequest: a value does not fit, or there are two.
     """
-    query = request.query
-    given = {name: value for name in query if (value := query[name]) and name not in without}
+    given: dict[str, str] = {}
+    for name in shape.__struct_encode_fields__:
+        match request.query.getall(name, ()):
+            case ():
+                pass
+            case [value]:
+                given[name] = value
+            case _:
+                raise InvalidRequest("This is given more than once.", path=f"$.{name}")
     try:
         return msgspec.convert(given, shape, strict=False)
     except msgspec.ValidationError as error:

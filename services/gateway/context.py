@@ -11,6 +11,7 @@ from services.gateway.connections import Connections
 from services.gateway.cursor import Cursors
 from services.gateway.hub import Hub
 from services.gateway.limits import SocketCount
+from services.gateway.models import Models
 from shared.bus import Bus
 from shared.pipelines import Pipeline
 from shared.settings import Settings
@@ -26,6 +27,7 @@ class Gateway:
     store: StoreClient
     hub: Hub
     boards: Boards
+    models: Models
     pipelines: Mapping[str, Pipeline]
     cursors: Cursors
     connections: Connections = field(default_factory=Connections)

@@ -10,9 +10,9 @@ schema is written a second time.  A description costs a request nothing: nobody
 reads it but ``openapi.py``, once.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import msgspec
 from aiohttp import web
@@ -62,7 +62,10 @@ class JsonOrForm(NamedTuple):
 
 
 class Events(NamedTuple):
-    """An answer of server-sent events; the data of each is one of ``shape``."""
+    """An answer of server-sent events; the data of each is one of ``shape``.
+
+    Structs without tags, which no union may hold, come as a tuple.
+    """
 
     shape: Any
     named: bool = False
@@ -165,6 +168,39 @@ def describe(
         return handler
 
     return remember
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversation:
+    """What stands in :func:`describe_socket`."""
+
+    asks: tuple[type, ...]
+    tells: tuple[type, ...]
+    query: type | None = None
+
+
+_CONVERSATIONS: dict[Callable[..., Any], Conversation] = {}
+
+
+def describe_socket(
+    *, asks: Any, tells: Iterable[type], query: type | None = None
+) -> Callable[[H], H]:
+    """Tell of a socket's handler what both sides may say: structs with a ``type``.
+
+    ``asks`` is what the handler decodes: a union of the client's messages, or one of
+    them alone.
+    """
+    conversation = Conversation(asks=get_args(asks) or (asks,), tells=tuple(tells), query=query)
+
+    def remember(handler: H) -> H:
+        _CONVERSATIONS[handler] = conversation
+        return handler
+
+    return remember
+
+
+def conversation_of(route: web.RouteDef) -> Conversation | None:
+    return _CONVERSATIONS.get(route.handler)
 
 
 def description_of(route: web.RouteDef) -> Description | None:

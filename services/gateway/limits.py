@@ -7,9 +7,17 @@ the settings.
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Annotated
+
+from msgspec import Meta
 
 from shared.errors import InvalidRequest, RateLimited, TooLarge
 from shared.settings import Settings
+
+Words = Annotated[
+    str, Meta(extra_json_schema={"pattern": r"[^\s\x1c-\x1f\x85]"}, examples=["Hello"])
+]
+"""What somebody says: not blank, and no longer than :func:`check_text` allows."""
 
 
 class SocketCount:

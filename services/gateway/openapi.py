@@ -47,6 +47,7 @@ TAGS = {
     "channels": "Sessions, messages and presets in the manner of Django REST framework.",
     "documents": "Files and questions about them: jobs.",
     "content": "Posts, written in the steps of a pipeline.",
+    "interview": "One prompt, one reply, in the manner of Ollama.",
     "gateway": "What this is, how it is, and how it is described.",
 }
 
@@ -193,11 +194,7 @@ class _Document:
             case Events(shape=shape, named=named):
                 return "text/event-stream", self._events(shape, named=named)
             case Lines(shape=shape):
-                text: Schema = {"type": "string"}
-                return "application/x-ndjson", {
-                    "schema": text,
-                    "x-itemSchema": self._schemas.of(shape),
-                }
+                return "application/x-ndjson", {"schema": self._schemas.of(shape)}
             case Content(media_type=media_type, binary=binary):
                 schema = {"type": "string"} | ({"format": "binary"} if binary else {})
                 return media_type, {"schema": schema}
@@ -205,17 +202,21 @@ class _Document:
                 return "application/json", {"schema": self._schemas.of(answer)}
 
     def _events(self, shape: Any, *, named: bool) -> Schema:
-        """A stream is a text to OpenAPI 3.1; what is in it is told as 3.2 does (`itemSchema`)."""
+        """Before OpenAPI 3.2 has ``itemSchema``, the schema of a stream is that of one event."""
         data = {
             "type": "string",
             "contentMediaType": "application/json",
-            "contentSchema": self._schemas.of(shape),
+            "contentSchema": self._data(shape),
         }
         fields: Schema = {"id": {"type": "string"}, "data": data}
         if named:
             fields["event"] = {"type": "string"}
-        item = {"type": "object", "properties": fields, "required": ["data"]}
-        return {"schema": {"type": "string"}, "x-itemSchema": item}
+        return {"schema": {"type": "object", "properties": fields, "required": ["data"]}}
+
+    def _data(self, shape: Any) -> Schema:
+        if type(shape) is not tuple:
+            return self._schemas.of(shape)
+        return {"anyOf": [self._schemas.of(one) for one in cast("tuple[Any, ...]", shape)]}
 
     # -- refusals ---------------------------------------------------------------------
 
@@ -306,7 +307,7 @@ def _errors(route: web.RouteDef, told: Description) -> list[type[NatterlogError]
 
 
 def _sentence(error: type[NatterlogError]) -> str:
-    return (error.__doc__ or "").partition("\n")[0] if "__doc__" in vars(error) else error.code
+    return (error.__doc__ or f"{error.code.replace('_', ' ').capitalize()}.").partition("\n")[0]
 
 
 def _meaning(status: int, answers: tuple[Answer, ...]) -> str:
@@ -314,4 +315,4 @@ def _meaning(status: int, answers: tuple[Answer, ...]) -> str:
         return "Nothing more to say."
     if any(isinstance(one, Events) for one in answers):
         return "The stream."
-    return "It is done." if status != 201 else "It is made."
+    return "Created." if status == 201 else "Done."

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from services.gateway.dialects import assistant, channels, content, documents
+from services.gateway.dialects import assistant, channels, content, documents, interview
 from shared import errors
 from shared.bus import BusError
 from shared.errors import NatterlogError
@@ -28,6 +28,7 @@ NATIVE = Envelope("assistant", assistant.problem, assistant.Problem)
 CHANNELS = Envelope("channels", channels.detail, channels.Detail, channels.FieldErrors)
 DOCUMENTS = Envelope("documents", documents.failure, documents.Failure)
 CONTENT = Envelope("content", content.failure, content.Failure)
+INTERVIEW = Envelope("interview", interview.failure, interview.Failure)
 
 _ENVELOPES: list[tuple[str, Envelope]] = [
     (channels.PREFIX, CHANNELS),
@@ -37,6 +38,8 @@ _ENVELOPES: list[tuple[str, Envelope]] = [
     (content.PREFIX, CONTENT),
     (content.SOCKETS, CONTENT),
     (documents.SOCKET, DOCUMENTS),
+    (interview.GENERATE, INTERVIEW),
+    (interview.MODELS, INTERVIEW),
 ]
 """Path prefix → envelope, the longer prefix first; all other paths have the native one."""
 

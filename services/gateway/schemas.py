@@ -25,8 +25,9 @@ PLACE = "#/components/schemas/"
 class Schemas:
     """The components of one document, as far as its parts asked for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, draft_7: bool = False) -> None:
         self.components: dict[str, Schema] = {}
+        self._finish = _as_draft_7 if draft_7 else _as_it_is
 
     def of(self, shape: Any) -> Schema:
         """The schema of a type; structs in it become components."""
@@ -34,8 +35,9 @@ class Schemas:
         classes = {_told_by_msgspec(cls): cls for cls in _classes(shape)}
         names = {told: name_of(cls) for told, cls in classes.items()}
         for told, part in parts.items():
-            self.components[names[told]] = _explained(_renamed(part, names), classes[told])
-        return _renamed(schema, names)
+            part = self._finish(_renamed(part, names))
+            self.components[names[told]] = _explained(part, classes[told])
+        return self._finish(_renamed(schema, names))
 
 
 def name_of(cls: Any) -> str:
@@ -94,18 +96,56 @@ def _renamed(part: Any, names: dict[str, str]) -> Any:
     return found
 
 
+def _as_it_is(part: Any) -> Any:
+    return part
+
+
+def _as_draft_7(part: Any) -> Any:
+    """As AsyncAPI has it: it knows another discriminator, and tuples by another name."""
+    if isinstance(part, list):
+        return [_as_draft_7(one) for one in cast("list[Any]", part)]
+    if not isinstance(part, dict):
+        return part
+    found = {key: _as_draft_7(value) for key, value in cast("Schema", part).items()}
+    if isinstance(found.get("discriminator"), dict):
+        del found["discriminator"]
+    if isinstance(found.get("prefixItems"), list):
+        found["items"] = found.pop("prefixItems")
+    return found
+
+
 # -- words ----------------------------------------------------------------------------
 
 
 def _explained(schema: Schema, cls: Any) -> Schema:
     """The component with the words that stand in the code."""
-    cls = getattr(cls, "__origin__", cls)
     if "description" in schema:
         schema["description"] = plain(schema["description"])
-    for name, words in _words_of_fields(cls).items():
-        if name in schema.get("properties", {}):
-            schema["properties"][name].setdefault("description", words)
+    properties: Schema = schema.get("properties", {})
+    for field in _fields(cls):
+        if _holds_time(field.type):
+            for kind in (
+                properties[field.encode_name],
+                *properties[field.encode_name].get("anyOf", ()),
+            ):
+                if kind.get("type") == "string":
+                    kind["format"] = "date-time"
+    for name, words in _words_of_fields(getattr(cls, "__origin__", cls)).items():
+        if name in properties:
+            properties[name].setdefault("description", words)
     return schema
+
+
+def _fields(cls: Any) -> tuple[msgspec.inspect.Field, ...]:
+    told = msgspec.inspect.type_info(cls)
+    return told.fields if isinstance(told, msgspec.inspect.StructType) else ()
+
+
+def _holds_time(kind: msgspec.inspect.Type) -> bool:
+    """Whether it is a time, which msgspec tells only of those that must name their zone."""
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return any(_holds_time(one) for one in kind.types)
+    return isinstance(kind, msgspec.inspect.DateTimeType)
 
 
 @cache

@@ -5,6 +5,7 @@ from contextlib import aclosing
 
 from services.llm_worker import prices
 from services.llm_worker.breaker import Breaker
+from services.llm_worker.offers import Offering
 from services.llm_worker.providers.registry import Registry
 from services.llm_worker.shelf import KvShelf
 from services.llm_worker.worker import Worker
@@ -13,6 +14,7 @@ from shared.lifecycle import running
 from shared.priorities import PriorityConsumer
 from shared.pulling import Consumer
 from shared.settings import Settings
+from shared.store_client import StoreClient
 from shared.subjects import CHAT_TODOS, LIVE_CANCELS, generate_todos, holds
 
 
@@ -23,6 +25,8 @@ async def main(settings: Settings) -> None:
     async with running(settings, "llm_worker") as life, aclosing(registry):
         breaker = Breaker(KvShelf(life.bus), settings.breaker_threshold, settings.breaker_cooldown)
         worker = Worker(life.bus, settings, registry, breaker, worker_id)
+        offering = Offering(registry, breaker, StoreClient(life.bus))
+        await life.bus.serve("llm_worker", offering.endpoints())
         await life.bus.listen(holds(worker_id), worker.held.on_holds)
         await life.bus.listen_live(LIVE_CANCELS, worker.held.on_cancel)
         life.bus.on_reconnect(worker.held.on_reconnect)
@@ -36,6 +40,8 @@ async def main(settings: Settings) -> None:
             life.ready()
             await registry.preload()
             await asyncio.to_thread(prices.load)
+            noting = asyncio.create_task(offering.refresh_at_start(), name="refresh")
             await life.stopping.wait()
+            noting.cancel()
             await asyncio.gather(chat.stop(life.grace), jobs.stop(life.grace))
         watching.cancel()

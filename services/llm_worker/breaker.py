@@ -13,13 +13,12 @@ another cooldown.
 
 import time
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from services.llm_worker.providers.base import ProviderError
-
-Circuit = Literal["closed", "open", "half_open"]
+from shared.offers import Circuit
 
 BELIEVED = 1.0
 """Seconds for which a state that was read is believed: calls of a healthy provider cost no I/O."""

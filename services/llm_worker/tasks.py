@@ -99,7 +99,7 @@ class Reply:
         return Prompt(
             model=model,
             messages=told.messages,
-            notes=told.notes,
+            notes=[*context.notes, *told.notes],
             system=context.system_prompt,
             temperature=context.temperature,
             max_tokens=context.max_tokens,

@@ -123,7 +123,7 @@ class Branches:
 
         async def attempt(state: SessionState) -> int:
             return await self._commands.append_to_session(
-                session_address(request.user_id, rated.session_id).fact("feedback"),
+                session_address(request.user_id, rated.session_id).fact("message.feedback"),
                 msgspec.structs.replace(fact, at=ids.now()),
                 state.session.last_seq,
             )

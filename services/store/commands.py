@@ -21,6 +21,7 @@ from services.store.erase import Eraser
 from services.store.histories import read_history
 from services.store.hotlog import HotLog
 from services.store.keys import digest, same
+from services.store.models import preferred_model
 from services.store.projection import CHANGEABLE
 from services.store.queries import SessionState
 from services.store.rows import MessageRow, RunRow
@@ -116,7 +117,7 @@ class Commands:
             at=ids.now(),
             title=request.title,
             mode=request.mode,
-            model=request.model,
+            model=request.model or await self._default_model(request.user_id),
             temperature=request.temperature,
             max_tokens=request.max_tokens,
             system_prompt=request.system_prompt,
@@ -144,6 +145,15 @@ class Commands:
             seq = 0
         await self._applied.reach(seq)
         return await self._session(user_id, session_id)
+
+    async def _default_model(self, user_id: str) -> str | None:
+        """The model of a session that names none, in whatever dialect it is opened.
+
+        None where the settings leave it to what the providers offer: then each
+        reply takes the first of those (the worker's registry).
+        """
+        chosen = await self._database.read(preferred_model, user_id)
+        return chosen or self._settings.first_choice
 
     async def update_session(self, request: UpdateSession) -> SessionAnswer:
         changes = {f: getattr(request, f) for f in CHANGEABLE}
@@ -196,6 +206,8 @@ class Commands:
             client_id=request.client_id,
             idempotency_key=request.idempotency_key,
             idempotency_digest=digest(request),
+            system=request.system,
+            notes=request.notes,
         )
 
         async def turn_in(state: SessionState) -> Turn:

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from services.store import files
 from services.store.applying import read_applied
+from services.store.models import preferred_model
 from services.store.queries import find_run, find_session, not_found
 from services.store.rows import RunRow, SessionRow
 from services.store.schema import messages
@@ -29,12 +30,13 @@ def get_context(connection: sa.Connection, request: GetContext) -> Context:
     found = connection.execute(_CONTEXT, {"leaf": run.user_message_id}).all()
     return Context(
         messages=_with_files(connection, request.user_id, found[::-1]),
-        system_prompt=session.system_prompt,
-        model=_first(turn.model, session.model),
+        system_prompt=_first(turn.system, session.system_prompt),
+        model=_first(turn.model, session.model) or preferred_model(connection, run.user_id),
         temperature=_first(turn.temperature, session.temperature),
         max_tokens=_first(turn.max_tokens, session.max_tokens),
         run=run.record(),
         seq=read_applied(connection),
+        notes=turn.notes,
     )
 
 
@@ -60,7 +62,7 @@ def _context_of_job(connection: sa.Connection, session: SessionRow, run: RunRow)
     return Context(
         messages=[],
         system_prompt=None,
-        model=session.model,
+        model=session.model or preferred_model(connection, run.user_id),
         temperature=session.temperature,
         max_tokens=session.max_tokens,
         run=run.record(),

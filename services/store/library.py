@@ -1,21 +1,38 @@
 """What users have outside any session, from its facts into rows (architecture.md, law 1).
 
 A shelf is a table and the struct of its rows; :func:`project` says what a fact
-does to the row that it names.  Which row that is, :func:`_shelf_and_id` says
-without having read it, so that all of a batch can be read at once.
+does to the rows that it names.  Which rows those are, :func:`_named` says without
+having read them, so that all of a batch can be read at once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
 
-from services.store.rows import PresetRow, preset_row
+from services.store.rows import (
+    ModelRow,
+    PreferenceRow,
+    PresetRow,
+    model_row,
+    preference_row,
+    preset_row,
+)
 from services.store.saving import upsert
-from services.store.schema import presets
+from services.store.schema import models, preferences, presets
 from shared.chain import Link
-from shared.events import LibraryFact, PresetCreated, PresetDeleted, PresetUpdated
+from shared.events import (
+    LibraryFact,
+    ModelPreferred,
+    ModelsSynced,
+    OfferedModel,
+    PresetCreated,
+    PresetDeleted,
+    PresetUpdated,
+)
+from shared.subjects import parse
 
 
 class Shelf(NamedTuple):
@@ -26,7 +43,9 @@ class Shelf(NamedTuple):
 
 
 PRESETS = Shelf(presets, preset_row)
-SHELVES = (PRESETS,)
+MODELS = Shelf(models, model_row)
+PREFERENCES = Shelf(preferences, preference_row)
+SHELVES = (PRESETS, MODELS, PREFERENCES)
 TABLES = tuple(shelf.table for shelf in SHELVES)
 
 
@@ -38,7 +57,7 @@ class Library:
 
 
 def project(library: Library, user: str, seq: int, fact: LibraryFact) -> None:
-    """Change the row that the fact is about."""
+    """Change the rows that the fact is about."""
     del seq
     presets = library.rows[PRESETS]
     match fact:
@@ -49,6 +68,10 @@ def project(library: Library, user: str, seq: int, fact: LibraryFact) -> None:
         case PresetDeleted():
             if (row := presets.get(fact.preset_id)) is not None and row.user_id == user:
                 presets[fact.preset_id] = None
+        case ModelPreferred():
+            library.rows[PREFERENCES][user] = PreferenceRow(id=user, model=fact.model)
+        case ModelsSynced():
+            _sync(library, user, fact)
 
 
 def load(connection: sa.Connection, links: list[Link]) -> Library:
@@ -57,8 +80,8 @@ def load(connection: sa.Connection, links: list[Link]) -> Library:
     wanted: dict[Shelf, set[str]] = {}
     for link in links:
         if isinstance(link.fact, LibraryFact):
-            shelf, row_id = _shelf_and_id(link.fact)
-            wanted.setdefault(shelf, set()).add(row_id)
+            for shelf, row_id in _named(parse(link.subject).user, link.fact):
+                wanted.setdefault(shelf, set()).add(row_id)
     for shelf, ids in wanted.items():
         found = sa.select(shelf.table).where(shelf.table.c.id.in_(ids))
         library.rows[shelf] = {row.id: shelf.read(row) for row in connection.execute(found)}
@@ -74,8 +97,18 @@ def save(connection: sa.Connection, library: Library) -> None:
         upsert(connection, shelf.table, [row for row in rows.values() if row is not None])
 
 
-def _shelf_and_id(fact: LibraryFact) -> tuple[Shelf, str]:
-    return PRESETS, fact.preset_id
+def _named(user: str, fact: LibraryFact) -> Iterator[tuple[Shelf, str]]:
+    match fact:
+        case ModelPreferred():
+            yield PREFERENCES, user
+        case ModelsSynced():
+            yield PREFERENCES, user
+            for model in fact.models:
+                yield MODELS, model.id
+            for model_id in fact.removed:
+                yield MODELS, model_id
+        case _:
+            yield PRESETS, fact.preset_id
 
 
 # -- presets ----------------------------------------------------------------------
@@ -101,3 +134,27 @@ def _change(row: PresetRow | None, user: str, fact: PresetUpdated) -> None:
         value = getattr(fact, field)
         if value is not msgspec.UNSET:
             setattr(row, field, value)
+
+
+# -- models -----------------------------------------------------------------------
+
+
+def _sync(library: Library, user: str, fact: ModelsSynced) -> None:
+    known = library.rows[MODELS]
+    for model in fact.models:
+        known[model.id] = _offered(model, known.get(model.id), fact.at)
+    for model_id in fact.removed:
+        if (row := known.get(model_id)) is not None:
+            row.is_available, row.updated_at = False, fact.at
+    if fact.default is not msgspec.UNSET:
+        library.rows[PREFERENCES][user] = PreferenceRow(id=user, model=fact.default)
+
+
+def _offered(model: OfferedModel, before: ModelRow | None, at: datetime) -> ModelRow:
+    return ModelRow(
+        **msgspec.structs.asdict(model),
+        id=model.id,
+        is_available=True,
+        created_at=at if before is None else before.created_at,
+        updated_at=at,
+    )

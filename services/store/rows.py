@@ -9,6 +9,8 @@ import sqlalchemy as sa
 from shared.events import (
     EndStatus,
     Fault,
+    ModelDetails,
+    OfferedModel,
     OnBusy,
     Plan,
     SessionStatus,
@@ -21,6 +23,7 @@ from shared.records import (
     JobStep,
     Message,
     MessageStatus,
+    Model,
     Preset,
     Role,
     Run,
@@ -203,6 +206,44 @@ class PresetRow(msgspec.Struct, kw_only=True):
         )
 
 
+class ModelRow(msgspec.Struct, kw_only=True):
+    id: str
+    provider: str
+    name: str
+    display_name: str | None
+    context_window: int | None
+    max_tokens: int | None
+    supports_tools: bool
+    supports_vision: bool
+    is_available: bool
+    size: int
+    modified_at: datetime | None
+    digest: str | None
+    details: ModelDetails | None
+    created_at: datetime
+    updated_at: datetime
+
+    def offer(self) -> OfferedModel:
+        """What the provider said of it last."""
+        fields = {field: getattr(self, field) for field in OfferedModel.__struct_fields__}
+        return OfferedModel(**fields)
+
+    def record(self, default: str | None) -> Model:
+        said: dict[str, Any] = msgspec.structs.asdict(self.offer())
+        said["modified_at"] = self.modified_at or self.updated_at
+        return Model(
+            **said,
+            id=self.id,
+            is_available=self.is_available,
+            is_default=self.id == default,
+        )
+
+
+class PreferenceRow(msgspec.Struct, kw_only=True):
+    id: str
+    model: str | None
+
+
 class UsageRow(msgspec.Struct, kw_only=True):
     id: str
     user_id: str
@@ -234,6 +275,14 @@ def run_row(row: sa.Row[Any]) -> RunRow:
 
 def preset_row(row: sa.Row[Any]) -> PresetRow:
     return PresetRow(**_columns(row))
+
+
+def model_row(row: sa.Row[Any]) -> ModelRow:
+    return ModelRow(**_columns(row))
+
+
+def preference_row(row: sa.Row[Any]) -> PreferenceRow:
+    return PreferenceRow(**_columns(row))
 
 
 def _columns(row: sa.Row[Any]) -> Any:

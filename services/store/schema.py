@@ -11,7 +11,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from shared.events import Fault, Plan, StepResult, Turn, Usage
+from shared.events import Fault, ModelDetails, Plan, StepResult, Turn, Usage
 from shared.records import JobStep
 
 VERSION = "0004"
@@ -191,6 +191,33 @@ presets = sa.Table(
     sa.Column("created_at", Moment, nullable=False),
     sa.Column("updated_at", Moment, nullable=False),
     sa.Index("ix_presets_user", "user_id", "name"),
+)
+
+models = sa.Table(
+    "models",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),  # provider/name
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("display_name", sa.Text),
+    sa.Column("context_window", sa.BigInteger),
+    sa.Column("max_tokens", sa.BigInteger),
+    sa.Column("supports_tools", sa.Boolean, nullable=False),
+    sa.Column("supports_vision", sa.Boolean, nullable=False),
+    sa.Column("is_available", sa.Boolean, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("modified_at", Moment),
+    sa.Column("digest", sa.Text),
+    sa.Column("details", Document(ModelDetails)),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("updated_at", Moment, nullable=False),
+)
+
+preferences = sa.Table(
+    "preferences",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),  # the user's; "_": the system's
+    sa.Column("model", sa.Text),
 )
 
 CREATE_WORDS = "CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(text, message_id UNINDEXED)"

@@ -20,7 +20,7 @@ from msgspec import DecodeError
 from prometheus_client import Counter, Gauge
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.store import files, job_queries, presets, queries, statistics, trim
+from services.store import files, job_queries, models, presets, queries, statistics, trim
 from services.store.answering import Endpoint, endpoint
 from services.store.applied import Applied
 from services.store.applying import apply, read_applied, read_epoch, set_epoch
@@ -114,6 +114,7 @@ class Store:
         self.eraser.release = self.releasing.release
         self.presets = presets.Presets(bus, database, self.applied)
         self.orphans = Orphans(bus, archive, database, self.applied)
+        self.models = models.Models(bus, database, self.applied)
         self._settings = settings
         self._live: deque[Stored] = deque()
         self._heard = 0
@@ -306,6 +307,9 @@ class Store:
                 endpoint(asked.GetPreset, ask(presets.get_preset), applied),
                 endpoint(asked.ListPresets, ask(presets.list_presets), applied),
                 endpoint(asked.GetStatistics, ask(statistics.get_statistics), applied),
+                endpoint(asked.SyncModels, self.models.sync, applied),
+                endpoint(asked.PreferModel, self.models.prefer, applied),
+                endpoint(asked.ListModels, ask(models.list_models), applied),
                 endpoint(asked.Rebuild, self.rebuild, applied),
                 endpoint(asked.GetSession, ask(queries.get_session), applied),
                 endpoint(asked.ListSessions, ask(queries.list_sessions), applied),

@@ -41,6 +41,15 @@ MODELS = {
     "anthropic": ["claude-sonnet-5-5", "claude-haiku-5-5", "claude-opus-5-5"],
     "ollama": ["fake-llama:latest", "fake-qwen:1b"],
 }
+ABILITIES = {
+    "qwen": {
+        "capabilities": ["completion", "tools", "vision"],
+        "model_info": {"general.architecture": "qwen3", "qwen3.context_length": 40_960},
+    },
+    "embed": {"capabilities": ["embedding"], "model_info": {}},
+    "": {"model_info": {"general.architecture": "llama", "llama.context_length": 8_192}},
+}
+"""What ``/api/show`` says of a model whose name has this in it; an old server tells less."""
 WIRES: dict[str, Wire] = {"openai": OpenAI(), "anthropic": Anthropic(), "ollama": Ollama()}
 KINDS = {
     400: "invalid_request_error",
@@ -108,6 +117,8 @@ class FakeProvider:
         self.next: deque[Script] = deque()
         """Scripts for the coming requests, one each, before the default."""
         self.models: dict[str, list[str]] = {api: list(names) for api, names in MODELS.items()}
+        self.shows = True
+        """Whether Ollama's ``/api/show`` is there."""
         self.seen: list[Seen] = []
         self.port = port
         self._tags = tags
@@ -144,6 +155,7 @@ class FakeProvider:
                 web.get("/v1/models", self._list_models),
                 web.get("/v1/models/{name}", self._list_models),
                 web.get("/api/tags", self._list_models),
+                web.post("/api/show", self._show_model),
                 web.post("/_control", self._control),
                 web.get("/_requests", self._requests),
             ]
@@ -168,6 +180,7 @@ class FakeProvider:
         self.default = Script()
         self.next.clear()
         self.models = {api: list(names) for api, names in MODELS.items()}
+        self.shows = True
         self.seen.clear()
         self._like.clear()
 
@@ -272,6 +285,13 @@ class FakeProvider:
         elif "anthropic-version" in request.headers:
             api = "anthropic"
         return web.json_response(WIRES[api].catalogue(self.models[api]))
+
+    async def _show_model(self, request: web.Request) -> web.Response:
+        """What Ollama tells of one model: a family says what it can do."""
+        name = msgspec.json.decode(await request.read())["model"]
+        if not self.shows or not self._has("ollama", name):
+            return web.json_response({"error": f"model {name!r} not found"}, status=404)
+        return web.json_response(ABILITIES[next(a for a in ABILITIES if a in name)])
 
     # -- control from another process -------------------------------------------
 

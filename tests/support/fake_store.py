@@ -36,6 +36,7 @@ from shared.ids import new_id, now
 from shared.records import Message, Run, Session, StoredFact
 from shared.subjects import EVENTS, Address, Scope, session_address, store_command
 from tests.support.fake_jobs import FakeJobs
+from tests.support.fake_models import FakeModels, FakeWorkers
 
 _DEADLINE = 10.0
 
@@ -55,6 +56,8 @@ _COMMANDS: list[type[c.Request]] = [
     c.CreateJob,
     c.GetJob,
     c.ListJobs,
+    c.ListModels,
+    c.PreferModel,
 ]
 
 
@@ -70,6 +73,8 @@ class FakeStore:
         self.turns: dict[str, Turn] = {}
         self.keys: dict[str, tuple[str, str]] = {}
         self.jobs = FakeJobs(self)
+        self.models = FakeModels(self)
+        self.workers = FakeWorkers(self)
         self.asked: list[c.Request] = []
         self._accepted_one = asyncio.Event()
         self.on_cancel: Callable[[str], Awaitable[None]] | None = None
@@ -84,7 +89,8 @@ class FakeStore:
         )
 
     def _endpoint(self, kind: type[c.Request]) -> Callable[[bytes], Any]:
-        handler = getattr(self, kind.name, None) or getattr(self.jobs, kind.name)
+        parts = (self, self.jobs, self.models)
+        handler = next(h for part in parts if (h := getattr(part, kind.name, None)))
 
         async def answer(data: bytes) -> bytes:
             request = msgspec.json.decode(data, type=kind)

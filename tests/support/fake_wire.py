@@ -194,6 +194,7 @@ class Anthropic:
                 "lifecycle": "active",
                 "max_input_tokens": 200_000,
                 "max_tokens": 64_000,
+                **self.capabilities(name),
             }
             for name in names
         ]
@@ -203,6 +204,13 @@ class Anthropic:
     def _delta(self, index: int, delta: dict[str, Any]) -> tuple[bytes, bytes]:
         frame = {"type": "content_block_delta", "index": index, "delta": delta}
         return _around(self._frame(frame))
+
+    @staticmethod
+    def capabilities(name: str) -> dict[str, Any]:
+        """What newer versions of the list say; older ones, and this for most names, nothing."""
+        if "blind" not in name:
+            return {}
+        return {"capabilities": {"image_input": {"supported": False}}}
 
     @staticmethod
     def _frame(data: dict[str, Any]) -> bytes:

@@ -16,9 +16,11 @@ from services.gateway.context import Gateway
 from services.gateway.cursor import Cursors
 from services.gateway.hub import Hub
 from services.gateway.limits import SocketCount
+from services.gateway.models import Models
 from shared import pipelines
 from shared.bus import Bus
 from shared.ids import LOCAL_USER
+from shared.llm_client import LlmClient
 from shared.settings import Settings
 from shared.store_client import StoreClient
 from shared.streams import ensure_streams
@@ -70,7 +72,11 @@ async def stage(
         if with_store and store is None:
             await fake.serve()
         asker = StoreClient(bus)
-        async with Hub(bus, asker) as hub, Boards(hub, bus, asker) as boards:
+        async with (
+            Hub(bus, asker) as hub,
+            Boards(hub, bus, asker) as boards,
+            Models(asker, LlmClient(bus)) as models,
+        ):
             made = Settings(**settings)
             gateway = Gateway(
                 settings=made,
@@ -78,6 +84,7 @@ async def stage(
                 store=asker,
                 hub=hub,
                 boards=boards,
+                models=models,
                 pipelines=pipelines.load(made),
                 cursors=Cursors(epoch),
                 sockets=SocketCount(made),

@@ -15,7 +15,9 @@ from aiohttp.test_utils import TestServer
 from services import cli, supervisor
 from services.child import Backoff
 from services.embedded_nats import NatsServerUnusable, check_version
+from services.models import table
 from shared.settings import Settings, read_settings
+from tests.support.fake_models import a_model
 
 
 def natterlog(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
@@ -30,7 +32,7 @@ def natterlog(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[s
     )
 
 
-@pytest.mark.parametrize("command", ["up", *cli.SERVICES, "rebuild"])
+@pytest.mark.parametrize("command", ["up", *cli.SERVICES, "rebuild", "models"])
 def test_a_bad_setting_names_its_variable_and_ends_with_2(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -184,3 +186,25 @@ async def test_the_line_that_is_printed_gets_a_first_reply(host: str):
 
     assert shown == b"data: hi"
     assert asked == [{}, ({"stream": "true"}, {"session_id": "0192-ab", "content": "Hello"})]
+
+
+def test_models_are_listed_in_aligned_columns():
+    models = [
+        a_model("a/b", context_window=8_192, supports_vision=True),
+        a_model("long/name", is_available=False, is_default=True),
+    ]
+
+    assert table(models) == (
+        "MODEL      DEFAULT  CONTEXT  TOOLS  VISION  STATE\n"
+        "a/b                 8,192           yes\n"
+        "long/name  yes                              no longer on offer\n"
+    )
+
+
+def test_models_of_a_system_that_does_not_run_are_not_listed(tmp_path: Path):
+    told = natterlog("models", NATTERLOG_DATA_DIR=str(tmp_path), NATTERLOG_NATS_URL="")
+
+    assert (told.returncode, told.stdout) == (1, "")
+    assert told.stderr == (
+        "natterlog models: nothing is running here; start it with `natterlog up`.\n"
+    )

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from services.gateway.asking import MOST, Count
+from services.gateway.asking import MOST, Count, Natural
 from services.gateway.cursor import Cursors, Place
+from services.gateway.limits import Words
 from services.gateway.moments import (
     Moment,
     ReplyEnded,
@@ -54,19 +55,19 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 
     limit: Count = 50
     """How many; 200 at most."""
-    cursor: Annotated[int, Meta(ge=0, le=10**15)] | None = None
+    cursor: Natural = 0
     """The `next_cursor` of the page before."""
-    page: Count | None = None
-    page_size: Count | None = None
+    page: Count = 1
+    page_size: Natural = 0
+    """The same as `limit`."""
 
     @property
     def most(self) -> int:
-        paged = self.page is not None or self.page_size is not None
-        return min((self.page_size or 50) if paged else self.limit, MOST)
+        return min(self.page_size or self.limit, MOST)
 
     @property
     def offset(self) -> int:
-        return ((self.page or 1) - 1) * self.most
+        return (self.page - 1) * self.most
 
 
 class NumberedWindow(Window, frozen=True, kw_only=True):
@@ -74,14 +75,14 @@ class NumberedWindow(Window, frozen=True, kw_only=True):
 
     @property
     def start(self) -> int:
-        return self.offset if self.cursor is None else self.cursor
+        return self.cursor or self.offset
 
 
 class SessionsAsked(Window, frozen=True, kw_only=True):
-    q: str | None = None
+    q: str = ""
     """Words of the title."""
     status: Literal["active", "inactive", "all"] = "active"
-    mode: str | None = None
+    mode: str = ""
     """Also `adhoc`, `document`, `content` and `file`, which are left out otherwise."""
 
 
@@ -92,14 +93,15 @@ class MessagesAsked(NumberedWindow, frozen=True, kw_only=True):
 
 
 class SearchAsked(msgspec.Struct, frozen=True, kw_only=True):
-    q: Annotated[str, Meta(max_length=1000)] | None = None
+    q: Annotated[str, Meta(max_length=1000)] = ""
     """What to search for: words, and phrases in quotes."""
     limit: Count = 50
     """How many; 200 at most."""
-    cursor: str | None = None
+    cursor: str = ""
     """The `next_cursor` of the page before."""
-    page: Count | None = None
-    page_size: Count | None = None
+    page: Count = 1
+    page_size: Natural = 0
+    """The same as `limit`."""
 
     @property
     def window(self) -> Window:
@@ -112,7 +114,7 @@ class ReplyAsked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunStreamAsked(msgspec.Struct, frozen=True, kw_only=True):
-    cursor: str | None = None
+    cursor: str = ""
     """The same as `Last-Event-ID`, for those who cannot send headers."""
 
 
@@ -142,7 +144,7 @@ class SessionChange(msgspec.Struct, frozen=True, kw_only=True):
 
 class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str
-    content: str
+    content: Words
     attachments: Attachments = []
     model: Model | None = None
     temperature: Temperature | None = None
@@ -150,7 +152,7 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Edit(msgspec.Struct, frozen=True, kw_only=True):
-    content: str
+    content: Words
     attachments: Attachments | None = None
     model: Model | None = None
     temperature: Temperature | None = None
@@ -190,7 +192,7 @@ def create_session(body: NewSession, user: str, settings: Settings) -> CreateSes
         session_id=new_id(),
         title=body.title,
         mode=body.mode,
-        model=body.model or settings.first_choice,
+        model=body.model,
         temperature=TEMPERATURE if temperature is None else temperature,
         max_tokens=max_tokens
         or settings.llm_max_tokens
@@ -270,6 +272,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class MessageStart(Event, frozen=True, kw_only=True, tag="message_start"):
+    """A message is in the log, and its reply is under way."""
+
     run_id: str
     user_message: Message | None
     assistant_message_id: str
@@ -277,20 +281,26 @@ class MessageStart(Event, frozen=True, kw_only=True, tag="message_start"):
 
 
 class Chunk(Event, frozen=True, kw_only=True, tag="chunk"):
+    """What is new of the text."""
+
     content: str
 
 
 class Reset(Event, frozen=True, kw_only=True, tag="reset"):
-    pass
+    """Forget the text so far: the reply starts over."""
 
 
 class MessageComplete(Event, frozen=True, kw_only=True, tag="message_complete"):
+    """The end: `message.status` is `completed` or `cancelled`."""
+
     message: Message
     usage: Usage | None
     sha256: str
 
 
 class Failed(Event, frozen=True, kw_only=True, tag="error"):
+    """The end: the run failed, or its session was deleted."""
+
     message: str
     code: str
     retryable: bool

@@ -37,15 +37,15 @@ def wants_stream(request: web.Request) -> bool:
     return asked.stream or "text/event-stream" in request.headers.get("Accept", "")
 
 
-def check_searched(text: str | None) -> str | None:
+def check_searched(text: str) -> str | None:
     """What is searched for, if anything.
 
     Raises:
         InvalidRequest: there is something in it that no text has.
     """
-    if text is not None and "\0" in text:
+    if "\0" in text:
         raise InvalidRequest("A NUL is in no text, so it cannot be searched for.", path="$.q")
-    return text
+    return text or None
 
 
 def further(offset: int, count: int, total: int) -> str | None:

@@ -28,7 +28,7 @@ _LINES = {**HEADERS, "Content-Type": "application/x-ndjson; charset=utf-8"}
 
 
 class EventsAsked(words.ReplyAsked, frozen=True, kw_only=True):
-    place: str | None = msgspec.field(default=None, name="from")
+    place: str = msgspec.field(default="", name="from")
     """A sequence, to begin with it, or a cursor, to begin behind it."""
     follow: bool = False
     """Go on with what happens from now on."""
@@ -170,13 +170,13 @@ class _Tail:
             self._request.transport.abort()
 
 
-def _after(place: str | None, gateway: Gateway) -> int:
+def _after(place: str, gateway: Gateway) -> int:
     """The last fact that the client has seen: 0 without one, or when the cursor is of another log.
 
     Raises:
         InvalidRequest: it names no place.
     """
-    if place is None:
+    if not place:
         return 0
     if place.isascii() and place.isdigit() and len(place) < 19:
         return max(int(place) - 1, 0)

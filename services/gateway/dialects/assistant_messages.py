@@ -192,7 +192,7 @@ async def search(request: web.Request) -> web.Response:
     query = check_searched(asked.q)
     if query is None:
         raise InvalidRequest("Say what to search for.", path="$.q")
-    if asked.cursor is not None and not is_id(asked.cursor):
+    if asked.cursor and not is_id(asked.cursor):
         raise missing("page")
     page = await gateway_of(request).store.ask(
         SearchMessages(
@@ -200,7 +200,7 @@ async def search(request: web.Request) -> web.Response:
             query=query,
             limit=asked.window.most,
             offset=asked.window.offset,
-            before=asked.cursor,
+            before=asked.cursor or None,
         )
     )
     return answer(words.Page(items=page.items, next_cursor=page.next, total=page.total))

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from aiohttp import web
@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from services.gateway.asking import an_id, decode_json
 from services.gateway.context import USER, Gateway, gateway_of
 from services.gateway.cursor import NOTHING_SEEN, Place
+from services.gateway.describing import describe_socket
 from services.gateway.dialects import assistant as words
 from services.gateway.feed import Feed
 from services.gateway.follower import Follower
@@ -27,15 +28,21 @@ from shared.records import Message
 
 
 class Subscribe(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="subscribe"):
+    """Follow a session, from a cursor or from now."""
+
     session_id: str
     cursor: str | None = None
 
 
 class Unsubscribe(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="unsubscribe"):
+    """Follow a session no longer."""
+
     session_id: str
 
 
 class Send(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="send"):
+    """Send a message, and follow its session; the same `client_id` is the same message."""
+
     session_id: str
     content: str
     client_id: words.ClientId | None = None
@@ -44,16 +51,20 @@ class Send(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="sen
 
 
 class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="cancel"):
+    """Stop a run, in whatever state it is."""
+
     run_id: str
 
 
 class TypingNow(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="typing"):
+    """Tell the session's other sockets."""
+
     session_id: str
     typing: bool = True
 
 
 class Ping(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ping"):
-    pass
+    """Ask for a `pong`."""
 
 
 Asked = Subscribe | Unsubscribe | Send | Cancel | TypingNow | Ping
@@ -64,7 +75,7 @@ _decode = msgspec.json.Decoder(Asked).decode
 
 
 class Subscribed(words.Event, frozen=True, kw_only=True, tag="subscribed"):
-    pass
+    """From here on the session is followed."""
 
 
 class Resync(words.Event, frozen=True, kw_only=True, tag="resync"):
@@ -74,23 +85,35 @@ class Resync(words.Event, frozen=True, kw_only=True, tag="resync"):
 
 
 class UserTyping(words.Event, frozen=True, kw_only=True, tag="user_typing"):
+    """Somebody else began or stopped typing."""
+
     user: str
     typing: bool
 
 
 class Pong(words.Event, frozen=True, kw_only=True, tag="pong"):
-    pass
+    """The answer to a `ping`."""
 
 
 class Refused(words.Event, frozen=True, kw_only=True, tag="error"):
+    """What the client sent was refused; the socket stays open."""
+
     message: str
     code: str
     client_id: str | UnsetType = UNSET
     retry_after: float | UnsetType = UNSET
 
 
+Told = words.StreamEvent | Subscribed | Resync | UserTyping | Pong
+
+
+@describe_socket(asks=Asked, tells=(*get_args(Told), Refused))
 async def socket(request: web.Request) -> web.WebSocketResponse:
-    """``GET /api/v1/chat/ws``."""
+    """One socket, many sessions.
+
+    Each event names its session and has a cursor: come back with the last one, and
+    exactly what is missing comes.
+    """
 
     async def converse(socket: Socket) -> None:
         async with AsyncExitStack() as stack:

@@ -25,9 +25,9 @@ _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 class UsageAsked(words.NumberedWindow, frozen=True, kw_only=True):
     group_by: GroupBy = "day"
-    since: str | None = msgspec.field(default=None, name="from")
+    since: str = msgspec.field(default="", name="from")
     """A day or a time (RFC 3339): calls that ended then or later."""
-    until: str | None = msgspec.field(default=None, name="to")
+    until: str = msgspec.field(default="", name="to")
     """A day or a time: calls that ended before."""
 
 
@@ -101,13 +101,13 @@ def view_of(group: UsageGroup, group_by: GroupBy | None) -> UsageView:
     )
 
 
-def _moment(text: str | None, name: str) -> datetime | None:
+def _moment(text: str, name: str) -> datetime | None:
     """A time of the query string; a day alone is its beginning, and UTC goes without saying.
 
     Raises:
         InvalidRequest: it is no time.
     """
-    if text is None:
+    if not text:
         return None
     if _DAY.fullmatch(text):
         text = f"{text}T00:00:00Z"

@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from services.gateway.cursor import Place
 from services.gateway.dialects.drf import REQUIRED, Fields, FieldsInvalid, PageAsked
+from services.gateway.limits import Words
 from services.gateway.moments import (
     Moment,
     ReplyDue,
@@ -68,8 +69,8 @@ class SessionChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
-    message: str | None = None
-    content: str | None = None
+    message: Words | None = None
+    content: Words | None = None
     """Another name of ``message``."""
     client_id: ClientId | None = None
 
@@ -101,7 +102,7 @@ def create_session(body: NewSession, user: str, settings: Settings) -> CreateSes
         user_id=user,
         session_id=new_id(),
         title=body.title,
-        model=body.model or settings.first_choice,
+        model=body.model,
         temperature=TEMPERATURE if temperature is None else temperature,
         max_tokens=body.max_tokens or settings.llm_max_tokens or MAX_TOKENS,
         system_prompt=body.system_prompt,
@@ -191,52 +192,72 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class ConnectionEstablished(Frame, frozen=True, kw_only=True, tag="connection_established"):
+    """The greeting."""
+
     session_id: str | UnsetType = UNSET
     message: str
 
 
 class UserMessage(Frame, frozen=True, kw_only=True, tag="user_message"):
+    """A message was sent, by whomever."""
+
     message: MessageView
     client_id: str | UnsetType = UNSET
 
 
 class AiTyping(Frame, frozen=True, kw_only=True, tag="ai_typing"):
+    """A reply is about to be written."""
+
     message: str = "AI is thinking..."
 
 
 class AiMessageChunk(Frame, frozen=True, kw_only=True, tag="ai_message_chunk"):
+    """What is new of the reply, and all of it so far, which is what counts."""
+
     content: str
     full_content: str
 
 
 class AiMessageComplete(Frame, frozen=True, kw_only=True, tag="ai_message_complete"):
+    """The reply is complete."""
+
     message: MessageView
 
 
 class AiMessageCancelled(Frame, frozen=True, kw_only=True, tag="ai_message_cancelled"):
+    """The reply was stopped; `ai_message_complete` with the same message follows."""
+
     message: MessageView
 
 
 class UserTyping(Frame, frozen=True, kw_only=True, tag="user_typing"):
+    """Somebody else began or stopped typing."""
+
     user: str
     typing: bool
 
 
 class Pong(Frame, frozen=True, kw_only=True, tag="pong"):
-    pass
+    """The answer to a `ping`."""
 
 
 class Refused(Frame, frozen=True, kw_only=True, tag="error"):
+    """A message was refused, or the reply failed; the socket stays open."""
+
     message: str
     code: str
     retry_after: float | UnsetType = UNSET
 
 
 class SessionCreated(Frame, frozen=True, kw_only=True, tag="session_created"):
+    """A session was opened."""
+
     session: SessionView
 
 
 class SessionUpdated(Frame, frozen=True, kw_only=True, tag="session_updated"):
+    """A session changed, or was written to."""
+
     session: SessionView
 
 
@@ -247,7 +268,39 @@ class SessionId(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionDeleted(Frame, frozen=True, kw_only=True, tag="session_deleted"):
-    session: SessionView | SessionId
+    """A session was put away."""
+
+    session: SessionView
+
+
+class SessionErased(Frame, frozen=True, kw_only=True, tag="session_deleted"):
+    """A session was erased for good."""
+
+    session: SessionId
+
+
+OnSession = (
+    ConnectionEstablished
+    | UserMessage
+    | AiTyping
+    | AiMessageChunk
+    | AiMessageComplete
+    | AiMessageCancelled
+    | UserTyping
+    | Pong
+    | Refused
+)
+"""What the socket of one session tells."""
+OnList = (
+    ConnectionEstablished
+    | SessionCreated
+    | SessionUpdated
+    | SessionDeleted
+    | SessionErased
+    | Pong
+    | Refused
+)
+"""What the socket of all sessions tells."""
 
 
 def frames_of(moment: Moment) -> list[Frame]:

@@ -5,14 +5,14 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from services.gateway.asking import an_id
+from services.gateway.asking import an_id, read_query
 from services.gateway.context import RUN_ID, USER, gateway_of
 from services.gateway.describing import REPLYING, JsonOrForm, describe
 from services.gateway.dialects import channels as words
 from services.gateway.dialects import channels_presets_http as presets
 from services.gateway.dialects.channels import PREFIX
 from services.gateway.dialects.drf import Page, PageAsked
-from services.gateway.dialects.drf_http import Listed, json, page, read_fields, read_page
+from services.gateway.dialects.drf_http import Listed, json, page, read_fields
 from services.gateway.limits import check_text
 from services.gateway.moments import question_of
 from services.gateway.turns import check_success, ended, following
@@ -23,7 +23,7 @@ from shared.commands import (
     ListSessions,
     SendMessage,
 )
-from shared.errors import Conflict, NatterlogError
+from shared.errors import Conflict, NatterlogError, NotFound
 from shared.ids import new_id
 from shared.records import Statistics
 
@@ -46,11 +46,11 @@ def routes() -> list[web.RouteDef]:
     ]
 
 
-@describe(query=words.SessionsAsked, answers={200: Page[words.SessionView]})
+@describe(query=words.SessionsAsked, answers={200: Page[words.SessionView]}, errors=(NotFound,))
 async def list_sessions(request: web.Request) -> web.Response:
     """List the active sessions, or all of them; the one last written to first."""
     store, user = gateway_of(request).store, request[USER].id
-    asked = read_page(request, words.SessionsAsked)
+    asked = read_query(request, words.SessionsAsked)
     status = None if asked.include_inactive else "active"
 
     def ask(limit: int, offset: int) -> Awaitable[Listed]:
@@ -108,7 +108,7 @@ async def delete_session(request: web.Request) -> web.Response:
 async def list_messages(request: web.Request) -> web.Response:
     """Show the conversation, oldest first."""
     store, session = gateway_of(request).store, _query(request)
-    asked = read_page(request, PageAsked)
+    asked = read_query(request, PageAsked)
 
     def ask(limit: int, offset: int) -> Awaitable[Listed]:
         return store.ask(

@@ -6,17 +6,17 @@ from contextlib import asynccontextmanager
 import msgspec
 from aiohttp import web
 
-from services.gateway.asking import an_id
+from services.gateway.asking import an_id, read_query
 from services.gateway.context import USER, gateway_of
 from services.gateway.describing import JsonOrForm, describe
 from services.gateway.dialects import channels
 from services.gateway.dialects import channels_presets as words
 from services.gateway.dialects.channels import PREFIX
 from services.gateway.dialects.drf import Page, PageAsked
-from services.gateway.dialects.drf_http import Listed, json, page, read_fields, read_page
+from services.gateway.dialects.drf_http import Listed, json, page, read_fields
 from services.gateway.presets import find_preset, with_preset
 from shared.commands import DeletePreset, ListPresets
-from shared.errors import Forbidden, NatterlogError
+from shared.errors import Forbidden, NatterlogError, NotFound
 from shared.records import Preset
 
 PATH = f"{PREFIX}/presets"
@@ -35,11 +35,11 @@ def routes() -> list[web.RouteDef]:
     ]
 
 
-@describe(query=PageAsked, answers={200: Page[Preset]})
+@describe(query=PageAsked, answers={200: Page[Preset]}, errors=(NotFound,))
 async def list_presets(request: web.Request) -> web.Response:
     """List the user's own presets and those that others share, by name."""
     store, user = gateway_of(request).store, request[USER].id
-    asked = read_page(request, PageAsked)
+    asked = read_query(request, PageAsked)
 
     def ask(limit: int, offset: int) -> Awaitable[Listed]:
         return store.ask(ListPresets(user_id=user, limit=limit, offset=offset))

@@ -1,6 +1,7 @@
 """The Channels front ends' sockets: one session live, and the list of sessions."""
 
 from collections.abc import Awaitable, Callable
+from typing import Any, get_args
 
 import msgspec
 from aiohttp import web
@@ -8,10 +9,11 @@ from aiohttp import web
 from services.gateway.asking import an_id, decode_json
 from services.gateway.context import USER, Gateway, gateway_of
 from services.gateway.cursor import Place
+from services.gateway.describing import describe_socket
 from services.gateway.dialects import channels as words
 from services.gateway.feed import Feed
 from services.gateway.follower import Follower
-from services.gateway.limits import check_text
+from services.gateway.limits import Words, check_text
 from services.gateway.sockets import Socket, Track, serve
 from services.gateway.typists import Typing, tell_typing
 from shared.commands import CancelRun, GetSession, Regenerate, SendMessage
@@ -21,25 +23,56 @@ from shared.ids import new_id
 from shared.records import HIDDEN_MODES
 from shared.subjects import parse, what
 
+# -- what clients send ----------------------------------------------------------
 
-class _Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """Any message of a client; which fields count depends on ``type``."""
 
-    type: str
-    message: str | None = None
-    content: str | None = None
+class Send(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="send_message"):
+    """Send a message; the same `client_id` is the same message."""
+
+    message: Words | None = None
+    content: Words | None = None
+    """Another name of `message`."""
     client_id: words.ClientId | None = None
+
+
+class Stop(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="stop"):
+    """Stop the reply that is being written."""
+
+
+class Again(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="regenerate"):
+    """Have a message answered once more."""
+
     message_id: str | None = None
+    """Without it: the last reply."""
 
 
-_decode = msgspec.json.Decoder(_Asked).decode
+class IsTyping(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="typing"):
+    """Tell the session's other sockets."""
+
+
+class StoppedTyping(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="stop_typing"):
+    """Tell the session's other sockets."""
+
+
+class Ping(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ping"):
+    """Ask for a `pong`."""
+
+
+Asked = Send | Stop | Again | IsTyping | StoppedTyping | Ping
+_decode = msgspec.json.Decoder(Asked).decode
 
 
 # -- one session ------------------------------------------------------------------
 
 
+@describe_socket(asks=Asked, tells=get_args(words.OnSession))
 async def session_socket(request: web.Request) -> web.WebSocketResponse:
-    """``/ws/ai-chat/session/{id}/``."""
+    """One session live; all of its sockets see the same, in the same order.
+
+    A new connection is greeted, and told a reply that is being written with one chunk
+    of all its text so far.  A reply that starts over is told by ``ai_typing`` and a
+    chunk whose ``full_content`` is empty.
+    """
 
     async def converse(socket: Socket) -> None:
         gateway, user = gateway_of(request), request[USER].id
@@ -66,13 +99,13 @@ class _Client:
         self._user = user
         self._socket = socket
         self._feed = feed
-        self._handlers: dict[str, Callable[[_Asked], Awaitable[None]]] = {
-            "send_message": self._on_send_message,
-            "stop": self._on_stop,
-            "regenerate": self._on_regenerate,
-            "typing": self._on_typing,
-            "stop_typing": self._on_typing,
-            "ping": self._on_ping,
+        self._handlers: dict[type[Asked], Callable[[Any], Awaitable[None]]] = {
+            Send: self._on_send_message,
+            Stop: self._on_stop,
+            Again: self._on_regenerate,
+            IsTyping: self._on_typing,
+            StoppedTyping: self._on_typing,
+            Ping: self._on_ping,
         }
 
     def greet(self) -> Track:
@@ -92,11 +125,8 @@ class _Client:
     async def take(self, text: bytes) -> None:
         """Do what one message asks for; what is wrong with it is told, and the socket stays."""
         try:
-            asked = decode_json(text, _decode)
-            handler = self._handlers.get(asked.type)
-            if handler is None:
-                raise InvalidRequest(f"There is no message of type {asked.type[:40]!r}.")
-            await handler(asked)
+            asked: Asked = decode_json(text, _decode)
+            await self._handlers[type(asked)](asked)
         except NatterlogError as error:
             self._say(words.refused(error))
 
@@ -105,7 +135,7 @@ class _Client:
             frame = words.UserTyping(user=note.user, typing=note.typing)
             self._socket.mention(words.encode(frame))
 
-    async def _on_send_message(self, asked: _Asked) -> None:
+    async def _on_send_message(self, asked: Send) -> None:
         body = words.NewMessage(message=asked.message, content=asked.content)
         check_text(body.text, self._gateway.settings, path="$.message")
         session_id, client_id = self._feed.session_id, asked.client_id
@@ -121,13 +151,13 @@ class _Client:
         if accepted.repeated:  # the others have seen it; this one asks whether it arrived
             self._say(words.user_message(accepted.user_message, client_id))
 
-    async def _on_stop(self, asked: _Asked) -> None:
+    async def _on_stop(self, asked: Stop) -> None:
         del asked
         runs = sorted(self._feed.unfinished.values(), key=lambda run: run.waiting)
         if runs:  # what is being written; between two replies what comes next
             await self._gateway.store.ask(CancelRun(user_id=self._user, run_id=runs[0].run_id))
 
-    async def _on_regenerate(self, asked: _Asked) -> None:
+    async def _on_regenerate(self, asked: Again) -> None:
         message_id = asked.message_id
         if message_id is not None:
             an_id(message_id, "message")
@@ -140,11 +170,11 @@ class _Client:
             )
         )
 
-    async def _on_typing(self, asked: _Asked) -> None:
-        note = Typing(user=self._user, typing=asked.type == "typing", socket=self._socket.id)
+    async def _on_typing(self, asked: IsTyping | StoppedTyping) -> None:
+        note = Typing(user=self._user, typing=isinstance(asked, IsTyping), socket=self._socket.id)
         tell_typing(self._gateway.bus, self._user, self._feed.session_id, note)
 
-    async def _on_ping(self, asked: _Asked) -> None:
+    async def _on_ping(self, asked: Ping) -> None:
         del asked
         self._say(words.Pong())
 
@@ -155,8 +185,9 @@ class _Client:
 # -- the list of sessions -----------------------------------------------------------
 
 
+@describe_socket(asks=Ping, tells=get_args(words.OnList))
 async def list_socket(request: web.Request) -> web.WebSocketResponse:
-    """``/ws/ai-chat/sessions/``."""
+    """The list of the user's sessions live, those of other dialects included."""
 
     async def converse(socket: Socket) -> None:
         gateway, user = gateway_of(request), request[USER].id
@@ -172,9 +203,9 @@ async def list_socket(request: web.Request) -> web.WebSocketResponse:
 
 def _answer_ping(socket: Socket, text: bytes) -> None:
     try:
-        asked = decode_json(text, _decode)
-        if asked.type != "ping":
-            raise InvalidRequest(f"There is no message of type {asked.type[:40]!r}.")
+        # Not a decoder of Ping alone: that takes an object without a type for one.
+        if not isinstance(decode_json(text, _decode), Ping):
+            raise InvalidRequest("Nothing but a ping can be said here.", path="$.type")
         socket.reply(words.encode(words.Pong()))
     except NatterlogError as error:
         socket.reply(words.encode(words.refused(error)))
@@ -227,7 +258,7 @@ class _Sessions:
 
     async def _frame(self, session_id: str, happened: str, seq: int) -> words.Frame | None:
         if happened == "deleted":
-            return words.SessionDeleted(session=words.SessionId(id=session_id))
+            return words.SessionErased(session=words.SessionId(id=session_id))
         query = GetSession(user_id=self._user, session_id=session_id, min_seq=seq)
         try:
             session = (await self._gateway.store.ask(query)).session

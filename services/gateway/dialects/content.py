@@ -1,12 +1,13 @@
 """The words of the content front ends (docs/api.md, docs/pipelines.md)."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from services.gateway.jobs import NOTHING, JobState
+from services.gateway.limits import Words
 from shared.commands import CreateJob
 from shared.errors import InvalidRequest, NatterlogError
 from shared.events import PipelinePlan
@@ -30,21 +31,34 @@ encode = msgspec.json.Encoder().encode
 # -- what clients send ----------------------------------------------------------
 
 
+Platform = Annotated[str, Meta(extra_json_schema={"enum": list(PLATFORMS.values())})]
+"""In any case: small or capital letters are the same."""
+Reference = Annotated[str, Meta(max_length=200)]
+
+
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
-    topic: str
-    query: str
-    platform: str
-    session_id: str | None = None
+    topic: Words
+    query: Words
+    platform: Platform
+    session_id: Reference | None = None
     """The client's own reference."""
     pipeline: str | None = None
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """Any message of a client on the socket."""
+class Watched(msgspec.Struct, frozen=True, kw_only=True):
+    stream: bool = False
+    """Tell each step's text while it is written, as `chunk` and `reset`."""
 
-    type: str
+
+class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="cancel"):
+    """Stop the job."""
 
 
+class Ping(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ping"):
+    """Ask for a `pong`."""
+
+
+Asked = Cancel | Ping
 decode_new_job = msgspec.json.Decoder(NewJob).decode
 decode_asked = msgspec.json.Decoder(Asked).decode
 
@@ -75,7 +89,6 @@ def create_job(
         run_id=new_id(),
         plan=PipelinePlan(pipeline=pipeline.name, steps=pipeline.steps, inputs=inputs),
         mode=MODE,
-        model=settings.first_choice,
         temperature=settings.llm_temperature,
         max_tokens=settings.llm_max_tokens,
         client_ref=body.session_id or None,
@@ -126,11 +139,15 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class Progress(Frame, frozen=True, kw_only=True, tag="progress"):
+    """A step is done; each is told once, in order."""
+
     step: str
     message: str
 
 
 class Chunk(Frame, frozen=True, kw_only=True, tag="chunk"):
+    """What is new of a step's answer; only with `?stream=1`."""
+
     step: str
     content: str
 
@@ -142,6 +159,8 @@ class Reset(Frame, frozen=True, kw_only=True, tag="reset"):
 
 
 class Result(Frame, frozen=True, kw_only=True, tag="result"):
+    """The end: what the steps made.  After it the socket is closed."""
+
     session_id: str
     response_text: str
     strategy: Any
@@ -165,7 +184,7 @@ class Refused(Frame, frozen=True, kw_only=True, tag="error"):
 
 
 class Pong(Frame, frozen=True, kw_only=True, tag="pong"):
-    pass
+    """The answer to a `ping`."""
 
 
 class Shown:

@@ -9,11 +9,8 @@ from services.gateway.dialects import content as words
 from services.gateway.dialects.content import PREFIX
 from services.gateway.limits import check_text
 from shared.commands import CancelRun, GetJob
-from shared.errors import InvalidRequest, RateLimited
+from shared.errors import RateLimited
 from shared.events import PipelinePlan
-
-REFERENCE = 200
-"""Characters of a client's own reference."""
 
 
 def routes() -> list[web.RouteDef]:
@@ -34,8 +31,6 @@ async def start(request: web.Request) -> web.Response:
     body = await read_body(request, words.decode_new_job)
     check_text(body.topic, gateway.settings, path="$.topic")
     check_text(body.query, gateway.settings, path="$.query")
-    if body.session_id is not None and len(body.session_id) > REFERENCE:
-        raise InvalidRequest(f"At most {REFERENCE} characters.", path="$.session_id")
     command = words.create_job(body, request[USER].id, gateway.pipelines, gateway.settings)
     job = (await gateway.store.ask(command)).job
     request[RUN_ID] = job.run.id

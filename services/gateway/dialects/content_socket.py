@@ -2,19 +2,25 @@
 
 from aiohttp import web
 
-from services.gateway.asking import an_id, decode_json, missing
+from services.gateway.asking import an_id, decode_json, missing, read_query
 from services.gateway.board import Board
 from services.gateway.context import USER, Gateway, gateway_of
+from services.gateway.describing import describe_socket
 from services.gateway.dialects import content as words
 from services.gateway.jobs import JobState
 from services.gateway.sockets import GONE, NORMAL, Socket, serve
 from shared.commands import CancelRun
-from shared.errors import InvalidRequest, NatterlogError
+from shared.errors import NatterlogError
 from shared.events import PipelinePlan
 
 
+@describe_socket(asks=words.Asked, tells=words.Frame.__subclasses__(), query=words.Watched)
 async def socket(request: web.Request) -> web.WebSocketResponse:
-    """``/ws/chat/{session_id}``."""
+    """One job from its first step to its result, whenever the client connects.
+
+    After the end the socket is closed.  Any number of clients may watch.
+    """
+    streaming = read_query(request, words.Watched).stream
 
     async def converse(socket: Socket) -> None:
         gateway, user = gateway_of(request), request[USER].id
@@ -23,7 +29,6 @@ async def socket(request: web.Request) -> web.WebSocketResponse:
             state = await board.find(session_id=session_id)
             if not isinstance(state.plan, PipelinePlan):
                 raise missing("job")
-            streaming = request.query.get("stream", "").lower() in ("1", "true")
             client = _Client(gateway, user, socket, board, state, streaming=streaming)
             client.begin()
             try:
@@ -84,14 +89,12 @@ class _Client:
     async def take(self, text: bytes) -> None:
         """Do what one message asks for; what is wrong with it is told, and the socket stays."""
         try:
-            asked = decode_json(text, words.decode_asked)
-            match asked.type:
-                case "cancel":
+            asked: words.Asked = decode_json(text, words.decode_asked)
+            match asked:
+                case words.Cancel():
                     command = CancelRun(user_id=self._user, run_id=self._state.run_id)
                     await self._gateway.store.ask(command)
-                case "ping":
+                case words.Ping():
                     self._socket.reply(words.encode(words.Pong()))
-                case _:
-                    raise InvalidRequest(f"There is no message of type {asked.type[:40]!r}.")
         except NatterlogError as error:
             self._socket.reply(words.encode(words.refused(error)))

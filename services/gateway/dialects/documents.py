@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from services.gateway.asking import Count
 from services.gateway.jobs import NOTHING, JobState, Written
+from services.gateway.limits import Words
 from shared.commands import CreateJob
 from shared.errors import InvalidRequest, NatterlogError
 from shared.events import DocumentPlan, FileRef
@@ -22,6 +23,8 @@ MODE = "document"
 MAX_TOKENS = 1024
 FIELDS = {"prompt": 1024 * 1024, "priority": 100, "scheduled_at": 100}
 """The form's fields beside the file, and how many bytes each may have."""
+MOST_NAMED = 1000
+"""Jobs that one client may name at a time."""
 
 Status = Literal["scheduled", "pending", "processing", "completed", "failed", "cancelled"]
 
@@ -47,6 +50,12 @@ File = Annotated[
     str,
     Meta(extra_json_schema={"format": "binary", "contentMediaType": "application/octet-stream"}),
 ]
+Time = Annotated[
+    str,
+    Meta(
+        extra_json_schema={"anyOf": [{"type": "string", "format": "date-time"}, {"maxLength": 0}]}
+    ),
+]
 
 
 class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,19 +63,19 @@ class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
 
     file: File
     """With a file name. PDF, pictures, CSV, Markdown, plain text."""
-    prompt: str
+    prompt: Words
     """What is asked about it."""
     priority: Annotated[int, Meta(ge=0, le=9)] = 0
     """Higher first."""
-    scheduled_at: datetime | None = None
+    scheduled_at: Time = ""
     """Not before this time; UTC where it names no zone, the past means now."""
 
 
 class JobsAsked(msgspec.Struct, frozen=True, kw_only=True):
-    status: Status | None = None
+    status: Status | Literal[""] = ""
     limit: Count = 50
     """How many; 200 at most."""
-    cursor: str | None = None
+    cursor: str = ""
     """The `next_cursor` of the page before."""
 
 
@@ -90,7 +99,6 @@ def create_job(
         run_id=run_id,
         plan=DocumentPlan(file=file, prompt=_prompt(fields)),
         mode=MODE,
-        model=settings.first_choice,
         temperature=settings.llm_temperature,
         max_tokens=settings.llm_max_tokens or MAX_TOKENS,
         priority=_priority(fields.get("priority", "")),
@@ -131,14 +139,23 @@ def _due(text: str) -> datetime | None:
     return due if due > now() else None
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """Any message of a client on the socket; which fields count depends on ``type``."""
+class Subscribe(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="subscribe"):
+    """Show only these jobs from now on, however long ago they ended; none: all again."""
 
-    type: str
-    job_id: str | None = None
-    job_ids: list[str] | None = None
+    job_ids: Annotated[list[str], Meta(max_length=MOST_NAMED)]
 
 
+class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="cancel"):
+    """Stop a job, in whatever state it is."""
+
+    job_id: str
+
+
+class Ping(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ping"):
+    """Ask for a `pong`."""
+
+
+Asked = Subscribe | Cancel | Ping
 decode_asked = msgspec.json.Decoder(Asked).decode
 
 
@@ -228,6 +245,8 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class JobUpdate(Frame, frozen=True, kw_only=True, tag="job_update"):
+    """How far a job has got."""
+
     job_id: str
     progress: int
     step: str
@@ -235,27 +254,35 @@ class JobUpdate(Frame, frozen=True, kw_only=True, tag="job_update"):
 
 
 class AiChunk(Frame, frozen=True, kw_only=True, tag="ai_chunk"):
+    """What is new of an answer, and all of it so far; both empty: it starts over."""
+
     job_id: str
     chunk: str
     partial: str
 
 
 class JobCompleted(Frame, frozen=True, kw_only=True, tag="job_completed"):
+    """A job has ended well."""
+
     job_id: str
     ai_response: str
 
 
 class JobFailed(Frame, frozen=True, kw_only=True, tag="job_failed"):
+    """A job has failed, or was cancelled (code `cancelled`)."""
+
     job_id: str
     error: str
     code: str
 
 
 class Pong(Frame, frozen=True, kw_only=True, tag="pong"):
-    pass
+    """The answer to a `ping`."""
 
 
 class Refused(Frame, frozen=True, kw_only=True, tag="error"):
+    """What the client sent was refused; the socket stays open."""
+
     message: str
     code: str
     retry_after: float | UnsetType = UNSET

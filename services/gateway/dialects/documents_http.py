@@ -95,15 +95,15 @@ async def list_jobs(request: web.Request) -> web.Response:
     """List the jobs, newest first."""
     gateway, user = gateway_of(request), request[USER].id
     asked = read_query(request, words.JobsAsked)
-    if asked.cursor is not None and not is_id(asked.cursor):
+    if asked.cursor and not is_id(asked.cursor):
         raise missing("page")
     page = await gateway.store.ask(
         ListJobs(
             user_id=user,
             mode=words.MODE,
-            status=None if asked.status is None else _STATUSES[asked.status],
+            status=_STATUSES[asked.status] if asked.status else None,
             limit=min(asked.limit, MOST),
-            before=asked.cursor,
+            before=asked.cursor or None,
         )
     )
     async with gateway.boards.of(user) as board:

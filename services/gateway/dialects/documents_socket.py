@@ -1,25 +1,30 @@
 """The document front ends' socket: everything about the user's jobs."""
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
 
 from services.gateway.asking import an_id, decode_json, missing
 from services.gateway.board import Board
 from services.gateway.context import USER, Gateway, gateway_of
+from services.gateway.describing import describe_socket
 from services.gateway.dialects import documents as words
 from services.gateway.jobs import JobState
 from services.gateway.sockets import Socket, serve
 from shared.commands import CancelRun
-from shared.errors import Conflict, InvalidRequest, NatterlogError
+from shared.errors import Conflict, NatterlogError
 from shared.events import DocumentPlan
 
-MOST_NAMED = 1000
-"""Jobs that one client may name at a time."""
 
-
+@describe_socket(asks=words.Asked, tells=words.Frame.__subclasses__())
 async def socket(request: web.Request) -> web.WebSocketResponse:
-    """``/ws``."""
+    """Everything about the user's jobs.
+
+    First how things stand: of each unfinished job, and of those that ended in the
+    last ten minutes, a ``job_update``, one ``ai_chunk`` with all the text there is,
+    then its end.  After that whatever is new.
+    """
 
     async def converse(socket: Socket) -> None:
         gateway, user = gateway_of(request), request[USER].id
@@ -51,10 +56,10 @@ class _Client:
         self._shown: dict[str, words.Shown] = {}
         self._wanted: frozenset[str] | None = None
         """The jobs that the client narrowed to; None: all."""
-        self._handlers: dict[str, Callable[[words.Asked], Awaitable[None]]] = {
-            "subscribe": self._on_subscribe,
-            "cancel": self._on_cancel,
-            "ping": self._on_ping,
+        self._handlers: dict[type[words.Asked], Callable[[Any], Awaitable[None]]] = {
+            words.Subscribe: self._on_subscribe,
+            words.Cancel: self._on_cancel,
+            words.Ping: self._on_ping,
         }
 
     def begin(self) -> None:
@@ -99,19 +104,12 @@ class _Client:
         """Do what one message asks for; what is wrong with it is told, and the socket stays."""
         try:
             asked = decode_json(text, words.decode_asked)
-            handler = self._handlers.get(asked.type)
-            if handler is None:
-                raise InvalidRequest(f"There is no message of type {asked.type[:40]!r}.")
-            await handler(asked)
+            await self._handlers[type(asked)](asked)
         except NatterlogError as error:
             self._say(words.refused(error))
 
-    async def _on_subscribe(self, asked: words.Asked) -> None:
+    async def _on_subscribe(self, asked: words.Subscribe) -> None:
         """Narrow to these jobs, and show them however long ago they ended; none: all again."""
-        if asked.job_ids is None:
-            raise InvalidRequest("This field is required.", path="$.job_ids")
-        if len(asked.job_ids) > MOST_NAMED:
-            raise InvalidRequest(f"At most {MOST_NAMED} jobs can be named.", path="$.job_ids")
         for job_id in asked.job_ids:
             await self._find(job_id)
         self._wanted = frozenset(asked.job_ids) if asked.job_ids else None
@@ -119,15 +117,13 @@ class _Client:
         for run_id in sorted(self._wanted or self._board.jobs):
             self._wake(run_id)
 
-    async def _on_cancel(self, asked: words.Asked) -> None:
-        if asked.job_id is None:
-            raise InvalidRequest("This field is required.", path="$.job_id")
+    async def _on_cancel(self, asked: words.Cancel) -> None:
         state = await self._find(asked.job_id)
         if state.ending is not None:
             raise Conflict("The job has ended.")
         await self._gateway.store.ask(CancelRun(user_id=self._user, run_id=state.run_id))
 
-    async def _on_ping(self, asked: words.Asked) -> None:
+    async def _on_ping(self, asked: words.Ping) -> None:
         del asked
         self._say(words.Pong())
 

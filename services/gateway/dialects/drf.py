@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import msgspec
 from msgspec import inspect
 
-from services.gateway.asking import MOST, Count
+from services.gateway.asking import MOST
 from shared.errors import InvalidRequest
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -109,12 +109,18 @@ class PageAsked(msgspec.Struct, frozen=True, kw_only=True):
 
     page: str = "1"
     """Its number, or `last`."""
-    page_size: Count = PAGE_SIZE
-    """How many; 200 at most."""
+    page_size: str = str(PAGE_SIZE)
+    """How many; 200 at most. What is no number counts for nothing."""
 
     @property
     def size(self) -> int:
-        return min(self.page_size, MOST)
+        return min(number(self.page_size) or PAGE_SIZE, MOST)
+
+
+def number(text: str) -> int | None:
+    """The number from 1 that this is, or None."""
+    fits = text.isascii() and text.isdigit() and len(text) < 10
+    return int(text) or None if fits else None
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):

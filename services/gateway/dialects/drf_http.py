@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from aiohttp import web
 
-from services.gateway.asking import decode_json, read_bytes, read_query
+from services.gateway.asking import decode_json, read_bytes
 from services.gateway.context import gateway_of
 from services.gateway.describing import JsonOrForm, description_of
 from services.gateway.dialects import drf
@@ -18,7 +18,6 @@ from services.gateway.uploads import MALFORMED
 from shared.errors import InvalidRequest, NotFound, UnsupportedMediaType
 
 T = TypeVar("T", bound=msgspec.Struct)
-P = TypeVar("P", bound=PageAsked)
 
 _HOST = re.compile(r"[\w.:\[\]-]+", re.ASCII)
 _encode = msgspec.json.Encoder().encode
@@ -76,12 +75,6 @@ class Listed(Protocol):
     def total(self) -> int: ...
 
 
-def read_page(request: web.Request, shape: type[P]) -> P:
-    """Which page is asked for; a size that is none counts for nothing."""
-    sized = _is_number(request.query.get("page_size", ""))
-    return read_query(request, shape, without=() if sized else ("page_size",))
-
-
 async def page(
     request: web.Request,
     asked: PageAsked,
@@ -110,13 +103,10 @@ async def page(
 async def _number(asked: PageAsked, ask: Callable[[int, int], Awaitable[Listed]]) -> int:
     if asked.page == "last":
         return max(1, -(-(await ask(0, 0)).total // asked.size))
-    if not _is_number(asked.page):
+    number = drf.number(asked.page or "1")
+    if number is None:
         raise NotFound("Invalid page.")
-    return int(asked.page)
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0
+    return number
 
 
 def _url(request: web.Request) -> str:

@@ -27,6 +27,7 @@ from shared.events import Usage
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
+    from anthropic.types import ModelInfo as Model
 
 MAX_TOKENS = 4096
 """When neither the prompt nor the settings say; the API insists on a number."""
@@ -96,8 +97,9 @@ class Anthropic:
                 display_name=model.display_name,
                 context_window=model.max_input_tokens,
                 max_tokens=model.max_tokens,
-                supports_vision=True,
-                supports_tools=True,
+                supports_vision=_sees(model),
+                supports_tools=True,  # the list has no word for it, because all do
+                modified_at=model.created_at if model.created_at.year > 1970 else None,
             )
             for model in page.data
             if model.lifecycle != "retired"
@@ -137,6 +139,13 @@ class Anthropic:
         if prompt.schema is not None and (schema := _supported(prompt.schema)):
             body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
         return body
+
+
+def _sees(model: "Model") -> bool:
+    """Whether the model takes pictures; lists without capabilities are of models that do."""
+    # The SDK checks no answer: what its types promise may be missing.
+    image_input = getattr(model.capabilities, "image_input", None)
+    return image_input is None or image_input.supported is True
 
 
 def _messages(prompt: Prompt) -> list[dict[str, Any]]:

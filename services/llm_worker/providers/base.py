@@ -1,11 +1,12 @@
 """What a provider is: the seam between natterlog and whoever writes the words."""
 
 from collections.abc import AsyncGenerator
+from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
 
-from shared.events import Usage
+from shared.events import ModelDetails, Usage
 from shared.records import Role
 
 
@@ -60,8 +61,11 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     supports_vision: bool = False
     supports_tools: bool = False
+    """Like the one above: False also when the provider does not say."""
     size: int = 0
-    modified_at: str | None = None
+    modified_at: datetime | None = None
+    digest: str | None = None
+    details: ModelDetails | None = None
 
 
 class ProviderError(Exception):

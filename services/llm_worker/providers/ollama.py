@@ -1,15 +1,32 @@
 """Ollama, by its own API: lines of JSON, the last one with ``done: true``."""
 
+import asyncio
 import base64
 from collections.abc import AsyncGenerator
+from datetime import datetime
+from typing import Any
 
 import msgspec
 
 from services.llm_worker.providers import faults
-from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, PromptMessage
+from services.llm_worker.providers.base import (
+    Ended,
+    ModelInfo,
+    Prompt,
+    PromptMessage,
+    ProviderError,
+)
 from services.llm_worker.providers.connections import Connections
 from services.llm_worker.providers.reading import Reading, spoken
-from shared.events import Usage
+from shared.events import ModelDetails, Usage
+from shared.log import get_logger
+
+log = get_logger()
+
+SHOWN = 8
+"""Models that it is asked about at a time."""
+SHOWING = 3.0
+"""Seconds for all of that; what is not said by then is asked for again with the next list."""
 
 
 class Ollama:
@@ -21,6 +38,8 @@ class Ollama:
         self._connections = connections
         self._host = host
         self._patience = patience
+        self._abilities: dict[tuple[str, str], Abilities] = {}
+        """By name and digest: a model that is pulled anew may be able to do more."""
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
         answer = self._connections.post(self.name, f"{self._host}/api/chat", {}, _body(prompt))
@@ -38,11 +57,62 @@ class Ollama:
             models = msgspec.json.decode(body, type=_Models).models
         except msgspec.DecodeError as error:
             raise faults.garbled(self.name) from error
+        await self._learn(models)
+        offered = [(model, self._abilities.get(model.key, Abilities())) for model in models]
         return [
-            ModelInfo(name=model.name, size=model.size, modified_at=model.modified_at)
-            for model in models
-            if not (model.details and "bert" in model.details.family)  # those make embeddings
+            ModelInfo(
+                name=model.name,
+                context_window=able.context_window,
+                supports_vision=able.sees,
+                supports_tools=able.uses_tools,
+                size=model.size,
+                modified_at=_moment(model.modified_at),
+                digest=model.digest or None,
+                details=model.told(),
+            )
+            for model, able in offered
+            if able.chats and "bert" not in model.family  # those make embeddings
         ]
+
+    async def _learn(self, models: list["_Model"]) -> None:
+        """Ask about the models that are not known yet, all of them within a time."""
+        present = {model.key for model in models}
+        self._abilities = {k: able for k, able in self._abilities.items() if k in present}
+        unknown = [model for model in models if model.key not in self._abilities]
+        turns = asyncio.Semaphore(SHOWN)
+
+        async def learn(model: _Model) -> None:
+            async with turns:
+                self._abilities[model.key] = await self._show(model.name)
+
+        asking = [asyncio.create_task(learn(model)) for model in unknown]
+        if not asking:
+            return
+        try:
+            _, late = await asyncio.wait(asking, timeout=SHOWING)
+        finally:
+            for task in asking:
+                task.cancel()
+        failures = [task for task in asking if task not in late and task.exception()]
+        if late or failures:
+            why = str(failures[0].exception()) if failures else "no answer in time"
+            log.info("provider.abilities_unknown", models=len(late) + len(failures), error=why)
+
+    async def _show(self, model: str) -> "Abilities":
+        ask = self._connections.post(self.name, f"{self._host}/api/show", {}, {"model": model})
+        body = b""
+        try:
+            async with ask as read:
+                while data := await read():
+                    body += data
+        except ProviderError as error:
+            if error.passing:
+                raise
+            return Abilities()  # a server without that, or without the model
+        try:
+            return msgspec.json.decode(body, type=_Shown).abilities()
+        except msgspec.DecodeError as error:
+            raise faults.garbled(self.name) from error
 
     async def aclose(self) -> None:
         """Nothing: the connections belong to the registry."""
@@ -75,6 +145,15 @@ def _message(message: PromptMessage) -> dict[str, object]:
     return said
 
 
+def _moment(text: str | None) -> datetime | None:
+    """A time as Ollama says it; None where it is none, or Go's zero."""
+    try:
+        moment = msgspec.convert(text, datetime)
+    except msgspec.ValidationError:
+        return None
+    return moment if moment.tzinfo is not None and moment.year > 1970 else None
+
+
 class _Message(msgspec.Struct, gc=False):
     content: str | None = None
     thinking: str | None = None
@@ -89,15 +168,60 @@ class _Line(msgspec.Struct):
     error: object = None
 
 
+class Abilities(msgspec.Struct, frozen=True):
+    """What Ollama says that a model can do."""
+
+    chats: bool = True
+    sees: bool = False
+    uses_tools: bool = False
+    context_window: int | None = None
+
+
+class _Shown(msgspec.Struct):
+    capabilities: list[str] = []
+    """Absent from servers of before May 2025."""
+    model_info: dict[str, Any] = {}
+
+    def abilities(self) -> Abilities:
+        family = self.model_info.get("general.architecture")
+        window = self.model_info.get(f"{family}.context_length")
+        return Abilities(
+            chats="completion" in self.capabilities or not self.capabilities,
+            sees="vision" in self.capabilities,
+            uses_tools="tools" in self.capabilities,
+            context_window=window if isinstance(window, int) and window > 0 else None,
+        )
+
+
 class _Details(msgspec.Struct):
-    family: str = ""
+    parent_model: str | None = None
+    format: str | None = None
+    family: str | None = None
+    families: list[str] | None = None
+    parameter_size: str | None = None
+    quantization_level: str | None = None
 
 
 class _Model(msgspec.Struct):
     name: str
     size: int = 0
     modified_at: str | None = None
+    digest: str = ""
     details: _Details | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.name, self.digest
+
+    @property
+    def family(self) -> str:
+        return (self.details and self.details.family) or ""
+
+    def told(self) -> ModelDetails | None:
+        if self.details is None:
+            return None
+        said = msgspec.structs.asdict(self.details)
+        return ModelDetails(**{field: value for field, value in said.items() if value})
 
 
 class _Models(msgspec.Struct):

@@ -3,6 +3,7 @@
 import base64
 import re
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 import msgspec
@@ -72,7 +73,11 @@ class OpenAI:
         except msgspec.DecodeError as error:
             raise faults.garbled(self.name) from error
         return [
-            ModelInfo(name=model.id, context_window=model.max_model_len or model.context_length)
+            ModelInfo(
+                name=model.id,
+                context_window=model.max_model_len or model.context_length,
+                modified_at=_moment(model.created),
+            )
             for model in models
             if not _NO_CHAT.search(model.id)
         ]
@@ -113,6 +118,13 @@ def _content(message: PromptMessage) -> object:
     return [*map(_part, message.files), {"type": "text", "text": message.content}]
 
 
+def _moment(seconds: float | None) -> datetime | None:
+    """Seconds since 1970 as a time; None for what servers say that do not know it."""
+    if not seconds or not 0 < seconds < 2**32:
+        return None
+    return datetime.fromtimestamp(seconds, UTC)
+
+
 def _part(file: PromptFile) -> dict[str, object]:
     url = f"data:{file.media_type};base64,{base64.b64encode(file.data).decode()}"
     if file.media_type.startswith("image/"):
@@ -149,6 +161,7 @@ class _Chunk(msgspec.Struct):
 
 class _Model(msgspec.Struct):
     id: str
+    created: float | None = None
     max_model_len: int | None = None
     context_length: int | None = None
 

@@ -74,6 +74,25 @@ class Registry:
                 found.models.extend((name, info) for info in answer)
         return found
 
+    async def find(self, model: str | None, *, max_age: float = RECENT) -> str:
+        """The id, ``provider/name``, of the model that ``model`` means; None: the default.
+
+        Raises:
+            ProviderError: there is no such model, or nobody can say so just now.
+        """
+        provider, name = await self.resolve(model)
+        listed = await self._offers[provider.name].known(max_age)
+        for info in listed:
+            if info.name in (name, f"{name}:latest"):
+                return f"{provider.name}/{info.name}"
+        if model and isinstance(provider, Ollama | Demo):  # others have more than they list
+            raise _unknown(model, await self.models())
+        return f"{provider.name}/{name}"
+
+    def latency_ms(self, provider: str) -> int | None:
+        """How long it took a provider to list its models, when it was last asked."""
+        return self._offers[provider].latency_ms
+
     async def preload(self) -> None:
         """Import what is slow to import, in a thread, before the first reply needs it."""
         for provider in self.providers.values():
@@ -146,6 +165,7 @@ class Offer:
         self._models: list[ModelInfo] | None = None
         self._failure: ProviderError | None = None
         self._asked_at = 0.0
+        self.latency_ms: int | None = None
 
     async def models(self, max_age: float) -> list[ModelInfo]:
         """The models, as of at most ``max_age`` seconds ago.
@@ -173,13 +193,16 @@ class Offer:
         return self._models or []
 
     async def _refresh(self, max_age: float) -> None:
+        came_at = self._clock()
         async with self._lock:  # who comes while it is being asked gets the same answer
             never = self._models is None and self._failure is None
-            if never or self._clock() - self._asked_at > max_age:
+            answered = self._asked_at > came_at
+            if never or (not answered and self._clock() - self._asked_at > max_age):
                 await self._ask()
 
     async def _ask(self) -> None:
         self._failure = None
+        started = time.monotonic()
         try:
             async with asyncio.timeout(ASKING):
                 self._models = await self._provider.models()
@@ -188,6 +211,7 @@ class Offer:
         except TimeoutError as error:
             self._failure = faults.unreachable(self._provider.name, error)
         self._asked_at = self._clock()
+        self.latency_ms = round((time.monotonic() - started) * 1000)
 
 
 def _configured(settings: Settings, connections: Connections) -> list[Provider]:

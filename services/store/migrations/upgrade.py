@@ -15,6 +15,6 @@ def config(connection: sa.Connection) -> Config:
     return settings
 
 
-def upgrade(connection: sa.Connection) -> None:
+def upgrade(connection: sa.Connection, to: str = "head") -> None:
     """Bring the tables to the newest version, within the connection's transaction."""
-    command.upgrade(config(connection), "head")
+    command.upgrade(config(connection), to)

@@ -5,25 +5,33 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from services.gateway.app import over_http
 from services.gateway.describing import description_of
 from services.gateway.openapi import document
+from tests.support.described import every_route
 
 ROUTES = over_http()
 
-every_route = pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.handler.__name__)
+each_route = pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.handler.__name__)
 
 
 @pytest.fixture(scope="module")
 def told() -> dict[str, Any]:
-    return document(ROUTES)
+    return document(every_route())
 
 
-@every_route
+@each_route
 def test_every_route_is_described_beside_its_handler(route: web.RouteDef):
     assert description_of(route) is not None, f"@describe is missing above {route.handler}"
     assert (route.handler.__doc__ or "").strip(), f"{route.handler} says in no word what it does"
+
+
+def test_the_document_is_valid(told: dict[str, Any]):
+    faults = list(OpenAPIV31SpecValidator(told).iter_errors())
+
+    assert faults == []
 
 
 def test_every_operation_has_a_name_of_its_own(told: dict[str, Any]):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import pytest
 
@@ -117,3 +118,12 @@ def test_the_sdk_is_not_imported_before_it_is_needed():
     )
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+async def test_which_models_see_is_what_the_list_says(fake: FakeProvider, registry: Registry):
+    fake.models["anthropic"] = ["claude-haiku-5-5", "claude-blind-5-5"]
+
+    models = await registry.providers["anthropic"].models()
+
+    assert [(m.supports_vision, m.supports_tools) for m in models] == [(True, True), (False, True)]
+    assert [m.modified_at for m in models] == [datetime(2026, 10, 1, tzinfo=UTC)] * 2

@@ -1,6 +1,8 @@
 """What is particular to Ollama."""
 
-from services.llm_worker.providers.base import Prompt, PromptMessage
+from datetime import UTC, datetime
+
+from services.llm_worker.providers.base import ModelInfo, Prompt, PromptMessage
 from services.llm_worker.providers.registry import Registry
 from shared.events import Usage
 from tests.support.fake_provider import FakeProvider
@@ -38,7 +40,47 @@ async def test_its_counts_are_the_usage(fake: FakeProvider, registry: Registry):
     assert ended.usage == Usage(input_tokens=prompt_tokens, output_tokens=7)
 
 
-async def test_a_model_says_its_size_and_age(fake: FakeProvider, registry: Registry):
-    model = (await registry.providers["ollama"].models())[0]
+async def test_a_model_says_what_it_is_and_what_it_can_do(registry: Registry):
+    llama, qwen = await registry.providers["ollama"].models()
 
-    assert (model.size, model.modified_at) == (1_000_000, "2026-10-01T00:00:00Z")
+    assert llama == ModelInfo(
+        name="fake-llama:latest",
+        context_window=8_192,
+        size=1_000_000,
+        modified_at=datetime(2026, 10, 1, tzinfo=UTC),
+        digest="f" * 64,
+        details=llama.details,
+    )
+    assert llama.details is not None
+    assert llama.details.family == "fake"
+    assert (qwen.supports_tools, qwen.supports_vision, qwen.context_window) == (True, True, 40_960)
+
+
+async def test_a_model_that_cannot_chat_is_not_on_offer(fake: FakeProvider, registry: Registry):
+    fake.models["ollama"] = ["nomic-embed:latest", "fake-qwen:1b"]
+
+    offered = await registry.providers["ollama"].models()
+
+    assert [model.name for model in offered] == ["fake-qwen:1b"]
+
+
+async def test_what_a_model_can_do_is_asked_once(fake: FakeProvider, registry: Registry):
+    before = await registry.providers["ollama"].models()
+    fake.shows = False
+
+    after = await registry.providers["ollama"].models()
+
+    assert after == before
+
+
+async def test_a_server_that_tells_no_abilities_still_lists_its_models(
+    fake: FakeProvider, registry: Registry
+):
+    fake.shows = False
+
+    offered = await registry.providers["ollama"].models()
+
+    assert [(m.name, m.supports_vision, m.context_window) for m in offered] == [
+        ("fake-llama:latest", False, None),
+        ("fake-qwen:1b", False, None),
+    ]

@@ -1,8 +1,10 @@
 """What is particular to OpenAI-compatible servers."""
 
+from datetime import UTC, datetime
+
 import pytest
 
-from services.llm_worker.providers.base import Prompt, PromptMessage
+from services.llm_worker.providers.base import ModelInfo, Prompt, PromptMessage
 from services.llm_worker.providers.connections import Connections
 from services.llm_worker.providers.openai import DEFAULT_URL, OpenAI
 from services.llm_worker.providers.registry import Registry
@@ -106,3 +108,11 @@ async def test_a_finish_reason_is_enough_when_the_connection_breaks_after_it(
 
     assert check_unspliced(text) == ("a1", 6)
     assert ended.stop_reason == "end_turn"
+
+
+async def test_a_model_says_its_age_and_little_else(registry: Registry):
+    model = (await registry.providers["openai"].models())[0]
+
+    assert model == ModelInfo(
+        name="fake-gpt", modified_at=datetime.fromtimestamp(1_790_000_000, UTC)
+    )

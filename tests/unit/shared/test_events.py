@@ -16,6 +16,10 @@ from shared.events import (
     Fault,
     History,
     MessageRated,
+    ModelDetails,
+    ModelPreferred,
+    ModelsSynced,
+    OfferedModel,
     PastMessage,
     PresetCreated,
     PresetDeleted,
@@ -156,6 +160,21 @@ FACTS: list[Fact] = [
     ),
     PresetUpdated(**COMMON, preset_id="p", temperature=None),
     PresetDeleted(**COMMON, preset_id="p"),
+    ModelPreferred(**COMMON, model="demo/demo"),
+    ModelsSynced(
+        **COMMON,
+        models=[
+            OfferedModel(
+                provider="ollama",
+                name="llama",
+                size=5,
+                modified_at=now(),
+                details=ModelDetails(family="llama", families=["llama"]),
+            )
+        ],
+        removed=["demo/demo"],
+        default="ollama/llama",
+    ),
 ]
 TICKS: list[Delta | Progress] = [Delta(42, 3, "🌍"), Progress(42, "extract", 0.25)]
 

@@ -140,7 +140,7 @@ class Story:
         return self.tell(subject, BranchChosen(at=self.now, leaf=leaf))
 
     def rate(self, message: str, rating: Rating | None, comment: str | None = None) -> int:
-        subject = session_address(USER, self.session).fact("feedback")
+        subject = session_address(USER, self.session).fact("message.feedback")
         fact = MessageRated(at=self.now, message_id=message, rating=rating, comment=comment)
         return self.tell(subject, fact)
 

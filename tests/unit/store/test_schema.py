@@ -58,6 +58,24 @@ async def test_tables_of_another_version_are_migrated(tmp_path: Path):
     await database.close()
 
 
+async def test_rows_that_know_less_of_a_turn_are_made_anew(tmp_path: Path):
+    database = Database(tmp_path / "old.db", durable=False)
+    await database.write(upgrade, "0003")
+    await database.write(lambda c: c.execute(schema.projection.update().values(applied=7)))
+    told = "INSERT INTO presets VALUES ('p', 'u', 'Old', '', '', '', 0, 0, 0, '', '')"
+    await database.write(lambda c: c.execute(sa.text(told)))
+
+    await migrate(database)
+
+    count = sa.select(sa.func.count()).select_from(schema.presets)
+    assert await database.read(lambda c: c.execute(count).scalar()) == 0
+    assert (
+        await database.read(lambda c: c.execute(sa.select(schema.projection.c.applied)).scalar())
+        == 0
+    )
+    await database.close()
+
+
 def test_alembic_is_not_imported_while_there_is_nothing_to_migrate():
     script = "import sys, services.store.__main__; sys.exit('alembic' in sys.modules)"
 
@@ -73,6 +91,8 @@ def test_alembic_is_not_imported_while_there_is_nothing_to_migrate():
         (schema.messages, rows.MessageRow),
         (schema.runs, rows.RunRow),
         (schema.usage_log, rows.UsageRow),
+        (schema.models, rows.ModelRow),
+        (schema.preferences, rows.PreferenceRow),
     ],
     ids=lambda value: getattr(value, "name", None),
 )

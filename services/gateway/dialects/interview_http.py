@@ -1,0 +1,77 @@
+"""The interview front ends over HTTP: ``/api/generate/`` and ``/api/models/``."""
+
+from aiohttp import web
+
+from services.gateway.asking import an_id, read_body
+from services.gateway.calls import calling, streamed, whole
+from services.gateway.context import USER, gateway_of
+from services.gateway.describing import IDEMPOTENCY_KEY, REPLYING, Events, describe
+from services.gateway.dialects import interview as words
+from services.gateway.limits import check_text
+from shared.errors import NotFound
+
+
+def routes() -> list[web.RouteDef]:
+    return [
+        web.get(words.MODELS, list_models),
+        web.post(f"{words.GENERATE}/", generate),
+        web.post(words.GENERATE, generate_without_slash),
+    ]
+
+
+@describe(
+    body=words.Generate,
+    answers={200: (Events((words.Piece, words.Last, words.Broken)), words.Last)},
+    headers=(IDEMPOTENCY_KEY,),
+    errors=REPLYING,
+)
+async def generate(request: web.Request) -> web.StreamResponse:
+    """Answer a prompt.
+
+    As a stream of pieces, unless ``stream`` is false.  Without a session, closing the
+    connection stops the reply; within one it goes on.  The key counts within sessions.
+    """
+    gateway, user = gateway_of(request), request[USER].id
+    wish = await read_body(request, words.decode_generate)
+    body = wish.body
+    check_text(body.prompt, gateway.settings, path="$.prompt")
+    if body.session_id is not None:
+        an_id(body.session_id, "session")
+    if body.model:
+        await gateway.models.check(user, body.model)
+    asked = words.asked(wish, gateway.settings, request.headers.get("Idempotency-Key"))
+    async with calling(request, asked) as call:
+        model = body.model or call.session.model or "default"
+        accepted_at = call.accepted.run.created_at
+        if body.stream is not False:
+            return await streamed(request, call, words.SseLines(model, accepted_at))
+        reply = await whole(call)
+    answer = words.last(model, accepted_at, reply.final, response=reply.final.text)
+    return web.Response(body=words.encode(answer), content_type="application/json")
+
+
+@describe(
+    body=words.Generate,
+    answers={200: (Events((words.Piece, words.Last, words.Broken)), words.Last)},
+    headers=(IDEMPOTENCY_KEY,),
+    errors=REPLYING,
+)
+async def generate_without_slash(request: web.Request) -> web.StreamResponse:
+    """Answer a prompt, for whoever accepts server-sent events.
+
+    For all others this is the place of Ollama's own API, which is not there yet.
+    """
+    if "text/event-stream" in request.headers.get("Accept", ""):
+        return await generate(request)
+    raise NotFound(
+        "Ollama's own API is not there yet. Ask /api/generate/ (with the slash), or accept "
+        "text/event-stream."
+    )
+
+
+@describe(answers={200: words.ModelList})
+async def list_models(request: web.Request) -> web.Response:
+    """List the models on offer."""
+    known = await gateway_of(request).models.known(request[USER].id)
+    shown = words.model_list([model for model in known if model.is_available])
+    return web.Response(body=words.encode(shown), content_type="application/json")

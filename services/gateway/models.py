@@ -1,0 +1,182 @@
+"""The models on offer, as every dialect lists them, and how the providers are.
+
+Lists are answered from the store's tables, so they are there without any worker.
+A list that nobody has compared with the providers for a while is compared when it
+is asked for: whoever asks waits for that a moment, no longer.
+"""
+
+import asyncio
+from collections import Counter
+from types import TracebackType
+from typing import Literal, NamedTuple, Self
+
+from shared.bus import BusError
+from shared.commands import ListModels, PreferModel
+from shared.errors import ModelNotFound, NatterlogError
+from shared.llm_client import LlmClient
+from shared.log import get_logger
+from shared.offers import AskModels, FindModel, Offers, ProviderState, Refresh, Refreshed
+from shared.records import Model
+from shared.store_client import StoreClient
+
+log = get_logger()
+
+FRESH = 30.0
+"""Seconds for which a list is shown without asking the providers again."""
+PATIENCE = 0.3
+"""Seconds that a list waits for the providers' news."""
+HEALTH_FOR = 5.0
+"""Seconds for which the providers' health is believed."""
+
+Status = Literal["healthy", "degraded", "unhealthy"]
+
+
+class Health(NamedTuple):
+    """How the providers are; ``fault`` says why nobody could be asked."""
+
+    status: Status
+    providers: list[tuple[ProviderState, Status]]
+    fault: str | None = None
+
+
+class Models:
+    """``async with Models(store, workers) as models``: one of them a gateway."""
+
+    def __init__(self, store: StoreClient, workers: LlmClient) -> None:
+        self._store = store
+        self._workers = workers
+        self._refreshing: asyncio.Task[None] | None = None
+        self._refreshed_at = float("-inf")
+        self._names = frozenset[str]()
+        """What the models on offer were called when they were last listed."""
+        self._health: Health | None = None
+        self._health_at = 0.0
+        self._probing = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+
+    # -- lists --------------------------------------------------------------------
+
+    async def known(self, user: str) -> list[Model]:
+        """Every model that is known, those that are no longer on offer too; quite fresh.
+
+        Raises:
+            Unavailable: the store does not answer.
+        """
+        now = asyncio.get_running_loop().time()
+        if now - self._refreshed_at > FRESH and self._refreshing is None:
+            self._refreshing = asyncio.create_task(self._refresh_list(), name="models-refresh")
+        if self._refreshing is not None:
+            await asyncio.wait({self._refreshing}, timeout=PATIENCE)
+        return await self._list(user)
+
+    async def refresh(self) -> Refreshed:
+        """Ask every provider now, and have the store note what it says.
+
+        Raises:
+            Unavailable: no worker answers.
+        """
+        refreshed = await self._workers.ask(Refresh())
+        self._store.heard(refreshed.seq)
+        self._refreshed_at = asyncio.get_running_loop().time()
+        return refreshed
+
+    async def prefer(self, user: str, model: str | None) -> None:
+        """Make a model the user's default, or have none of their own.
+
+        Raises:
+            ModelNotFound, InvalidRequest: it is not there, or not on offer any more.
+        """
+        await self._store.ask(PreferModel(user_id=user, model=model))
+
+    async def check(self, user: str, name: str) -> None:
+        """Make sure that somebody may have the model that a client names.
+
+        Where nobody can say so just now the run will: its failure has the same words.
+
+        Raises:
+            ModelNotFound: nobody has it; the sentence names those that there are.
+        """
+        if name in self._names:
+            return
+        try:
+            await self._list(user)
+            if name not in self._names:
+                await self._workers.ask(FindModel(model=name))
+                self._refreshed_at = float("-inf")  # so there may be a new one
+        except ModelNotFound:
+            raise
+        except (NatterlogError, BusError) as error:
+            log.info("models.name_unchecked", error=str(error))
+
+    async def _list(self, user: str) -> list[Model]:
+        items = (await self._store.ask(ListModels(user_id=user))).items
+        offered = [model for model in items if model.is_available]
+        self._names = frozenset(name for model in offered for name in (model.id, model.name))
+        return items
+
+    async def _refresh_list(self) -> None:
+        try:
+            refreshed = await self._workers.ask(Refresh())
+            self._store.heard(refreshed.seq)
+        except (NatterlogError, BusError) as error:
+            log.info("models.list_not_refreshed", error=str(error))
+        finally:
+            self._refreshed_at = asyncio.get_running_loop().time()
+            self._refreshing = None
+
+    # -- health -------------------------------------------------------------------
+
+    async def health(self) -> Health:
+        """How the providers are, as of a few seconds ago; never fails."""
+        async with self._probing:  # who comes meanwhile gets the same answer
+            now = asyncio.get_running_loop().time()
+            if self._health is None or now - self._health_at > HEALTH_FOR:
+                self._health = await self._probe()
+                self._health_at = asyncio.get_running_loop().time()
+            return self._health
+
+    async def _probe(self) -> Health:
+        try:
+            return health_of(await self._workers.ask(AskModels()))
+        except (NatterlogError, BusError) as error:
+            log.warning("models.health_unknown", error=str(error))
+            return Health("unhealthy", [], "No llm_worker answers, so no reply can be written.")
+
+
+def health_of(offers: Offers) -> Health:
+    """The providers' health, and all in all; the demo says nothing about a real provider."""
+    told: list[tuple[ProviderState, Status]] = [(s, _status(s)) for s in offers.providers]
+    real = [status for state, status in told if state.name != "demo"]
+    counts = Counter(real or [status for _, status in told])
+    if counts["unhealthy"] == counts.total():
+        return Health("unhealthy", told)
+    return Health("healthy" if counts["healthy"] == counts.total() else "degraded", told)
+
+
+def _status(provider: ProviderState) -> Status:
+    if provider.error is not None:
+        return "unhealthy"
+    return "healthy" if provider.circuit == "closed" else "degraded"
+
+
+def bare_names(models: list[Model]) -> dict[str, str]:
+    """Each model's name as lists show it: bare where that means this model alone."""
+    counts = Counter(model.name for model in models)
+    providers = {model.provider for model in models}
+
+    def is_clear(name: str) -> bool:
+        prefix, slash, _ = name.partition("/")
+        return counts[name] == 1 and not (slash and prefix in providers)
+
+    return {model.id: model.name if is_clear(model.name) else model.id for model in models}

@@ -1,0 +1,154 @@
+"""What this worker's providers offer, told to whoever asks, and to the store."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import msgspec
+
+from services.llm_worker.breaker import Breaker
+from services.llm_worker.providers.base import ModelInfo, ProviderError
+from services.llm_worker.providers.registry import FRESH, Registry
+from shared.bus import BusError
+from shared.commands import SyncModels
+from shared.errors import InvalidRequest, Unavailable, from_code
+from shared.events import OfferedModel
+from shared.log import get_logger
+from shared.offers import (
+    AskModels,
+    FindModel,
+    FoundModel,
+    Offers,
+    ProviderState,
+    Question,
+    Refresh,
+    Refreshed,
+    UnavailableProvider,
+)
+from shared.store_client import StoreClient
+from shared.subjects import NONE, llm_command
+
+log = get_logger()
+
+Q = TypeVar("Q", bound=Question)
+Endpoint = Callable[[bytes], Awaitable[bytes]]
+
+LONGEST_NAME = 300
+"""Characters of a model's name that anybody will want to see."""
+_AGAIN = 1.0
+
+
+class Offering:
+    """Answers for the providers of one worker."""
+
+    def __init__(self, registry: Registry, breaker: Breaker, store: StoreClient) -> None:
+        self._registry = registry
+        self._breaker = breaker
+        self._store = store
+        self._refreshing = asyncio.Lock()
+
+    async def refresh_at_start(self) -> None:
+        """Have the store note the offer, as soon as it can."""
+        while True:
+            try:
+                await self.refresh(Refresh())
+            except (Unavailable, BusError) as error:
+                log.info("models.refresh_postponed", error=str(error))
+                await asyncio.sleep(_AGAIN)
+            else:
+                return
+
+    def endpoints(self) -> dict[str, Endpoint]:
+        """Every question that a worker answers."""
+        return dict(
+            (
+                _endpoint(AskModels, self.models),
+                _endpoint(Refresh, self.refresh),
+                _endpoint(FindModel, self.find),
+            )
+        )
+
+    async def models(self, question: AskModels) -> Offers:
+        del question
+        catalogue = await self._registry.models(max_age=0.0)
+        failures = dict(catalogue.unavailable)
+        offered = [_offered(provider, info) for provider, info in catalogue.models]
+        states = [
+            ProviderState(
+                name=name,
+                models=[m for m in offered if m is not None and m.provider == name],
+                circuit=await self._breaker.circuit(name),
+                latency_ms=None if name in failures else self._registry.latency_ms(name),
+                error=failures[name].message if name in failures else None,
+            )
+            for name in self._registry.providers
+        ]
+        return Offers(providers=states, default=await self._default())
+
+    async def refresh(self, question: Refresh) -> Refreshed:
+        del question
+        async with self._refreshing:  # an older list is noted before a newer one is asked for
+            offers = await self.models(AskModels())
+            failed = [p for p in offers.providers if p.error is not None]
+            models = [model for p in offers.providers if p.error is None for model in p.models]
+            noted = await self._store.ask(
+                SyncModels(
+                    user_id=NONE,
+                    models=models,
+                    unavailable=[p.name for p in failed],
+                    default=offers.default,
+                )
+            )
+        if noted.added or noted.removed:
+            log.info("models.changed", added=noted.added, removed=noted.removed)
+        return Refreshed(
+            offered=len(models),
+            added=noted.added,
+            removed=noted.removed,
+            unavailable=[UnavailableProvider(provider=p.name, error=p.error or "") for p in failed],
+            seq=noted.seq,
+        )
+
+    async def find(self, question: FindModel) -> FoundModel:
+        try:
+            return FoundModel(id=await self._registry.find(question.model))
+        except ProviderError as error:
+            raise from_code(error.code, error.message) from error
+
+    async def _default(self) -> str | None:
+        try:
+            return await self._registry.find(None, max_age=FRESH)
+        except ProviderError as error:
+            log.info("models.default_unknown", error=error.message)
+            return None
+
+
+def _offered(provider: str, info: ModelInfo) -> OfferedModel | None:
+    """What the provider says of a model, if a fact can hold it."""
+    name, title = info.name, info.display_name
+    if not (0 < len(name) <= LONGEST_NAME and name.isprintable()):
+        log.warning("models.name_unusable", provider=provider, length=len(name))
+        return None
+    if title is not None and not (len(title) <= LONGEST_NAME and title.isprintable()):
+        title = None
+    said = msgspec.to_builtins({**msgspec.structs.asdict(info), "display_name": title})
+    try:
+        return msgspec.convert({**said, "provider": provider}, OfferedModel)
+    except msgspec.ValidationError as error:
+        log.warning("models.description_unusable", provider=provider, error=str(error))
+        return OfferedModel(provider=provider, name=name)
+
+
+def _endpoint(
+    kind: type[Q], answer: Callable[[Q], Awaitable[msgspec.Struct]]
+) -> tuple[str, Endpoint]:
+    """The subject of a kind of question, and what is done with one."""
+
+    async def serve(data: bytes) -> bytes:
+        try:
+            question = msgspec.json.decode(data, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InvalidRequest(f"The question cannot be read: {error}") from error
+        return msgspec.json.encode(await answer(question))
+
+    return llm_command(kind.name), serve

@@ -1,0 +1,81 @@
+"""What may be asked of the llm_workers, and what any of them answers: ``cmd.llm.<name>``.
+
+The workers alone know the providers.  What they offer is in the store's tables as
+well, as of the last time that it was noted there (:class:`shared.commands.SyncModels`).
+"""
+
+from typing import ClassVar, Literal
+
+import msgspec
+
+from shared.events import OfferedModel
+
+Circuit = Literal["closed", "open", "half_open"]
+"""How a provider's circuit breaker stands: open means that it is left alone."""
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """A question to the workers; ``name`` is the last token of its subject."""
+
+    name: ClassVar[str]
+
+
+class AskModels(Question, frozen=True, kw_only=True):
+    """What every provider offers now → :class:`Offers`."""
+
+    name: ClassVar[str] = "models"
+
+
+class Refresh(Question, frozen=True, kw_only=True):
+    """Have the store note what every provider offers now → :class:`Refreshed`.
+
+    Never from lists of before: they would take back what another worker has noted since.
+    """
+
+    name: ClassVar[str] = "refresh"
+
+
+class FindModel(Question, frozen=True, kw_only=True):
+    """Which model a name means → :class:`FoundModel`, or an error that names those there are."""
+
+    name: ClassVar[str] = "find_model"
+    model: str
+
+
+# -- answers ------------------------------------------------------------------
+
+
+class ProviderState(msgspec.Struct, frozen=True, kw_only=True):
+    """One provider: what it offers, or why it could not be asked."""
+
+    name: str
+    models: list[OfferedModel]
+    circuit: Circuit
+    latency_ms: int | None
+    """How long it took to list its models; None when it did not."""
+    error: str | None = None
+
+
+class Offers(msgspec.Struct, frozen=True, kw_only=True):
+    providers: list[ProviderState]
+    default: str | None
+    """The id of the system's default model, if that could be found out."""
+
+
+class UnavailableProvider(msgspec.Struct, frozen=True, kw_only=True):
+    provider: str
+    error: str
+
+
+class Refreshed(msgspec.Struct, frozen=True, kw_only=True):
+    offered: int
+    """Models of the providers that could be asked."""
+    added: list[str]
+    removed: list[str]
+    unavailable: list[UnavailableProvider]
+    seq: int
+    """The last fact about models: whoever reads them next should not see less."""
+
+
+class FoundModel(msgspec.Struct, frozen=True, kw_only=True):
+    id: str

@@ -1,0 +1,582 @@
+"""The interview front ends over a real log: a prompt, its pieces, and every way it can fail."""
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+import pytest
+
+from services.gateway import calls
+from services.gateway.dialects.interview import decode_generate, last
+from shared import commands as c
+from shared.events import Fault, ModelDetails, RunEnded, Usage
+from shared.ids import new_id
+from shared.offers import Refresh
+from tests.support.fake_models import a_model
+from tests.support.nats_server import NatsServer
+from tests.support.stage import DEADLINE, Stage, stage
+
+GENERATE = "/api/generate/"
+PROMPT = {"model": "demo", "prompt": "Hi"}
+
+
+async def line(answer: aiohttp.ClientResponse) -> dict[str, Any]:
+    """The stream's next event; comments and blank lines are passed over."""
+    async with asyncio.timeout(DEADLINE):
+        while raw := await answer.content.readline():
+            if raw.startswith(b"data: "):
+                return json.loads(raw.removeprefix(b"data: "))
+    raise AssertionError("the stream has ended")
+
+
+async def rest(answer: aiohttp.ClientResponse) -> list[dict[str, Any]]:
+    """What is left of a stream."""
+    async with asyncio.timeout(DEADLINE):
+        lines = (await answer.content.read()).splitlines()
+    return [json.loads(text.removeprefix(b"data: ")) for text in lines if text]
+
+
+def asked(stage: Stage, kind: type[c.Request]) -> list[Any]:
+    return [request for request in stage.store.asked if isinstance(request, kind)]
+
+
+async def cancelled(stage: Stage) -> str:
+    """Wait for a run to be cancelled."""
+    told: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def tell(run_id: str) -> None:
+        told.set_result(run_id)
+
+    stage.store.on_cancel = tell
+    before = asked(stage, c.CancelRun)
+    async with asyncio.timeout(DEADLINE):
+        return before[0].run_id if before else await told
+
+
+class Talk:
+    """A call that is under way, and the worker's side of it."""
+
+    def __init__(self, stage: Stage, **fields: Any) -> None:
+        self._stage = stage
+        self.store = stage.store
+        self.posting = asyncio.create_task(stage.http.post(GENERATE, json={**PROMPT, **fields}))
+
+    async def begun(self) -> str:
+        self.run = await self.store.latest()
+        await self.store.claim(self.run)
+        return self.run
+
+    async def says(self, text: str, offset: int = 0) -> aiohttp.ClientResponse:
+        """The worker writes; the answer whose headers that lets through."""
+        await self.store.write(self.run, offset, text)
+        return await self.answer()
+
+    async def answer(self) -> aiohttp.ClientResponse:
+        async with asyncio.timeout(DEADLINE):
+            return await asyncio.shield(self.posting)
+
+
+# -- the stream -------------------------------------------------------------------
+
+
+async def test_a_prompt_is_answered_in_the_lines_of_its_document(on_stage: Stage):
+    talk = Talk(on_stage, options={"temperature": 0.7, "num_predict": 300})
+    run = await talk.begun()
+
+    answer = await talk.says("Hello! ")
+    first = await line(answer)
+    await on_stage.store.write(run, 7, "I'm your AI interviewer.")
+    second = await line(answer)
+    await on_stage.store.end(run, "Hello! I'm your AI interviewer.")
+    (end,) = await rest(answer)
+
+    assert answer.status == 200
+    assert answer.headers["Content-Type"].startswith("text/event-stream")
+    assert answer.headers["X-Run-Id"] == run
+    assert [
+        {key: told[key] for key in told if key != "created_at"} for told in (first, second)
+    ] == [
+        {"model": "demo", "response": "Hello! ", "done": False},
+        {"model": "demo", "response": "I'm your AI interviewer.", "done": False},
+    ]
+    assert list(end) == [
+        "model",
+        "created_at",
+        "response",
+        "done",
+        "done_reason",
+        "total_duration",
+        "load_duration",
+        "prompt_eval_count",
+        "prompt_eval_duration",
+        "eval_count",
+        "eval_duration",
+    ]
+    assert (end["response"], end["done"], end["done_reason"]) == ("", True, "stop")
+    assert (end["prompt_eval_count"], end["eval_count"]) == (1, 31)
+
+
+async def test_a_call_is_a_run_in_a_session_of_its_own_that_no_list_shows(on_stage: Stage):
+    talk = Talk(on_stage, system="Be brief.", options={"num_predict": 9})
+    run = await talk.begun()
+    await on_stage.store.end(run, "Yes.")
+    await rest(await talk.answer())
+
+    async with on_stage.http.get("/api/v1/chat/sessions") as answer:
+        listed = await answer.json()
+    async with on_stage.http.get("/api/v1/chat/sessions?mode=adhoc") as answer:
+        adhoc = (await answer.json())["items"]
+
+    assert listed["items"] == []
+    (session,) = adhoc
+    assert (session["model"], session["system_prompt"]) == ("demo", "Be brief.")
+    assert (session["temperature"], session["max_tokens"]) == (0.7, 9)
+
+
+async def test_without_a_stream_the_answer_is_one_object(on_stage: Stage):
+    talk = Talk(on_stage, model="demo/demo", stream=False)
+    run = await talk.begun()
+    await on_stage.store.end(run, "Hello!")
+
+    answer = await talk.answer()
+    body = await answer.json()
+
+    assert answer.headers["Content-Type"] == "application/json"
+    assert (body["model"], body["response"], body["done"]) == ("demo/demo", "Hello!", True)
+
+
+async def test_the_path_without_its_slash_is_ollamas_unless_events_are_accepted(on_stage: Stage):
+    path = "/api/generate"
+
+    async with on_stage.http.post(path, json=PROMPT) as refused:
+        refusal = await refused.json()
+    accepting = {"Accept": "text/event-stream"}
+    posting = asyncio.create_task(on_stage.http.post(path, json=PROMPT, headers=accepting))
+    await on_stage.store.end(await on_stage.store.latest(), "Hello!")
+    told = await rest(await posting)
+
+    assert (refused.status, refusal["code"]) == (404, "not_found")
+    assert "/api/generate/" in refusal["error"]
+    assert [t["response"] for t in told] == ["Hello!", ""]
+    assert len(on_stage.store.runs) == 1
+
+
+async def test_headers_that_waited_long_enough_go_out_before_the_first_words(
+    on_stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(calls, "HOLD", 0.05)
+    talk = Talk(on_stage)
+    run = await talk.begun()
+
+    answer = await talk.answer()
+    await on_stage.store.end(run, "", status="failed", error=Fault(code="timeout", message="No."))
+
+    assert answer.status == 200
+    assert await rest(answer) == [{"error": "No.", "code": "timeout", "done": True}]
+
+
+# -- failures -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("model_not_found", 404),
+        ("provider_error", 502),
+        ("provider_unavailable", 503),
+        ("timeout", 504),
+        ("internal", 500),
+    ],
+)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_failure_before_the_first_words_has_its_status(
+    on_stage: Stage, code: str, status: int, stream: bool
+):
+    talk = Talk(on_stage, stream=stream)
+    run = await talk.begun()
+    fault = Fault(code=code, message="It did not work.")
+    await on_stage.store.end(run, "", status="failed", error=fault)
+
+    answer = await talk.answer()
+
+    assert (answer.status, await answer.json()) == (
+        status,
+        {"error": "It did not work.", "code": code},
+    )
+
+
+async def test_a_failure_after_the_first_words_is_the_last_line(on_stage: Stage):
+    talk = Talk(on_stage)
+    run = await talk.begun()
+    answer = await talk.says("Half")
+
+    fault = Fault(code="provider_error", message="It broke off.")
+    await on_stage.store.end(run, "Half", status="failed", error=fault)
+
+    told = await rest(answer)
+    assert told[0]["response"] == "Half"
+    assert told[1:] == [{"error": "It broke off.", "code": "provider_error", "done": True}]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_reply_that_somebody_cancelled_is_told_as_that(on_stage: Stage, stream: bool):
+    talk = Talk(on_stage, stream=stream)
+    run = await talk.begun()
+
+    await on_stage.store.end(run, "", status="cancelled")
+
+    answer = await talk.answer()
+    assert (answer.status, (await answer.json())["code"]) == (499, "cancelled")
+
+
+async def test_an_attempt_that_is_lost_before_its_first_words_is_not_seen(on_stage: Stage):
+    talk = Talk(on_stage)
+    run = await talk.begun()
+    await on_stage.store.claim(run)
+
+    answer = await talk.says("Second ")
+    await on_stage.store.end(run, "Second try")
+    told = await rest(answer)
+
+    assert "".join(t["response"] for t in told) == "Second try"
+    assert told[-1]["done_reason"] == "stop"
+
+
+async def test_an_attempt_that_is_lost_after_its_first_words_ends_the_stream_and_the_run(
+    on_stage: Stage,
+):
+    talk = Talk(on_stage)
+    run = await talk.begun()
+    answer = await talk.says("First ")
+    assert (await line(answer))["response"] == "First "
+
+    await on_stage.store.claim(run)
+    await on_stage.store.write(run, 0, "Second ")
+    told = await rest(answer)
+
+    assert [(t["code"], t["done"]) for t in told] == [("provider_error", True)]
+    assert await cancelled(on_stage) == run
+
+
+async def test_within_a_session_the_lost_attempts_run_goes_on_and_its_answer_is_kept(
+    on_stage: Stage,
+):
+    session_id = await on_stage.session()
+    talk = Talk(on_stage, session_id=session_id)
+    run = await talk.begun()
+    answer = await talk.says("First ")
+    await line(answer)
+
+    await on_stage.store.claim(run)
+    told = await rest(answer)
+    await on_stage.store.end(run, "Second try")
+
+    assert [t["code"] for t in told] == ["provider_error"]
+    assert asked(on_stage, c.CancelRun) == []
+    assert [m.content for m in on_stage.store.messages[session_id]] == ["Hi", "Second try"]
+
+
+async def test_a_gateway_that_stops_says_so_in_the_stream(on_stage: Stage):
+    talk = Talk(on_stage)
+    await talk.begun()
+    answer = await talk.says("Half")
+    await line(answer)
+
+    on_stage.gateway.connections.stop()
+
+    assert [t["code"] for t in await rest(answer)] == ["provider_unavailable"]
+
+
+# -- whose run it is ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_call_without_a_session_stops_when_its_client_goes(on_stage: Stage, stream: bool):
+    talk = Talk(on_stage, stream=stream)
+    run = await talk.begun()
+
+    talk.posting.cancel()
+
+    assert await cancelled(on_stage) == run
+
+
+async def test_one_that_is_in_the_middle_of_its_stream_stops_too(on_stage: Stage):
+    talk = Talk(on_stage)
+    run = await talk.begun()
+    answer = await talk.says("Half")
+    await line(answer)
+
+    answer.close()
+
+    assert await cancelled(on_stage) == run
+
+
+async def test_a_call_within_a_session_goes_on_without_its_client(on_stage: Stage):
+    session_id = await on_stage.session()
+    talk = Talk(on_stage, session_id=session_id)
+    run = await talk.begun()
+    answer = await talk.says("Half")
+    await line(answer)
+
+    answer.close()
+    await on_stage.store.end(run, "Half of it")
+    async with on_stage.http.get(f"/api/v1/chat/runs/{run}") as asking:
+        seen = await asking.json()
+
+    assert seen["status"] == "completed"
+    assert asked(on_stage, c.CancelRun) == []
+
+
+async def test_within_a_session_the_prompt_is_its_next_message(on_stage: Stage):
+    session_id = await on_stage.session(model="demo")
+    talk = Talk(
+        on_stage,
+        session_id=session_id,
+        system="Be brief.",
+        options={"temperature": 0.1, "num_predict": 5, "top_p": 0.5, "seed": 3},
+    )
+    run = await talk.begun()
+    await on_stage.store.end(run, "Hello!")
+    await rest(await talk.answer())
+
+    (sent,) = asked(on_stage, c.SendMessage)
+    assert (sent.session_id, sent.content, sent.model) == (session_id, "Hi", "demo")
+    assert (sent.temperature, sent.max_tokens, sent.system) == (0.1, 5, "Be brief.")
+    assert sent.notes == ["Not honoured in this dialect: seed, top_p."]
+    assert len(asked(on_stage, c.CreateSession)) == 1
+
+
+async def test_a_busy_session_that_rejects_is_a_conflict(on_stage: Stage):
+    session_id = await on_stage.session(on_busy="reject")
+    first = Talk(on_stage, session_id=session_id)
+    await first.begun()
+
+    async with on_stage.http.post(GENERATE, json={**PROMPT, "session_id": session_id}) as second:
+        refusal = await second.json()
+
+    assert (second.status, refusal["code"]) == (409, "conflict")
+    await on_stage.store.end(first.run, "Hello!")
+    assert (await rest(await first.answer()))[-1]["done"] is True
+
+
+async def test_the_same_key_in_a_session_is_the_same_turn(on_stage: Stage):
+    session_id = await on_stage.session()
+    body, headers = {**PROMPT, "session_id": session_id}, {"Idempotency-Key": "k"}
+    posting = asyncio.create_task(on_stage.http.post(GENERATE, json=body, headers=headers))
+    await on_stage.store.end(await on_stage.store.latest(), "Hello!")
+    first = await rest(await posting)
+
+    async with on_stage.http.post(GENERATE, json=body, headers=headers) as again:
+        second = await rest(again)
+
+    assert [t["response"] for t in second] == [t["response"] for t in first] == ["Hello!", ""]
+    assert len(on_stage.store.runs) == 1
+
+
+@pytest.mark.parametrize("session_id", [new_id(), "nonsense", "", "a.b.>", "😀"])
+async def test_a_session_that_is_not_there_is_not_found(on_stage: Stage, session_id: str):
+    async with on_stage.http.post(GENERATE, json={**PROMPT, "session_id": session_id}) as answer:
+        refusal = await answer.json()
+
+    assert (answer.status, refusal) == (
+        404,
+        {"error": "There is no such session.", "code": "not_found"},
+    )
+    assert on_stage.store.runs == {}
+
+
+async def test_an_unknown_model_is_refused_with_those_that_there_are(on_stage: Stage):
+    await on_stage.store.workers.serve()
+
+    async with on_stage.http.post(GENERATE, json={**PROMPT, "model": "llama9"}) as answer:
+        refusal = await answer.json()
+
+    assert (answer.status, refusal) == (
+        404,
+        {
+            "error": "There is no model 'llama9'. There are: demo/demo.",
+            "code": "model_not_found",
+        },
+    )
+    assert on_stage.store.sessions == {}
+
+
+async def test_a_model_that_no_list_has_is_let_through_if_a_provider_may_have_it(on_stage: Stage):
+    await on_stage.store.workers.serve()
+    talk = Talk(on_stage, model="hidden-model", stream=False)
+    run = await talk.begun()
+    await on_stage.store.end(run, "Hello!")
+
+    assert (await (await talk.answer()).json())["model"] == "hidden-model"
+
+
+async def test_a_name_that_was_not_known_has_the_next_list_compared_anew(on_stage: Stage):
+    workers = on_stage.store.workers
+    await workers.serve()
+    async with on_stage.http.get("/api/models/"):
+        before = sum(isinstance(question, Refresh) for question in workers.asked)
+    talk = Talk(on_stage, model="hidden-model", stream=False)
+    await on_stage.store.end(await talk.begun(), "Hello!")
+    await talk.answer()
+
+    async with on_stage.http.get("/api/models/"), on_stage.http.get("/api/models/"):
+        after = sum(isinstance(question, Refresh) for question in workers.asked)
+
+    assert (before, after) == (1, 2)
+
+
+# -- hostile bodies -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "place"),
+    [
+        (b"", 400, "$.prompt"),
+        (b"{", 400, "$"),
+        (b"[]", 400, "$"),
+        (b"null", 400, "$"),
+        (b"\xff\xfe", 400, "$"),
+        (b"[" * 100_000, 400, "$"),
+        (b'{"model": "demo"}', 400, "$.prompt"),
+        (b'{"prompt": null}', 400, "$.prompt"),
+        (b'{"prompt": ["a"]}', 400, "$.prompt"),
+        (b'{"prompt": "  "}', 400, "$.prompt"),
+        (b'{"prompt": "\\ud800"}', 400, "$"),
+        (b'{"prompt": "a", "model": 7}', 400, "$.model"),
+        (b'{"prompt": "a", "model": "%s"}' % (b"x" * 301), 400, "$.model"),
+        (b'{"prompt": "a", "stream": "no"}', 400, "$.stream"),
+        (b'{"prompt": "a", "system": {}}', 400, "$.system"),
+        (b'{"prompt": "a", "session_id": 1}', 400, "$.session_id"),
+        (b'{"prompt": "a", "options": []}', 400, "$.options"),
+        (b'{"prompt": "a", "options": {"temperature": "hot"}}', 400, "$.options.temperature"),
+        (b'{"prompt": "a", "options": {"temperature": 3}}', 400, "$.options.temperature"),
+        (b'{"prompt": "a", "options": {"temperature": 1e999}}', 400, "$"),
+        (b'{"prompt": "a", "options": {"num_predict": 1.5}}', 400, "$.options.num_predict"),
+        (b'{"prompt": "a", "options": {"num_predict": 1%s}}' % (b"0" * 30), 400, "$.options"),
+        (b'{"prompt": "%s"}' % (b"a" * 200_001), 413, "$.prompt"),
+    ],
+)
+async def test_a_body_that_cannot_be_used_is_refused_and_nothing_is_stored(
+    on_stage: Stage, body: bytes, status: int, place: str
+):
+    async with on_stage.http.post(GENERATE, data=body) as answer:
+        refusal = await answer.json()
+
+    assert answer.status == status
+    assert set(refusal) == {"error", "code"}
+    assert refusal["code"] == {400: "invalid_request", 413: "too_large"}[status]
+    assert refusal["error"].startswith(place)
+    assert (on_stage.store.sessions, on_stage.store.runs) == ({}, {})
+
+
+async def test_a_body_over_the_limit_is_too_large(nats_server: NatsServer):
+    async with stage(nats_server.url, max_body=1_000) as small:
+        async with small.http.post(GENERATE, json={"prompt": "a" * 1_000}) as answer:
+            refusal = await answer.json()
+
+        assert (answer.status, refusal["code"]) == (413, "too_large")
+        assert small.store.sessions == {}
+
+
+async def test_another_method_is_refused_in_the_same_envelope(on_stage: Stage):
+    async with on_stage.http.get(GENERATE) as answer:
+        refusal = await answer.json()
+
+    assert (answer.status, refusal["code"]) == (405, "method_not_allowed")
+    assert set(refusal) == {"error", "code"}
+
+
+@pytest.mark.parametrize(
+    ("body", "notes"),
+    [
+        ({}, []),
+        ({"options": None, "stream": None, "keep_alive": "5m"}, []),
+        ({"options": {"stop": ["x"]}}, ["Not honoured in this dialect: stop."]),
+        (
+            {"options": {"my secret": 1, "seed": 4}, "images": ["aGk="]},
+            ["Not honoured in this dialect: images, seed, options that nobody knows."],
+        ),
+    ],
+)
+def test_what_is_not_honoured_is_noted_without_a_clients_own_words(
+    body: dict[str, Any], notes: list[str]
+):
+    wish = decode_generate(json.dumps({"prompt": "a", **body}).encode())
+
+    assert wish.notes == notes
+
+
+# -- lists and durations ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/api/models/", "/api/models"])
+async def test_the_list_gives_bare_names_where_those_mean_one_model(on_stage: Stage, path: str):
+    details = ModelDetails(family="llama", parameter_size="3.2B")
+    on_stage.store.models.known += [
+        a_model("ollama/llama:3b", size=5, digest="d", details=details),
+        a_model("ollama/twice"),
+        a_model("openai/twice"),
+        a_model("openai/org/name"),
+        a_model("openai/ollama/name"),
+        a_model("openai/gone", is_available=False),
+    ]
+
+    async with on_stage.http.get(path) as answer:
+        models = (await answer.json())["models"]
+
+    assert [m["name"] for m in models] == [
+        "demo",
+        "llama:3b",
+        "ollama/twice",
+        "openai/twice",
+        "org/name",
+        "openai/ollama/name",
+    ]
+    assert set(models[1]) == {"name", "modified_at", "size", "digest", "details"}
+    assert (models[0]["size"], models[1]["size"], models[1]["digest"]) == (0, 5, "d")
+    assert models[1]["details"]["parameter_size"] == "3.2B"
+
+
+async def test_a_list_without_a_store_is_unavailable_in_the_dialects_envelope(
+    nats_server: NatsServer,
+):
+    async with stage(nats_server.url, with_store=False) as made:
+        async with made.http.get("/api/models/") as answer:
+            refusal = await answer.json()
+
+        assert (answer.status, set(refusal)) == (503, {"error", "code"})
+        assert answer.headers["Retry-After"]
+
+
+def test_durations_add_up_and_counts_are_the_providers():
+    began = datetime(2026, 11, 20, 12, tzinfo=UTC)
+    final = RunEnded(
+        at=began + timedelta(seconds=2),
+        status="completed",
+        attempt=1,
+        text="Hello!",
+        length=6,
+        sha256="",
+        stop_reason="max_tokens",
+        usage=Usage(input_tokens=3, output_tokens=5, cache_read_input_tokens=4),
+        latency_ms=1_500,
+        first_delta_ms=200,
+    )
+
+    told = last("m", began, final, response="")
+
+    assert (told.total_duration, told.load_duration) == (2_000_000_000, 500_000_000)
+    assert (told.prompt_eval_duration, told.eval_duration) == (200_000_000, 1_300_000_000)
+    assert (told.prompt_eval_count, told.eval_count, told.done_reason) == (7, 5, "length")
+
+
+def test_what_nobody_counted_is_nothing():
+    began = datetime(2026, 11, 20, 12, tzinfo=UTC)
+    final = RunEnded(at=began, status="completed", attempt=1, text="", length=0, sha256="")
+
+    told = last("m", began, final, response="")
+
+    assert (told.total_duration, told.eval_count, told.prompt_eval_count) == (0, 0, 0)
+    assert told.done_reason == "stop"

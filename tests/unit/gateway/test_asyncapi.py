@@ -1,0 +1,125 @@
+"""The sockets and the bus as AsyncAPI: whole, and true to the code and to docs/events.md."""
+
+import inspect
+import json
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import jsonschema
+import msgspec
+import pytest
+from aiohttp import web
+
+from services.gateway.app import sockets
+from services.gateway.asyncapi import document
+from services.gateway.describing import conversation_of
+from shared import commands, events, subjects
+from tests.support.described import every_route
+
+EVENTS_MD = Path(__file__).parents[3] / "docs" / "events.md"
+EVENTS = [*get_args(events.AnyFact), *get_args(events.AnyTick)]
+
+
+@pytest.fixture(scope="module")
+def told() -> dict[str, Any]:
+    return document(every_route())
+
+
+@pytest.mark.parametrize("route", sockets(), ids=lambda route: route.path)
+def test_every_socket_is_described_beside_its_handler(route: web.RouteDef):
+    conversation = conversation_of(route)
+
+    assert conversation is not None, f"@describe_socket is missing above {route.handler}"
+    assert conversation.asks
+    assert conversation.tells
+    assert (route.handler.__doc__ or "").strip()
+
+
+def test_every_reference_leads_somewhere(told: dict[str, Any]):
+    places = set(re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(told)))
+
+    def leads(place: str) -> bool:
+        at = told
+        for step in place.split("/"):
+            if step not in at:
+                return False
+            at = at[step]
+        return True
+
+    assert len(places) > 100
+    assert [place for place in sorted(places) if not leads(place)] == []
+
+
+def test_every_operation_speaks_of_messages_of_its_channel(told: dict[str, Any]):
+    for operation in told["operations"].values():
+        channel = operation["channel"]["$ref"]
+        assert operation["action"] in ("send", "receive")
+        assert operation["messages"]
+        for message in operation["messages"]:
+            assert message["$ref"].startswith(f"{channel}/messages/")
+
+
+def test_every_place_in_an_address_is_a_parameter(told: dict[str, Any]):
+    for channel in told["channels"].values():
+        places = re.findall(r"\{(\w+)\}", channel["address"] or "")
+        assert list(channel.get("parameters", {})) == places
+
+
+def test_every_schema_is_one(told: dict[str, Any]):
+    for schema in told["components"]["schemas"].values():
+        jsonschema.Draft7Validator.check_schema(schema)
+
+
+def test_facts_lie_under_the_subjects_of_the_document_of_events(told: dict[str, Any]):
+    row = r"^\| `([\w.]+)` \| `\w+` \| `(\S+)` \|"
+    table = dict(re.findall(row, EVENTS_MD.read_text(), re.MULTILINE))
+
+    found: dict[str, str] = {}
+    for event in EVENTS:
+        tag = str(event.__struct_config__.tag)
+        channel = told["channels"].get(f"fact.{tag}", told["channels"]["attempt"])
+        short = re.sub(r"\{(user|session|run)\}", lambda place: place[1][0], channel["address"])
+        found[tag] = short.replace("{", "<").replace("}", ">")
+
+    assert found == table
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: str(event.__struct_config__.tag))
+def test_the_example_of_every_event_fits_its_schema(
+    event: type[msgspec.Struct], told: dict[str, Any]
+):
+    section = EVENTS_MD.read_text().split(f"### `{event.__struct_config__.tag}`")[1]
+    example = json.loads(section.split("```json\n")[1].split("```")[0])
+    schema = told["components"]["messages"][f"events.{event.__name__}"]["payload"]
+
+    validator = jsonschema.Draft7Validator({**schema, "components": told["components"]})
+    assert [fault.message for fault in validator.iter_errors(example)] == []
+
+
+def test_every_request_to_the_store_is_told_with_its_answer(told: dict[str, Any]):
+    requests = {kind.name for kind in commands.Request.__subclasses__()}
+
+    answered = {
+        name.removeprefix("request.")
+        for name, operation in told["operations"].items()
+        if name.startswith("request.") and operation["reply"]["messages"]
+    }
+
+    assert answered == requests
+
+
+def test_every_subject_of_the_bus_is_told(told: dict[str, Any]):
+    here = subjects.Address("{user}", "{session}", "{run}")
+    spelled = [here.schedule, here.ticks]
+    for function in vars(subjects).values():
+        if inspect.isfunction(function) and function.__module__ == subjects.__name__:
+            parameters = inspect.signature(function).parameters
+            if inspect.signature(function).return_annotation is str and "subject" not in parameters:
+                spelled.append(str(function(*(f"{{{name}}}" for name in parameters))))
+
+    addresses = [channel["address"] or "" for channel in told["channels"].values()]
+    exact = [s for s in spelled if re.match(r"(sig|dead|tok|sched|\$KV)\.[^*>]+$", s)]
+
+    assert len(exact) >= 6
+    assert [subject for subject in exact if subject not in addresses] == []
