@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
+from services.account_options import add_token_commands, add_user_commands
 from shared.settings import BadSetting, Settings, read_settings
 
 FAILED = 1
@@ -69,6 +70,12 @@ def parser() -> argparse.ArgumentParser:
     models.add_argument("--sync", action="store_true", help="ask the providers first")
     models.add_argument("--json", action="store_true", help="as JSON, with every field")
     models.set_defaults(run=_models)
+    user = commands.add_parser("user", help="add, list, disable and enable users")
+    add_user_commands(user)
+    user.set_defaults(run=_accounts)
+    token = commands.add_parser("token", help="create, list and revoke tokens")
+    add_token_commands(token)
+    token.set_defaults(run=_accounts)
     version = commands.add_parser("version", help="print natterlog's version")
     version.set_defaults(run=_version)
     return top
@@ -126,6 +133,12 @@ def _rebuild(_: argparse.Namespace) -> int:
     settings = msgspec.structs.replace(settings, nats_url=running_nats_url(settings))
     rebuild: Callable[[Settings], int] = importlib.import_module("services.store.rebuild").main
     return rebuild(settings)
+
+
+def _accounts(asked: argparse.Namespace) -> int:
+    from services import accounts
+
+    return accounts.run(asked, read_settings(os.environ))
 
 
 def _models(asked: argparse.Namespace) -> int:

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 import msgspec
@@ -115,7 +117,7 @@ async def _live(
     family = new_family()
     try:
         if await _unless(stop.asked, family.start(nats, groups)):
-            _announce(settings)
+            await _announce(settings)
             await _unless(stop.asked, family.until_one_gives_up())
         code = 0
     except (CannotStart, NotReady) as error:
@@ -290,21 +292,44 @@ def _show(name: str, stream: int, line: str) -> None:
         target.flush()
 
 
-def _announce(settings: Settings) -> None:
-    sys.stdout.write(announcement(settings))
+async def _announce(settings: Settings) -> None:
+    told = announcement(settings, needs_token=await asyncio.to_thread(_needs_token, settings))
+    sys.stdout.write(told)
     sys.stdout.flush()
 
 
-def announcement(settings: Settings) -> str:
+def _needs_token(settings: Settings) -> bool:
+    """Whether the gateway turns away who has none."""
+    gateway = HTTPConnection(_host(settings), settings.port, timeout=5)
+    try:
+        gateway.request("GET", "/api/v1/chat/sessions?limit=1")
+        return gateway.getresponse().status == HTTPStatus.UNAUTHORIZED
+    except (OSError, HTTPException) as error:
+        log.info("supervisor.gateway_silent", error=str(error))
+        return False
+    finally:
+        gateway.close()
+
+
+def _host(settings: Settings) -> str:
+    """Where a client on this machine finds the gateway."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104  (compared only)
+
+
+def announcement(settings: Settings, *, needs_token: bool = False) -> str:
     """Where natterlog is, and a line for the shell that gets a first reply."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104  (compared only)
+    host = _host(settings)
     url = f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
     chat = f"{url}/api/v1/chat"
     json = "-H 'Content-Type: application/json'"
+    hint = ""
+    if needs_token:
+        json = f'{json} -H "Authorization: Bearer $TOKEN"'
+        hint = ", with a token of yours in TOKEN; `natterlog token create NAME` makes one"
     return f"""
 natterlog is ready: {url}
 
-Try it (one line):
+Try it (one line{hint}):
 
   id=$(curl -s {chat}/sessions {json} -d '{{}}' | sed 's/.*"id": *"\\([^"]*\\)".*/\\1/') && \
 curl -sN '{chat}/messages?stream=true' {json} \

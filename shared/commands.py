@@ -48,6 +48,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     min_seq: int = 0
 
 
+class StartsRun(Request, frozen=True, kw_only=True):
+    """A command that begins a run: gateways count each, so it has a way of its own to the store."""
+
+
 # -- commands -----------------------------------------------------------------
 
 
@@ -97,7 +101,7 @@ class DeleteSession(Request, frozen=True, kw_only=True):
     session_id: str
 
 
-class SendMessage(Request, frozen=True, kw_only=True):
+class SendMessage(StartsRun, frozen=True, kw_only=True):
     """Append a user message and ask for its reply → :class:`Accepted`.
 
     The same ``idempotency_key`` with the same body gives the same turn again;
@@ -117,7 +121,7 @@ class SendMessage(Request, frozen=True, kw_only=True):
     notes: list[str] = []
 
 
-class EditMessage(Request, frozen=True, kw_only=True):
+class EditMessage(StartsRun, frozen=True, kw_only=True):
     """Say a user message in another way, as a sibling branch with a reply → :class:`Accepted`.
 
     ``attachments`` None: those of the message.  The key works as for :class:`SendMessage`.
@@ -166,7 +170,7 @@ class RateMessage(Request, frozen=True, kw_only=True):
     comment: str | None = None
 
 
-class Regenerate(Request, frozen=True, kw_only=True):
+class Regenerate(StartsRun, frozen=True, kw_only=True):
     """Answer a user message once more, as a sibling branch → :class:`Accepted`.
 
     ``message_id`` is the reply to replace, or the message to answer; the last
@@ -190,7 +194,7 @@ class CancelRun(Request, frozen=True, kw_only=True):
     run_id: str
 
 
-class CreateJob(Request, frozen=True, kw_only=True):
+class CreateJob(StartsRun, frozen=True, kw_only=True):
     """Open a session of its own for a job and accept it → :class:`JobAnswer`.
 
     The gateway makes the ids, so that asking twice is harmless; a file lies in
@@ -414,6 +418,13 @@ class ListModels(Request, frozen=True, kw_only=True):
     name: ClassVar[str] = "list_models"
 
 
+class CheckToken(Request, frozen=True, kw_only=True):
+    """Whose credential has this SHA-256, if it counts → :class:`TokenCheck`.  For gateways only."""
+
+    name: ClassVar[str] = "check_token"
+    sha256: str
+
+
 class GetStatistics(Request, frozen=True, kw_only=True):
     """What the user has and what it took → :class:`StatisticsAnswer`.
 
@@ -632,6 +643,23 @@ class FeedState(msgspec.Struct, frozen=True, kw_only=True):
     session: Session
     unfinished: list[UnfinishedRun]
     """In the order in which they will run; only the first can be active."""
+    seq: int
+
+
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose a credential is, and until when."""
+
+    user_id: str
+    token_id: str
+    sha256: str
+    expires_at: datetime | None
+
+
+class TokenCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """``made``: whether any token was ever made; before that nobody needs one."""
+
+    holder: Holder | None
+    made: bool
     seq: int
 
 

@@ -462,9 +462,41 @@ class ModelsSynced(Fact, frozen=True, kw_only=True, tag="model.synced"):
     """The id of the system's default model, when it is another than before."""
 
 
+class UserCreated(Fact, frozen=True, kw_only=True, tag="user.created"):
+    """Somebody may have tokens from now on; no other user has the name.  store → store, gateway"""
+
+    name: str
+
+
+class UserDisabled(Fact, frozen=True, kw_only=True, tag="user.disabled"):
+    """None of the user's tokens counts until he is enabled again.  store → store, gateway"""
+
+
+class UserEnabled(Fact, frozen=True, kw_only=True, tag="user.enabled"):
+    """The user's tokens count again.  store → store, gateway"""
+
+
+class TokenCreated(Fact, frozen=True, kw_only=True, tag="token.created"):
+    """A credential was made; nobody keeps it, only its SHA-256 (hex).  store → store, gateway"""
+
+    token_id: str
+    sha256: str
+    label: str
+    expires_at: datetime | None
+
+
+class TokenRevoked(Fact, frozen=True, kw_only=True, tag="token.revoked"):
+    """A credential does not count any more.  store → store, gateway"""
+
+    token_id: str
+
+
 SessionChange = SessionUpdated | BranchChosen | MessageRated | SessionDeleted
 SessionFact = SessionCreated | SessionChange
-LibraryFact = PresetCreated | PresetUpdated | PresetDeleted | ModelPreferred | ModelsSynced
+PresetFact = PresetCreated | PresetUpdated | PresetDeleted
+ModelFact = ModelPreferred | ModelsSynced
+AccountFact = UserCreated | UserDisabled | UserEnabled | TokenCreated | TokenRevoked
+LibraryFact = PresetFact | ModelFact | AccountFact
 RunFact = (
     RunWaiting
     | RunScheduled

@@ -148,6 +148,29 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     details: ModelDetails | None
 
 
+class User(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody who may have tokens."""
+
+    id: str
+    name: str
+    created_at: datetime
+    disabled_at: datetime | None
+    tokens: int
+    """How many of them count, those that expired included."""
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True):
+    """A credential; what it is itself, nobody keeps."""
+
+    id: str
+    user: str
+    """The name of the user."""
+    label: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
 class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """What one model has written for a user."""
 

@@ -29,7 +29,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str | None = None
     data_dir: Path = Path("data")
     open_network: bool = False
-    """Listen beyond loopback although there are no tokens."""
+    """While there are no tokens, everybody who reaches the gateway is the local user,
+    wherever it listens."""
     origins: tuple[str, ...] = ()
     behind_proxy: bool = False
     """Believe ``X-Forwarded-Proto`` and ``X-Forwarded-Host``, which a proxy in front sets."""
@@ -49,6 +50,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Characters of one message."""
     max_upload: int = 50 * 1024 * 1024
     """Bytes of one file."""
+    messages_per_minute: int = 120
+    """Of one user, over everything that starts a run; 0: no limit."""
     sockets_per_user: int = 64
 
     # jobs
@@ -218,6 +221,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "NATTERLOG_MAX_FRAME": ("max_frame", _positive),
     "NATTERLOG_MAX_MESSAGE": ("max_message", _positive),
     "NATTERLOG_MAX_UPLOAD": ("max_upload", _positive),
+    "NATTERLOG_MESSAGES_PER_MINUTE": ("messages_per_minute", _count),
     "NATTERLOG_SOCKETS_PER_USER": ("sockets_per_user", _count),
     "NATTERLOG_PIPELINES_DIR": ("pipelines_dir", Path),
     "NATTERLOG_STEPS": ("steps", _positive),

@@ -12,7 +12,6 @@ from shared.subjects import store_command
 _SESSION = c.CreateSession | c.UpdateSession | c.GetSession | c.ForkSession | c.ChooseBranch
 _ACCEPTED = c.SendMessage | c.Regenerate | c.EditMessage
 _RUN = c.CancelRun | c.GetRun
-_JOB = c.CreateJob | c.GetJob
 _PRESET = c.CreatePreset | c.UpdatePreset | c.GetPreset
 
 _ANSWERS: dict[type[c.Request], type] = {
@@ -46,6 +45,7 @@ _ANSWERS: dict[type[c.Request], type] = {
     c.ExportSession: c.Export,
     c.GetFile: c.FileAnswer,
     c.GetUsage: c.UsagePage,
+    c.CheckToken: c.TokenCheck,
     c.GetContext: c.Context,
     c.GetFacts: c.Facts,
     c.OpenFeed: c.FeedState,
@@ -80,11 +80,9 @@ class StoreClient:
     @overload
     async def ask(self, request: _SESSION) -> c.SessionAnswer: ...
     @overload
-    async def ask(self, request: _ACCEPTED) -> c.Accepted: ...
-    @overload
     async def ask(self, request: _RUN) -> c.RunAnswer: ...
     @overload
-    async def ask(self, request: _JOB) -> c.JobAnswer: ...
+    async def ask(self, request: c.GetJob) -> c.JobAnswer: ...
     @overload
     async def ask(self, request: c.ListJobs) -> c.JobPage: ...
     @overload
@@ -114,6 +112,8 @@ class StoreClient:
     @overload
     async def ask(self, request: c.GetUsage) -> c.UsagePage: ...
     @overload
+    async def ask(self, request: c.CheckToken) -> c.TokenCheck: ...
+    @overload
     async def ask(self, request: c.GetContext) -> c.Context: ...
     @overload
     async def ask(self, request: c.GetFacts) -> c.Facts: ...
@@ -129,6 +129,24 @@ class StoreClient:
             NatterlogError: the store's own answer.
             Unavailable: no store answers.
         """
+        if isinstance(request, c.StartsRun):
+            raise TypeError(f"{request.name} begins a run: it is counted first, then start_run()")
+        return await self._ask(request)
+
+    @overload
+    async def start_run(self, request: _ACCEPTED) -> c.Accepted: ...
+    @overload
+    async def start_run(self, request: c.CreateJob) -> c.JobAnswer: ...
+
+    async def start_run(self, request: c.StartsRun) -> object:
+        """Begin a run; a gateway does so at one place only, where users' messages are counted.
+
+        Raises:
+            NatterlogError, Unavailable: as for :meth:`ask`.
+        """
+        return await self._ask(request)
+
+    async def _ask(self, request: c.Request) -> object:
         if request.min_seq < self._seen:
             request = msgspec.structs.replace(request, min_seq=self._seen)
         subject, data = store_command(request.name), msgspec.json.encode(request)

@@ -4,7 +4,7 @@ from typing import Any
 
 from shared.bus import ApiError, Bus
 from shared.ids import new_id
-from shared.subjects import EVENTS, TOKENS
+from shared.subjects import EVENTS, RATES, TOKENS
 
 FILES = "OBJ_FILES"
 BREAKERS = "KV_BREAKERS"
@@ -35,6 +35,15 @@ STREAMS: dict[str, dict[str, Any]] = {
         "max_age": 15 * _MINUTE,
         "max_bytes": 2 * 1024 * 1024 * 1024,
         "discard": "old",
+    },
+    # A counter: each message holds the total that it made, so what was counted since a
+    # moment is a difference.  Lost ones let a few more through, so they need no fsync.
+    RATES: {
+        "subjects": ["rate.>"],
+        "allow_direct": True,
+        "allow_msg_counter": True,
+        "persist_mode": "async",
+        "max_age": 2 * _MINUTE,
     },
     FILES: {
         "subjects": ["$O.FILES.C.>", "$O.FILES.M.>"],

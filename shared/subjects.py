@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 EVENTS = "EVENTS"
 TOKENS = "TOKENS"
+RATES = "RATES"
 NONE = "_"
 
 EVERY_FACT = "evt.>"
@@ -19,14 +20,17 @@ CHAT_TODOS = "evt.*.*.*.todo.chat.*"
 PRIORITIES = range(10)
 """Of jobs; 9 goes first."""
 LIVE_FACTS = "live.evt.>"
+OUTSIDE_SESSIONS = f"evt.*.{NONE}.{NONE}.>"
+"""The filter over what users have outside any session."""
 LIVE_CANCELS = "live.evt.*.*.*.cancel"
 
 
 class Scope(Enum):
-    """Which chain a fact extends: its run's, or its whole session's."""
+    """Which chain a fact extends: its run's, its session's, or one for a kind, of all users."""
 
     RUN = "run"
     SESSION = "session"
+    EVERYBODY = "everybody"
 
 
 class Address(NamedTuple):
@@ -121,9 +125,21 @@ def chain_filter(subject: str, scope: Scope) -> str:
     if subject.startswith(("tok.", "$KV.")):
         return subject
     address = parse(subject)
-    if scope is Scope.SESSION or address.run == NONE:
+    if scope is Scope.EVERYBODY and address.session == NONE:
+        return everybodys(what(subject).partition(".")[0])
+    if scope is not Scope.RUN or address.run == NONE:
         return address.session_facts
     return address.facts
+
+
+def everybodys(kind: str) -> str:
+    """The filter over all users' facts of a kind, ``user`` or ``token``: names are unique there."""
+    return f"evt.*.{NONE}.{NONE}.{kind}.>"
+
+
+def rate(user: str) -> str:
+    """Where the messages of a user are counted."""
+    return f"rate.{user}"
 
 
 def live_facts_of_user(user: str) -> str:

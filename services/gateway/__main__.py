@@ -4,17 +4,18 @@ import asyncio
 
 from aiohttp import web
 
+from services.gateway.accounts import Accounts
 from services.gateway.app import make_app
-from services.gateway.auth import check_host
 from services.gateway.boards import Boards
 from services.gateway.context import Gateway
 from services.gateway.cursor import Cursors
 from services.gateway.hub import Hub
 from services.gateway.limits import SocketCount
 from services.gateway.models import Models
+from services.gateway.rates import Rates
 from services.gateway.uploads import sweep_now_and_then
 from shared import pipelines
-from shared.lifecycle import running
+from shared.lifecycle import Life, running
 from shared.llm_client import LlmClient
 from shared.log import get_logger
 from shared.settings import Settings
@@ -29,19 +30,23 @@ LINGERING = 30.0
 
 
 async def main(settings: Settings) -> None:
-    check_host(settings)
     read = pipelines.load(settings)
     async with running(settings, "gateway", own_health=False) as life:
         store = StoreClient(life.bus)
         async with (
+            Accounts(settings, life.bus, store) as accounts,
             Hub(life.bus, store) as hub,
             Boards(hub, life.bus, store) as boards,
             Models(store, LlmClient(life.bus)) as models,
         ):
+            if not await _may_listen(life, accounts):
+                return
             gateway = Gateway(
                 settings=settings,
                 bus=life.bus,
                 store=store,
+                accounts=accounts,
+                rates=Rates(settings, life.bus),
                 hub=hub,
                 boards=boards,
                 models=models,
@@ -75,3 +80,19 @@ async def main(settings: Settings) -> None:
                 await site.stop()
                 gateway.connections.stop()
                 await runner.cleanup()
+
+
+async def _may_listen(life: Life, accounts: Accounts) -> bool:
+    """Wait until the gateway knows that it may; False when it is to stop before that.
+
+    Raises:
+        BadSetting: it may not.
+    """
+    stopping = asyncio.create_task(life.stopping.wait())
+    asking = asyncio.create_task(accounts.may_listen())
+    try:
+        await asyncio.wait({stopping, asking}, return_when=asyncio.FIRST_COMPLETED)
+        return asking.done() and await asking is None
+    finally:
+        stopping.cancel()
+        asking.cancel()

@@ -1,5 +1,6 @@
 """The gateway's web application: its routes, and what happens around each request."""
 
+import re
 import time
 from collections.abc import Iterable
 
@@ -7,9 +8,10 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
 
-from services.gateway import origins
-from services.gateway.auth import authenticate
-from services.gateway.context import GATEWAY, REQUEST_ID, RUN_ID, USER, Gateway
+from services.gateway import origins, sockets
+from services.gateway.auth import answer_while_it_counts, credential_of
+from services.gateway.context import GATEWAY, RATE, REQUEST_ID, RUN_ID, USER, Gateway
+from services.gateway.describing import description_of
 from services.gateway.dialects import (
     assistant,
     assistant_http,
@@ -31,29 +33,46 @@ from services.gateway.dialects import (
 from services.gateway.origins import Origins
 from services.gateway.reference import Reference
 from services.gateway.refusals import answer_of, error_of
+from shared.errors import NatterlogError
 from shared.ids import new_id
 from shared.log import get_logger
 
 log = get_logger()
 
 _QUIET = frozenset(("/livez", "/readyz", "/metrics"))
-_SECRET = ("token", "q")
+_SHOWN = frozenset(
+    (
+        *("limit", "cursor", "page", "page_size", "order", "stream", "status", "mode"),
+        *("include_inactive", "format", "group_by", "from", "follow"),
+    )
+)
+"""Parameters of a query that the log may show: any other may be a credential, or people's words."""
+_PLAIN = re.compile(r"[0-9]{0,15}|[a-z_]{1,12}")
 _EXACT = frozenset((interview.GENERATE,))
 """Where the trailing slash makes a difference: without it the path is Ollama's own."""
 
 
 def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Application:
     """Everything the gateway answers; each path with and without its trailing slash."""
-    app = web.Application(middlewares=[_Around(gateway)], client_max_size=gateway.settings.max_body)
+    answered = over_http()
+    reference = Reference([*health, *answered, *over_sockets()])
+    options = drf_http.options(answered, channels.PREFIX)
+    routes = [*health, *reference.routes(), *answered, *options, *over_sockets()]
+    around = _Around(gateway, public=[welcome, *(r.handler for r in routes if _is_public(r))])
+    app = web.Application(middlewares=[around], client_max_size=gateway.settings.max_body)
     app[GATEWAY] = gateway
     app.on_response_prepare.append(_finish_headers)
-    answered = over_http()
-    reference = Reference([*health, *answered, *sockets()])
     app.add_routes([web.get("/", welcome)])
-    options = drf_http.options(answered, channels.PREFIX)
-    for route in [*health, *reference.routes(), *answered, *options, *sockets()]:
-        app.add_routes([route] if route.path.rstrip("/") in _EXACT else [route, _with_slash(route)])
+    for route in routes:
+        exact = route.path.rstrip("/") in _EXACT
+        app.add_routes([route] if exact else [route, _with_slash(route)])
     return app
+
+
+def _is_public(route: web.RouteDef) -> bool:
+    """Whether its description says that it needs no credential; without one it needs one."""
+    description = description_of(route)
+    return description is not None and description.public
 
 
 def over_http() -> list[web.RouteDef]:
@@ -65,8 +84,8 @@ def over_http() -> list[web.RouteDef]:
     return [route for dialect in dialects for route in dialect.routes()]
 
 
-def sockets() -> list[web.RouteDef]:
-    """The sockets of every dialect."""
+def over_sockets() -> list[web.RouteDef]:
+    """The WebSockets of every dialect."""
     return [
         web.get(f"{assistant.PREFIX}/ws", assistant_socket.socket, allow_head=False),
         web.get(channels.SESSION_SOCKET, channels_socket.session_socket, allow_head=False),
@@ -94,7 +113,10 @@ class _Around:
 
     __middleware_version__ = 1  # how aiohttp tells a middleware of today's form
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, *, public: Iterable[object]) -> None:
+        self._gateway = gateway
+        self._public = frozenset(public)
+        """The handlers whose answers are for everybody."""
         self._origins = Origins(gateway.settings)
 
     async def __call__(self, request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
@@ -120,19 +142,38 @@ class _Around:
 
     async def _answer(self, request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
         try:
-            self._origins.check(request)
+            self._origins.check(request, named=self._gateway.accounts.needed)
             if origins.is_preflight(request):
                 return origins.preflight()
-            request[USER] = authenticate(request)
-            return await handler(request)
+            if request.match_info.handler in self._public:
+                return await handler(request)
+            return await self._authenticated(request, handler)
         except Exception as raised:  # noqa: BLE001  (every failure has an answer in the dialect's envelope)
             return answer_of(request, error_of(raised), raised)
 
+    async def _authenticated(
+        self, request: web.Request, handler: AiohttpHandler
+    ) -> web.StreamResponse:
+        try:
+            user = await self._gateway.accounts.user_of(credential_of(request))
+        except NatterlogError as error:
+            if sockets.is_handshake(request):
+                return await sockets.refuse(request, error)
+            raise
+        request[USER] = user
+        return await answer_while_it_counts(request, user, handler)
+
 
 def _redacted(request: web.Request) -> str:
-    """The path for the log; a token, or words that are searched for, stay out of it."""
-    secret = {name: "-" for name in _SECRET if name in request.query}
-    return str(request.rel_url.update_query(secret)) if secret else request.path_qs
+    """The path for the log, with those parameters that say nothing about anybody."""
+    shown = [
+        f"{name}={value}"
+        for name, value in request.query.items()
+        if name in _SHOWN and _PLAIN.fullmatch(value)
+    ]
+    hidden = ["…"] if len(shown) < len(request.query) else []
+    asked = "&".join([*shown, *hidden])
+    return f"{request.path}?{asked}" if asked else request.path
 
 
 async def _finish_headers(request: web.Request, response: web.StreamResponse) -> None:
@@ -141,4 +182,6 @@ async def _finish_headers(request: web.Request, response: web.StreamResponse) ->
         response.headers["X-Request-Id"] = request[REQUEST_ID]
     if RUN_ID in request:
         response.headers["X-Run-Id"] = request[RUN_ID]
+    if RATE in request:
+        response.headers.update(request[RATE].headers())
     origins.allow(request, response)

@@ -1,5 +1,6 @@
 """Read what a client asks for: bodies, queries, ids; what is wrong is named by its path."""
 
+import asyncio
 import re
 from collections.abc import Callable
 from typing import Annotated, TypeVar
@@ -9,6 +10,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from shared.errors import InvalidRequest, NotFound, TooLarge
+from shared.errors import Timeout as TooSlow
 from shared.ids import is_id
 
 T = TypeVar("T")
@@ -16,6 +18,8 @@ Q = TypeVar("Q", bound=msgspec.Struct)
 
 MOST = 200
 """Entries of one page at most."""
+SLOWEST = 60.0
+"""Seconds that a body may take to come; it is held in memory meanwhile."""
 Count = Annotated[int, Meta(ge=1, le=10**15)]
 """A number of a query string that counts something, from 1."""
 Natural = Annotated[int, Meta(ge=0, le=10**15)]
@@ -30,6 +34,7 @@ async def read_body(request: web.Request, decode: Callable[[bytes], T]) -> T:
 
     Raises:
         TooLarge: it says itself that it is longer than a body may be.
+        TooSlow: as for :func:`read_bytes`.
         InvalidRequest: it is no JSON, or does not fit, or is not packed as it says.
     """
     return decode_json(await read_bytes(request) or b"{}", decode)
@@ -40,12 +45,16 @@ async def read_bytes(request: web.Request) -> bytes:
 
     Raises:
         TooLarge: it says itself that it is longer than a body may be.
+        TooSlow: it is still not there after a while.
         InvalidRequest: it is not packed as it says.
     """
     if (request.content_length or 0) > request.client_max_size:
         raise TooLarge("The body is too large.")
     try:
-        return await request.read()
+        async with asyncio.timeout(SLOWEST):
+            return await request.read()
+    except TimeoutError as error:
+        raise TooSlow(f"The body did not come within {SLOWEST:g} seconds.") from error
     except web.RequestPayloadError as error:
         raise InvalidRequest("The body cannot be read as its headers say.") from error
 

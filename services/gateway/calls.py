@@ -22,6 +22,7 @@ from services.gateway.context import RUN_ID, USER, Gateway, gateway_of
 from services.gateway.follower import Follower
 from services.gateway.moments import Moment, ReplyEnded, ReplyReset, SessionGone, TextAdded
 from services.gateway.sse import EventStream
+from services.gateway.starting import Start, counted
 from services.gateway.turns import check_success, ended, following
 from shared.bus import BusError
 from shared.commands import Accepted, CancelRun, CreateSession, GetSession, SendMessage
@@ -89,12 +90,18 @@ async def calling(request: web.Request, asked: Asked) -> AsyncGenerator[Call]:
     """Have ``asked`` answered; left before its end, a call without a session is stopped.
 
     Raises:
-        NotFound, Conflict, InvalidRequest, TooLarge: it was not accepted.
+        NotFound, Conflict, InvalidRequest, TooLarge, RateLimited: it was not accepted.
         Unavailable: the store or the log does not answer.
     """
+    async with counted(request) as leave, _calling(request, leave, asked) as call:
+        yield call
+
+
+@asynccontextmanager
+async def _calling(request: web.Request, leave: Start, asked: Asked) -> AsyncGenerator[Call]:
     gateway, user = gateway_of(request), request[USER].id
     session = await _session(gateway, user, asked)
-    accepting = asyncio.create_task(_send(gateway, user, session, asked), name="call-accept")
+    accepting = asyncio.create_task(_send(leave, user, session, asked), name="call-accept")
     accepting.add_done_callback(_seen)
     call: Call | None = None
     try:
@@ -153,7 +160,7 @@ async def _session(gateway: Gateway, user: str, asked: Asked) -> Session:
     return (await gateway.store.ask(opening)).session
 
 
-async def _send(gateway: Gateway, user: str, session: Session, asked: Asked) -> Accepted:
+async def _send(leave: Start, user: str, session: Session, asked: Asked) -> Accepted:
     message = SendMessage(
         user_id=user,
         session_id=session.id,
@@ -169,7 +176,7 @@ async def _send(gateway: Gateway, user: str, session: Session, asked: Asked) -> 
             max_tokens=asked.max_tokens,
             system=asked.system,
         )
-    return await gateway.store.ask(message)
+    return await leave.ask(message)
 
 
 async def _stop(gateway: Gateway, user: str, accepting: asyncio.Task[Accepted]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from services.gateway.accounts import Accounts
 from services.gateway.auth import User
 from services.gateway.boards import Boards
 from services.gateway.connections import Connections
@@ -12,6 +13,7 @@ from services.gateway.cursor import Cursors
 from services.gateway.hub import Hub
 from services.gateway.limits import SocketCount
 from services.gateway.models import Models
+from services.gateway.rates import Rate, Rates
 from shared.bus import Bus
 from shared.pipelines import Pipeline
 from shared.settings import Settings
@@ -25,6 +27,8 @@ class Gateway:
     settings: Settings
     bus: Bus
     store: StoreClient
+    accounts: Accounts
+    rates: Rates
     hub: Hub
     boards: Boards
     models: Models
@@ -39,6 +43,8 @@ USER: web.RequestKey[User] = web.RequestKey("user", User)
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 RUN_ID: web.RequestKey[str] = web.RequestKey("run_id", str)
 """The run that the request is about: for the header X-Run-Id, and the log."""
+RATE: web.RequestKey[Rate] = web.RequestKey("rate", Rate)
+"""How its user stands, where the request was counted: for the headers RateLimit."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -6,8 +6,8 @@
 
 The first line of the handler's docstring is the summary, what follows is the
 description.  The structs are those that the handler decodes and encodes, and no
-schema is written a second time.  A description costs a request nothing: nobody
-reads it but ``openapi.py``, once.
+schema is written a second time.  A description costs a request nothing: it is read
+once, by ``openapi.py`` and, for who needs no credential, by ``app.py``.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping

@@ -23,10 +23,11 @@ class Origins:
     def __init__(self, settings: Settings) -> None:
         self._listed = frozenset(origin.rstrip("/").lower() for origin in settings.origins)
         self._port = settings.port
-        self._by_host = not settings.on_loopback
 
-    def check(self, request: web.Request) -> None:
+    def check(self, request: web.Request, *, named: bool) -> None:
         """Let through what has no ``Origin`` (no browser), or one that is allowed.
+
+        ``named``: everybody says who he is, by a credential that only his own pages know.
 
         Raises:
             Forbidden: another page's.
@@ -34,11 +35,11 @@ class Origins:
         origin = request.headers.get("Origin")
         if origin is None:
             return
-        if not self._allows(origin, request.host):
+        if not self._allows(origin, request.host, named):
             raise Forbidden("This origin is not allowed; NATTERLOG_ORIGINS lists those that are.")
         request[_ORIGIN] = origin
 
-    def _allows(self, origin: str, host: str) -> bool:
+    def _allows(self, origin: str, host: str, named: bool) -> bool:
         if "*" in self._listed or origin.lower() in self._listed:
             return True
         try:
@@ -48,9 +49,9 @@ class Origins:
             return False
         if parts.scheme not in ("http", "https") or hostname is None:
             return False
-        # On loopback the Host header proves nothing: any page can have a name that
-        # resolves to 127.0.0.1.
-        if self._by_host and parts.netloc.lower() == host.lower():
+        # Where nobody needs a credential the Host header proves nothing: any page can
+        # have a name that resolves to 127.0.0.1.
+        if named and parts.netloc.lower() == host.lower():
             return True
         return hostname in _LOCAL and (not self._listed or port == self._port)
 

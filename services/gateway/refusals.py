@@ -1,5 +1,6 @@
 """What a client is told when something went wrong, in the envelope of its dialect."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -50,9 +51,11 @@ def answer_of(request: web.Request, error: NatterlogError, raised: Exception) ->
         log.error("gateway.failed", path=request.path, exc_info=raised)
     body, headers = envelope_of(request.path).tell(error)
     if error.retry_after is not None:
-        headers["Retry-After"] = str(max(1, round(error.retry_after)))
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     elif error.status in (429, 503):
         headers["Retry-After"] = "2"
+    if error.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="natterlog"'
     if isinstance(raised, web.HTTPMethodNotAllowed):
         headers["Allow"] = ", ".join(sorted(raised.allowed_methods))
     return web.Response(body=body, status=error.status, headers=headers)

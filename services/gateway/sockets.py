@@ -7,6 +7,7 @@ from typing import Protocol
 
 from aiohttp import WSMsgType, web
 
+from services.gateway.auth import ENDING
 from services.gateway.connections import STALLED
 from services.gateway.context import USER, gateway_of
 from services.gateway.cursor import Place
@@ -56,6 +57,7 @@ class Socket:
 
     def __init__(self, ws: web.WebSocketResponse, request: web.Request) -> None:
         self.id = new_id()
+        self.request = request
         self._ws = ws
         self._transport = request.transport
         self._loop = asyncio.get_running_loop()
@@ -121,6 +123,11 @@ class Socket:
 
     def stop(self) -> None:
         self.close(RESTART, "The gateway is restarting.")
+
+    def refuse(self) -> None:
+        """The credential does not count any more: nothing else is sent."""
+        self._due.clear()
+        self.close(UNAUTHORIZED, "This token does not count any more.")
 
     def beat(self, now: float) -> None:
         if self._writing_since and now - self._writing_since > STALLED:
@@ -248,6 +255,7 @@ async def serve(request: web.Request, converse: Converse) -> web.WebSocketRespon
     except web.HTTPBadRequest as error:
         raise errors.InvalidRequest(f"Here a WebSocket is expected. {error.text}.") from error
     socket = Socket(ws, request)
+    request[ENDING] = socket.refuse
     with gateway.connections.holding(socket):
         writer = asyncio.create_task(socket.write(), name="socket-writer")
         talk = asyncio.create_task(_talk(request, socket, converse), name="socket-reader")
@@ -261,17 +269,36 @@ async def serve(request: web.Request, converse: Converse) -> web.WebSocketRespon
     return ws
 
 
+def is_handshake(request: web.Request) -> bool:
+    """Whether the client asks for a WebSocket, and rightly so."""
+    return web.WebSocketResponse().can_prepare(request).ok
+
+
+async def refuse(request: web.Request, error: NatterlogError) -> web.WebSocketResponse:
+    """Accept the socket, only to close it with a code that says why."""
+    ws = web.WebSocketResponse(timeout=_CLOSE_WAIT, compress=False)
+    await ws.prepare(request)
+    # Too many guesses are no matter of how many sockets there are.
+    code = TRY_LATER if isinstance(error, errors.RateLimited) else _code_of(error)
+    await ws.close(code=code, message=error.message.encode()[:120])
+    return ws
+
+
 async def _talk(request: web.Request, socket: Socket, converse: Converse) -> None:
     try:
         with gateway_of(request).sockets.one_more(request[USER].id):
             await converse(socket)
     except NatterlogError as error:
-        socket.close(_CODES.get(type(error), DEFECT), error.message)
+        socket.close(_code_of(error), error.message)
     except BusError:
         socket.close(TRY_LATER, "The log cannot be reached at the moment.")
     except Exception:
         log.exception("socket.failed")
         socket.close(DEFECT, "Something went wrong here; the log says what.")
+
+
+def _code_of(error: NatterlogError) -> int:
+    return next((code for kind, code in _CODES.items() if isinstance(error, kind)), DEFECT)
 
 
 async def _end(*tasks: "asyncio.Task[None]") -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from services.gateway.auth import ENDING
 from services.gateway.connections import STALLED
 from services.gateway.context import gateway_of
 from services.gateway.cursor import Place
@@ -97,6 +98,7 @@ async def stream(
     """Answer ``request`` with what ``follower`` sees, in the frames of a dialect."""
     response = web.StreamResponse(headers=HEADERS)
     events = EventStream(request)
+    request[ENDING] = events.abort
     with gateway_of(request).connections.holding(events):
         try:
             await response.prepare(request)

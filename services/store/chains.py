@@ -12,7 +12,7 @@ from shared.bus import Bus
 from shared.chain import Overtaken, extend
 from shared.errors import Unavailable
 from shared.events import Fact
-from shared.subjects import EVENTS, Address, Scope
+from shared.subjects import EVENTS, Address, Scope, everybodys
 
 ROUNDS = 20
 """How often a decision is made anew before the store gives up."""
@@ -21,15 +21,26 @@ Decide = Callable[[], Awaitable[tuple[str, Fact] | None]]
 """Answers what happens, as the end of a subject and a fact; None: nothing need happen."""
 
 
-async def decide(bus: Bus, applied: Applied, address: Address, what: Decide) -> int:
+async def decide(
+    bus: Bus,
+    applied: Applied,
+    address: Address,
+    what: Decide,
+    *,
+    scope: Scope = Scope.SESSION,
+    kind: str = "",
+) -> int:
     """Append the fact that ``what`` decides on → the sequence that is applied by then.
+
+    With the scope ``EVERYBODY`` the chain is that of a kind of fact, of all users.
 
     Raises:
         NatterlogError: what ``what`` raises, or :class:`Unavailable` after many rounds.
         BusError: the log cannot be reached.
     """
+    chain = everybodys(kind) if scope is Scope.EVERYBODY else address.session_facts
     for _ in range(ROUNDS):
-        last = await bus.head(EVENTS, address.session_facts)
+        last = await bus.head(EVENTS, chain)
         head = last.seq if last else 0
         await applied.reach(head)
         decided = await what()
@@ -38,7 +49,7 @@ async def decide(bus: Bus, applied: Applied, address: Address, what: Decide) -> 
         happened, fact = decided
         try:
             seq = await extend(
-                bus, address.fact(happened), fact, expected=head, scope=Scope.SESSION, tries=2
+                bus, address.fact(happened), fact, expected=head, scope=scope, tries=2
             )
         except Overtaken:
             continue

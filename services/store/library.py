@@ -16,12 +16,16 @@ from services.store.rows import (
     ModelRow,
     PreferenceRow,
     PresetRow,
+    TokenRow,
+    UserRow,
     model_row,
     preference_row,
     preset_row,
+    token_row,
+    user_row,
 )
 from services.store.saving import upsert
-from services.store.schema import models, preferences, presets
+from services.store.schema import models, preferences, presets, tokens, users
 from shared.chain import Link
 from shared.events import (
     LibraryFact,
@@ -31,6 +35,11 @@ from shared.events import (
     PresetCreated,
     PresetDeleted,
     PresetUpdated,
+    TokenCreated,
+    TokenRevoked,
+    UserCreated,
+    UserDisabled,
+    UserEnabled,
 )
 from shared.subjects import parse
 
@@ -45,7 +54,9 @@ class Shelf(NamedTuple):
 PRESETS = Shelf(presets, preset_row)
 MODELS = Shelf(models, model_row)
 PREFERENCES = Shelf(preferences, preference_row)
-SHELVES = (PRESETS, MODELS, PREFERENCES)
+USERS = Shelf(users, user_row)
+TOKENS = Shelf(tokens, token_row)
+SHELVES = (PRESETS, MODELS, PREFERENCES, USERS, TOKENS)
 TABLES = tuple(shelf.table for shelf in SHELVES)
 
 
@@ -61,6 +72,10 @@ def project(library: Library, user: str, seq: int, fact: LibraryFact) -> None:
     del seq
     presets = library.rows[PRESETS]
     match fact:
+        case UserCreated() | UserDisabled() | UserEnabled():
+            _project_user(library.rows[USERS], user, fact)
+        case TokenCreated() | TokenRevoked():
+            _project_token(library.rows[TOKENS], user, fact)
         case PresetCreated():
             presets[fact.preset_id] = _new_preset(user, fact)
         case PresetUpdated():
@@ -107,8 +122,40 @@ def _named(user: str, fact: LibraryFact) -> Iterator[tuple[Shelf, str]]:
                 yield MODELS, model.id
             for model_id in fact.removed:
                 yield MODELS, model_id
+        case UserCreated() | UserDisabled() | UserEnabled():
+            yield USERS, user
+        case TokenCreated() | TokenRevoked():
+            yield TOKENS, fact.token_id
         case _:
             yield PRESETS, fact.preset_id
+
+
+# -- users and tokens -----------------------------------------------------------------
+
+
+def _project_user(
+    rows: dict[str, UserRow], user: str, fact: UserCreated | UserDisabled | UserEnabled
+) -> None:
+    row = rows.get(user)
+    if isinstance(fact, UserCreated):
+        rows.setdefault(user, UserRow(id=user, name=fact.name, created_at=fact.at))
+    elif row is not None:
+        row.disabled_at = fact.at if isinstance(fact, UserDisabled) else None
+
+
+def _project_token(rows: dict[str, TokenRow], user: str, fact: TokenCreated | TokenRevoked) -> None:
+    row = rows.get(fact.token_id)
+    if isinstance(fact, TokenCreated):
+        rows[fact.token_id] = TokenRow(
+            id=fact.token_id,
+            user_id=user,
+            sha256=fact.sha256,
+            label=fact.label,
+            created_at=fact.at,
+            expires_at=fact.expires_at,
+        )
+    elif row is not None and row.user_id == user:
+        row.revoked_at = row.revoked_at or fact.at
 
 
 # -- presets ----------------------------------------------------------------------

@@ -179,6 +179,23 @@ class RunRow(msgspec.Struct, kw_only=True):
         )
 
 
+class UserRow(msgspec.Struct, kw_only=True):
+    id: str
+    name: str
+    created_at: datetime
+    disabled_at: datetime | None = None
+
+
+class TokenRow(msgspec.Struct, kw_only=True):
+    id: str
+    user_id: str
+    sha256: str
+    label: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None = None
+
+
 class PresetRow(msgspec.Struct, kw_only=True):
     id: str
     user_id: str
@@ -271,6 +288,14 @@ def message_row(row: sa.Row[Any]) -> MessageRow:
 
 def run_row(row: sa.Row[Any]) -> RunRow:
     return RunRow(**_columns(row))
+
+
+def user_row(row: sa.Row[Any]) -> UserRow:
+    return UserRow(**_columns(row))
+
+
+def token_row(row: sa.Row[Any]) -> TokenRow:
+    return TokenRow(**_columns(row))
 
 
 def preset_row(row: sa.Row[Any]) -> PresetRow:

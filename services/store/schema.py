@@ -220,6 +220,30 @@ preferences = sa.Table(
     sa.Column("model", sa.Text),
 )
 
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("disabled_at", Moment),
+    sa.Index("ix_users_name", "name"),
+)
+
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("user_id", sa.String(36), nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("expires_at", Moment),
+    sa.Column("revoked_at", Moment),
+    sa.Index("ix_tokens_sha256", "sha256"),
+    sa.Index("ix_tokens_user", "user_id"),
+)
+
 CREATE_WORDS = "CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(text, message_id UNINDEXED)"
 """What is searched, of SQLite's FTS5 (:mod:`services.store.search`)."""
 event.listen(metadata, "after_create", sa.DDL(CREATE_WORDS).execute_if(dialect="sqlite"))

@@ -20,7 +20,16 @@ from msgspec import DecodeError
 from prometheus_client import Counter, Gauge
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.store import files, job_queries, models, presets, queries, statistics, trim
+from services.store import (
+    accounts,
+    files,
+    job_queries,
+    models,
+    presets,
+    queries,
+    statistics,
+    trim,
+)
 from services.store.answering import Endpoint, endpoint
 from services.store.applied import Applied
 from services.store.applying import apply, read_applied, read_epoch, set_epoch
@@ -41,6 +50,7 @@ from services.store.releasing import Releasing
 from services.store.search import search_messages
 from services.store.usage import get_usage
 from shared import commands as asked
+from shared import operating
 from shared.bus import Bus, BusError, Incoming, Stored
 from shared.events import CancelRequested, RunEnded, RunScheduled, RunWaiting
 from shared.lifecycle import running
@@ -113,6 +123,7 @@ class Store:
         self.releasing = Releasing(self.commands, database)
         self.eraser.release = self.releasing.release
         self.presets = presets.Presets(bus, database, self.applied)
+        self.accounts = accounts.Accounts(bus, database, self.applied)
         self.orphans = Orphans(bus, archive, database, self.applied)
         self.models = models.Models(bus, database, self.applied)
         self._settings = settings
@@ -306,6 +317,13 @@ class Store:
                 endpoint(asked.DeletePreset, self.presets.delete, applied),
                 endpoint(asked.GetPreset, ask(presets.get_preset), applied),
                 endpoint(asked.ListPresets, ask(presets.list_presets), applied),
+                endpoint(operating.CreateUser, self.accounts.create_user, applied),
+                endpoint(operating.EnableUser, self.accounts.enable_user, applied),
+                endpoint(operating.CreateToken, self.accounts.create_token, applied),
+                endpoint(operating.RevokeToken, self.accounts.revoke_token, applied),
+                endpoint(operating.ListUsers, ask(accounts.list_users), applied),
+                endpoint(operating.ListTokens, ask(accounts.list_tokens), applied),
+                endpoint(asked.CheckToken, ask(accounts.check_token), applied),
                 endpoint(asked.GetStatistics, ask(statistics.get_statistics), applied),
                 endpoint(asked.SyncModels, self.models.sync, applied),
                 endpoint(asked.PreferModel, self.models.prefer, applied),

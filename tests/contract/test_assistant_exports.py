@@ -28,7 +28,7 @@ async def conversation(whole: Whole) -> str:
         comment="Purr.",
     )
     await whole.store.store.branches.rate(rated)
-    again = await whole.stage.gateway.store.ask(regenerate(whole, run.assistant_message_id))
+    again = await whole.stage.gateway.store.start_run(regenerate(whole, run.assistant_message_id))
     await whole.answered(again.run.id, "They meow.")
     body = {"message_id": run.assistant_message_id}
     await whole.call("PUT", f"/sessions/{session_id}/active", json=body)

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from shared import objects
-from shared.commands import CreateJob
+from shared.commands import CheckToken, CreateJob
 from shared.events import DocumentPlan, Fault
 from shared.ids import new_id
 from shared.streams import FILES
@@ -267,6 +267,7 @@ async def test_without_a_store_an_upload_may_be_tried_again_and_leaves_nothing(
     nats_server: NatsServer,
 ):
     async with stage(nats_server.url, with_store=False) as alone:
+        await alone.store.serve(CheckToken)
         before = await chunks(alone)
         async with alone.http.post("/api/upload", data=form()) as answer:
             body = await answer.json()
@@ -279,6 +280,7 @@ async def test_without_a_store_an_upload_may_be_tried_again_and_leaves_nothing(
 
 async def test_a_store_that_was_asked_and_says_nothing_may_need_the_file(nats_server: NatsServer):
     async with stage(nats_server.url, with_store=False) as alone:
+        await alone.store.serve(CheckToken)
         asked = asyncio.Event()
         await alone.bus.listen(store_command("create_job"), lambda _: asked.set())
         before = await chunks(alone)

@@ -70,7 +70,7 @@ class Shop:
     async def create(self, plan: DocumentPlan | PipelinePlan, **fields: Any) -> Job:
         known = {"session_id": new_id(), "run_id": new_id(), "mode": "content"}
         request = CreateJob(user_id=self.user, plan=plan, **(known | fields))
-        return (await self.store.ask(request)).job
+        return (await self.store.start_run(request)).job
 
     async def document(self, data: bytes, prompt: str = "Sum it up.", **fields: Any) -> Job:
         kind: FileKind = fields.pop("kind", "text")

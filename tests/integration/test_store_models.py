@@ -106,7 +106,7 @@ async def test_a_users_default_goes_into_what_is_opened_without_a_model(store: S
         plan=a_document(),
         mode="document",
     )
-    await asking.ask(job)
+    await asking.start_run(job)
     chosen = [await store.create(), job.session_id, await store.create(model="demo")]
     stranger = CreateSession(user_id=ids.new_id(), session_id=ids.new_id())
     theirs = (await asking.ask(stranger)).session.model

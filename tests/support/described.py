@@ -4,7 +4,7 @@ from typing import Any
 
 from aiohttp import web
 
-from services.gateway.app import over_http, sockets
+from services.gateway.app import over_http, over_sockets
 from services.gateway.reference import Reference
 from shared.lifecycle import Life
 
@@ -12,4 +12,4 @@ from shared.lifecycle import Life
 def every_route() -> list[web.RouteDef]:
     bus: Any = None
     health = Life("gateway", bus, grace=0).health_routes()
-    return [*health, *over_http(), *sockets(), *Reference(()).routes()]
+    return [*health, *over_http(), *over_sockets(), *Reference(()).routes()]

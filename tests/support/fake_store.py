@@ -35,6 +35,7 @@ from shared.events import (
 from shared.ids import new_id, now
 from shared.records import Message, Run, Session, StoredFact
 from shared.subjects import EVENTS, Address, Scope, session_address, store_command
+from tests.support.fake_accounts import FakeAccounts
 from tests.support.fake_jobs import FakeJobs
 from tests.support.fake_models import FakeModels, FakeWorkers
 
@@ -56,6 +57,7 @@ _COMMANDS: list[type[c.Request]] = [
     c.CreateJob,
     c.GetJob,
     c.ListJobs,
+    c.CheckToken,
     c.ListModels,
     c.PreferModel,
 ]
@@ -73,28 +75,31 @@ class FakeStore:
         self.turns: dict[str, Turn] = {}
         self.keys: dict[str, tuple[str, str]] = {}
         self.jobs = FakeJobs(self)
+        self.accounts = FakeAccounts(self)
         self.models = FakeModels(self)
         self.workers = FakeWorkers(self)
         self.asked: list[c.Request] = []
+        """Everything but whose a token is."""
         self._accepted_one = asyncio.Event()
         self.on_cancel: Callable[[str], Awaitable[None]] | None = None
         """What becomes of a run that is cancelled; nothing yet, unless a test says it."""
         self.archived = False
         """Whether the facts are read from the cold log, or left to the hot one."""
 
-    async def serve(self) -> None:
-        """Answer until the bus is closed."""
+    async def serve(self, *kinds: type[c.Request]) -> None:
+        """Answer these requests, or all, until the bus is closed."""
         await self.bus.serve(
-            "store", {store_command(kind.name): self._endpoint(kind) for kind in _COMMANDS}
+            "store", {store_command(kind.name): self._endpoint(kind) for kind in kinds or _COMMANDS}
         )
 
     def _endpoint(self, kind: type[c.Request]) -> Callable[[bytes], Any]:
-        parts = (self, self.jobs, self.models)
-        handler = next(h for part in parts if (h := getattr(part, kind.name, None)))
+        parts = (self, self.jobs, self.models, self.accounts)
+        handler = next(getattr(part, kind.name) for part in parts if hasattr(part, kind.name))
 
         async def answer(data: bytes) -> bytes:
             request = msgspec.json.decode(data, type=kind)
-            self.asked.append(request)
+            if kind is not c.CheckToken:
+                self.asked.append(request)
             return msgspec.json.encode(await handler(request))
 
         return answer

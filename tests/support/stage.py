@@ -1,5 +1,6 @@
 """A gateway in this process, before a real log and a store that does as it is told."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from services.gateway.accounts import Accounts
 from services.gateway.app import make_app
 from services.gateway.boards import Boards
 from services.gateway.context import Gateway
@@ -17,6 +19,7 @@ from services.gateway.cursor import Cursors
 from services.gateway.hub import Hub
 from services.gateway.limits import SocketCount
 from services.gateway.models import Models
+from services.gateway.rates import Rates
 from shared import pipelines
 from shared.bus import Bus
 from shared.ids import LOCAL_USER
@@ -45,6 +48,14 @@ class Stage:
         """A WebSocket; it is closed with the stage."""
         return await self.http.ws_connect(path, autoping=True, **options)
 
+    async def token(self, value: str, user: str = LOCAL_USER, **fields: Any) -> str:
+        """A token that the gateway has heard of; answers its id."""
+        token_id = await self.store.accounts.make(value, user, **fields)
+        async with asyncio.timeout(DEADLINE):
+            while not self.gateway.accounts.needed:
+                await self.bus.api("INFO")  # a round trip, on which the news of it comes along
+        return token_id
+
     async def session(self, **fields: Any) -> str:
         """A new native session's id."""
         async with self.http.post("/api/v1/chat/sessions", json=fields) as answer:
@@ -72,16 +83,20 @@ async def stage(
         if with_store and store is None:
             await fake.serve()
         asker = StoreClient(bus)
+        # All tests share one local user; those that count messages say so.
+        made = Settings(**{"messages_per_minute": 0, **settings})
         async with (
+            Accounts(made, bus, asker) as accounts,
             Hub(bus, asker) as hub,
             Boards(hub, bus, asker) as boards,
             Models(asker, LlmClient(bus)) as models,
         ):
-            made = Settings(**settings)
             gateway = Gateway(
                 settings=made,
                 bus=bus,
                 store=asker,
+                accounts=accounts,
+                rates=Rates(made, bus),
                 hub=hub,
                 boards=boards,
                 models=models,

@@ -146,6 +146,7 @@ class System:
             "NATTERLOG_DATA_DIR": str(self.data_dir),
             "NATTERLOG_LOG_FORMAT": "json",
             "NATTERLOG_PORT": str(free_port()),
+            "NATTERLOG_MESSAGES_PER_MINUTE": "0",  # tests that count say so
             **self._environ,
             **environ,
         }

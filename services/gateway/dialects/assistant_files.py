@@ -10,9 +10,17 @@ from services.gateway.context import RUN_ID, USER, Gateway, gateway_of
 from services.gateway.describing import Form, describe
 from services.gateway.dialects.assistant import FILE_MODE, PREFIX
 from services.gateway.dialects.assistant_asking import answer
+from services.gateway.starting import Start, counted
 from services.gateway.uploads import receive
 from shared.commands import CreateJob, GetFile
-from shared.errors import NatterlogError, Timeout, Unavailable, UnsupportedMediaType
+from shared.errors import (
+    NatterlogError,
+    RateLimited,
+    Timeout,
+    Unavailable,
+    Unreached,
+    UnsupportedMediaType,
+)
 from shared.events import Fault, FileKind, FilePlan, FileRef
 from shared.ids import new_id
 from shared.objects import erase, writing
@@ -47,37 +55,38 @@ def routes() -> list[web.RouteDef]:
 @describe(
     body=Form(FileForm),
     answers={201: FileView},
-    errors=(UnsupportedMediaType, Timeout),
+    errors=(UnsupportedMediaType, RateLimited, Timeout),
 )
 async def upload(request: web.Request) -> web.Response:
     """Take a file in, and have it read; whoever answers a message with it waits for that."""
     gateway = gateway_of(request)
     file_id, run_id = new_id(), new_id()
     name = f"{file_id}/{new_id()}"
-    async with writing(gateway.bus, name) as writer:
-        form = await receive(request, writer, gateway.settings, {})
-        ref = form.need_file()
-    request[RUN_ID] = run_id
-    command = CreateJob(
-        user_id=request[USER].id,
-        session_id=file_id,
-        run_id=run_id,
-        plan=FilePlan(file=ref),
-        mode=FILE_MODE,
-    )
-    # The client has sent everything: its file is kept even if it hangs up now.
-    keeping = asyncio.create_task(_keep(gateway, command, name), name="file-keep")
-    await asyncio.shield(keeping)
+    async with counted(request) as leave:
+        async with writing(gateway.bus, name) as writer:
+            form = await receive(request, writer, gateway.settings, {})
+            ref = form.need_file()
+        request[RUN_ID] = run_id
+        command = CreateJob(
+            user_id=request[USER].id,
+            session_id=file_id,
+            run_id=run_id,
+            plan=FilePlan(file=ref),
+            mode=FILE_MODE,
+        )
+        # The client has sent everything: its file is kept even if it hangs up now.
+        keeping = asyncio.create_task(_keep(gateway, leave, command, name), name="file-keep")
+        await asyncio.shield(keeping)
     return answer(view_of(file_id, ref), status=201)
 
 
-async def _keep(gateway: Gateway, command: CreateJob, name: str) -> None:
+async def _keep(gateway: Gateway, leave: Start, command: CreateJob, name: str) -> None:
     try:
-        await gateway.store.ask(command)
-    except Unavailable:
-        raise  # it may have been accepted all the same, and then needs its bytes
-    except NatterlogError:
-        await erase(gateway.bus, name)
+        await leave.ask(command)
+    except NatterlogError as error:
+        # A store that was asked may have accepted it all the same, and then it needs its bytes.
+        if isinstance(error, Unreached) or not isinstance(error, Unavailable):
+            await erase(gateway.bus, name)
         raise
 
 

@@ -19,6 +19,7 @@ from services.gateway.dialects.assistant_asking import (
 from services.gateway.limits import check_text
 from services.gateway.moments import question_of
 from services.gateway.sse import stream
+from services.gateway.starting import start
 from services.gateway.turns import check_success, ended, following
 from shared.commands import (
     Accepted,
@@ -67,7 +68,8 @@ async def send_message(request: web.Request) -> web.StreamResponse:
     check_text(body.content, gateway.settings, path="$.content")
     # The feed is opened while the store decides, so the first token waits for one of them.
     with gateway.hub.opening(request[USER].id, body.session_id):
-        accepted = await gateway.store.ask(
+        accepted = await start(
+            request,
             SendMessage(
                 user_id=request[USER].id,
                 session_id=body.session_id,
@@ -77,7 +79,7 @@ async def send_message(request: web.Request) -> web.StreamResponse:
                 temperature=body.temperature,
                 max_tokens=body.max_tokens,
                 idempotency_key=idempotency_key(request),
-            )
+            ),
         )
         return await _answer_turn(request, accepted, streaming=streaming)
 
@@ -87,12 +89,13 @@ async def regenerate(request: web.Request) -> web.StreamResponse:
     """Answer a message once more, as a sibling of its reply."""
     streaming = wants_stream(request)
     message_id = message_id_of(request)
-    accepted = await gateway_of(request).store.ask(
+    accepted = await start(
+        request,
         Regenerate(
             user_id=request[USER].id,
             message_id=message_id,
             idempotency_key=idempotency_key(request),
-        )
+        ),
     )
     return await _answer_turn(request, accepted, streaming=streaming)
 
@@ -111,7 +114,8 @@ async def edit(request: web.Request) -> web.StreamResponse:
     message_id = message_id_of(request)
     body = await read_body(request, words.decode_edit)
     check_text(body.content, gateway.settings, path="$.content")
-    accepted = await gateway.store.ask(
+    accepted = await start(
+        request,
         EditMessage(
             user_id=request[USER].id,
             message_id=message_id,
@@ -121,7 +125,7 @@ async def edit(request: web.Request) -> web.StreamResponse:
             temperature=body.temperature,
             max_tokens=body.max_tokens,
             idempotency_key=idempotency_key(request),
-        )
+        ),
     )
     return await _answer_turn(request, accepted, streaming=streaming)
 

@@ -18,6 +18,7 @@ from services.gateway.follower import Follower
 from services.gateway.limits import check_text
 from services.gateway.moments import MessagesChanged, Moment, view_of_accepted
 from services.gateway.sockets import Socket, Track, serve
+from services.gateway.starting import start
 from services.gateway.typists import Typing, tell_typing
 from shared.commands import CancelRun, SendMessage
 from shared.errors import InvalidRequest, NatterlogError
@@ -187,7 +188,8 @@ class _Client:
         an_id(asked.session_id, "session")
         check_text(asked.content, self._gateway.settings, path="$.content")
         key = f"{asked.session_id}:{asked.client_id}" if asked.client_id else new_id()
-        accepted = await self._gateway.store.ask(
+        accepted = await start(
+            self._socket.request,
             SendMessage(
                 user_id=self._user,
                 session_id=asked.session_id,

@@ -15,6 +15,7 @@ from services.gateway.dialects.drf import Page, PageAsked
 from services.gateway.dialects.drf_http import Listed, json, page, read_fields
 from services.gateway.limits import check_text
 from services.gateway.moments import question_of
+from services.gateway.starting import start
 from services.gateway.turns import check_success, ended, following
 from shared.commands import (
     GetSession,
@@ -132,7 +133,8 @@ async def send_message(request: web.Request) -> web.Response:
         body = await read_fields(request, words.NEW_MESSAGE)
         check_text(body.text, gateway.settings, path="$.message")
     key = f"{session_id}:{body.client_id}" if body.client_id else new_id()
-    accepted = await gateway.store.ask(
+    accepted = await start(
+        request,
         SendMessage(
             user_id=user,
             session_id=session_id,

@@ -15,6 +15,7 @@ from services.gateway.feed import Feed
 from services.gateway.follower import Follower
 from services.gateway.limits import Words, check_text
 from services.gateway.sockets import Socket, Track, serve
+from services.gateway.starting import start
 from services.gateway.typists import Typing, tell_typing
 from shared.commands import CancelRun, GetSession, Regenerate, SendMessage
 from shared.errors import InvalidRequest, NatterlogError, NotFound
@@ -139,7 +140,8 @@ class _Client:
         body = words.NewMessage(message=asked.message, content=asked.content)
         check_text(body.text, self._gateway.settings, path="$.message")
         session_id, client_id = self._feed.session_id, asked.client_id
-        accepted = await self._gateway.store.ask(
+        accepted = await start(
+            self._socket.request,
             SendMessage(
                 user_id=self._user,
                 session_id=session_id,
@@ -161,13 +163,14 @@ class _Client:
         message_id = asked.message_id
         if message_id is not None:
             an_id(message_id, "message")
-        await self._gateway.store.ask(
+        await start(
+            self._socket.request,
             Regenerate(
                 user_id=self._user,
                 session_id=self._feed.session_id,
                 message_id=message_id,
                 idempotency_key=new_id(),
-            )
+            ),
         )
 
     async def _on_typing(self, asked: IsTyping | StoppedTyping) -> None:

@@ -8,6 +8,7 @@ from services.gateway.describing import describe
 from services.gateway.dialects import content as words
 from services.gateway.dialects.content import PREFIX
 from services.gateway.limits import check_text
+from services.gateway.starting import start as start_run
 from shared.commands import CancelRun, GetJob
 from shared.errors import RateLimited
 from shared.events import PipelinePlan
@@ -32,7 +33,7 @@ async def start(request: web.Request) -> web.Response:
     check_text(body.topic, gateway.settings, path="$.topic")
     check_text(body.query, gateway.settings, path="$.query")
     command = words.create_job(body, request[USER].id, gateway.pipelines, gateway.settings)
-    job = (await gateway.store.ask(command)).job
+    job = (await start_run(request, command)).job
     request[RUN_ID] = job.run.id
     return _json(words.started(job.run.session_id))
 

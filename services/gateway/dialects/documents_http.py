@@ -12,6 +12,7 @@ from services.gateway.describing import Form, describe
 from services.gateway.dialects import documents as words
 from services.gateway.dialects.documents import FIELDS, JOBS, UPLOAD
 from services.gateway.limits import check_text
+from services.gateway.starting import Start, counted
 from services.gateway.uploads import receive
 from shared.bus import BusError
 from shared.commands import CancelRun, CreateJob, GetJob, ListJobs
@@ -54,27 +55,28 @@ async def upload(request: web.Request) -> web.Response:
     gateway, user = gateway_of(request), request[USER].id
     session_id, run_id, file_id = new_id(), new_id(), new_id()
     name = f"{session_id}/{file_id}"
-    async with writing(gateway.bus, name) as writer:
-        form = await receive(request, writer, gateway.settings, FIELDS)
-        command = words.create_job(
-            form.fields,
-            form.need_file(),
-            user=user,
-            session_id=session_id,
-            run_id=run_id,
-            settings=gateway.settings,
-        )
-        check_text(form.fields["prompt"], gateway.settings, path="$.prompt")
-    request[RUN_ID] = run_id
-    # The client has sent everything: its job is accepted even if it hangs up now.
-    accepting = asyncio.create_task(_accept(gateway, command, name), name="upload-accept")
-    job = await asyncio.shield(accepting)
+    async with counted(request) as leave:
+        async with writing(gateway.bus, name) as writer:
+            form = await receive(request, writer, gateway.settings, FIELDS)
+            command = words.create_job(
+                form.fields,
+                form.need_file(),
+                user=user,
+                session_id=session_id,
+                run_id=run_id,
+                settings=gateway.settings,
+            )
+            check_text(form.fields["prompt"], gateway.settings, path="$.prompt")
+        request[RUN_ID] = run_id
+        # The client has sent everything: its job is accepted even if it hangs up now.
+        accepting = asyncio.create_task(_accept(gateway, leave, command, name), name="accept")
+        job = await asyncio.shield(accepting)
     return _json(words.uploaded(job))
 
 
-async def _accept(gateway: Gateway, command: CreateJob, name: str) -> Job:
+async def _accept(gateway: Gateway, leave: Start, command: CreateJob, name: str) -> Job:
     try:
-        return (await gateway.store.ask(command)).job
+        return (await leave.ask(command)).job
     except NatterlogError as error:
         # A store that was asked may have accepted it all the same, and then it needs its file.
         if isinstance(error, Unreached) or not isinstance(error, Unavailable):

@@ -37,8 +37,13 @@ from shared.events import (
     TodoChat,
     TodoGenerate,
     TodoProcess,
+    TokenCreated,
+    TokenRevoked,
     Turn,
     Usage,
+    UserCreated,
+    UserDisabled,
+    UserEnabled,
     decode_fact,
     decode_tick,
     encode,
@@ -175,6 +180,11 @@ FACTS: list[Fact] = [
         removed=["demo/demo"],
         default="ollama/llama",
     ),
+    UserCreated(**COMMON, name="alice"),
+    UserDisabled(**COMMON),
+    UserEnabled(**COMMON),
+    TokenCreated(**COMMON, token_id="t", sha256="s", label="laptop", expires_at=now()),
+    TokenRevoked(**COMMON, token_id="t"),
 ]
 TICKS: list[Delta | Progress] = [Delta(42, 3, "🌍"), Progress(42, "extract", 0.25)]
 

@@ -9,6 +9,7 @@ from shared.subjects import (
     EVERY_FACT,
     LIVE_CANCELS,
     LIVE_FACTS,
+    OUTSIDE_SESSIONS,
     Address,
     Scope,
     chain_filter,
@@ -18,6 +19,7 @@ from shared.subjects import (
     parse,
     process_todos,
     session_address,
+    user_address,
     what,
 )
 from tests.support.memory_nats import matches
@@ -107,6 +109,18 @@ def test_what_is_listened_to_live_is_ones_own(one: Address, other: Address):
     assert matches(f"live.{one.session_ticks}", ticks)
     assert not matches(live_facts_of_user(other.user), fact)
     assert not matches(live_ticks_of_session(other.user, other.session), ticks)
+
+
+@given(addresses, addresses, st.sampled_from(["user.created", "token.revoked"]))
+def test_a_kinds_chain_covers_all_users_and_no_other_kind(
+    one: Address, other: Address, happened: str
+):
+    chain = chain_filter(user_address(one.user).fact(happened), Scope.EVERYBODY)
+
+    assert matches(chain, user_address(other.user).fact(happened))
+    assert matches(f"live.{OUTSIDE_SESSIONS}", f"live.{user_address(other.user).fact(happened)}")
+    assert not matches(chain, user_address(one.user).fact("preset.created"))
+    assert not matches(chain, one.fact(happened))
 
 
 def test_a_record_outside_the_log_is_a_chain_of_its_own():

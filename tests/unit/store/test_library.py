@@ -6,13 +6,24 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from services.store.accounts import check_token
 from services.store.applying import apply, clear
 from services.store.presets import get_preset, list_presets
 from shared import ids
 from shared.chain import Link
-from shared.commands import GetPreset, ListPresets
+from shared.commands import CheckToken, GetPreset, ListPresets
 from shared.errors import NotFound
-from shared.events import LibraryFact, PresetCreated, PresetDeleted, PresetUpdated
+from shared.events import (
+    LibraryFact,
+    PresetCreated,
+    PresetDeleted,
+    PresetUpdated,
+    TokenCreated,
+    TokenRevoked,
+    UserCreated,
+    UserDisabled,
+    UserEnabled,
+)
 from shared.records import Preset
 from shared.subjects import user_address
 from tests.unit.store.story import START, USER, dump, tables
@@ -133,3 +144,51 @@ def test_all_at_once_gives_the_same_rows_as_one_after_the_other(told: Told):
     apply(told.connection, told.links, len(told.links))
 
     assert dump(told.connection) == before
+
+
+# -- users and tokens ------------------------------------------------------------------
+
+
+def token(token_id: str, sha256: str) -> TokenCreated:
+    return TokenCreated(at=START, token_id=token_id, sha256=sha256, label="", expires_at=None)
+
+
+def check(told: Told, sha256: str) -> str | None:
+    """Whose token it is, if it counts."""
+    request = CheckToken(user_id=USER, sha256=sha256)
+    holder = check_token(told.connection, request).holder
+    return None if holder is None else holder.user_id
+
+
+def test_a_token_is_its_users_until_it_is_revoked(told: Told):
+    made = [check_token(told.connection, CheckToken(user_id=USER, sha256="")).made]
+    told.tell(USER, "user.created", UserCreated(at=START, name="alice"))
+    told.tell(USER, "token.created", token("t", "a" * 64))
+    seen = [check(told, "a" * 64), check(told, "b" * 64)]
+
+    told.tell(USER, "token.revoked", TokenRevoked(at=START, token_id="t"))
+
+    made.append(check_token(told.connection, CheckToken(user_id=USER, sha256="")).made)
+    assert [*seen, check(told, "a" * 64)] == [USER, None, None]
+    assert made == [False, True]
+
+
+def test_tokens_of_a_disabled_user_do_not_count_until_he_is_enabled(told: Told):
+    told.tell(USER, "user.created", UserCreated(at=START, name="alice"))
+    told.tell(USER, "token.created", token("t", "a" * 64))
+
+    told.tell(USER, "user.disabled", UserDisabled(at=START))
+    disabled = check(told, "a" * 64)
+    told.tell(USER, "user.enabled", UserEnabled(at=START))
+
+    assert (disabled, check(told, "a" * 64)) == (None, USER)
+
+
+def test_a_token_is_not_revoked_by_a_fact_of_somebody_else(told: Told):
+    told.tell(USER, "user.created", UserCreated(at=START, name="alice"))
+    told.tell(USER, "token.created", token("t", "a" * 64))
+
+    told.tell(OTHER, "token.revoked", TokenRevoked(at=START, token_id="t"))
+    told.tell(OTHER, "user.disabled", UserDisabled(at=START))
+
+    assert check(told, "a" * 64) == USER

@@ -15,7 +15,7 @@ down_revision = "0006"
 
 _PROJECTED = (
     *("ai_chat_sessions", "ai_chat_messages", "api_usage_log", "runs"),
-    *("presets", "models", "preferences"),
+    *("presets", "models", "preferences", "users", "tokens"),
 )
 
 

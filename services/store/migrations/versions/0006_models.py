@@ -1,14 +1,14 @@
 """The models on offer, and which of them is whose default.
 
 Revision ID: 0006
-Revises: 0003
+Revises: 0005
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0006"
-down_revision = "0003"
+down_revision = "0005"
 
 _PROJECTED = ("ai_chat_sessions", "ai_chat_messages", "api_usage_log", "runs", "presets")
 
