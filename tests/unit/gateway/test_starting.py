@@ -10,7 +10,14 @@ from services import gateway
 from services.gateway.app import over_http
 from services.gateway.describing import description_of
 from services.gateway.starting import Start
-from shared.commands import CreateJob, Regenerate, Request, SendMessage, StartsRun
+from shared.commands import (
+    CreateJob,
+    EditMessage,
+    Regenerate,
+    Request,
+    SendMessage,
+    StartsRun,
+)
 from shared.ids import LOCAL_USER
 from shared.store_client import StoreClient
 
