@@ -23,6 +23,15 @@ SERVICES = {
     "store": ("services.store.__main__", "archive the log, keep its projection, answer queries"),
 }
 
+RECORDER: dict[str, tuple[str, str]] = {
+    # one line a command: its module, whose ``arguments(parser)`` sets ``command``, and what it does
+    "runs": ("services.recorder.runs", "look at runs: list them, tell their story, follow them"),
+    "sessions": ("services.recorder.sessions", "look at sessions and at what happened in them"),
+    "export-log": ("services.recorder.carry_out", "write sessions to a file, redacted or whole"),
+    "import-log": ("services.recorder.carry_in", "bring sessions from such a file into this log"),
+    "dead": ("services.recorder.deadletters", "look at what could not be handled; put it back"),
+}
+
 EPILOG = """\
 Everything is configured by environment variables (NATTERLOG_PORT, NATTERLOG_DATA_DIR,
 ANTHROPIC_API_KEY, …); docs/settings.md lists them all. Without an API key a built-in
@@ -31,7 +40,8 @@ demo provider answers."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand → the process's exit code."""
-    asked = parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    asked = parser(chosen=arguments[0] if arguments else None).parse_args(arguments)
     try:
         return asked.run(asked)
     except BadSetting as error:
@@ -41,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line, as ``--help`` shows it."""
+def parser(*, chosen: str | None = None) -> argparse.ArgumentParser:
+    """The command line, as ``--help`` shows it; of the recorder, the ``chosen`` command's whole."""
     top = argparse.ArgumentParser(
         prog="natterlog",
         description="The self-hosted chat back end whose replies survive anything.",
@@ -60,6 +70,12 @@ def parser() -> argparse.ArgumentParser:
         description="Drop the database's projection and replay the log into it. The log itself, "
         "and thus every word, stays as it is. Works on the system that is running.",
     )
+    rebuild.add_argument(
+        "--check",
+        action="store_true",
+        help="change nothing: replay the log into a second database, and name every difference; "
+        "reads the store's files, while natterlog runs or not (exit code 1: there is one)",
+    )
     rebuild.set_defaults(run=_rebuild)
     models = commands.add_parser(
         "models",
@@ -76,6 +92,13 @@ def parser() -> argparse.ArgumentParser:
     token = commands.add_parser("token", help="create, list and revoke tokens")
     add_token_commands(token)
     token.set_defaults(run=_accounts)
+    for name, (module, what) in RECORDER.items():
+        command = commands.add_parser(
+            name, help=what, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        command.set_defaults(run=_recorder, command_name=name)
+        if name == chosen:  # its arguments come with all that it imports
+            importlib.import_module(module).arguments(command)
     version = commands.add_parser("version", help="print natterlog's version")
     version.set_defaults(run=_version)
     return top
@@ -126,13 +149,26 @@ def _service(asked: argparse.Namespace) -> int:
     return 0
 
 
-def _rebuild(_: argparse.Namespace) -> int:
+def _rebuild(asked: argparse.Namespace) -> int:
+    from services.running import running_nats_url
+
+    settings = read_settings(os.environ)
+    if asked.check:
+        check: Callable[[Settings], int] = importlib.import_module("services.store.check").main
+        return check(settings)
+    settings = msgspec.structs.replace(settings, nats_url=running_nats_url(settings))
+    rebuild: Callable[[Settings], int] = importlib.import_module("services.store.rebuild").main
+    return rebuild(settings)
+
+
+def _recorder(asked: argparse.Namespace) -> int:
+    from services.recorder.command import run
     from services.running import running_nats_url
 
     settings = read_settings(os.environ)
     settings = msgspec.structs.replace(settings, nats_url=running_nats_url(settings))
-    rebuild: Callable[[Settings], int] = importlib.import_module("services.store.rebuild").main
-    return rebuild(settings)
+    files = importlib.import_module("services.store.files").asking_files
+    return run(asked.command, asked, settings, files)
 
 
 def _accounts(asked: argparse.Namespace) -> int:

@@ -289,10 +289,11 @@ class Rebuild(Request, frozen=True, kw_only=True):
 
 
 class GetSession(Request, frozen=True, kw_only=True):
-    """→ :class:`SessionAnswer`."""
+    """→ :class:`SessionAnswer`; with ``at`` as it was when that was the last fact."""
 
     name: ClassVar[str] = "get_session"
     session_id: str
+    at: int | None = None
 
 
 class ListSessions(Request, frozen=True, kw_only=True):
@@ -316,6 +317,7 @@ class ListMessages(Request, frozen=True, kw_only=True):
     """The active branch, waiting messages at its end → :class:`MessagePage`.
 
     With ``all_branches`` every message of the session, in the order of the tree's depth.
+    With ``at`` as it was when that was the last fact.
     """
 
     name: ClassVar[str] = "list_messages"
@@ -324,6 +326,7 @@ class ListMessages(Request, frozen=True, kw_only=True):
     offset: int = 0
     descending: bool = False
     all_branches: bool = False
+    at: int | None = None
 
 
 class SearchMessages(Request, frozen=True, kw_only=True):

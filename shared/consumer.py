@@ -77,6 +77,12 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     reason: str
     at: str
+    kind: str = "rejected"
+    """undecodable, rejected, or failed: by its handler, again and again."""
+    deliveries: int = 0
+    """How often it was handed out, as far as the server remembers."""
+    errors: int = 0
+    """How often the process that gave up had failed at it."""
 
 
 Handler = Callable[[Delivery], Awaitable[None]]
@@ -168,9 +174,11 @@ class Work:
 
     async def _outcome(self, message: Incoming) -> tuple[str, bytes]:
         delivered, seq = _ack_numbers(message.reply)
+        kind = "undecodable"
         try:
             fact = decode_fact(await unpack(self._bus, message.data))
             delivery = Delivery(seq, message.subject, parse(message.subject), fact, delivered)
+            kind = "rejected"
             await self._handler(delivery)
         except RetryLater as later:
             return "later", _nak(later.after)
@@ -178,18 +186,18 @@ class Work:
             log.warning("consumer.unanswered", consumer=self._name, seq=seq, error=str(error))
             return "later", _nak(_PAUSE)
         except (Rejected, msgspec.ValidationError, ObjectMissing) as error:
-            return await self._bury(message, seq, str(error))
+            return await self._bury(message, seq, str(error), kind)
         except Exception as error:  # whatever it was, the todo must not be lost
             # Deliveries do not count: most of them were nobody's fault (architecture.md, law 4).
             errors = self._errors[seq] = self._errors.get(seq, 0) + 1
             log.exception("consumer.failed", consumer=self._name, seq=seq, errors=errors)
             if errors >= _MOST_ERRORS:
-                return await self._bury(message, seq, repr(error))
+                return await self._bury(message, seq, repr(error), "failed")
             return "failed", _nak(min(2.0**errors, _WORST_DELAY))
         self._errors.pop(seq, None)
         return "done", b"+ACK"
 
-    async def _bury(self, message: Incoming, seq: int, reason: str) -> tuple[str, bytes]:
+    async def _bury(self, message: Incoming, seq: int, reason: str, kind: str) -> tuple[str, bytes]:
         log.error("consumer.rejected", consumer=self._name, seq=seq, reason=reason)
         letter = DeadLetter(
             consumer=self._name,
@@ -197,6 +205,9 @@ class Work:
             subject=message.subject,
             reason=reason,
             at=now().isoformat(),
+            kind=kind,
+            deliveries=_ack_numbers(message.reply)[0],
+            errors=self._errors.get(seq, 0),
         )
         fault = Fault(code="internal", message="This could not be handled; the log says why.")
         try:

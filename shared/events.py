@@ -491,6 +491,27 @@ class TokenRevoked(Fact, frozen=True, kw_only=True, tag="token.revoked"):
     token_id: str
 
 
+# -- from another log -----------------------------------------------------------------
+
+
+class FactImported(Fact, frozen=True, kw_only=True, tag="imported"):
+    """A fact of another log, brought here with its session.  recorder → store
+
+    Nobody works on what is inside, because no consumer has this subject.  ``file`` is
+    the digest of the export that it came with, where it is the ``position``-th of the
+    session's ``of`` facts; ``origin`` is its sequence in the other log (0: made by the
+    import).  What is inside refers to sequences of this log.
+    """
+
+    what: str
+    """The end of its own subject."""
+    fact: msgspec.Raw
+    file: str
+    position: int
+    of: int
+    origin: int
+
+
 SessionChange = SessionUpdated | BranchChosen | MessageRated | SessionDeleted
 SessionFact = SessionCreated | SessionChange
 PresetFact = PresetCreated | PresetUpdated | PresetDeleted
@@ -507,7 +528,7 @@ RunFact = (
     | CancelRequested
     | RunEnded
 )
-AnyFact = SessionFact | RunFact | LibraryFact
+AnyFact = SessionFact | RunFact | LibraryFact | FactImported
 
 
 # -- what a running attempt says (stream TOKENS) --------------------------------
@@ -555,6 +576,15 @@ def decode_fact(data: bytes) -> AnyFact:
         msgspec.ValidationError: an unknown type, or a field that does not fit.
     """
     return _fact_decoder.decode(data)
+
+
+def inside(fact: AnyFact) -> AnyFact:
+    """What happened: an imported fact's own, or the fact itself.
+
+    Raises:
+        msgspec.ValidationError: as for :func:`decode_fact`.
+    """
+    return decode_fact(bytes(fact.fact)) if isinstance(fact, FactImported) else fact
 
 
 def decode_tick(data: bytes) -> AnyTick:

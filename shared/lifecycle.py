@@ -66,10 +66,10 @@ class Life:
         self._ready = False
         self._checks: dict[str, Check] = {"bus": self._bus_connected}
 
-    def ready(self) -> None:
-        """The service does its work from now on."""
+    def ready(self, **known: str) -> None:
+        """The service does its work from now on; ``known`` is for the log."""
         self._ready = True
-        log.info("service.ready", health_port=self.health_port, pid=os.getpid())
+        log.info("service.ready", health_port=self.health_port, pid=os.getpid(), **known)
         descriptor = os.environ.get("NATTERLOG_READY_FD")
         if descriptor:
             note = {"service": self.service, "health_port": self.health_port, "pid": os.getpid()}

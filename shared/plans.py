@@ -2,7 +2,7 @@
 
 import msgspec
 
-from shared.events import DocumentPlan, FilePlan, Plan, StepResult, Usage
+from shared.events import DocumentPlan, FilePlan, PipelinePlan, Plan, StepResult, Usage
 
 EXTRACT = "extract"
 ANSWER = "answer"
@@ -15,6 +15,17 @@ def step_names(plan: Plan) -> list[str]:
     if isinstance(plan, DocumentPlan):
         return [EXTRACT, ANSWER]
     return [step.name for step in plan.steps]
+
+
+def kind_of_plan(plan: Plan) -> str:
+    """document, file, or the name of the pipeline."""
+    match plan:
+        case DocumentPlan():
+            return "document"
+        case FilePlan():
+            return "file"
+        case PipelinePlan():
+            return plan.pipeline
 
 
 def due_step(plan: Plan, results: list[StepResult]) -> str | None:

@@ -1,6 +1,7 @@
 """The gateway: every dialect on one port, in front of one log."""
 
 import asyncio
+from functools import partial
 
 from aiohttp import web
 
@@ -15,6 +16,7 @@ from services.gateway.models import Models
 from services.gateway.rates import Rates
 from services.gateway.uploads import sweep_now_and_then
 from shared import pipelines
+from shared.bus import Bus, NoAnswer
 from shared.lifecycle import Life, running
 from shared.llm_client import LlmClient
 from shared.log import get_logger
@@ -25,6 +27,8 @@ log = get_logger()
 
 SHORT = 5.0
 """Seconds that requests may take to finish once their streams were ended."""
+_PING = 0.5
+"""Seconds that the store has to say that it is there."""
 LINGERING = 30.0
 """Seconds for which an upload that was refused may go on, so that its sender reads why."""
 
@@ -32,6 +36,7 @@ LINGERING = 30.0
 async def main(settings: Settings) -> None:
     read = pipelines.load(settings)
     async with running(settings, "gateway", own_health=False) as life:
+        life.add_check("store", partial(_store_answers, life.bus))
         store = StoreClient(life.bus)
         async with (
             Accounts(settings, life.bus, store) as accounts,
@@ -96,3 +101,11 @@ async def _may_listen(life: Life, accounts: Accounts) -> bool:
     finally:
         stopping.cancel()
         asking.cancel()
+
+
+async def _store_answers(bus: Bus) -> str | None:
+    try:
+        await bus.call("$SRV.PING.store", b"", timeout=_PING)
+    except NoAnswer:
+        return "no store answers"
+    return None

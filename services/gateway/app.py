@@ -30,6 +30,7 @@ from services.gateway.dialects import (
     interview,
     interview_http,
 )
+from services.gateway.metrics import count_request
 from services.gateway.origins import Origins
 from services.gateway.reference import Reference
 from services.gateway.refusals import answer_of, error_of
@@ -131,6 +132,7 @@ class _Around:
                 return response
             finally:
                 if request.path.rstrip("/") not in _QUIET:
+                    count_request(request, status)
                     log.info(
                         "gateway.request",
                         method=request.method,

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from services.gateway.feed import Feed
+from services.gateway.metrics import FEEDS
 from shared.bus import Bus, BusError, Incoming, Listening
 from shared.errors import NotFound, Unavailable
 from shared.log import get_logger
@@ -50,6 +51,7 @@ class Hub:
     async def __aenter__(self) -> Self:
         info = await self._bus.api(f"STREAM.INFO.{EVENTS}")
         self._seen = info["state"]["last_seq"]
+        FEEDS.set_function(lambda: len(self._feeds))
         self._bus.on_reconnect(self._reconnected)
         self._keeper = asyncio.create_task(self._keep(), name="hub-keeper")
         return self

@@ -12,6 +12,7 @@ from services.gateway.connections import STALLED
 from services.gateway.context import USER, gateway_of
 from services.gateway.cursor import Place
 from services.gateway.follower import Follower
+from services.gateway.metrics import CONNECTIONS
 from services.gateway.moments import Moment, SessionGone
 from shared import errors
 from shared.bus import BusError
@@ -256,7 +257,7 @@ async def serve(request: web.Request, converse: Converse) -> web.WebSocketRespon
         raise errors.InvalidRequest(f"Here a WebSocket is expected. {error.text}.") from error
     socket = Socket(ws, request)
     request[ENDING] = socket.refuse
-    with gateway.connections.holding(socket):
+    with gateway.connections.holding(socket), CONNECTIONS.labels("socket").track_inprogress():
         writer = asyncio.create_task(socket.write(), name="socket-writer")
         talk = asyncio.create_task(_talk(request, socket, converse), name="socket-reader")
         try:

@@ -10,6 +10,7 @@ from services.gateway.connections import STALLED
 from services.gateway.context import gateway_of
 from services.gateway.cursor import Place
 from services.gateway.follower import Follower
+from services.gateway.metrics import CONNECTIONS
 from services.gateway.moments import Moment, ReplyEnded, SessionGone
 from shared.bus import BusError
 from shared.errors import NatterlogError
@@ -99,7 +100,10 @@ async def stream(
     response = web.StreamResponse(headers=HEADERS)
     events = EventStream(request)
     request[ENDING] = events.abort
-    with gateway_of(request).connections.holding(events):
+    with (
+        gateway_of(request).connections.holding(events),
+        CONNECTIONS.labels("stream").track_inprogress(),
+    ):
         try:
             await response.prepare(request)
             if first:

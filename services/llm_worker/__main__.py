@@ -37,7 +37,7 @@ async def main(settings: Settings) -> None:
             life.bus, "generate", generate_todos, worker.handle, slots=settings.job_slots
         )
         async with chat, jobs:
-            life.ready()
+            life.ready(worker=worker_id)  # which claims name
             await registry.preload()
             await asyncio.to_thread(prices.load)
             noting = asyncio.create_task(offering.refresh_at_start(), name="refresh")

@@ -22,7 +22,7 @@ async def main(settings: Settings) -> None:
         async with PriorityConsumer(
             life.bus, "process", process_todos, processor.handle, slots=settings.steps
         ) as steps:
-            life.ready()
+            life.ready(worker=worker_id)  # which claims name
             await life.stopping.wait()
             await steps.stop(life.grace)
         watching.cancel()

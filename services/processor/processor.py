@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import msgspec
 import structlog
+from prometheus_client import Counter, Histogram
 
 from services.processor.conductor import Generate, Read, conduct
 from services.processor.extract.findings import ExtractError
@@ -18,7 +19,15 @@ from shared.bus import Bus
 from shared.consumer import ACK_WAIT, Delivery, Rejected, RetryLater
 from shared.deltas import read_attempt
 from shared.endings import end_unhandled, ended
-from shared.events import EndStatus, Fault, StepResult, TodoGenerate, TodoProcess
+from shared.events import (
+    DocumentPlan,
+    EndStatus,
+    Fault,
+    FilePlan,
+    StepResult,
+    TodoGenerate,
+    TodoProcess,
+)
 from shared.holding import HeldRun, Holding
 from shared.ids import now
 from shared.log import get_logger
@@ -30,6 +39,15 @@ _STOPPING = 2.0
 """Seconds that an interrupted reading has to be gone."""
 
 Run = HeldRun[ProgressWriter]
+
+_files = Counter("natterlog_files", "Files by kind and how reading them ended", ["kind", "outcome"])
+_seconds = Histogram(
+    "natterlog_file_seconds",
+    "How long reading a file took",
+    ["kind"],
+    buckets=(0.05, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120),
+)
+_steps = Counter("natterlog_processor_steps", "Process todos by what came of them", ["outcome"])
 
 
 class Processor:
@@ -95,12 +113,17 @@ class Processor:
         attempt = await self.held.claim(run, delivery, fraction=least)
         if attempt is None:
             return None
+        assert isinstance(todo.plan, DocumentPlan | FilePlan)  # noqa: S101  (only these have a file)
+        kind = todo.plan.file.kind
         try:
-            result = await self._until_interrupted(run, todo, attempt, least)
+            with _seconds.labels(kind).time():
+                result = await self._until_interrupted(run, todo, attempt, least)
         except ExtractError as error:
             log.info("file.unreadable", code=error.code, attempt=attempt)
+            _files.labels(kind, error.code).inc()
             fault = Fault(code=error.code, message=error.message)
             return await self._conclude(run, todo, "failed", fault)
+        _files.labels(kind, "interrupted" if result is None else "read").inc()
         if result is not None:
             results = [*todo.results, result]
             step = conduct(todo.plan, results)
@@ -159,6 +182,7 @@ class Processor:
         )
         subject = run.address.todo_generate(todo.priority, following.n)
         if await self.held.go_on(run, subject, following):
+            _steps.labels("asked").inc()
             log.info("step.asked", step=step.ask.step, n=following.n)
 
     async def _conclude(
@@ -177,3 +201,4 @@ class Processor:
             cost=cost_of(todo.results),
         )
         await self.held.conclude(run, final)
+        _steps.labels(status).inc()

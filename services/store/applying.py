@@ -21,7 +21,7 @@ from services.store.schema import (
     usage_log,
 )
 from shared.chain import Link
-from shared.events import AnyFact, BranchChosen, MessageRated, TodoChat
+from shared.events import AnyFact, BranchChosen, MessageRated, TodoChat, inside
 from shared.subjects import NONE, parse
 
 
@@ -80,12 +80,13 @@ def _load(connection: sa.Connection, links: list[Link]) -> Rows:
         for row in connection.execute(_RUNS, {"ids": list(run_ids)}):
             run = run_row(row)
             rows.runs[run.id] = run
-    rated = {link.fact.message_id for link in links if isinstance(link.fact, MessageRated)}
+    told = [inside(link.fact) for link in links]
+    rated = {fact.message_id for fact in told if isinstance(fact, MessageRated)}
     if rated:
         for row in connection.execute(_MESSAGES, {"ids": list(rated)}):
             rows.messages[row.id] = message_row(row)
             rows.depths[row.id] = row.depth
-    parents = _parents(link.fact for link in links) - rows.depths.keys()
+    parents = _parents(told) - rows.depths.keys()
     if parents:
         for row in connection.execute(_DEPTHS, {"ids": list(parents)}):
             rows.depths[row.id] = row.depth

@@ -4,10 +4,10 @@ EVENTS is cut at its old end; this is not.  Old cursors, history, export and
 ``rebuild`` read it.  Only a hard delete takes something out again.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -17,18 +17,30 @@ from services.store.projection import was_called
 from services.store.schema import Moment
 from shared.bus import FRAME
 from shared.chain import Link
-from shared.events import AnyFact, RunEnded, StepResult, decode_fact, encode
+from shared.events import (
+    AnyFact,
+    FactImported,
+    RunEnded,
+    StepResult,
+    decode_fact,
+    encode,
+    inside,
+)
 from shared.log import get_logger
 from shared.records import StoredFact
 from shared.subjects import NONE, Address, parse, session_address
 
 log = get_logger()
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _CHUNK = 500
 _BLOCK = 8 * 1024 * 1024
 _PACKED = 300
 """Bytes, the server's largest block and the least that a packed fact has."""
 _DELETED = "deleted"
+IMPORTED = "imported"
 
 metadata = sa.MetaData()
 
@@ -92,7 +104,9 @@ class Tombstone(NamedTuple):
 def entry(seq: int, subject: str, data: bytes) -> Entry:
     """The fact in ``data``, decoded if that can be done."""
     try:
-        return Entry(seq, subject, data, decode_fact(data))
+        fact = decode_fact(data)
+        inside(fact)  # what cannot be read must not reach the projection
+        return Entry(seq, subject, data, fact)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         # The text of the error is about the form, never about what people wrote.
         log.error("store.fact_undecodable", seq=seq, subject=subject, error=str(error))
@@ -135,6 +149,12 @@ class Archive:
     async def session_facts(self, address: Address, after: int, limit: int) -> list[StoredFact]:
         """A session's facts after ``after``, oldest first."""
         return await self._database.read(_session_facts, address, after, limit)
+
+    async def read(
+        self, query: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """What ``query`` finds in one snapshot."""
+        return await self._database.read(query, *args, **kwargs)
 
     async def entries(self, after: int) -> AsyncGenerator[list[Entry]]:
         """Everything after ``after``, in pieces."""
@@ -238,10 +258,16 @@ def _session_facts(
         .order_by(facts.c.seq)
         .limit(limit)
     )
-    return [
-        StoredFact(seq=row.seq, subject=row.subject, data=msgspec.Raw(row.data))
-        for row in connection.execute(query)
-    ]
+    return [_stored(*row) for row in connection.execute(query)]
+
+
+def _stored(seq: int, subject: str, data: bytes) -> StoredFact:
+    """A fact as clients know it: what was imported is told like what happened here."""
+    if subject.endswith(f".{IMPORTED}"):
+        fact = decode_fact(data)
+        if isinstance(fact, FactImported):
+            return StoredFact(seq=seq, subject=parse(subject).fact(fact.what), data=fact.fact)
+    return StoredFact(seq=seq, subject=subject, data=msgspec.Raw(data))
 
 
 def _entries(connection: sa.Connection, after: int, limit: int) -> list[Entry]:
@@ -301,11 +327,12 @@ def _cost(item: Entry) -> dict[str, object] | None:
 
     Totals of usage outlive the session (docs/api.md), and a rebuild must find them.
     """
-    if not isinstance(item.fact, RunEnded) or not was_called(item.fact):
+    final = None if item.fact is None else inside(item.fact)
+    if not isinstance(final, RunEnded) or not was_called(final):
         return None
     address = parse(item.subject)._replace(session=NONE)
     fact = msgspec.structs.replace(
-        item.fact,
+        final,
         text="",
         length=0,
         sha256="",
@@ -313,7 +340,7 @@ def _cost(item: Entry) -> dict[str, object] | None:
         error=None,
         timeline=[],
         notes=[],
-        results=[_worth(r) for r in item.fact.results],
+        results=[_worth(r) for r in final.results],
     )
     return _row(Entry(item.seq, address.fact("final"), encode(fact), fact), address)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 import sqlalchemy as sa
 
-from services.store import files, past, queries
+from services.store import file_queries, past, queries
 from services.store.applying import read_applied
 from services.store.commands import Commands
 from services.store.database import Database
@@ -51,7 +51,9 @@ class Branches:
             raise queries.never_sent()
         attached = old.attachments if request.attachments is None else request.attachments
         if request.attachments is not None:
-            await self._database.read(files.check_there, request.user_id, request.attachments)
+            await self._database.read(
+                file_queries.check_there, request.user_id, request.attachments
+            )
         turn = Turn(
             user_message_id=ids.new_id(),
             assistant_message_id=ids.new_id(),

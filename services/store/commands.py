@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from services.store import files, queries
+from services.store import file_queries, queries
 from services.store.applied import Applied
 from services.store.archive import Archive
 from services.store.database import Database
@@ -174,10 +174,12 @@ class Commands:
 
     async def delete_session(self, request: DeleteSession) -> Done:
         async def attempt() -> int:
-            state = await self._state(request.user_id, request.session_id)
-            for run in state.unfinished:
+            # an import that was given up is deleted like any session
+            state = await self._state(request.user_id, request.session_id, importing=True)
+            going = [] if state.session.importing else state.unfinished
+            for run in going:
                 await self._cancel(run.id, request.user_id, "the session was deleted")
-            if state.unfinished:  # the cancels went on the chain
+            if going:  # the cancels went on the chain
                 state = await self._state(request.user_id, request.session_id)
             return await self._append(
                 session_address(request.user_id, request.session_id).fact("deleted"),
@@ -194,7 +196,7 @@ class Commands:
 
     async def send_message(self, request: SendMessage) -> Accepted:
         self.check_length(request.content)
-        await self._database.read(files.check_there, request.user_id, request.attachments)
+        await self._database.read(file_queries.check_there, request.user_id, request.attachments)
         turn = Turn(
             user_message_id=ids.new_id(),
             assistant_message_id=ids.new_id(),
@@ -399,9 +401,13 @@ class Commands:
         else:
             await self._hot.refresh()
 
-    async def _state(self, user_id: str, session_id: str, key: str | None = None) -> SessionState:
+    async def _state(
+        self, user_id: str, session_id: str, key: str | None = None, *, importing: bool = False
+    ) -> SessionState:
         _need_there(session_id, "session")
-        return await self._database.read(queries.session_state, user_id, session_id, key)
+        return await self._database.read(
+            queries.session_state, user_id, session_id, key, importing=importing
+        )
 
     async def _session(self, user_id: str, session_id: str) -> SessionAnswer:
         request = GetSession(user_id=user_id, session_id=session_id)

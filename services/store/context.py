@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from services.store import files
+from services.store import file_queries
 from services.store.applying import read_applied
 from services.store.models import preferred_model
 from services.store.queries import find_run, find_session, not_found
@@ -44,7 +44,7 @@ def _with_files(
     connection: sa.Connection, user_id: str, found: Sequence[sa.Row[Any]]
 ) -> list[ContextMessage]:
     attached = {file for row in found for file in row.attachments}
-    known = files.context_files(connection, user_id, attached)
+    known = file_queries.context_files(connection, user_id, attached)
     return [
         ContextMessage(
             id=row.id,

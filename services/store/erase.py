@@ -12,24 +12,27 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from weakref import WeakValueDictionary
 
+import msgspec
+
 from services.store import schedules
 from services.store.archive import Archive, Tombstone, links
 from services.store.database import Database
 from services.store.dispatch import ended_by_store
-from services.store.files import attached_in
+from services.store.file_queries import attached_in
 from services.store.hotlog import HotLog
 from services.store.projection import Rows, project
 from services.store.rows import RunRow
 from services.store.trim import drop_remains
 from shared.bus import Bus, BusError, Stored
 from shared.chain import Overtaken, extend
+from shared.consumer import DeadLetter
 from shared.errors import Unavailable
 from shared.events import Delta, encode
 from shared.log import get_logger
 from shared.objects import erase as erase_object
 from shared.objects import erase_message, erase_refs
-from shared.streams import FILES
-from shared.subjects import EVENTS, NONE, TOKENS, Address
+from shared.streams import DEAD, FILES
+from shared.subjects import EVENTS, NONE, TOKENS, Address, parse
 
 log = get_logger()
 
@@ -119,6 +122,7 @@ class Eraser:
             await self._erase_ticks(tombstone, barred)
             await self._erase_objects(tombstone)
             await self._release_files(tombstone)
+            await self._erase_letters(tombstone)
             await self._archive.erase(tombstone)
             await self._database.forget()
             await self._archive.set_erased(tombstone)
@@ -213,6 +217,16 @@ class Eraser:
                 token = meta.subject.rpartition(".")[2]
                 if token.startswith(prefix):
                     await erase_object(self._bus, base64.urlsafe_b64decode(token).decode())
+
+    async def _erase_letters(self, tombstone: Tombstone) -> None:
+        """Erase what is told of facts that nobody could handle: its reason may quote them."""
+        after = 0
+        while batch := await self._bus.read(DEAD, "dead.>", after=after):
+            after = batch[-1].seq
+            for stored in batch:
+                letter = msgspec.json.decode(stored.data, type=DeadLetter)
+                if parse(letter.subject).session == tombstone.session:
+                    await erase_message(self._bus, DEAD, stored.seq)
 
 
 _SAFE = 48

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from services.store import branches, files, queries
+from services.store import branches, file_queries, queries
 from services.store.applying import read_applied
 from services.store.rows import message_row
 from services.store.schema import messages
@@ -18,7 +18,7 @@ def export_session(connection: sa.Connection, request: ExportSession) -> Export:
         session=session.record(),
         messages=[row.record() for row in rows],
         branch=[row.id for row in branch],
-        files=files.stored_files(connection, request.user_id, attached),
+        files=file_queries.stored_files(connection, request.user_id, attached),
         seq=read_applied(connection),
     )
 

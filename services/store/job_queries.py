@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from services.store import files
+from services.store import file_queries
 from services.store.applying import read_applied
 from services.store.queries import MAX_PAGE, not_found
 from services.store.rows import RunRow, run_row
@@ -48,7 +48,7 @@ def _matching(connection: sa.Connection, request: ListJobs) -> list[sa.ColumnEle
     if request.mode is not None:
         wanted.append(sessions.c.mode == request.mode)
     else:
-        wanted.append(sessions.c.mode != files.MODE)  # nobody waits for their readings
+        wanted.append(sessions.c.mode != file_queries.MODE)  # nobody waits for their readings
     if request.status is not None:
         wanted.append(runs.c.status == request.status)
     if request.ended_after is not None:
@@ -73,7 +73,11 @@ def last_of_reference(connection: sa.Connection, user_id: str, client_ref: str) 
     query = (
         sa.select(runs)
         .join(sessions, sessions.c.id == runs.c.session_id)
-        .where(runs.c.user_id == user_id, sessions.c.client_ref == client_ref)
+        .where(
+            runs.c.user_id == user_id,
+            sessions.c.client_ref == client_ref,
+            ~sessions.c.importing,
+        )
     )
     row = connection.execute(query.order_by(runs.c.first_seq.desc()).limit(1)).first()
     return None if row is None else run_row(row)
@@ -95,7 +99,7 @@ def _mine(user_id: str) -> Any:
     return (
         sa.select(runs, sessions.c.client_ref)
         .join(sessions, sessions.c.id == runs.c.session_id)
-        .where(runs.c.user_id == user_id, runs.c.plan.is_not(None))
+        .where(runs.c.user_id == user_id, runs.c.plan.is_not(None), ~sessions.c.importing)
     )
 
 
@@ -107,4 +111,8 @@ def _job(row: sa.Row[Any]) -> Job:
     return run.job(run.plan, client_ref)
 
 
-_SCHEDULED = sa.select(runs).where(runs.c.ended_at.is_(None), runs.c.status == "scheduled")
+_SCHEDULED = (
+    sa.select(runs)
+    .join(sessions, sessions.c.id == runs.c.session_id)
+    .where(runs.c.ended_at.is_(None), runs.c.status == "scheduled", ~sessions.c.importing)
+)

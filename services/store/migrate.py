@@ -15,7 +15,7 @@ _TABLE = "alembic_version"
 
 async def migrate(database: Database) -> None:
     """Create the tables, or change old ones into today's."""
-    version = await database.write(_version)
+    version = await database.write(version_of)
     if version is None:
         await database.write(_create)
     elif version != VERSION:
@@ -23,7 +23,8 @@ async def migrate(database: Database) -> None:
         await database.write(upgrade)
 
 
-def _version(connection: sa.Connection) -> str | None:
+def version_of(connection: sa.Connection) -> str | None:
+    """The version of the tables that are there; None when there are none."""
     if not sa.inspect(connection).has_table(_TABLE):
         return None
     return connection.exec_driver_sql(f"SELECT version_num FROM {_TABLE}").scalar() or ""  # noqa: S608

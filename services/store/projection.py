@@ -18,6 +18,7 @@ from shared.chain import Link
 from shared.events import (
     BranchChosen,
     CancelRequested,
+    FactImported,
     LibraryFact,
     MessageRated,
     RunClaimed,
@@ -33,6 +34,7 @@ from shared.events import (
     TodoGenerate,
     TodoProcess,
     Turn,
+    inside,
 )
 from shared.subjects import Address, parse
 
@@ -78,6 +80,9 @@ def project(rows: Rows, link: Link) -> None:
     """Change ``rows`` as the fact says."""
     address = parse(link.subject)
     fact = link.fact
+    if isinstance(fact, FactImported):
+        _import(rows, link, fact)
+        return
     if isinstance(fact, LibraryFact):
         library.project(rows.library, address.user, link.seq, fact)
         return
@@ -119,6 +124,15 @@ def _project_session(
             rows.drop_session(session.id)
         case _:
             _project_run(rows, session, seq, address, fact)
+
+
+def _import(rows: Rows, link: Link, imported: FactImported) -> None:
+    """What happened elsewhere counts like what happened here, once all of it is here."""
+    address = parse(link.subject)
+    project(rows, Link(link.seq, address.fact(imported.what), inside(imported)))
+    session = rows.sessions.get(address.session)
+    if session is not None and session.user_id == address.user:
+        session.importing = imported.position < imported.of - 1
 
 
 def _project_run(

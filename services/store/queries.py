@@ -65,7 +65,7 @@ def list_sessions(connection: sa.Connection, request: ListSessions) -> SessionPa
 
 
 def _matching(request: ListSessions) -> list[sa.ColumnElement[bool]]:
-    wanted = [sessions.c.user_id == request.user_id]
+    wanted = [sessions.c.user_id == request.user_id, ~sessions.c.importing]
     if request.status is not None:
         wanted.append(sessions.c.status == request.status)
     if request.modes is None:
@@ -211,18 +211,26 @@ class SessionState(NamedTuple):
 
 
 def session_state(
-    connection: sa.Connection, user_id: str, session_id: str, key: str | None = None
+    connection: sa.Connection,
+    user_id: str,
+    session_id: str,
+    key: str | None = None,
+    *,
+    importing: bool = False,
 ) -> SessionState:
     return SessionState(
-        find_session(connection, user_id, session_id),
+        find_session(connection, user_id, session_id, importing=importing),
         unfinished_runs(connection, session_id),
         None if key is None else _keyed(connection, user_id, key),
     )
 
 
-def find_session(connection: sa.Connection, user_id: str, session_id: str) -> SessionRow:
+def find_session(
+    connection: sa.Connection, user_id: str, session_id: str, *, importing: bool = False
+) -> SessionRow:
+    """The user's session; one that is being imported only for who asks for such."""
     row = connection.execute(_SESSION, {"id": session_id, "user": user_id}).one_or_none()
-    if row is None:
+    if row is None or (row.importing and not importing):
         raise not_found("session")
     return session_row(row)
 
@@ -235,7 +243,7 @@ def check_free(connection: sa.Connection, user_id: str, session_id: str) -> None
 
 def find_run(connection: sa.Connection, user_id: str, run_id: str) -> RunRow:
     row = connection.execute(_RUN, {"id": run_id}).one_or_none()
-    if row is None or row.user_id != user_id:
+    if row is None or row.user_id != user_id or _is_importing(connection, row.session_id):
         raise not_found("run")
     return run_row(row)
 
@@ -248,9 +256,13 @@ def run_owner(connection: sa.Connection, run_id: str) -> tuple[str, str] | None:
 
 def find_message(connection: sa.Connection, user_id: str, message_id: str) -> MessageRow:
     row = connection.execute(_MESSAGE, {"id": message_id}).one_or_none()
-    if row is None or row.user_id != user_id:
+    if row is None or row.user_id != user_id or _is_importing(connection, row.session_id):
         raise not_found("message")
     return message_row(row)
+
+
+def _is_importing(connection: sa.Connection, session_id: str) -> bool:
+    return bool(connection.execute(_IMPORTING, {"id": session_id}).scalar())
 
 
 def unfinished_runs(connection: sa.Connection, session_id: str) -> list[RunRow]:
@@ -259,7 +271,7 @@ def unfinished_runs(connection: sa.Connection, session_id: str) -> list[RunRow]:
 
 
 def unsettled(connection: sa.Connection) -> list[str]:
-    """The sessions in which a run is not ended."""
+    """The sessions in which a run is not ended; those that are being imported go nowhere."""
     return list(connection.execute(_UNSETTLED).scalars())
 
 
@@ -268,7 +280,9 @@ def dispatchable(
 ) -> tuple[SessionRow, list[RunRow]] | None:
     """A session and its unfinished runs, whoever owns it."""
     row = connection.execute(_ANY_SESSION, {"id": session_id}).one_or_none()
-    return None if row is None else (session_row(row), unfinished_runs(connection, session_id))
+    if row is None or row.importing:
+        return None
+    return session_row(row), unfinished_runs(connection, session_id)
 
 
 def first_unfinished(connection: sa.Connection) -> int | None:
@@ -314,9 +328,11 @@ _UNFINISHED = (
     .where(runs.c.session_id == sa.bindparam("session"), runs.c.ended_at.is_(None))
     .order_by(runs.c.waiting, runs.c.first_seq)
 )
-_UNSETTLED = sa.select(runs.c.session_id).where(runs.c.ended_at.is_(None)).distinct()
+_IMPORTING = sa.select(sessions.c.importing).where(sessions.c.id == sa.bindparam("id"))
+_OF_THIS_LOG = runs.c.session_id.not_in(sa.select(sessions.c.id).where(sessions.c.importing))
+_UNSETTLED = sa.select(runs.c.session_id).where(runs.c.ended_at.is_(None), _OF_THIS_LOG).distinct()
 _FIRST_UNFINISHED = sa.select(sa.func.min(runs.c.first_seq)).where(
-    runs.c.ended_at.is_(None), runs.c.status != "scheduled"
+    runs.c.ended_at.is_(None), runs.c.status != "scheduled", _OF_THIS_LOG
 )
 _KEYED = (
     sa.select(runs)

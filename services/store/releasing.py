@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.store import files
+from services.store import file_queries
 from services.store.commands import Commands
 from services.store.database import Database
 from shared import ids
@@ -31,21 +31,21 @@ class Releasing:
             BusError, Unavailable: they are not all gone yet.
         """
         if file_ids:
-            for file_id in await self._database.read(files.unused, user_id, file_ids):
+            for file_id in await self._database.read(file_queries.unused, user_id, file_ids):
                 await self._erase(user_id, file_id)
 
     async def run(self) -> None:
         """Erase what waited in vain to be attached, now and then, for ever."""
         while True:
             try:
-                await self.expire(files.UNUSED)
+                await self.expire(file_queries.UNUSED)
             except (BusError, NatterlogError, SQLAlchemyError) as error:
                 log.warning("store.files_postponed", error=str(error))
-            await asyncio.sleep(files.EVERY)
+            await asyncio.sleep(file_queries.EVERY)
 
     async def expire(self, age: timedelta) -> int:
         """Erase the files that are older and in no message; answers how many."""
-        found = await self._database.read(files.expired, ids.now() - age)
+        found = await self._database.read(file_queries.expired, ids.now() - age)
         for user_id, file_id in found:
             await self._erase(user_id, file_id)
         return len(found)

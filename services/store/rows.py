@@ -52,6 +52,7 @@ class SessionRow(msgspec.Struct, kw_only=True):
     active_leaf: str | None = None
     depth: int = 0
     waiting: int = 0
+    importing: bool = False
     last_seq: int
 
     def record(self) -> Session:

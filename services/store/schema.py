@@ -75,6 +75,8 @@ sessions = sa.Table(
     sa.Column("depth", sa.Integer, nullable=False),
     sa.Column("waiting", sa.Integer, nullable=False),
     sa.Column("last_seq", sa.BigInteger, nullable=False),
+    # brought here by an import that is not complete: nobody sees it, nothing of it goes on
+    sa.Column("importing", sa.Boolean, nullable=False),
     sa.Index("ix_ai_chat_sessions_user", "user_id", "last_seq"),
 )
 

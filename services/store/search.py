@@ -155,6 +155,7 @@ _MINE = (
     messages.c.depth > 0,
     messages.c.session_id == sessions.c.id,
     sessions.c.mode.not_in(HIDDEN_MODES),
+    ~sessions.c.importing,
 )
 _COUNT = sa.select(sa.func.count()).select_from(messages, sessions).where(*_MINE)
 _FIND = (

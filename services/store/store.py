@@ -22,7 +22,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from services.store import (
     accounts,
-    files,
+    file_queries,
+    inspection,
     job_queries,
     models,
     presets,
@@ -41,6 +42,7 @@ from services.store.database import Database, database_path
 from services.store.dispatch import Dispatcher
 from services.store.erase import Eraser
 from services.store.exporting import export_session
+from services.store.history import as_of
 from services.store.hotlog import HotLog
 from services.store.jobs import Jobs
 from services.store.migrate import migrate
@@ -53,6 +55,7 @@ from shared import commands as asked
 from shared import operating
 from shared.bus import Bus, BusError, Incoming, Stored
 from shared.events import CancelRequested, RunEnded, RunScheduled, RunWaiting
+from shared.inspection import FindRuns, FindSessions, ReadFacts
 from shared.lifecycle import running
 from shared.log import get_logger
 from shared.objects import ObjectMissing, is_packed, unpack
@@ -64,6 +67,7 @@ log = get_logger()
 
 R = TypeVar("R", bound=asked.Request)
 A = TypeVar("A")
+T = TypeVar("T", asked.GetSession, asked.ListMessages)
 
 BATCH = 500
 _TICK = 1.0
@@ -329,24 +333,37 @@ class Store:
                 endpoint(asked.PreferModel, self.models.prefer, applied),
                 endpoint(asked.ListModels, ask(models.list_models), applied),
                 endpoint(asked.Rebuild, self.rebuild, applied),
-                endpoint(asked.GetSession, ask(queries.get_session), applied),
+                endpoint(asked.GetSession, self._ask_then(queries.get_session), applied),
                 endpoint(asked.ListSessions, ask(queries.list_sessions), applied),
-                endpoint(asked.ListMessages, ask(queries.list_messages), applied),
+                endpoint(asked.ListMessages, self._ask_then(queries.list_messages), applied),
                 endpoint(asked.GetRun, ask(queries.get_run), applied),
                 endpoint(asked.GetJob, ask(job_queries.get_job), applied),
                 endpoint(asked.ListJobs, ask(job_queries.list_jobs), applied),
                 endpoint(asked.GetContext, ask(get_context), applied),
                 endpoint(asked.SearchMessages, ask(search_messages), applied),
                 endpoint(asked.ExportSession, ask(export_session), applied),
-                endpoint(asked.GetFile, ask(files.get_file), applied),
+                endpoint(asked.GetFile, ask(file_queries.get_file), applied),
                 endpoint(asked.GetUsage, ask(get_usage), applied),
                 endpoint(asked.OpenFeed, ask(queries.open_feed), applied),
                 endpoint(asked.GetFacts, self.get_facts, applied),
+                endpoint(FindRuns, ask(inspection.find_runs), applied),
+                endpoint(FindSessions, ask(inspection.find_sessions), applied),
+                endpoint(ReadFacts, self.read_facts, applied),
             )
         )
 
     def _ask(self, query: Callable[[sa.Connection, R], A]) -> Callable[[R], Awaitable[A]]:
         return partial(self.database.read, query)
+
+    def _ask_then(self, query: Callable[[sa.Connection, T], A]) -> Callable[[T], Awaitable[A]]:
+        """Like :meth:`_ask`, and of the past when the request says so."""
+
+        async def answer(request: T) -> A:
+            if request.at is None:
+                return await self.database.read(query, request)
+            return await as_of(self.archive, request, request.at, query)
+
+        return answer
 
     async def get_facts(self, request: asked.GetFacts) -> asked.Facts:
         """A session's facts from the cold log."""
@@ -355,6 +372,12 @@ class Store:
         await self.database.read(queries.get_session, owned)
         address = session_address(request.user_id, request.session_id)
         facts = await self.archive.session_facts(address, request.after, request.limit)
+        return asked.Facts(facts=facts, upto=upto)
+
+    async def read_facts(self, request: ReadFacts) -> asked.Facts:
+        """A session's facts from the cold log, for an operator."""
+        upto = self.archive.archived
+        facts = await self.archive.read(inspection.read_facts, request)
         return asked.Facts(facts=facts, upto=upto)
 
     async def rebuild(self, request: asked.Rebuild) -> asked.Rebuilt:

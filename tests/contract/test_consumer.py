@@ -158,7 +158,14 @@ async def test_what_no_try_can_handle_becomes_a_dead_letter(bus: Bus):
 
     [letter] = await desk.letters()
     assert letter == DeadLetter(
-        consumer=desk.name, seq=seq, subject=delivery.subject, reason="not mine", at=letter.at
+        consumer=desk.name,
+        seq=seq,
+        subject=delivery.subject,
+        reason="not mine",
+        at=letter.at,
+        kind="rejected",
+        deliveries=1,
+        errors=0,
     )
     assert desk.delivered.empty()
 

@@ -5,13 +5,11 @@ path with an id of a new kind fails until ``PARAMETERS`` says whose id goes ther
 and a request without ids in its path until it is in one of the other tables.
 """
 
-import ast
 import json
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -19,12 +17,7 @@ import pytest
 import pytest_asyncio
 
 from services.gateway.app import over_http, over_sockets
-from services.gateway.dialects import (
-    assistant_socket,
-    channels_socket,
-    content_socket,
-    documents_socket,
-)
+from services.gateway.describing import conversation_of
 from shared.ids import new_id
 from tests.support.people import Person, add_user, settle
 from tests.support.running import running_system
@@ -192,32 +185,15 @@ def no_trace_of(person: Person, text: str) -> bool:
 # -- over sockets ------------------------------------------------------------------------
 
 
-def kinds_of(module: Any) -> set[str]:
-    """The types of messages that a socket's module knows."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
-        if isinstance(node, ast.Dict):
-            found |= {
-                key.value
-                for key, value in zip(node.keys, node.values, strict=True)
-                if isinstance(key, ast.Constant)
-                and isinstance(key.value, str)
-                and isinstance(value, ast.Attribute)
-            }
-        elif isinstance(node, ast.MatchValue) and isinstance(node.value, ast.Constant):
-            found.add(str(node.value.value))
-    return found
-
-
 def tag(kind: type[msgspec.Struct]) -> str:
     return str(kind.__struct_config__.tag)
 
 
 SAID = [
-    *(("/api/v1/chat/ws", tag(kind)) for kind in get_args(assistant_socket.Asked)),
-    *(("/ws", kind) for kind in sorted(kinds_of(documents_socket))),
-    *(("/ws/ai-chat/session/{session_id}", kind) for kind in sorted(kinds_of(channels_socket))),
-    *(("/ws/chat/{session_id}", kind) for kind in sorted(kinds_of(content_socket))),
+    (route.path.rstrip("/"), tag(kind))
+    for route in over_sockets()
+    if (conversation := conversation_of(route)) is not None
+    for kind in conversation.asks
 ]
 """(socket, type) of every message that clients may say."""
 HARMLESS = {
@@ -235,7 +211,7 @@ OF_ONES_OWN = {
 
 
 async def test_every_socket_is_walked():
-    assert {path for path, _ in SAID} | {"/ws/ai-chat/sessions"} == set(SOCKETS)
+    assert {path for path, _ in SAID} == set(SOCKETS)
 
 
 @pytest.mark.parametrize("path", [path for path in SOCKETS if "{" in path])

@@ -11,7 +11,7 @@ import pytest
 
 from services.store.commands import Commands
 from services.store.context import get_context
-from services.store.files import get_file
+from services.store.file_queries import get_file
 from services.store.job_queries import list_jobs
 from shared import ids
 from shared.bus import NoAnswer

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shlex
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
+from services import cli
 from services.gateway import sockets
 from services.gateway.app import make_app
 from services.gateway.dialects import (
@@ -418,9 +420,44 @@ def curls(document: Path) -> Iterator[tuple[str, str]]:
         shell = re.sub(rf"\${name}\b", url, shell)
     for line in re.findall(r"curl\b[^\n|]*", shell):
         method = re.search(r"-X (\w+)", line)
-        default = "POST" if re.search(r"\s-d\b", line) else "GET"
+        default = "POST" if re.search(r"\s-[dF]\b", line) else "GET"
         for path in re.findall(r"(?:127\.0\.0\.1|localhost):8000(/[^\s\"'?)]*)", line):
             yield method[1] if method else default, re.sub(r"\$\w+", "x", path)
+
+
+FAMILIES = ("runs", "sessions", "dead", "user", "token")
+"""Commands that do nothing without another word."""
+
+
+def commands(document: Path) -> Iterator[list[str]]:
+    """The words of every call of natterlog's command line: in shell examples, and in the text."""
+    text = document.read_text()
+    shell = "\n".join(blocks(text, "sh")).replace("\\\n", " ")
+    called = re.findall(
+        r"(?:^|[;|&(]|\$\()\s*(?:\.venv/bin/)?natterlog ([^\n|;&)>]+)", shell, re.MULTILINE
+    )
+    named = re.findall(r"`natterlog ([^`|…]+)`", prose(text))
+    for words in (*called, *named):
+        yield ["1" if word == "N" else word for word in shlex.split(words, comments=True)]
+
+
+@every_document
+def test_every_command_that_is_shown_is_understood(
+    document: Path, capsys: pytest.CaptureFixture[str]
+):
+    for words in commands(document):
+        if words in ([family] for family in FAMILIES):  # named, not called
+            continue
+        try:
+            cli.parser(chosen=words[0]).parse_args(words)
+        except SystemExit:
+            pytest.fail(f"natterlog {' '.join(words)}: {capsys.readouterr().err}")
+
+
+def test_every_command_of_the_recorder_is_shown():
+    shown = {words[0] for document in DOCUMENTS for words in commands(document)}
+
+    assert set(cli.RECORDER) <= shown
 
 
 @every_document

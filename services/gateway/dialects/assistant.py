@@ -86,10 +86,21 @@ class SessionsAsked(Window, frozen=True, kw_only=True):
     """Also `adhoc`, `document`, `content` and `file`, which are left out otherwise."""
 
 
+CursorText = Annotated[str, Meta(pattern=r"^[0-9a-f]{12}-[0-9]{1,19}-[0-9]{1,19}-[0-9]{1,19}$")]
+"""A cursor, as every stream gives them; what its parts mean is ``cursor.py``'s alone."""
+
+
+class SessionAsked(msgspec.Struct, frozen=True, kw_only=True):
+    at: CursorText | None = None
+    """A cursor: the session as it was when that was the last that a client had seen."""
+
+
 class MessagesAsked(NumberedWindow, frozen=True, kw_only=True):
     order: Literal["asc", "desc"] = "asc"
     branches: Literal["active", "all"] = "active"
     """All: every message of the session; `parent_id` says what it follows."""
+    at: CursorText | None = None
+    """A cursor: the conversation as it was when that was the last that a client had seen."""
 
 
 class SearchAsked(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,8 +3,9 @@
 from aiohttp import web
 
 from services.gateway.asking import an_id, read_query
+from services.gateway.context import gateway_of
 from services.gateway.dialects import assistant as words
-from shared.errors import InvalidRequest
+from shared.errors import InvalidRequest, NotFound
 from shared.ids import new_id
 
 KEY_LENGTH = 255
@@ -46,6 +47,20 @@ def check_searched(text: str) -> str | None:
     if "\0" in text:
         raise InvalidRequest("A NUL is in no text, so it cannot be searched for.", path="$.q")
     return text or None
+
+
+def then(request: web.Request, cursor: str | None) -> int | None:
+    """The moment that is asked about: a cursor's last fact; None for now.
+
+    Raises:
+        NotFound: it is a cursor of another log.
+    """
+    if cursor is None:
+        return None
+    place = gateway_of(request).cursors.parse(cursor)
+    if place is None:
+        raise NotFound("This log has no such place: the cursor is another's.")
+    return place.seq
 
 
 def further(offset: int, count: int, total: int) -> str | None:

@@ -14,6 +14,7 @@ from services.gateway.dialects.assistant_asking import (
     idempotency_key,
     message_id_of,
     session_id_of,
+    then,
     wants_stream,
 )
 from services.gateway.limits import check_text
@@ -174,6 +175,7 @@ async def list_messages(request: web.Request) -> web.Response:
             offset=asked.start,
             descending=asked.order == "desc",
             all_branches=asked.branches == "all",
+            at=then(request, asked.at),
         )
     )
     return answer(

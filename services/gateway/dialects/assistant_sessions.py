@@ -7,7 +7,7 @@ from services.gateway.context import USER, gateway_of
 from services.gateway.describing import describe
 from services.gateway.dialects import assistant as words
 from services.gateway.dialects.assistant import PREFIX
-from services.gateway.dialects.assistant_asking import answer, check_searched, session_id_of
+from services.gateway.dialects.assistant_asking import answer, check_searched, session_id_of, then
 from services.gateway.presets import find_preset, with_preset
 from shared.commands import ChooseBranch, DeleteSession, ForkSession, GetSession, ListSessions
 from shared.errors import Conflict, NotFound
@@ -60,10 +60,11 @@ async def list_sessions(request: web.Request) -> web.Response:
     return answer(words.Page(items=items, next_cursor=further, total=page.total))
 
 
-@describe(answers={200: words.SessionView})
+@describe(query=words.SessionAsked, answers={200: words.SessionView})
 async def get_session(request: web.Request) -> web.Response:
-    """Show a session."""
-    query = GetSession(user_id=request[USER].id, session_id=session_id_of(request))
+    """Show a session, as it is or as it was."""
+    at = then(request, read_query(request, words.SessionAsked).at)
+    query = GetSession(user_id=request[USER].id, session_id=session_id_of(request), at=at)
     found = await gateway_of(request).store.ask(query)
     return answer(words.session_view(found.session))
 

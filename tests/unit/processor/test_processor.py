@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from services.processor import processor as module
 from services.processor.extract.findings import ExtractError
@@ -129,6 +130,29 @@ async def test_how_much_was_read_before_is_kept_by_the_next_claim_and_by_the_end
     claims = [fact.fraction for fact in chain if isinstance(fact, RunClaimed)]
     ends = [fact.fraction for fact in chain if isinstance(fact, RunEnded)]
     assert (claims, ends) == ([0.1, 0.4], [0.4])
+
+
+async def test_files_are_counted_by_what_came_of_them(
+    bus: Bus, reading: list[StepResult | Exception]
+):
+    reading += [FOUND, ExtractError("invalid_request", "The PDF is encrypted.")]
+    kind = a_document().file.kind
+
+    def counted() -> list[float]:
+        asked = [
+            ("natterlog_files_total", {"kind": kind, "outcome": "read"}),
+            ("natterlog_files_total", {"kind": kind, "outcome": "invalid_request"}),
+            ("natterlog_processor_steps_total", {"outcome": "asked"}),
+            ("natterlog_processor_steps_total", {"outcome": "failed"}),
+            ("natterlog_file_seconds_count", {"kind": kind}),
+        ]
+        return [REGISTRY.get_sample_value(name, labels) or 0.0 for name, labels in asked]
+
+    before = counted()
+    for _ in range(2):
+        await a_processor(bus).handle(await a_todo(bus))
+
+    assert [after - was for after, was in zip(counted(), before, strict=True)] == [1, 1, 1, 1, 2]
 
 
 async def test_a_pipelines_step_is_asked_without_a_claim(bus: Bus):

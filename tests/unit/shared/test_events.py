@@ -13,6 +13,7 @@ from shared.events import (
     CancelRequested,
     Delta,
     Fact,
+    FactImported,
     Fault,
     History,
     MessageRated,
@@ -47,6 +48,7 @@ from shared.events import (
     decode_fact,
     decode_tick,
     encode,
+    inside,
 )
 from shared.ids import now
 from tests.support.plans import a_document, a_file, a_pipeline, a_result, an_ask
@@ -185,6 +187,15 @@ FACTS: list[Fact] = [
     UserEnabled(**COMMON),
     TokenCreated(**COMMON, token_id="t", sha256="s", label="laptop", expires_at=now()),
     TokenRevoked(**COMMON, token_id="t"),
+    FactImported(
+        **COMMON,
+        what="cancel",
+        fact=msgspec.Raw(b'{"type":"cancel","at":"2026-11-20T09:32:00Z"}'),
+        file="f",
+        position=1,
+        of=3,
+        origin=7,
+    ),
 ]
 TICKS: list[Delta | Progress] = [Delta(42, 3, "🌍"), Progress(42, "extract", 0.25)]
 
@@ -204,6 +215,22 @@ def test_a_fact_is_read_as_it_was_written(fact: Fact):
 
     assert decode_fact(data) == fact
     assert msgspec.json.decode(data)["type"] == type(fact).__struct_config__.tag
+
+
+def test_what_was_imported_is_told_by_what_is_inside():
+    inner = CancelRequested(**COMMON)
+    outer = FactImported(
+        **COMMON,
+        what="cancel",
+        fact=msgspec.Raw(encode(inner)),
+        file="f",
+        position=0,
+        of=1,
+        origin=7,
+    )
+
+    assert inside(outer) == inner
+    assert inside(inner) is inner
 
 
 @pytest.mark.parametrize("tick", TICKS, ids=lambda tick: type(tick).__name__)

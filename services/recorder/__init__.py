@@ -1,0 +1,1 @@
+"""The flight recorder: commands that look at what happened, carry it elsewhere, and mend."""

@@ -1,0 +1,103 @@
+"""``natterlog export-log``: write sessions to a file, with people's words or without."""
+
+import argparse
+import importlib.metadata
+import sys
+from pathlib import Path
+
+import msgspec
+
+from services.recorder.carrying import FORMAT, FactLine, LogLine, SessionLine, Writer, writing
+from services.recorder.reading import Log, Recorded
+from services.recorder.redaction import redacted
+from shared.errors import InvalidRequest
+from shared.events import SessionDeleted, encode
+from shared.ids import now
+from shared.inspection import FindSessions, FoundSession
+from shared.settings import Settings
+from shared.subjects import NONE
+
+EXAMPLES = """\
+examples:
+  natterlog export-log 01a21645-bcb7 bug.jsonl --redact
+  natterlog export-log --all everything.jsonl.gz
+
+The file holds what was said, so it is readable by you alone; --redact puts other
+letters in the place of all words, and keeps lengths, lines, marks and times.
+Uploaded files are named in it and do not travel along.
+Exit code: 0 done, 1 not possible, 2 asked wrongly, 3 no such session."""
+
+_PAGE = 500
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Write sessions with everything that happened in them to a file."
+    parser.epilog = EXAMPLES
+    parser.add_argument("what", nargs="*", metavar="SESSION FILE", help="or --all FILE")
+    parser.add_argument("--all", action="store_true", help="every session of every user")
+    parser.add_argument("--redact", action="store_true", help="without anybody's words")
+    parser.set_defaults(command=export)
+
+
+async def export(asked: argparse.Namespace, log: Log, _: Settings) -> int:
+    if len(asked.what) != (1 if asked.all else 2):
+        raise InvalidRequest("Name a session and a file, or --all and a file.")
+    path = Path(asked.what[-1])
+    found = await _everything(log) if asked.all else [await log.session(asked.what[0])]
+    unfinished = 0
+    with writing(path) as writer:
+        writer.write(
+            LogLine(
+                format=FORMAT,
+                natterlog=importlib.metadata.version("natterlog"),
+                made_at=now(),
+                redacted=asked.redact,
+            )
+        )
+        for each in found:
+            if not each.importing:
+                facts = [fact async for fact in log.session_facts(each.session.id)]
+                unfinished += _write(writer, each, facts, redact=asked.redact)
+    sys.stdout.write(f"{path}: {writer.sessions} sessions, {writer.facts} facts.\n")
+    if unfinished:
+        sys.stderr.write(
+            f"{unfinished} runs were under way; where this is imported they will be failed.\n"
+        )
+    return 0
+
+
+async def _everything(log: Log) -> list[FoundSession]:
+    found: list[FoundSession] = []
+    follows = ""
+    while page := await log.sessions(FindSessions(follows=follows, limit=_PAGE)):
+        found += page
+        follows = page[-1].session.id
+    return found
+
+
+def _write(writer: Writer, found: FoundSession, facts: list[Recorded], *, redact: bool) -> int:
+    """Write one session; answers how many of its runs were under way."""
+    if not facts or isinstance(facts[-1].fact, SessionDeleted):
+        return 0  # it went while the others were written
+    open_runs = unfinished(facts)
+    writer.write(
+        SessionLine(
+            id=found.session.id,
+            user=found.session.user_id,
+            facts=len(facts),
+            unfinished=open_runs,
+        )
+    )
+    for fact in facts:
+        data = encode(redacted(fact.fact)) if redact else fact.data
+        writer.write(FactLine(seq=fact.seq, run=fact.address.run, fact=msgspec.Raw(data)))
+    return len(open_runs)
+
+
+def unfinished(facts: list[Recorded]) -> list[str]:
+    """The runs without a final, in the order of their acceptance."""
+    runs = dict.fromkeys(fact.address.run for fact in facts if fact.address.run != NONE)
+    for fact in facts:
+        if fact.what == "final":
+            runs.pop(fact.address.run, None)
+    return list(runs)

@@ -1,0 +1,63 @@
+"""Runs added up: how many there were, and what they took (pure)."""
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from shared.inspection import FoundRun
+
+KEYS: dict[str, Callable[[FoundRun], str]] = {
+    "user": lambda run: run.user_id,
+    "session": lambda run: run.session_id,
+    "model": lambda run: f"{run.provider}/{run.model}" if run.model else "–",
+    "kind": lambda run: run.kind,
+    "state": lambda run: run.status,
+    "error": lambda run: run.error.code if run.error else "–",
+    "day": lambda run: f"{run.created_at:%Y-%m-%d}",
+    "hour": lambda run: f"{run.created_at:%Y-%m-%d %H}:00",
+}
+"""By what runs are added up."""
+
+
+class Sum(msgspec.Struct, kw_only=True):
+    """What some runs took; cached input is counted apart, as providers bill it."""
+
+    key: str
+    runs: int = 0
+    failed: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens + self.cached_tokens
+
+    def take(self, run: FoundRun) -> None:
+        self.runs += 1
+        self.failed += run.status == "failed"
+        if run.usage is not None:
+            self.input_tokens += run.usage.input_tokens
+            self.output_tokens += run.usage.output_tokens
+            self.cached_tokens += run.usage.cache_read_input_tokens
+            self.cached_tokens += run.usage.cache_creation_input_tokens
+
+
+class Sums:
+    """The sums so far, one a key."""
+
+    def __init__(self, by: str) -> None:
+        self._key_of = KEYS[by]
+        self._by_time = by in ("day", "hour")
+        self._sums: dict[str, Sum] = {}
+
+    def add(self, runs: Sequence[FoundRun]) -> None:
+        for run in runs:
+            key = self._key_of(run)
+            self._sums.setdefault(key, Sum(key=key)).take(run)
+
+    def rows(self) -> list[Sum]:
+        """What took the most first; days and hours in their order."""
+        if self._by_time:
+            return sorted(self._sums.values(), key=lambda each: each.key)
+        return sorted(self._sums.values(), key=lambda each: (-each.tokens, each.key))

@@ -1,0 +1,206 @@
+"""How the recorder's commands read and write: times, colours, tables, 80 columns, JSON.
+
+Times are UTC everywhere, given and shown, because a log is compared with other
+machines' logs.
+"""
+
+import argparse
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TextIO
+
+import msgspec
+
+WIDTH = 80
+_AGO = re.compile(r"(\d{1,6})(s|m|h|d|w)")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_SHORTEST = 13
+"""Characters of an id that are shown at least: its time, to the millisecond."""
+
+Style = str
+STYLES: Mapping[Style, str] = {
+    "bold": "1",
+    "dim": "2",
+    "red": "31",
+    "green": "32",
+    "yellow": "33",
+    "cyan": "36",
+}
+
+
+# -- what is asked ----------------------------------------------------------------------
+
+
+def moment(text: str, *, now: datetime | None = None) -> datetime:
+    """``10m`` (ago), ``2026-11-26`` (UTC) or RFC 3339.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none of them.
+    """
+    if ago := _AGO.fullmatch(text):
+        return (now or datetime.now(UTC)) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected a time like 10m, 2h, 3d, 2026-11-26 or 2026-11-26T05:13:18Z, "
+            f"and not {text[:40]!r}"
+        ) from None
+    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def how_many(text: str) -> int:
+    """A number of entries, 1 to 1000.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not (text.isascii() and text.isdigit() and len(text) < 5 and 1 <= int(text) <= 1000):
+        raise argparse.ArgumentTypeError(f"expected a number, 1 to 1000, and not {text[:40]!r}")
+    return int(text)
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """The options that every command which shows something has."""
+    parser.add_argument(
+        "--json", action="store_true", help="for programs: JSON, in lists one object a line"
+    )
+
+
+def add_times(parser: argparse.ArgumentParser, *, about: str) -> None:
+    parser.add_argument(
+        "--since",
+        type=moment,
+        metavar="TIME",
+        help=f"{about} then or later: 10m, 2h, 3d (ago), 2026-11-26, or RFC 3339; UTC",
+    )
+    parser.add_argument("--until", type=moment, metavar="TIME", help=f"{about} before then")
+
+
+# -- what is shown ----------------------------------------------------------------------
+
+
+class Page:
+    """Lines on their way to a terminal, or to wherever the output was sent."""
+
+    def __init__(self, out: TextIO | None = None, *, coloured: bool | None = None) -> None:
+        self._out = sys.stdout if out is None else out
+        self._coloured = has_colours(self._out, os.environ) if coloured is None else coloured
+
+    def line(self, text: str = "") -> None:
+        self._out.write(f"{text.rstrip()}\n")
+
+    def style(self, text: str, *styles: Style) -> str:
+        """``text`` in colours, where there are any."""
+        if not self._coloured or not styles:
+            return text
+        return f"\x1b[{';'.join(STYLES[s] for s in styles)}m{text}\x1b[0m"
+
+    def json(self, *values: object) -> None:
+        """One JSON object a line."""
+        for value in values:
+            self.line(msgspec.json.encode(value).decode())
+
+    def document(self, value: object) -> None:
+        """One JSON object, for people to read as well."""
+        self.line(msgspec.json.format(msgspec.json.encode(value)).decode())
+
+    def words(self, text: str, *, indent: str = "", styles: Sequence[Style] = ()) -> None:
+        """People's words, wrapped to the width, line by line as they are."""
+        for row in printable(text).splitlines() or [""]:
+            lines = textwrap.wrap(
+                row,
+                WIDTH - len(indent),
+                replace_whitespace=False,
+                break_on_hyphens=False,
+            )
+            for part in lines or [""]:
+                self.line(indent + self.style(part, *styles))
+
+    def flush(self) -> None:
+        self._out.flush()
+
+
+def has_colours(out: TextIO, environ: Mapping[str, str]) -> bool:
+    """Only on a terminal, and where nobody said no (https://no-color.org)."""
+    if environ.get("NO_COLOR") or environ.get("TERM") == "dumb":
+        return False
+    return out.isatty()
+
+
+def printable(text: str) -> str:
+    """``text`` without what would change the terminal: control characters are shown as such."""
+    return "".join(c if c == "\n" or c.isprintable() or c == " " else _shown(c) for c in text)
+
+
+def _shown(character: str) -> str:
+    if character == "\t":
+        return "    "
+    code = ord(character)
+    return chr(0x2400 + code) if code < 0x20 else f"\\u{{{code:x}}}"
+
+
+# -- small words ------------------------------------------------------------------------
+
+
+def at(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def clock(time: datetime) -> str:
+    """To the millisecond."""
+    time = time.astimezone(UTC)
+    return f"{time:%H:%M:%S}.{time.microsecond // 1000:03}"
+
+
+def span(ms: float | None) -> str:
+    """Milliseconds for people: 3 ms, 2.06 s, 4 min 5 s."""
+    if ms is None:
+        return "–"
+    if ms < 1000:
+        return f"{ms:.0f} ms"
+    if ms < 60_000:
+        return f"{ms / 1000:.2f} s"
+    minutes, seconds = divmod(round(ms / 1000), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
+def shortened(text: str, width: int) -> str:
+    """``text`` on one line of at most ``width`` characters."""
+    flat = printable(" ".join(text.split()))
+    return flat if len(flat) <= width else f"{flat[: width - 1]}…"
+
+
+def brief_ids(ids: Iterable[str]) -> dict[str, str]:
+    """Each id's shortest beginning that tells it from the others, 13 characters at least."""
+    known = sorted(set(ids))
+    brief: dict[str, str] = {}
+    for number, each in enumerate(known):
+        near = [known[i] for i in (number - 1, number + 1) if 0 <= i < len(known)]
+        same = max((_alike(each, other) for other in near), default=0)
+        brief[each] = each[: max(_SHORTEST, same + 1)]
+    return brief
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters they begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def table(page: Page, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as their widest cell; the last one takes what is left of the width."""
+    widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
+    page.line(page.style(_row(head, widths), "bold"))
+    for row in rows:
+        page.line(_row(row, widths))
+
+
+def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+    return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"

@@ -1,0 +1,173 @@
+"""What operators are answered: runs, sessions and facts, whoever's they are."""
+
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from services.store.applying import read_applied
+from services.store.archive import facts
+from services.store.queries import MAX_PAGE
+from services.store.rows import RunRow, SessionRow
+from services.store.schema import runs, sessions, usage_log
+from shared.errors import InvalidRequest
+from shared.inspection import (
+    FindRuns,
+    FindSessions,
+    FoundRun,
+    FoundRuns,
+    FoundSession,
+    FoundSessions,
+    ReadFacts,
+)
+from shared.plans import kind_of_plan
+from shared.records import StoredFact
+
+_MOST_BYTES = 4 * 1024 * 1024
+
+
+def find_runs(connection: sa.Connection, request: FindRuns) -> FoundRuns:
+    wanted = sa.select(runs.c.id).where(*_runs_wanted(request))
+    # sorted without their texts, which may be long
+    newest = wanted.order_by(runs.c.first_seq.desc()).limit(_limit(request.limit))
+    query = (
+        sa.select(runs, usage_log.c.latency_ms, usage_log.c.first_delta_ms)
+        .outerjoin(usage_log, usage_log.c.id == runs.c.id)
+        .where(runs.c.id.in_(newest))
+        .order_by(runs.c.first_seq.desc())
+    )
+    found = [_found_run(row) for row in connection.execute(query)]
+    return FoundRuns(items=found, seq=read_applied(connection))
+
+
+def _runs_wanted(request: FindRuns) -> list[sa.ColumnElement[bool]]:
+    wanted = [_begins(runs.c.id, request.prefix)]
+    if request.user is not None:
+        wanted.append(_begins(runs.c.user_id, request.user))
+    if request.session is not None:
+        wanted.append(_begins(runs.c.session_id, request.session))
+    if request.state is not None:
+        wanted.append(runs.c.status == request.state)
+    if request.model is not None:
+        wanted.append(runs.c.model == request.model)
+    if request.error is not None:
+        wanted.append(_failed_with(request.error))
+    if request.since is not None:
+        wanted.append(runs.c.created_at >= request.since)
+    if request.until is not None:
+        wanted.append(runs.c.created_at < request.until)
+    if request.before is not None:
+        wanted.append(runs.c.first_seq < request.before)
+    return wanted
+
+
+def _failed_with(code: str) -> sa.ColumnElement[bool]:
+    if not code:
+        return runs.c.error.is_not(None)
+    # The column holds JSON whose first field is the code.
+    text = sa.type_coerce(runs.c.error, sa.Text)
+    return text.startswith('{"code":' + msgspec.json.encode(code).decode(), autoescape=True)
+
+
+def _found_run(row: sa.Row[Any]) -> FoundRun:
+    columns = dict(row._mapping)  # pyright: ignore[reportPrivateUsage]  (public, in spite of its name)
+    latency, first = columns.pop("latency_ms"), columns.pop("first_delta_ms")
+    run = RunRow(**columns)
+    return FoundRun(
+        **{field: getattr(run, field) for field in _SAME},
+        kind=_kind(run),
+        latency_ms=latency,
+        first_delta_ms=first,
+    )
+
+
+def _kind(run: RunRow) -> str:
+    if run.plan is None:
+        return "chat"
+    return kind_of_plan(run.plan)
+
+
+def find_sessions(connection: sa.Connection, request: FindSessions) -> FoundSessions:
+    mine = runs.c.session_id == sessions.c.id
+    count = sa.select(sa.func.count()).select_from(runs).where(mine)
+    query = (
+        sa.select(
+            sessions,
+            count.scalar_subquery().label("runs"),
+            count.where(runs.c.ended_at.is_(None)).scalar_subquery().label("unfinished"),
+        )
+        .where(*_sessions_wanted(request))
+        .order_by(sessions.c.last_seq.desc() if request.follows is None else sessions.c.id)
+        .limit(_limit(request.limit))
+    )
+    found = [_found_session(row) for row in connection.execute(query)]
+    return FoundSessions(items=found, seq=read_applied(connection))
+
+
+def _sessions_wanted(request: FindSessions) -> list[sa.ColumnElement[bool]]:
+    wanted = [_begins(sessions.c.id, request.prefix)]
+    if request.user is not None:
+        wanted.append(_begins(sessions.c.user_id, request.user))
+    if request.model is not None:
+        wanted.append(sessions.c.model == request.model)
+    if request.mode is not None:
+        wanted.append(sessions.c.mode == request.mode)
+    if request.since is not None:
+        wanted.append(sessions.c.updated_at >= request.since)
+    if request.until is not None:
+        wanted.append(sessions.c.updated_at < request.until)
+    if request.before is not None:
+        wanted.append(sessions.c.last_seq < request.before)
+    if request.follows is not None:
+        wanted.append(sessions.c.id > request.follows)
+    return wanted
+
+
+def _found_session(row: sa.Row[Any]) -> FoundSession:
+    columns = dict(row._mapping)  # pyright: ignore[reportPrivateUsage]  (public, in spite of its name)
+    counted, unfinished = columns.pop("runs"), columns.pop("unfinished")
+    session = SessionRow(**columns)
+    return FoundSession(
+        session=session.record(),
+        runs=counted,
+        unfinished=unfinished,
+        importing=session.importing,
+        last_seq=session.last_seq,
+    )
+
+
+def read_facts(connection: sa.Connection, request: ReadFacts) -> list[StoredFact]:
+    """From the cold log, which is another file than the projection's."""
+    query = (
+        sa.select(facts.c.seq, facts.c.subject, facts.c.data)
+        .where(
+            facts.c.session == request.session_id,
+            facts.c.seq > request.after,
+            facts.c.at.is_not(None),
+        )
+        .order_by(facts.c.seq)
+        .limit(_limit(request.limit))
+    )
+    found: list[StoredFact] = []
+    size = 0
+    with connection.execute(query) as rows:
+        for row in rows:
+            found.append(StoredFact(seq=row.seq, subject=row.subject, data=msgspec.Raw(row.data)))
+            size += len(row.data)
+            if size > _MOST_BYTES:
+                break
+    return found
+
+
+def _begins(column: sa.Column[Any], text: str) -> sa.ColumnElement[bool]:
+    """Ids are hexadecimal, so that all that begin so lie before the same with a g."""
+    return sa.and_(column >= text, column < f"{text}g")
+
+
+def _limit(number: int) -> int:
+    if number < 1:
+        raise InvalidRequest("A page has at least one entry.", path="$.limit")
+    return min(number, MAX_PAGE)
+
+
+_SAME = tuple(set(FoundRun.__struct_fields__) - {"kind", "latency_ms", "first_delta_ms"})

@@ -1,0 +1,18 @@
+"""A session that is being imported is not there yet.
+
+Revision ID: 0008
+Revises: 0006
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0006"
+
+
+def upgrade() -> None:
+    op.add_column(
+        "ai_chat_sessions",
+        sa.Column("importing", sa.Boolean(), nullable=False, server_default=sa.false()),
+    )

@@ -1,0 +1,116 @@
+"""What operators may ask of the store about everybody's runs and sessions: ``cmd.store.find_…``.
+
+Like every request these travel over the bus, which only the operator's own
+processes reach; no gateway passes them on.  So none of them names an owner: an
+operator at 3 a.m. has a run's id, and not its user's.  Nobody looks at ``user_id``.
+"""
+
+from datetime import datetime
+from typing import ClassVar
+
+import msgspec
+
+from shared.commands import Request
+from shared.events import Fault, Usage
+from shared.ids import LOCAL_USER
+from shared.records import RunStatus, Session
+
+
+class FindRuns(Request, frozen=True, kw_only=True):
+    """Runs, the newest first → :class:`FoundRuns`.  What is None does not matter.
+
+    ``user``, ``session`` and ``prefix`` (of the run's id) are beginnings; ``error`` is
+    a code, and empty for any.  ``since`` and ``until`` are about the acceptance.
+    ``before`` is the first fact of a page's last run, for the page that follows.
+    """
+
+    name: ClassVar[str] = "find_runs"
+    user_id: str = LOCAL_USER
+    prefix: str = ""
+    user: str | None = None
+    session: str | None = None
+    state: RunStatus | None = None
+    model: str | None = None
+    error: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    before: int | None = None
+    limit: int = 50
+
+
+class FindSessions(Request, frozen=True, kw_only=True):
+    """Sessions, the one last written to first → :class:`FoundSessions`.
+
+    Filters work as for :class:`FindRuns`; times are about the last change.
+    """
+
+    name: ClassVar[str] = "find_sessions"
+    user_id: str = LOCAL_USER
+    prefix: str = ""
+    user: str | None = None
+    model: str | None = None
+    mode: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    before: int | None = None
+    follows: str | None = None
+    """Those with a greater id, in the order of their ids, which no change changes."""
+    limit: int = 50
+
+
+class ReadFacts(Request, frozen=True, kw_only=True):
+    """A session's facts after ``after``, whole, from the cold log → ``shared.commands.Facts``.
+
+    As many as fit into a few megabytes; what follows is asked for again.
+    """
+
+    name: ClassVar[str] = "read_facts"
+    user_id: str = LOCAL_USER
+    session_id: str
+    after: int = 0
+    limit: int = 1000
+
+
+class FoundRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as operators see it in a list."""
+
+    id: str
+    session_id: str
+    user_id: str
+    kind: str
+    """chat, document, or the pipeline's name."""
+    status: RunStatus
+    waiting: bool
+    cancelled: bool
+    attempt: int
+    worker: str | None
+    provider: str | None
+    model: str | None
+    length: int | None
+    usage: Usage | None
+    error: Fault | None
+    latency_ms: int | None
+    first_delta_ms: int | None
+    created_at: datetime
+    ended_at: datetime | None
+    first_seq: int
+    last_seq: int
+
+
+class FoundRuns(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[FoundRun]
+    seq: int
+
+
+class FoundSession(msgspec.Struct, frozen=True, kw_only=True):
+    session: Session
+    runs: int
+    unfinished: int
+    importing: bool
+    """Brought here by an import that is not complete, so that its user does not see it yet."""
+    last_seq: int
+
+
+class FoundSessions(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[FoundSession]
+    seq: int

@@ -1,0 +1,275 @@
+"""The flight recorder at work: what an operator reads after things went wrong."""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import msgspec
+import pytest
+
+from services.recorder.carrying import FactLine, LogLine, SessionLine, writing
+from shared.events import SessionCreated, SessionUpdated, encode
+from shared.ids import LOCAL_USER, new_id, now
+from shared.subjects import EVENTS, NONE
+from tests.support.log_checks import wait_until_ended
+from tests.support.native_client import Reply
+from tests.support.running import Running, running_system
+from tests.support.system import DEADLINE, ROOT
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+async def natterlog_says(natterlog: Running, *words: str, at: str | None = "") -> Said:
+    """Run the command line; ``at`` None: as if nothing ran."""
+    process = await begin(natterlog, *words, at=at)
+    out, err = await process.communicate()
+    return Said(process.returncode or 0, out.decode(), err.decode())
+
+
+async def begin(natterlog: Running, *words: str, at: str | None = "") -> asyncio.subprocess.Process:
+    system = natterlog.system
+    environ = {"NATTERLOG_DATA_DIR": str(system.data_dir), "NATTERLOG_NATS_URL": system.nats.url}
+    if at is None:
+        del environ["NATTERLOG_NATS_URL"]
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "services.cli", *words),
+        cwd=ROOT,
+        env={**os.environ, **environ},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def test_the_story_of_a_reply_whose_worker_was_killed(natterlog: Running):
+    client = natterlog.client
+    session = await client.session(system_prompt="Be brief.")
+    reply = Reply()
+    await client.start(reply, session, "tokens=60 rate=40")
+    await client.follow(reply, until=60)
+    shown_before = len(reply.text)
+    worker = natterlog.system.one("llm-worker")
+    await worker.kill()
+    await worker.start()
+    await client.follow(reply)
+    await wait_until_ended(natterlog.bus, reply.run_id)
+
+    told = await natterlog_says(natterlog, "runs", "show", reply.run_id[:20], "--prompt", "--json")
+    read = await natterlog_says(natterlog, "runs", "show", reply.run_id)
+
+    story, [first, second] = told.json["story"], told.json["prompts"]
+    lost, wrote = story["attempts"]
+    assert (told.code, read.code, read.err) == (0, 0, "")
+    assert lost["ended"] == "its worker was lost"
+    assert lost["length"] >= shown_before
+    assert lost["worker"] != wrote["worker"]
+    assert (wrote["ended"], wrote["length"]) == ("the run completed", len(reply.text))
+    assert wrote["deltas"] > 1
+    assert (story["state"], story["end"]["intact"]) == ("completed", True)
+    assert [part["role"] for part in first["parts"]] == ["system", "user"]
+    assert first["parts"] == second["parts"]
+    lines = read.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "\x1b" not in read.out
+    assert [line.split(", after")[0] for line in lines if line.startswith("  ended")] == [
+        "  ended   its worker was lost",
+        "  ended   the run completed",
+    ]
+
+
+async def test_a_session_is_answered_for_as_it_was_at_a_cursor(natterlog: Running):
+    client = natterlog.client
+    session = await client.session(title="Then")
+    first = await client.send(session, "one tokens=3")
+    then = await both(natterlog, session)
+    await client.send(session, "two tokens=3")
+    await client.call("PATCH", f"/sessions/{session}", json={"title": "Now"})
+
+    assert await both(natterlog, session, first.cursor) == then
+    assert await both(natterlog, session) != then
+
+
+async def both(natterlog: Running, session: str, cursor: str = "") -> list[bytes]:
+    at = f"?at={cursor}" if cursor else ""
+    answers: list[bytes] = []
+    for path in (f"/sessions/{session}{at}", f"/messages/{session}{at}"):
+        async with natterlog.client.http.get(natterlog.client.url(path)) as response:
+            answers.append(await response.read())
+    return answers
+
+
+async def test_a_cursor_of_another_log_or_of_the_future_is_refused(natterlog: Running):
+    client = natterlog.client
+    session = await client.session()
+    reply = await client.send(session, "tokens=3")
+    epoch, seq, _, _ = reply.cursor.split("-")
+
+    answers = [
+        await client.call("GET", f"/{where}/{session}?at={cursor}")
+        for where in ("sessions", "messages")
+        for cursor in (
+            "0123456789ab-1-0-0",
+            "x",
+            f"{epoch}-{int(seq) + 10**9}-0-0",
+            f"{epoch}-0-0-0",
+        )
+    ]
+
+    assert [(status, body["code"], body.get("path")) for status, body in answers] == [
+        (404, "not_found", None),
+        (400, "invalid_request", "$.at"),
+        (404, "not_found", None),
+        (404, "not_found", None),
+    ] * 2
+
+
+async def test_the_gateway_says_when_no_store_answers_and_counts_what_it_does(natterlog: Running):
+    gateway, store = natterlog.system.one("gateway"), natterlog.system.one("store")
+    await natterlog.client.session()
+
+    async def ready() -> tuple[int, dict[str, str]]:
+        async with natterlog.client.http.get(f"{gateway.url}/readyz") as response:
+            return response.status, (await response.json())["checks"]
+
+    before = await ready()
+    await store.kill()
+    away = await ready()
+    await store.start()
+    after = await ready()
+    metrics = await text_of(natterlog.client.http, f"{gateway.url}/metrics")
+
+    assert before == after == (200, {"bus": "ok", "store": "ok"})
+    assert away == (503, {"bus": "ok", "store": "no store answers"})
+    assert 'natterlog_requests_total{dialect="assistant",status="201"}' in metrics
+    assert "natterlog_feeds" in metrics
+
+
+async def text_of(http: aiohttp.ClientSession, url: str) -> str:
+    async with http.get(url) as response:
+        return await response.text()
+
+
+async def test_what_is_recorded_is_read_although_the_store_or_everything_is_away(
+    natterlog: Running,
+):
+    session = await natterlog.client.session()
+    reply = await natterlog.client.send(session, "tokens=3")
+    store = natterlog.system.one("store")
+    with_store = await natterlog_says(natterlog, "runs", "show", reply.run_id)
+    await store.kill()
+
+    without = await natterlog_says(natterlog, "runs", "show", reply.run_id)
+    from_files = await natterlog_says(natterlog, "runs", "show", reply.run_id, at=None)
+    await store.start()
+
+    assert without == with_store
+    assert from_files == with_store
+
+
+async def test_the_tables_are_checked_beside_the_running_system(natterlog: Running):
+    session = await natterlog.client.session()
+    await natterlog.client.send(session, "tokens=3")
+
+    said = await natterlog_says(natterlog, "rebuild", "--check")
+
+    assert (said.code, said.out.endswith(": no differences.\n")) == (0, True), said
+
+
+async def test_faults_are_told_in_a_line_with_a_code(natterlog: Running, tmp_path: Path):
+    unknown = await natterlog_says(natterlog, "runs", "show", "ffff")
+    missing = await natterlog_says(natterlog, "import-log", str(tmp_path / "none.jsonl"))
+    wrong = await natterlog_says(natterlog, "runs", "ls", "--since", "soon")
+    at_rest = await natterlog_says(natterlog, "runs", "tail", at=None)
+
+    assert (unknown.code, unknown.err.count("\n")) == (3, 1)
+    assert missing.code == 1
+    assert "none.jsonl" in missing.err
+    assert wrong.code == 2
+    assert (at_rest.code, at_rest.err) == (
+        1,
+        "natterlog runs: Nothing runs here, so nothing happens that could be followed.\n",
+    )
+
+
+async def test_a_session_travels_between_two_whole_systems(natterlog: Running, tmp_path: Path):
+    file = str(tmp_path / "log.jsonl.gz")
+    session = await natterlog.client.session(title="Tea")
+    reply = await natterlog.client.send(session, "tokens=20")
+    await natterlog_says(natterlog, "export-log", session, file)
+
+    async with running_system() as other:
+        said = await natterlog_says(other, "import-log", file)
+        again = Reply(run_id=reply.run_id)
+        await other.client.follow(again)
+        checked = await natterlog_says(other, "rebuild", "--check")
+        asked = len(other.fake.seen)
+        more = await other.client.send(session, "tokens=3")
+
+    assert said.code == 0, said.err
+    assert (again.text, again.end) == (reply.text, reply.end)
+    assert checked.code == 0, checked.out
+    assert asked == 0
+    more.check()
+
+
+async def test_an_import_whose_process_was_killed_goes_on_where_it_was(
+    natterlog: Running, tmp_path: Path
+):
+    session, file = new_id(), tmp_path / "long.jsonl"
+    write_long(file, session, facts=1500)
+    facts = f"evt.*.{session}.>"
+
+    heard = asyncio.Event()
+    listening = await natterlog.bus.listen_live(f"live.{facts}", lambda _: heard.set())
+    process = await begin(natterlog, "import-log", str(file))
+    async with asyncio.timeout(DEADLINE):
+        await heard.wait()
+    process.kill()
+    await listening.close()
+    await process.communicate()
+    came = len(await natterlog.bus.read(EVENTS, facts, limit=2000))
+    hidden, _ = await natterlog.client.call("GET", f"/sessions/{session}")
+    said = await natterlog_says(natterlog, "import-log", str(file))
+    shown, body = await natterlog.client.call("GET", f"/sessions/{session}")
+    again = await natterlog_says(natterlog, "import-log", str(file))
+
+    assert 0 < came < 1500
+    assert (hidden, shown) == (404, 200)
+    assert body["title"] == "Change 1499"
+    assert (said.code, said.out) == (0, f"{session}: brought here, 1500 facts.\n")
+    assert again.out == f"{session}: was here already, from this file, 1500 facts.\n"
+    assert len(await natterlog.bus.read(EVENTS, facts, limit=2000)) == 1500
+
+
+def write_long(file: Path, session: str, *, facts: int) -> None:
+    """An export of one session whose title was changed again and again."""
+    opened = SessionCreated(
+        at=now(),
+        title=None,
+        mode="general",
+        model=None,
+        temperature=None,
+        max_tokens=None,
+        system_prompt=None,
+        context_tags=[],
+        on_busy="queue",
+    )
+    changes = [SessionUpdated(at=now(), prev=n, title=f"Change {n}") for n in range(1, facts)]
+    with writing(file) as writer:
+        writer.write(LogLine(format=1, natterlog="0.1.0", made_at=now(), redacted=False))
+        writer.write(SessionLine(id=session, user=LOCAL_USER, facts=facts))
+        for seq, fact in enumerate([opened, *changes], start=1):
+            writer.write(FactLine(seq=seq, run=NONE, fact=msgspec.Raw(encode(fact))))

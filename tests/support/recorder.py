@@ -1,0 +1,37 @@
+"""The recorder's commands against a store at work, as the command line would run them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from services import cli
+from services.recorder.reading import Log, asking_store
+from services.store.files import asking_files
+from shared.settings import Settings
+from tests.support.nats_server import NatsServer
+from tests.support.store_at_work import StoreAtWork, store_at_work
+
+
+@asynccontextmanager
+async def served_store(server: NatsServer, data_dir: Path) -> AsyncIterator[StoreAtWork]:
+    """A store that answers over the bus."""
+    async with store_at_work(server, data_dir) as at_work:
+        await at_work.bus.serve("store", at_work.store.endpoints())
+        yield at_work
+
+
+def log_of(at_work: StoreAtWork) -> Log:
+    return Log(asking_store(at_work.bus), at_work.bus)
+
+
+async def run(log: Log, *words: str) -> int:
+    """Run a command of the recorder → its exit code."""
+    asked = cli.parser(chosen=words[0]).parse_args(words)
+    return await asked.command(asked, log, Settings())
+
+
+@asynccontextmanager
+async def log_of_files(data_dir: Path) -> AsyncIterator[Log]:
+    """What is read when nothing runs."""
+    async with asking_files(Settings(data_dir=data_dir)) as ask:
+        yield Log(ask, None)

@@ -1,0 +1,203 @@
+"""A run's story: what its facts tell, and how people read it."""
+
+import io
+
+import msgspec
+
+from services.recorder.pages import show_story
+from services.recorder.story import Gap, Step, tell
+from services.recorder.terminal import Page
+from shared.events import Fault, PreviousAttempt
+from tests.unit.recorder.told import OTHER, RUN, Told, at, restarted, turn
+
+
+def shown(told: Told) -> str:
+    out = io.StringIO()
+    show_story(Page(out, coloured=False), tell(told.of(RUN)), at(60_000))
+    return out.getvalue()
+
+
+RESTARTED = """\
+run 01a21600-0000-7000-8000-0000000000b1  completed
+  session 01a21600-0000-7000-8000-00000000000a
+  user    00000000-0000-7000-8000-000000000001
+  chat, accepted 2026-11-26 03:00:01 UTC
+
+        0 ms  to be answered: 17 chars  #2
+        6 ms  claimed by worker 01a21500-0000, for fact 2  #3
+      8.00 s  claimed by worker 01a21500-0000, for fact 2  #4
+     11.00 s  completed, 15 chars of attempt 4  #5
+
+attempt 1 (#3)
+  claimed 03:00:01.006, 6 ms after its todo
+  worker  01a21500-0000-7000-8000-0000000000c1
+  asked   demo/demo, temperature 0.7, at most 1024 tokens
+  text    6 chars
+  ended   its worker was lost, after 7.99 s
+
+attempt 2 (#4)
+  claimed 03:00:09.000, 8.00 s after its todo
+  worker  01a21500-0000-7000-8000-0000000000c1
+  asked   demo/demo, temperature 0.7, at most 1024 tokens
+  first   20 ms after the claim
+  text    15 chars in 4 deltas, 4 chars/s, longest silence 2.50 s
+  gap     2.50 s without a word, 120 ms in, after 6 chars
+  ended   the run completed, after 3.00 s
+
+final (#5)
+  state   completed, end_turn, 11.00 s after the acceptance
+  text    15 chars
+  sha256  2f9536f042c7e50bf5be5893ef0ff17f37125efd4efa540aa1038e0d8358cd94
+          matches the text
+  tokens  6 in, 5 out
+"""
+
+
+def test_a_reply_that_restarted_reads_as_a_story():
+    assert shown(restarted()) == RESTARTED
+
+
+def test_no_line_of_it_is_wider_than_a_terminal():
+    assert [line for line in shown(restarted()).splitlines() if len(line) > 80] == []
+
+
+def test_a_run_that_waits_and_one_that_waited():
+    told = Told()
+    told.created()
+    told.waiting(0, turn(1, "Hi"))
+    waits = tell(told.of(RUN))
+    told.todo(1500, turn(1, "Hi"))
+    waited = tell(told.of(RUN))
+
+    assert (waits.state, waits.waited_ms, waits.attempts, waits.end) == ("queued", None, [], None)
+    assert (waited.state, waited.waited_ms) == ("queued", 1500)
+
+
+def test_a_running_attempt_has_no_end_yet():
+    told = Told()
+    todo = told.todo(0, turn(1, "Hi"))
+    claim = told.claim(5, todo)
+
+    story = tell(told.of(RUN))
+
+    [attempt] = story.attempts
+    assert story.state == "running"
+    assert (attempt.attempt, attempt.after_ms, attempt.ended) == (claim, 5, None)
+    assert "ended   still running" in shown(told)
+    assert "           …  no fact since then, for 59.99 s\n" in shown(told)
+
+
+def test_a_provider_that_failed_in_between_is_counted():
+    told = Told()
+    todo = told.todo(0, turn(1, "Hi"))
+    first = told.claim(5, todo)
+    previous = PreviousAttempt(
+        attempt=first, text="He", reason="the provider failed", timeline=[(3, 1), (8, 2)]
+    )
+    second = told.claim(400, todo, previous=previous, failures=1)
+    fault = Fault(code="provider_error", message="It said no.", retryable=True)
+    told.final(500, "H", attempt=second, status="failed", error=fault)
+
+    story = tell(told.of(RUN))
+
+    lost = story.attempts[0]
+    assert lost.ended == "the provider failed (failed call 1 of this run)"
+    assert (lost.first_delta_ms, lost.deltas, lost.length, lost.rate) == (3, 2, 2, 200.0)
+    assert "error   provider_error: It said no.; may work another time" in shown(told)
+
+
+def test_the_silences_that_are_long_are_named_in_their_order():
+    told = Told()
+    todo = told.todo(0, turn(1, "Hi"))
+    claim = told.claim(0, todo)
+    timeline = [(0, 1), (1000, 2), (1500, 3), (4500, 4)]
+    told.final(5000, "Four", attempt=claim, timeline=timeline)
+
+    [attempt] = tell(told.of(RUN)).attempts
+
+    assert attempt.gaps == [
+        Gap(at_ms=0, length=1, ms=1000),
+        Gap(at_ms=1500, length=3, ms=3000),
+    ]
+    assert attempt.longest_ms == 3000
+
+
+def test_a_final_whose_text_was_changed_is_told():
+    told = Told()
+    todo = told.todo(0, turn(1, "Hi"))
+    claim = told.claim(0, todo)
+    told.final(10, "Hello", attempt=claim, sha256="0" * 64)
+
+    end = tell(told.of(RUN)).end
+
+    assert end is not None
+    assert not end.intact
+    assert "DOES NOT MATCH THE TEXT" in shown(told)
+
+
+def test_a_cancelled_run_says_who_stopped_it():
+    told = Told()
+    todo = told.todo(0, turn(1, "Hi"))
+    claim = told.claim(5, todo)
+    told.cancel(50)
+    told.final(60, "He", attempt=claim, status="cancelled")
+
+    story = tell(told.of(RUN))
+
+    assert [fact.told for fact in story.facts][2] == "cancel: asked by the user"
+    assert story.attempts[0].ended == "the run was cancelled"
+
+
+def test_a_job_goes_from_step_to_step():
+    told = Told()
+    told.scheduled(0, due_ms=2000)
+    read = told.process(2001)
+    told.claim(2010, read)
+    asked = told.generate(2500)
+    told.claim(2510, asked)
+    told.generate(3000, n=2, misses=1)
+
+    story = tell(told.of(RUN))
+
+    assert (story.kind, story.priority, story.state) == ("document", 5, "running")
+    assert story.steps == [
+        Step(n=0, kind="process", step="extract", seq=2, ms=2001),
+        Step(n=1, kind="generate", step="answer", seq=4, ms=2500),
+        Step(n=2, kind="generate", step="answer", seq=6, ms=3000, misses=1),
+    ]
+    assert [(a.step, a.ended, a.ended_ms) for a in story.attempts] == [
+        ("extract", "done: the next step follows", 490),
+        ("answer", "its answer missed the schema", 490),
+    ]
+
+
+def test_a_schedule_that_fired_twice_is_one_step():
+    told = Told()
+    told.process(0)
+    told.process(10)
+
+    assert len(tell(told.of(RUN)).steps) == 1
+
+
+def test_what_a_final_says_of_its_cost_is_shown_wherever_it_stands():
+    told = Told()
+    todo = told.todo(0, turn(1, "Hi"))
+    claim = told.claim(0, todo)
+    told.final(10, "Hello", attempt=claim)
+    final = told.facts[-1]
+    said = msgspec.json.decode(final.data)
+    said["cost"] = 0.0125
+    told.facts[-1] = final._replace(data=msgspec.json.encode(said))
+
+    end = tell(told.of(RUN)).end
+
+    assert end is not None
+    assert end.cost == 0.0125
+    assert "  cost    0.0125\n" in shown(told)
+
+
+def test_another_run_of_the_session_is_no_part_of_it():
+    told = restarted()
+    told.todo(13_000, turn(2, "And coffee?"), OTHER)
+
+    assert len(tell(told.of(RUN)).facts) == 4

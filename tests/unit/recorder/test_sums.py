@@ -1,0 +1,96 @@
+"""Runs added up, by whatever one asks for."""
+
+import io
+from datetime import timedelta
+
+import msgspec
+import pytest
+
+from services.recorder.pages import first_word_ms, list_runs, list_sums
+from services.recorder.sums import KEYS, Sum, Sums
+from services.recorder.terminal import Page
+from shared.events import Fault, Usage
+from shared.inspection import FoundRun
+from tests.unit.recorder.told import RUN, SESSION, USER, at
+
+DONE = FoundRun(
+    id=RUN,
+    session_id=SESSION,
+    user_id=USER,
+    kind="chat",
+    status="completed",
+    waiting=False,
+    cancelled=False,
+    attempt=3,
+    worker="w",
+    provider="demo",
+    model="big",
+    length=5,
+    usage=Usage(input_tokens=100, output_tokens=20, cache_read_input_tokens=7),
+    error=None,
+    latency_ms=2000,
+    first_delta_ms=30,
+    created_at=at(0),
+    ended_at=at(5000),
+    first_seq=2,
+    last_seq=4,
+)
+FAILED = msgspec.structs.replace(
+    DONE, status="failed", model=None, usage=None, error=Fault(code="timeout", message="Late.")
+)
+NEXT_DAY = msgspec.structs.replace(DONE, created_at=at(0) + timedelta(days=1))
+
+
+def test_what_took_the_most_comes_first():
+    sums = Sums("model")
+
+    sums.add([FAILED, DONE])
+    sums.add([DONE])
+
+    assert sums.rows() == [
+        Sum(key="demo/big", runs=2, input_tokens=200, output_tokens=40, cached_tokens=14),
+        Sum(key="–", runs=1, failed=1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("by", "keys"),
+    [
+        ("user", [USER]),
+        ("session", [SESSION]),
+        ("kind", ["chat"]),
+        ("state", ["completed", "failed"]),
+        ("error", ["–", "timeout"]),
+        ("day", ["2026-11-26", "2026-11-27"]),
+        ("hour", ["2026-11-26 03:00", "2026-11-27 03:00"]),
+    ],
+)
+def test_runs_are_added_up_by_what_is_asked(by: str, keys: list[str]):
+    sums = Sums(by)
+
+    sums.add([NEXT_DAY, FAILED])
+
+    assert [row.key for row in sums.rows()] == keys
+    assert by in KEYS
+
+
+def test_the_first_word_is_counted_from_the_acceptance():
+    assert first_word_ms(DONE) == 3030
+    assert first_word_ms(msgspec.structs.replace(DONE, ended_at=None)) is None
+
+
+def test_lists_fit_the_width():
+    out = io.StringIO()
+    sums = Sums("session")
+    sums.add([DONE])
+
+    list_runs(Page(out, coloured=False), [DONE, FAILED])
+    list_sums(Page(out, coloured=False), "session", sums.rows())
+
+    assert out.getvalue().splitlines() == [
+        "RUN            ACCEPTED (UTC)       STATE      FIRST   TOOK    MODEL OR ERROR",
+        "01a21600-0000  2026-11-26 03:00:00  completed  3.03 s  5.00 s  big",
+        "01a21600-0000  2026-11-26 03:00:00  failed     3.03 s  5.00 s  timeout",
+        "SESSION                               RUNS  FAILED  IN   OUT  CACHED",
+        "01a21600-0000-7000-8000-00000000000a  1     0       100  20   7",
+    ]

@@ -1,0 +1,98 @@
+"""Small things that every command shares: times, ids, colours, widths."""
+
+import argparse
+import io
+from datetime import UTC, datetime
+
+import pytest
+
+from services.recorder.terminal import (
+    Page,
+    brief_ids,
+    has_colours,
+    how_many,
+    moment,
+    printable,
+    shortened,
+    span,
+    table,
+)
+
+NOW = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("10m", datetime(2026, 11, 26, 11, 50, tzinfo=UTC)),
+        ("2h", datetime(2026, 11, 26, 10, 0, tzinfo=UTC)),
+        ("3d", datetime(2026, 11, 23, 12, 0, tzinfo=UTC)),
+        ("2026-11-26", datetime(2026, 11, 26, tzinfo=UTC)),
+        ("2026-11-26T05:13:18Z", datetime(2026, 11, 26, 5, 13, 18, tzinfo=UTC)),
+        ("2026-11-26T05:13:18+02:00", datetime(2026, 11, 26, 3, 13, 18, tzinfo=UTC)),
+        ("2026-11-26T05:13", datetime(2026, 11, 26, 5, 13, tzinfo=UTC)),
+    ],
+)
+def test_a_time_may_be_said_in_several_ways(text: str, meant: datetime):
+    assert moment(text, now=NOW) == meant
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "10", "10y", "-1h", "26.11.2026"])
+def test_what_is_no_time_is_refused_with_examples(text: str):
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a time like 10m, 2h, 3d"):
+        moment(text)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1001", "x", "٣"])
+def test_what_is_no_number_of_entries_is_refused(text: str):
+    with pytest.raises(argparse.ArgumentTypeError):
+        how_many(text)
+
+
+@pytest.mark.parametrize(
+    ("ms", "shown"),
+    [(None, "–"), (0, "0 ms"), (999, "999 ms"), (1500, "1.50 s"), (61_000, "1 min 1 s"),
+     (3_723_000, "1 h 2 min")],
+)  # fmt: skip
+def test_a_span_is_told_as_people_would(ms: float | None, shown: str):
+    assert span(ms) == shown
+
+
+def test_ids_are_cut_as_long_as_they_are_told_apart():
+    ids = [
+        "01a21645-bd32-7e67-afb5-9d99b665d250",
+        "01a21645-bd32-7e67-b000-000000000000",
+        "01a21649-0000-7000-8000-000000000000",
+    ]
+
+    assert list(brief_ids(ids).values()) == [
+        "01a21645-bd32-7e67-a",
+        "01a21645-bd32-7e67-b",
+        "01a21649-0000",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("environ", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
+)
+def test_colours_are_for_terminals_that_want_them(environ: dict[str, str], coloured: bool):
+    assert has_colours(Terminal(), environ) is coloured
+    assert has_colours(io.StringIO(), environ) is False
+
+
+def test_words_cannot_paint_on_a_terminal():
+    assert printable("a\x1b[31mb\x7f\tc") == "a␛[31mb\\u{7f}    c"
+    assert shortened("one\n two  three", 9) == "one two …"
+
+
+def test_a_table_fits_the_width():
+    out = io.StringIO()
+
+    table(Page(out, coloured=False), ("A", "B"), [("1", "x" * 100), ("22", "y")])
+
+    assert out.getvalue().splitlines() == ["A   B", "1   " + "x" * 75 + "…", "22  y"]
