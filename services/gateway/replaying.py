@@ -14,7 +14,8 @@ from services.gateway.context import RUN_ID, USER, Handler, gateway_of
 from services.gateway.cursor import Place
 from services.gateway.dialects import (
     assistant,
-    assistant_http,
+    assistant_messages,
+    assistant_runs,
     assistant_socket,
     channels,
     channels_socket,
@@ -306,9 +307,10 @@ async def _show_job(
 
 
 _REPLAYED: dict[Handler, Handler] = {
-    assistant_http.stream_run: run_stream,
-    assistant_http.send_message: run_stream,
-    assistant_http.regenerate: run_stream,
+    assistant_runs.stream_run: run_stream,
+    assistant_messages.send_message: run_stream,
+    assistant_messages.regenerate: run_stream,
+    assistant_messages.edit: run_stream,
     assistant_socket.socket: native_socket,
     channels_socket.session_socket: channels_session,
     documents_socket.socket: documents_jobs,

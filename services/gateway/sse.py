@@ -22,7 +22,7 @@ COMMENT_EVERY = 15.0
 _COMMENT = b":\n\n"
 RETRY = b"retry: 2000\n\n"
 """What every stream begins with."""
-_HEADERS = {
+HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store",
     "X-Accel-Buffering": "no",
@@ -99,7 +99,7 @@ async def stream(
     first: bytes = b"",
 ) -> web.StreamResponse:
     """Answer ``request`` with what ``follower`` sees, in the frames of a dialect."""
-    response = web.StreamResponse(headers=_HEADERS)
+    response = web.StreamResponse(headers=HEADERS)
     events = EventStream(request)
     request[ENDING] = events.abort
     with (

@@ -23,6 +23,7 @@ from shared.events import (
     DocumentPlan,
     EndStatus,
     Fault,
+    FilePlan,
     PreviousAttempt,
     StepResult,
     TodoGenerate,
@@ -31,7 +32,7 @@ from shared.events import (
 from shared.holding import HeldRun, Holding
 from shared.ids import now
 from shared.log import get_logger
-from shared.plans import due_step, notes_of, total, without_file_text
+from shared.plans import cost_of, due_step, notes_of, total, without_file_text
 
 log = get_logger()
 
@@ -113,7 +114,7 @@ class Processor:
         attempt = await self.held.claim(run, delivery, previous=previous, fraction=least)
         if attempt is None:
             return None
-        assert isinstance(todo.plan, DocumentPlan)  # noqa: S101  (only such a plan has a file)
+        assert isinstance(todo.plan, DocumentPlan | FilePlan)  # noqa: S101  (only these have a file)
         kind = todo.plan.file.kind
         try:
             with _seconds.labels(kind).time():
@@ -127,8 +128,10 @@ class Processor:
         if result is not None:
             results = [*todo.results, result]
             step = conduct(todo.plan, results)
-            assert isinstance(step, Generate)  # noqa: S101  (what follows on a file is a question)
-            await self._ask(run, todo, step, results)
+            if isinstance(step, Generate):
+                await self._ask(run, todo, step, results)
+            else:  # a file for messages: to be read was all
+                await self._conclude(run, msgspec.structs.replace(todo, results=results))
         return None
 
     async def _read_before(self, run: Run) -> tuple[float, PreviousAttempt | None]:
@@ -191,7 +194,11 @@ class Processor:
             log.info("step.asked", step=step.ask.step, n=following.n)
 
     async def _conclude(
-        self, run: Run, todo: TodoProcess, status: EndStatus, error: Fault | None = None
+        self,
+        run: Run,
+        todo: TodoProcess,
+        status: EndStatus = "completed",
+        error: Fault | None = None,
     ) -> None:
         fraction, last = await self._read_before(run)
         final = msgspec.structs.replace(
@@ -199,6 +206,7 @@ class Processor:
             results=without_file_text(todo.plan, todo.results),
             notes=notes_of(todo.results),
             usage=total(*(result.usage for result in todo.results)),
+            cost=cost_of(todo.results),
             progress=last.progress if last else [],
         )
         await self.held.conclude(run, final)
