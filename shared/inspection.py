@@ -85,6 +85,10 @@ class FoundRun(msgspec.Struct, frozen=True, kw_only=True):
     length: int | None
     usage: Usage | None
     error: Fault | None
+    called: bool
+    """Whether it has ended and a model was called for it."""
+    cost: int | None
+    """Billionths of a US dollar; None: no model was called, or it has no known price."""
     latency_ms: int | None
     first_delta_ms: int | None
     created_at: datetime

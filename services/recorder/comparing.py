@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from typing import Literal, NamedTuple
 
-from services.recorder.terminal import shortened, span
+from services.recorder.terminal import dollars, shortened, span
 from shared.events import RunEnded
 
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
@@ -91,6 +91,7 @@ def differences(old: RunEnded, new: RunEnded) -> list[tuple[str, str, str, str]]
             before and before.output_tokens,
             after and after.output_tokens,
         ),
+        _costs(old.cost, new.cost),
         _row("characters", old.length, new.length),
         _times("first text", old.first_delta_ms, new.first_delta_ms),
         _times("whole reply", old.latency_ms, new.latency_ms),
@@ -106,6 +107,13 @@ def _row(what: str, old: int | None, new: int | None) -> tuple[str, str, str, st
     shown = ["–" if value is None else f"{value:,}" for value in (old, new)]
     by = "" if old is None or new is None else f"{new - old:+,}"
     return what, shown[0], shown[1], by
+
+
+def _costs(old: int | None, new: int | None) -> tuple[str, str, str, str]:
+    by = ""
+    if old is not None and new is not None:
+        by = f"{'+' if new >= old else ''}{dollars(new - old)}"
+    return "cost", dollars(old), dollars(new), by
 
 
 def _times(what: str, old: int | None, new: int | None) -> tuple[str, str, str, str]:

@@ -44,7 +44,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     _add_filters(ls)
     ls.add_argument("--limit", type=how_many, default=20, metavar="N", help="at most (20)")
     ls.set_defaults(command=ls_runs)
-    summed = commands.add_parser("sum", help="add up runs and tokens by user, model, …")
+    summed = commands.add_parser("sum", help="add up runs, tokens and money by user, model, …")
     _add_filters(summed)
     summed.add_argument("--by", choices=KEYS, default="user", help="what to add up by (user)")
     summed.set_defaults(command=sum_runs)
