@@ -253,7 +253,11 @@ def _show_part(page: Page, part: Part) -> None:
         file = part.file
         name = shortened(file.name, 30)
         page.line(f"  | {name}, {file.media_type}, {file.size} bytes")
-        page.line(f"  | sha256 {file.sha256[:16]}…, file {file.id}")
+        page.line(f"  | sha256 {file.sha256[:16]}…, file {part.file_id or file.id}")
+    elif part.file_id is not None:
+        page.line(f"  | file {part.file_id}")
+    for sentence in part.told:
+        page.words(sentence, indent="  | ")
     if part.schema is not None:
         page.words(msgspec.json.format(msgspec.json.encode(part.schema)).decode(), indent="  | ")
 

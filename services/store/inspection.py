@@ -52,6 +52,9 @@ def _runs_wanted(request: FindRuns) -> list[sa.ColumnElement[bool]]:
         wanted.append(runs.c.model == request.model)
     if request.error is not None:
         wanted.append(_failed_with(request.error))
+    if request.message is not None:
+        messages = (runs.c.user_message_id, runs.c.assistant_message_id)
+        wanted.append(sa.or_(*(message == request.message for message in messages)))
     if request.since is not None:
         wanted.append(runs.c.created_at >= request.since)
     if request.until is not None:
