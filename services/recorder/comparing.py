@@ -27,7 +27,8 @@ class Piece(NamedTuple):
 def word_diff(old: str, new: str) -> list[Piece]:
     """What became of ``old``: all but the new pieces are ``old``, all but the gone ones ``new``."""
     a, b = _WORD.findall(old), _WORD.findall(new)
-    matcher = SequenceMatcher(None, a, b, autojunk=False)
+    # in long texts no match begins at a space or at a word as common: that would take minutes
+    matcher = SequenceMatcher(None, a, b, autojunk=True)
     return list(_joined(_pieces(matcher.get_opcodes(), a, b)))
 
 

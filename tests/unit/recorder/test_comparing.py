@@ -28,6 +28,16 @@ def test_the_same_text_has_no_change(text: str):
     assert {piece.kind for piece in word_diff(text, text)} <= {"same"}
 
 
+def test_long_texts_lose_nothing_either():
+    old, new = (" ".join(f"a{text}-{n}" for n in range(900)) for text in (1, 2))
+
+    pieces = word_diff(old, new)
+
+    assert "".join(p.text for p in pieces if p.kind != "new") == old
+    assert "".join(p.text for p in pieces if p.kind != "gone") == new
+    assert sum(p.kind == "same" for p in pieces) == 900
+
+
 @pytest.mark.parametrize(
     ("old", "new", "shown"),
     [
