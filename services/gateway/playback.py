@@ -71,6 +71,8 @@ class Playback:
                 if cursor:
                     raise InvalidRequest(f"The frames of {name} have no cursors.")
                 played = self._job(job, speed)
+            case Conversation(cursors=False) if cursor:
+                raise InvalidRequest(f"The frames of {name} have no cursors.")
             case Conversation(one_run=True) as conversation:
                 played = self._runs(conversation, speed, _place(cursor))
             case Conversation() as conversation:
@@ -95,8 +97,8 @@ class Playback:
     ) -> AsyncGenerator[Frame]:
         replay = Replay(recording, speed_of(speed), place)
         words = dialect.words(recording, self._cursors)
-        opening = dialect.opening(recording, self._cursors, replay.place)
-        yield Frame(replay.playing.next_ms, opening)
+        if opening := dialect.opening(recording, self._cursors, replay.place):
+            yield Frame(replay.playing.next_ms, opening)
         while True:
             if news := await replay.news():
                 for at, moment in news:

@@ -9,8 +9,10 @@ is asked of anybody, and nothing is written.
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from datetime import datetime, timedelta
 
 import msgspec
+from msgspec import UnsetType
 
 from services.gateway.cursor import Place
 from services.gateway.feed import Feed
@@ -28,6 +30,8 @@ from shared.events import (
     RunEnded,
     RunScheduled,
     RunWaiting,
+    SessionCreated,
+    SessionUpdated,
     TodoChat,
     TodoGenerate,
     TodoProcess,
@@ -95,6 +99,36 @@ class Recording:
     @property
     def last_seq(self) -> int:
         return self._own[-1].seq if self._own else self.links[-1].seq
+
+    @property
+    def accepted_at(self) -> datetime:
+        return (self._own or self.links)[0].fact.at
+
+    @property
+    def model(self) -> str | None:
+        """What the run's turn asked for, else what its session had then."""
+        model: str | None = None
+        for link in self.links:
+            if link.seq > self.first_seq:
+                break
+            match link.fact:
+                case SessionCreated(model=its):
+                    model = its
+                case SessionUpdated(model=its) if not isinstance(its, UnsetType):
+                    model = its
+                case _:
+                    pass
+        first = self._own[0].fact if self._own else None
+        return (first.turn.model if isinstance(first, RunWaiting | TodoChat) else None) or model
+
+    def written_at(self, place: Place) -> datetime:
+        """When the text was written that a client at ``place`` saw last."""
+        for attempt in attempts_of(self.links):
+            if attempt.id == place.attempt:
+                times = (ms for ms, length in attempt.timeline if length >= place.offset)
+                if (ms := next(times, None)) is not None:
+                    return attempt.claim.at + timedelta(milliseconds=ms)
+        return (self._own or self.links)[-1].fact.at
 
     def need_end(self) -> None:
         """Only what is over can be shown to its end.
