@@ -95,7 +95,8 @@ class Playback:
     async def _all(
         self, dialect: Conversation, recording: Recording, speed: str, place: Place | None
     ) -> AsyncGenerator[Frame]:
-        replay = Replay(recording, speed_of(speed), place)
+        branches = dialect.tells_branches
+        replay = Replay(recording, speed_of(speed), place, tells_branches=branches)
         words = dialect.words(recording, self._cursors)
         if opening := dialect.opening(recording, self._cursors, replay.place):
             yield Frame(replay.playing.next_ms, opening)

@@ -19,6 +19,7 @@ from services.gateway.feed import Feed
 from services.gateway.follower import Follower, News
 from services.gateway.jobs import JobState
 from services.gateway.moments import Moment, RunView, view_of_turn
+from services.gateway.remembered import Remembered
 from shared.bus import Bus
 from shared.chain import Link
 from shared.errors import Conflict, InvalidRequest, NotFound
@@ -226,6 +227,7 @@ class RecordedFeed(Feed):
         nowhere = Bus("", name="replay")
         self.store = StoreClient(nowhere)
         super().__init__(nowhere, self.store, user, session_id)
+        self._remembered = Remembered(session_id)
         self._questions: dict[str, Message] = {}
 
     def take(self, happening: Happening) -> None:
@@ -239,7 +241,12 @@ class RecordedFeed(Feed):
             case _:
                 pass
 
+    async def messages(self) -> list[Message]:
+        """The active branch as of now, by the recording itself."""
+        return self._remembered.shown()
+
     def _learn(self, link: Link) -> None:
+        self._remembered.take(link)
         if isinstance(link.fact, RunWaiting | TodoChat):
             run_id = parse(link.subject).run
             view = view_of_turn(
@@ -267,11 +274,17 @@ class Replay(Follower):
     """
 
     def __init__(
-        self, recording: Recording, speed: float | None = None, place: Place | None = None
+        self,
+        recording: Recording,
+        speed: float | None = None,
+        place: Place | None = None,
+        *,
+        tells_branches: bool = False,
     ) -> None:
         feed = RecordedFeed(recording.user, recording.session_id)
         start = place or Place(recording.first_seq - 1)
-        super().__init__(feed, feed.store, start, run_id=recording.run_id)
+        run_id = recording.run_id
+        super().__init__(feed, feed.store, start, run_id=run_id, tells_branches=tells_branches)
         self.playing = Playing(recording.happenings(), speed)
         self._recorded = feed
         if not recording.first_seq - 1 <= start.seq <= recording.last_seq:

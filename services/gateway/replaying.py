@@ -174,7 +174,8 @@ class _Showing:
     def begin(self, place: Place | None = None) -> None:
         """Show it from ``place`` on, or from its start once more."""
         self.end()
-        replay = Replay(self._recording, self._speed, place)
+        branches = self._dialect.tells_branches
+        replay = Replay(self._recording, self._speed, place, tells_branches=branches)
         track = Track(self._socket, replay, self._dialect.words(self._recording, self._cursors))
         self._shown = track, replay
         self._socket.reply(self._dialect.opening(self._recording, self._cursors, replay.place))

@@ -14,7 +14,7 @@ from services.gateway.dialects import (
     interview,
 )
 from services.gateway.jobs import JobState
-from services.gateway.moments import Moment, ReplyEnded
+from services.gateway.moments import MessagesChanged, Moment, ReplyEnded
 from services.gateway.replay import JobFrames, Recording, Words
 from services.gateway.sse import RETRY
 from shared.errors import NatterlogError
@@ -31,6 +31,8 @@ class Conversation(NamedTuple):
     """Whether one of its streams is about one run only."""
     cursors: bool = True
     """Whether a client can come back and go on."""
+    tells_branches: bool = False
+    """Whether it has a word for another branch being shown."""
 
 
 class Job(NamedTuple):
@@ -63,6 +65,9 @@ def _subscribed(recording: Recording, cursors: Cursors, place: Place) -> bytes:
 def _socket_words(recording: Recording, cursors: Cursors) -> Words:
     def words(place: Place, moment: Moment) -> list[bytes]:
         where = {"session_id": recording.session_id, "cursor": cursors.format(place)}
+        if isinstance(moment, MessagesChanged):
+            resync = assistant_socket.Resync(messages=moment.messages, **where)
+            return [assistant.encode(resync)]
         event = assistant.event_of(moment, **where)
         return [] if event is None else [assistant.encode(event)]
 
@@ -142,7 +147,7 @@ def content_words(*, streaming: bool) -> JobFrames:
 
 
 ASSISTANT = Conversation(_retry, _sse_words, one_run=True)
-ASSISTANT_SOCKET = Conversation(_subscribed, _socket_words)
+ASSISTANT_SOCKET = Conversation(_subscribed, _socket_words, tells_branches=True)
 CHANNELS = Conversation(_greeting, _channels_words)
 INTERVIEW = Conversation(_nothing, _interview_words, one_run=True, cursors=False)
 DOCUMENTS = Job(document_words)
