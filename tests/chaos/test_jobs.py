@@ -6,9 +6,10 @@ import aiohttp
 import pytest
 
 from shared.streams import FILES
+from tests.support.content_client import ContentClient
+from tests.support.documents_client import Answer, DocumentsClient
 from tests.support.fake_provider import check_unspliced
 from tests.support.fake_script import Script
-from tests.support.job_clients import Answer, ContentClient, DocumentsClient
 from tests.support.log_checks import wait_until_ended
 from tests.support.memory import MEBIBYTE, TELLS, peak, reset_peak, resident
 from tests.support.running import Running, running_system

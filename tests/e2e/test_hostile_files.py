@@ -21,7 +21,7 @@ from tests.support.hostile_files import (
     a_png_with_a_text_bomb,
     an_encrypted_pdf,
 )
-from tests.support.job_clients import DocumentsClient
+from tests.support.documents_client import DocumentsClient
 from tests.support.made_files import pdf_of, png
 from tests.support.running import Running, running_system
 
