@@ -8,13 +8,23 @@ follows from the log names ``seq``, the last fact that it takes into account.
 """
 
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from shared.events import OfferedModel, OnBusy, Plan, SessionStatus, Whole
+from shared.events import (
+    Fault,
+    FileRef,
+    OfferedModel,
+    OnBusy,
+    Plan,
+    Rating,
+    SessionStatus,
+    Whole,
+)
 from shared.records import (
+    Hit,
     Job,
     Message,
     Model,
@@ -25,6 +35,8 @@ from shared.records import (
     Session,
     Statistics,
     StoredFact,
+    StoredFile,
+    UsageGroup,
 )
 
 
@@ -62,6 +74,8 @@ class CreateSession(Request, frozen=True, kw_only=True):
     on_busy: OnBusy = "queue"
     enable_tools: bool = False
     client_ref: str | None = None
+    history_file: str | None = None
+    """The object in FILES that holds the :class:`shared.events.History` it begins with."""
 
 
 class UpdateSession(Request, frozen=True, kw_only=True):
@@ -105,6 +119,55 @@ class SendMessage(StartsRun, frozen=True, kw_only=True):
     idempotency_key: str | None = None
     system: str | None = None
     notes: list[str] = []
+
+
+class EditMessage(StartsRun, frozen=True, kw_only=True):
+    """Say a user message in another way, as a sibling branch with a reply → :class:`Accepted`.
+
+    ``attachments`` None: those of the message.  The key works as for :class:`SendMessage`.
+    """
+
+    name: ClassVar[str] = "edit_message"
+    message_id: str
+    content: str
+    attachments: list[str] | None = None
+    model: str | None = None
+    temperature: float | None = None
+    max_tokens: Whole | None = None
+    idempotency_key: str | None = None
+
+
+class ForkSession(Request, frozen=True, kw_only=True):
+    """Open a session that begins with another's branch up to a message → :class:`SessionAnswer`.
+
+    The asker makes the new session's id, so that asking once more cannot open a second one.
+    """
+
+    name: ClassVar[str] = "fork_session"
+    session_id: str
+    message_id: str
+    new_session_id: str
+
+
+class ChooseBranch(Request, frozen=True, kw_only=True):
+    """Make the branch through a message the active one → :class:`SessionAnswer`.
+
+    It ends in the newest message that follows from that one.  Refused while a
+    reply is being written, or a message waits (:class:`shared.errors.Conflict`).
+    """
+
+    name: ClassVar[str] = "choose_branch"
+    session_id: str
+    message_id: str
+
+
+class RateMessage(Request, frozen=True, kw_only=True):
+    """Say what a reply is worth; ``rating`` None takes it back → :class:`MessageAnswer`."""
+
+    name: ClassVar[str] = "rate_message"
+    message_id: str
+    rating: Rating | None
+    comment: str | None = None
 
 
 class Regenerate(StartsRun, frozen=True, kw_only=True):
@@ -253,6 +316,7 @@ class ListSessions(Request, frozen=True, kw_only=True):
 class ListMessages(Request, frozen=True, kw_only=True):
     """The active branch, waiting messages at its end → :class:`MessagePage`.
 
+    With ``all_branches`` every message of the session, in the order of the tree's depth.
     With ``at`` as it was when that was the last fact.
     """
 
@@ -261,7 +325,49 @@ class ListMessages(Request, frozen=True, kw_only=True):
     limit: int = 50
     offset: int = 0
     descending: bool = False
+    all_branches: bool = False
     at: int | None = None
+
+
+class SearchMessages(Request, frozen=True, kw_only=True):
+    """The user's messages in which all of these words stand, newest first → :class:`HitPage`.
+
+    ``before`` is the last message of the page before; ``offset`` skips instead.
+    """
+
+    name: ClassVar[str] = "search_messages"
+    query: str
+    limit: int = 50
+    before: str | None = None
+    offset: int = 0
+
+
+class ExportSession(Request, frozen=True, kw_only=True):
+    """A session with everything that was said in it → :class:`Export`."""
+
+    name: ClassVar[str] = "export_session"
+    session_id: str
+
+
+class GetFile(Request, frozen=True, kw_only=True):
+    """→ :class:`FileAnswer`."""
+
+    name: ClassVar[str] = "get_file"
+    file_id: str
+
+
+class GetUsage(Request, frozen=True, kw_only=True):
+    """What the user's calls of models came to, in groups → :class:`UsagePage`.
+
+    ``since`` and ``until`` bound the calls' ends, the latter excluded.
+    """
+
+    name: ClassVar[str] = "get_usage"
+    group_by: Literal["day", "model", "session"] = "day"
+    since: datetime | None = None
+    until: datetime | None = None
+    limit: int = 50
+    offset: int = 0
 
 
 class GetRun(Request, frozen=True, kw_only=True):
@@ -282,7 +388,8 @@ class GetJob(Request, frozen=True, kw_only=True):
 class ListJobs(Request, frozen=True, kw_only=True):
     """The user's jobs, newest first → :class:`JobPage`.
 
-    ``ended_after`` leaves out those that ended before (unfinished ones stay).
+    ``mode`` None: all but the readings of files for messages.  ``ended_after`` leaves
+    out those that ended before (unfinished ones stay).
     """
 
     name: ClassVar[str] = "list_jobs"
@@ -385,6 +492,46 @@ class MessagePage(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
 
 
+class MessageAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    message: Message
+    seq: int
+
+
+class HitPage(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[Hit]
+    next: str | None
+    total: int
+    seq: int
+
+
+class Export(msgspec.Struct, frozen=True, kw_only=True):
+    """``messages`` are those of all branches, each after its parent; ``branch`` is the active one.
+
+    What waits, or was cancelled before its turn came, is in no branch.
+    """
+
+    session: Session
+    messages: list[Message]
+    branch: list[str]
+    files: list[StoredFile]
+    """Those that messages refer to, as far as they are there."""
+    seq: int
+
+
+class FileAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    file: StoredFile
+    seq: int
+
+
+class UsagePage(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[UsageGroup]
+    whole: UsageGroup
+    """All of the groups together."""
+    total: int
+    """How many groups there are."""
+    seq: int
+
+
 class RunAnswer(msgspec.Struct, frozen=True, kw_only=True):
     run: Run
     seq: int
@@ -440,10 +587,29 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     repeated: bool = False
 
 
+class ContextFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that goes with a message, as far as it was read."""
+
+    id: str
+    """Under it lies in FILES whatever is the file's."""
+    ref: FileRef
+    is_read: bool
+    error: Fault | None = None
+    """Why it could not be read."""
+    text: FileRef | None = None
+    """What was read of it, as a file of its own."""
+    images: list[FileRef] = []
+    """What a model that can see is shown."""
+    notes: list[str] = []
+
+
 class ContextMessage(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     role: Role
     content: str
+    files: list[ContextFile] = []
+    missing_files: int = 0
+    """Attachments that are not there any more."""
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):

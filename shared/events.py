@@ -21,6 +21,7 @@ Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 SessionStatus = Literal["active", "inactive"]
 EndStatus = Literal["completed", "failed", "cancelled"]
+Rating = Literal["up", "down"]
 FileKind = Literal["pdf", "image", "csv", "markdown", "text"]
 
 
@@ -63,10 +64,35 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     client_id: str | None = None
     idempotency_key: str | None = None
     idempotency_digest: str | None = None
+    edits: str | None = None
+    """The message beside which this one stands, as another way to say it."""
     system: str | None = None
     """Instead of the session's system prompt, for this reply alone."""
     notes: list[str] = []
     """What of the wish is not honoured, one sentence each."""
+
+
+class PastMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that a session is opened with, because it was said in another one."""
+
+    id: str
+    parent_id: str | None
+    role: Literal["user", "assistant"]
+    content: str
+    created_at: datetime
+    status: EndStatus = "completed"
+    tokens: Whole | None = None
+    latency_ms: Whole | None = None
+    model: str | None = None
+    feedback: dict[str, str] | None = None
+    attachments: list[str] = []
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages of another session, each after its parent, and the last one of the branch."""
+
+    messages: list[PastMessage]
+    leaf: str | None
 
 
 class PromptSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +119,12 @@ class FileRef(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     """Bytes."""
     sha256: str
+
+
+class FilePlan(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
+    """Read a file, to be attached to messages: the step ``extract``, whose result ends the run."""
+
+    file: FileRef
 
 
 class DocumentPlan(msgspec.Struct, frozen=True, kw_only=True, tag="document"):
@@ -124,7 +156,7 @@ class PipelinePlan(msgspec.Struct, frozen=True, kw_only=True, tag="pipeline"):
     """What the client gave: topic, query, platform, …; templates may name them."""
 
 
-Plan = DocumentPlan | PipelinePlan
+Plan = DocumentPlan | PipelinePlan | FilePlan
 
 
 class StepResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,10 +167,14 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True):
     """The extracted text, or the answer (JSON where the step has a schema)."""
     notes: list[str] = []
     """What was cut or could not be read, one sentence each; told in the prompt and on the job."""
+    text_file: FileRef | None = None
+    """Where the text lies in FILES instead, when it is not for the next step of the same run."""
     images: list[FileRef] = []
     """Page images or pictures for a model that can see."""
     usage: Usage | None = None
-    """What its answers cost, those that missed the schema included."""
+    """What its answers took, those that missed the schema included."""
+    cost: Whole | None = None
+    """What they cost, as for :class:`RunEnded`."""
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -234,6 +270,8 @@ class SessionCreated(Fact, frozen=True, kw_only=True, tag="session.created"):
     on_busy: OnBusy
     enable_tools: bool = False
     client_ref: str | None = None
+    history: History | None = None
+    """What it begins with: a branch of another session, or one that was exported."""
 
 
 class SessionUpdated(Fact, frozen=True, kw_only=True, tag="session.updated"):
@@ -248,6 +286,21 @@ class SessionUpdated(Fact, frozen=True, kw_only=True, tag="session.updated"):
     context_tags: list[str] | UnsetType = UNSET
     on_busy: OnBusy | UnsetType = UNSET
     enable_tools: bool | UnsetType = UNSET
+
+
+class BranchChosen(Fact, frozen=True, kw_only=True, tag="session.branch"):
+    """Another branch of a session is the active one.  store → store, gateway"""
+
+    leaf: str
+    """Its last message."""
+
+
+class MessageRated(Fact, frozen=True, kw_only=True, tag="message.feedback"):
+    """Somebody said what a reply is worth, or took it back.  store → store, gateway"""
+
+    message_id: str
+    rating: Rating | None
+    comment: str | None = None
 
 
 class SessionDeleted(Fact, frozen=True, kw_only=True, tag="session.deleted"):
@@ -344,12 +397,14 @@ class RunEnded(Fact, frozen=True, kw_only=True, tag="final"):
     provider: str | None = None
     stop_reason: str | None = None
     usage: Usage | None = None
+    cost: Whole | None = None
+    """Billionths of a US dollar, by the prices known then; None: the model has no known price."""
     error: Fault | None = None
     latency_ms: int | None = None
     first_delta_ms: int | None = None
     timeline: Timeline = []
     results: list[StepResult] = []
-    """A job's: what its steps left (without the extracted text of a file)."""
+    """A job's: what its steps left (a document's without the text that was extracted)."""
     notes: list[str] = []
     fraction: float = 0.0
     """How much of the job's file had been read at most, 0 to 1, if it ended in that step."""
@@ -457,7 +512,8 @@ class FactImported(Fact, frozen=True, kw_only=True, tag="imported"):
     origin: int
 
 
-SessionFact = SessionCreated | SessionUpdated | SessionDeleted
+SessionChange = SessionUpdated | BranchChosen | MessageRated | SessionDeleted
+SessionFact = SessionCreated | SessionChange
 PresetFact = PresetCreated | PresetUpdated | PresetDeleted
 ModelFact = ModelPreferred | ModelsSynced
 AccountFact = UserCreated | UserDisabled | UserEnabled | TokenCreated | TokenRevoked

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from shared.events import DocumentPlan, Plan, StepResult, Usage
+from shared.events import DocumentPlan, FilePlan, PipelinePlan, Plan, StepResult, Usage
 
 EXTRACT = "extract"
 ANSWER = "answer"
@@ -10,9 +10,22 @@ ANSWER = "answer"
 
 def step_names(plan: Plan) -> list[str]:
     """The steps of a plan, in the order in which they are done."""
+    if isinstance(plan, FilePlan):
+        return [EXTRACT]
     if isinstance(plan, DocumentPlan):
         return [EXTRACT, ANSWER]
     return [step.name for step in plan.steps]
+
+
+def kind_of_plan(plan: Plan) -> str:
+    """document, file, or the name of the pipeline."""
+    match plan:
+        case DocumentPlan():
+            return "document"
+        case FilePlan():
+            return "file"
+        case PipelinePlan():
+            return plan.pipeline
 
 
 def due_step(plan: Plan, results: list[StepResult]) -> str | None:
@@ -39,3 +52,14 @@ def total(*parts: Usage | None) -> Usage | None:
     if not known:
         return None
     return Usage(**{name: sum(getattr(u, name) for u in known) for name in Usage.__struct_fields__})
+
+
+def total_cost(*parts: int | None) -> int | None:
+    """The sum of what is known to have cost something; None when a part has no known price."""
+    known = [part for part in parts if part is not None]
+    return sum(known) if known and len(known) == len(parts) else None
+
+
+def cost_of(results: list[StepResult], *more: int | None) -> int | None:
+    """What the results' answers cost together, and more."""
+    return total_cost(*(r.cost for r in results if r.usage is not None), *more)

@@ -7,6 +7,7 @@ import msgspec
 
 from shared.events import (
     Fault,
+    FileRef,
     ModelDetails,
     OnBusy,
     Plan,
@@ -14,6 +15,9 @@ from shared.events import (
     StepResult,
     Usage,
 )
+
+HIDDEN_MODES = ("adhoc", "document", "content", "file")
+"""Of the sessions that calls without one make for themselves: listed only when asked for."""
 
 Role = Literal["user", "assistant"]
 MessageStatus = Literal["waiting", "completed", "failed", "cancelled"]
@@ -202,3 +206,40 @@ class StoredFact(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
     subject: str
     data: msgspec.Raw
+
+
+class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of a user's, for messages to be attached to; ``id`` names it, and all that is its."""
+
+    id: str
+    ref: FileRef
+    """The file itself: in FILES under ``<id>/<ref.id>``."""
+    status: RunStatus
+    """Of its reading: what is unfinished has no text yet, what failed never will."""
+    error: Fault | None
+    created_at: datetime
+
+
+class UsageGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """What the calls of models came to that have ``key`` in common."""
+
+    key: str | None
+    """The day (UTC), the model, or the session; None: of deleted sessions, of no known model."""
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cache_creation_input_tokens: int
+    cache_read_input_tokens: int
+    cost: int | None
+    """Billionths of a US dollar, of the priced calls; None when there is none."""
+    unpriced_calls: int
+    unpriced_tokens: int
+
+
+class Hit(msgspec.Struct, frozen=True, kw_only=True):
+    """A message in which what was searched for stands."""
+
+    session_id: str
+    message_id: str
+    snippet: str
+    created_at: datetime

@@ -10,8 +10,8 @@ from shared import inspection as i
 from shared.bus import Bus
 from shared.subjects import store_command
 
-_SESSION = c.CreateSession | c.UpdateSession | c.GetSession
-_ACCEPTED = c.SendMessage | c.Regenerate
+_SESSION = c.CreateSession | c.UpdateSession | c.GetSession | c.ForkSession | c.ChooseBranch
+_ACCEPTED = c.SendMessage | c.Regenerate | c.EditMessage
 _RUN = c.CancelRun | c.GetRun
 _PRESET = c.CreatePreset | c.UpdatePreset | c.GetPreset
 
@@ -22,6 +22,10 @@ _ANSWERS: dict[type[c.Request], type] = {
     c.DeleteSession: c.Done,
     c.SendMessage: c.Accepted,
     c.Regenerate: c.Accepted,
+    c.EditMessage: c.Accepted,
+    c.ForkSession: c.SessionAnswer,
+    c.ChooseBranch: c.SessionAnswer,
+    c.RateMessage: c.MessageAnswer,
     c.CancelRun: c.RunAnswer,
     c.GetRun: c.RunAnswer,
     c.CreateJob: c.JobAnswer,
@@ -38,6 +42,10 @@ _ANSWERS: dict[type[c.Request], type] = {
     c.GetStatistics: c.StatisticsAnswer,
     c.ListSessions: c.SessionPage,
     c.ListMessages: c.MessagePage,
+    c.SearchMessages: c.HitPage,
+    c.ExportSession: c.Export,
+    c.GetFile: c.FileAnswer,
+    c.GetUsage: c.UsagePage,
     c.CheckToken: c.TokenCheck,
     c.GetContext: c.Context,
     c.GetFacts: c.Facts,
@@ -49,7 +57,11 @@ _ANSWERS: dict[type[c.Request], type] = {
 }
 
 
-_LONG: dict[type[c.Request], float] = {c.DeleteSession: 30.0, c.Rebuild: 3600.0}
+_LONG: dict[type[c.Request], float] = {
+    c.DeleteSession: 30.0,
+    c.ExportSession: 30.0,
+    c.Rebuild: 3600.0,
+}
 """Seconds for what takes long, and must not be asked twice."""
 
 
@@ -93,6 +105,16 @@ class StoreClient:
     async def ask(self, request: c.ListSessions) -> c.SessionPage: ...
     @overload
     async def ask(self, request: c.ListMessages) -> c.MessagePage: ...
+    @overload
+    async def ask(self, request: c.RateMessage) -> c.MessageAnswer: ...
+    @overload
+    async def ask(self, request: c.SearchMessages) -> c.HitPage: ...
+    @overload
+    async def ask(self, request: c.ExportSession) -> c.Export: ...
+    @overload
+    async def ask(self, request: c.GetFile) -> c.FileAnswer: ...
+    @overload
+    async def ask(self, request: c.GetUsage) -> c.UsagePage: ...
     @overload
     async def ask(self, request: c.CheckToken) -> c.TokenCheck: ...
     @overload

@@ -27,3 +27,8 @@ def fence(text: str, name: str) -> str:
     longest = max((len(ticks) for ticks in _TICKS.findall(text)), default=0)
     ticks = "`" * max(longest + 1, 3)
     return f"{ticks}{name}\n{text}\n{ticks}"
+
+
+def quoted(name: str) -> str:
+    """A file's name on one line, as something quoted."""
+    return f"“{' '.join(name.split()).replace('”', '')}”"

@@ -110,7 +110,7 @@ def read_query(request: web.Request, shape: type[Q]) -> Q:
         InvalidRequest: a value does not fit, or there are two.
     """
     given: dict[str, str] = {}
-    for name in shape.__struct_fields__:
+    for name in shape.__struct_encode_fields__:
         match request.query.getall(name, ()):
             case ():
                 pass

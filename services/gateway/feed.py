@@ -30,7 +30,7 @@ from shared.events import (
 )
 from shared.log import get_logger
 from shared.objects import ObjectMissing, is_packed, unpack
-from shared.records import Session
+from shared.records import Message, Session
 from shared.store_client import StoreClient
 from shared.subjects import EVENTS, Address, live_ticks_of_session, parse, session_address, typing
 
@@ -297,6 +297,22 @@ class Feed:
                 EVENTS, self._address.session_facts, after=max(seq, page.upto), limit=PAGE
             )
         return [link for link in await self.links(stored) if link.seq <= self.seq]
+
+    async def messages(self) -> list[Message]:
+        """The active branch as of now, asked of the store."""
+        found: list[Message] = []
+        while True:
+            query = ListMessages(
+                user_id=self.user,
+                session_id=self.session_id,
+                min_seq=self.seq,
+                limit=PAGE,
+                offset=len(found),
+            )
+            page = await self._store.ask(query)
+            found += page.items
+            if not page.items or len(found) >= page.total:
+                return found
 
     async def learn_questions(self) -> None:
         """Complete the unfinished runs that answer an old question anew."""

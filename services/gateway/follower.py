@@ -3,6 +3,7 @@
 from services.gateway.cursor import Place
 from services.gateway.feed import Feed
 from services.gateway.moments import (
+    MessagesChanged,
     Moment,
     ReplyDue,
     ReplyEnded,
@@ -19,6 +20,8 @@ from services.gateway.moments import (
 from shared.chain import Link
 from shared.commands import GetRun
 from shared.events import (
+    BranchChosen,
+    MessageRated,
     RunClaimed,
     RunEnded,
     RunWaiting,
@@ -34,15 +37,26 @@ News = list[tuple[Place, Moment]]
 
 
 class Follower:
-    """Walks a feed from a place onwards; with ``run_id`` it sees nothing but that run."""
+    """Walks a feed from a place onwards; with ``run_id`` it sees nothing but that run.
+
+    ``tells_branches``: whether it says what is shown when another branch is; that is
+    a question to the store, so only where the dialect has a word for it.
+    """
 
     def __init__(
-        self, feed: Feed, store: StoreClient, place: Place, *, run_id: str | None = None
+        self,
+        feed: Feed,
+        store: StoreClient,
+        place: Place,
+        *,
+        run_id: str | None = None,
+        tells_branches: bool = False,
     ) -> None:
         self.feed = feed
         self.place = place
         self._store = store
         self._run_id = run_id
+        self._tells_branches = tells_branches
         self._runs: dict[str, RunView] = {}
 
     async def news(self) -> News:
@@ -92,10 +106,17 @@ class Follower:
                 await self._end(link.seq, final, run_id, found)
             case SessionUpdated() as change:
                 self._stand(link.seq, SessionChanged(change), found)
+            case BranchChosen() | MessageRated() if self._tells_branches:
+                self.place = self.place._replace(seq=link.seq)
+                await self._tell_messages(found)
             case SessionDeleted():
                 self._stand(link.seq, SessionGone(), found)
             case _:
                 self.place = self.place._replace(seq=link.seq)
+
+    async def _tell_messages(self, found: News) -> None:
+        """Say what is shown now; of a new turn before the turn, so that it comes again with it."""
+        found.append((self.place, MessagesChanged(await self.feed.messages())))
 
     def _stand(self, seq: int, moment: Moment, found: News) -> None:
         self.place = self.place._replace(seq=seq)
@@ -114,6 +135,8 @@ class Follower:
             fact, run_id=run_id, session_id=self.feed.session_id, seq=link.seq, before=before
         )
         self._runs[run_id] = view = await self.feed.with_question(view)
+        if view.branches and self._tells_branches and not view.waiting:
+            await self._tell_messages(found)
         self._stand(link.seq, TurnAccepted(view) if first else ReplyDue(view), found)
 
     async def _is_first(self, link: Link, run_id: str, known: RunView | None) -> bool:

@@ -25,6 +25,8 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     """None while unknown: a reply that is asked for anew does not repeat the question."""
     client_id: str | None = None
     regenerated: bool = False
+    branches: bool = False
+    """Whether the reply goes on from somewhere else than where the conversation ended."""
     first_seq: int = 0
     """The sequence of the run's first fact, 0 when it is not known."""
     waiting: bool = False
@@ -67,12 +69,25 @@ class SessionChanged(msgspec.Struct, frozen=True, gc=False):
     change: SessionUpdated
 
 
+class MessagesChanged(msgspec.Struct, frozen=True, gc=False):
+    """Another branch is shown, or a message is another than before: these are all of them now."""
+
+    messages: list[Message]
+
+
 class SessionGone(msgspec.Struct, frozen=True, gc=False):
     """The session was erased: nothing more will come."""
 
 
 Moment = (
-    TurnAccepted | ReplyDue | TextAdded | ReplyReset | ReplyEnded | SessionChanged | SessionGone
+    TurnAccepted
+    | ReplyDue
+    | TextAdded
+    | ReplyReset
+    | ReplyEnded
+    | SessionChanged
+    | MessagesChanged
+    | SessionGone
 )
 
 
@@ -101,6 +116,7 @@ def view_of_turn(
         user_message=message,
         client_id=turn.client_id,
         regenerated=turn.content is None,
+        branches=turn.content is None or turn.edits is not None,
         first_seq=seq if before is None else before.first_seq,
         waiting=waiting,
     )

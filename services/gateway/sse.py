@@ -20,7 +20,7 @@ log = get_logger()
 
 COMMENT_EVERY = 15.0
 _COMMENT = b":\n\n"
-_HEADERS = {
+HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store",
     "X-Accel-Buffering": "no",
@@ -97,7 +97,7 @@ async def stream(
     first: bytes = b"",
 ) -> web.StreamResponse:
     """Answer ``request`` with what ``follower`` sees, in the frames of a dialect."""
-    response = web.StreamResponse(headers=_HEADERS)
+    response = web.StreamResponse(headers=HEADERS)
     events = EventStream(request)
     request[ENDING] = events.abort
     with (

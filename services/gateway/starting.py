@@ -13,9 +13,20 @@ from aiohttp import web
 
 from services.gateway.context import RATE, USER, Gateway, gateway_of
 from services.gateway.rates import Rate
-from shared.commands import Accepted, CreateJob, JobAnswer, Regenerate, SendMessage, StartsRun
+from shared.commands import (
+    Accepted,
+    CreateJob,
+    EditMessage,
+    JobAnswer,
+    Regenerate,
+    SendMessage,
+    StartsRun,
+)
 from shared.errors import NatterlogError, Unavailable, Unreached
 from shared.ids import now
+
+Turned = SendMessage | EditMessage | Regenerate
+"""Commands that are answered by a reply."""
 
 
 class Start:
@@ -28,11 +39,11 @@ class Start:
         self._asked = False
 
     @overload
-    async def ask(self, command: SendMessage | Regenerate) -> Accepted: ...
+    async def ask(self, command: Turned) -> Accepted: ...
     @overload
     async def ask(self, command: CreateJob) -> JobAnswer: ...
 
-    async def ask(self, command: SendMessage | Regenerate | CreateJob) -> object:
+    async def ask(self, command: Turned | CreateJob) -> object:
         """Begin the run; a repeat of one that was begun before does not count.
 
         Raises:
@@ -82,12 +93,14 @@ async def counted(request: web.Request) -> AsyncGenerator[Start]:
 
 
 @overload
-async def start(request: web.Request, command: SendMessage | Regenerate) -> Accepted: ...
+async def start(
+    request: web.Request, command: SendMessage | EditMessage | Regenerate
+) -> Accepted: ...
 @overload
 async def start(request: web.Request, command: CreateJob) -> JobAnswer: ...
 
 
-async def start(request: web.Request, command: SendMessage | Regenerate | CreateJob) -> object:
+async def start(request: web.Request, command: Turned | CreateJob) -> object:
     """Count, and begin a run.
 
     Raises:

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import aclosing
 
+from services.llm_worker import prices
 from services.llm_worker.breaker import Breaker
 from services.llm_worker.offers import Offering
 from services.llm_worker.providers.registry import Registry
@@ -38,6 +39,7 @@ async def main(settings: Settings) -> None:
         async with chat, jobs:
             life.ready(worker=worker_id)  # which claims name
             await registry.preload()
+            await asyncio.to_thread(prices.load)
             noting = asyncio.create_task(offering.refresh_at_start(), name="refresh")
             await life.stopping.wait()
             noting.cancel()

@@ -21,14 +21,28 @@ class Choice(NamedTuple):
     """What the model cannot be shown, one sentence each."""
 
 
-def chosen(files: list[FileRef], takes: Callable[[FileRef], bool]) -> Choice:
+class Room(NamedTuple):
+    """How much may be sent yet."""
+
+    bytes: int = MOST_BYTES
+    images: int = MOST_IMAGES
+
+    def without(self, files: list[FileRef]) -> "Room":
+        images = sum(file.kind == "image" for file in files)
+        return Room(self.bytes - _size(files), self.images - images)
+
+
+ALL = Room()
+
+
+def chosen(files: list[FileRef], takes: Callable[[FileRef], bool], room: Room = ALL) -> Choice:
     """A document whole where the model takes it; else its text, with pictures if it can see."""
     documents = [file for file in files if file.kind == "pdf"]
     images = [file for file in files if file.kind == "image"]
-    if documents and all(map(takes, documents)) and _size(documents) <= MOST_BYTES:
+    if documents and all(map(takes, documents)) and _size(documents) <= room.bytes:
         return Choice(documents, needs_text=False, words=[])
-    seen = [f for f in images if f.size <= MOST_IMAGE and takes(f)][:MOST_IMAGES]
-    while _size(seen) > MOST_BYTES:
+    seen = [f for f in images if f.size <= MOST_IMAGE and takes(f)][: room.images]
+    while seen and _size(seen) > room.bytes:
         seen.pop()
     hidden = len(images) - len(seen)
     words = [f"Not shown to the model: {hidden} picture(s) of the file."] if hidden else []

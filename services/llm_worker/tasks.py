@@ -5,17 +5,16 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from services.llm_worker.answers import Missed, checked, told
+from services.llm_worker.attached import conversation, read_file
 from services.llm_worker.files import chosen
+from services.llm_worker.prices import Prices
 from services.llm_worker.providers.base import (
     Ended,
     Prompt,
-    PromptFile,
     PromptMessage,
     Provider,
-    ProviderError,
 )
 from services.llm_worker.refusals import RefusedBy
-from shared import objects
 from shared.bus import Bus
 from shared.commands import Context
 from shared.consumer import Delivery, Rejected
@@ -29,10 +28,10 @@ from shared.events import (
     TodoChat,
     TodoGenerate,
     TodoProcess,
+    Usage,
 )
 from shared.ids import now
-from shared.objects import ObjectMissing
-from shared.plans import due_step, notes_of, total, without_file_text
+from shared.plans import cost_of, due_step, notes_of, total, without_file_text
 from shared.subjects import Address
 
 MISSES = 3
@@ -68,7 +67,7 @@ class Task(Protocol):
         ...
 
 
-def task_of(delivery: Delivery, bus: Bus) -> Task:
+def task_of(delivery: Delivery, bus: Bus, prices: Prices) -> Task:
     """The task that a todo is.
 
     Raises:
@@ -76,9 +75,9 @@ def task_of(delivery: Delivery, bus: Bus) -> Task:
     """
     match delivery.fact:
         case TodoChat():
-            return Reply()
+            return Reply(bus, prices)
         case TodoGenerate() as todo:
-            return Step(todo, delivery.address, bus)
+            return Step(todo, delivery.address, bus, prices)
         case _:
             raise Rejected(f"not a todo of a llm_worker: {delivery.subject}")
 
@@ -86,30 +85,42 @@ def task_of(delivery: Delivery, bus: Bus) -> Task:
 class Reply:
     """A chat's reply: the conversation is the prompt, and the answer is the end."""
 
+    def __init__(self, bus: Bus, prices: Prices) -> None:
+        self._bus = bus
+        self._prices = prices
+
     async def prompt(
         self, provider: Provider, model: str, context: Context, refused: RefusedBy
     ) -> Prompt:
+        def takes(file: FileRef) -> bool:
+            return provider.takes(model, file.media_type) and not refused.file(file)
+
+        told = await conversation(self._bus, context, takes)
         return Prompt(
             model=model,
-            messages=[PromptMessage(m.role, m.content) for m in context.messages],
+            messages=told.messages,
+            notes=[*context.notes, *told.notes],
             system=context.system_prompt,
             temperature=context.temperature,
             max_tokens=context.max_tokens,
-            notes=context.notes,
         )
 
     def judge(self, text: str, ended: Ended) -> None:
         return None
 
     def dress(self, final: RunEnded) -> RunEnded:
-        return final
+        cost = self._prices.cost(final.provider, final.model, final.usage)
+        return msgspec.structs.replace(final, cost=cost)
 
 
 class Step:
     """A job's step: its todo says what is asked, and what it must fit."""
 
-    def __init__(self, todo: TodoGenerate, address: Address, bus: Bus) -> None:
+    def __init__(self, todo: TodoGenerate, address: Address, bus: Bus, prices: Prices) -> None:
         self._todo = todo
+        self._prices = prices
+        self._asked: tuple[str, str] | None = None
+        """The provider and its model."""
         self._address = address
         self._bus = bus
         self._result: StepResult | None = None
@@ -120,6 +131,7 @@ class Step:
         self, provider: Provider, model: str, context: Context, refused: RefusedBy
     ) -> Prompt:
         ask = self._todo.ask
+        self._asked = provider.name, model
 
         def takes(file: FileRef) -> bool:
             return provider.takes(model, file.media_type)
@@ -136,23 +148,16 @@ class Step:
             words.append(ask.instead)
         if ask.schema is not None:
             words.append(told(ask.schema))
+        files = [await read_file(self._bus, self._address.session, f) for f in choice.files]
         return Prompt(
             model=model,
-            messages=[PromptMessage("user", "\n\n".join(words))],
+            messages=[PromptMessage("user", "\n\n".join(words), files)],
             system=ask.system,
             temperature=context.temperature,
             max_tokens=context.max_tokens,
             schema=None if withheld else ask.schema,
-            files=[await self._read(file) for file in choice.files],
             notes=self._notes,
         )
-
-    async def _read(self, file: FileRef) -> PromptFile:
-        try:
-            data = await objects.get(self._bus, f"{self._address.session}/{file.id}")
-        except ObjectMissing as error:
-            raise ProviderError("A file of this job is gone.", passing=False) from error
-        return PromptFile(name=file.name, media_type=file.media_type, data=data)
 
     def judge(self, text: str, ended: Ended) -> Next | Fault | None:
         todo, ask = self._todo, self._todo.ask
@@ -161,7 +166,13 @@ class Step:
             answer = text if ask.schema is None else checked(text, ask.schema)
         except Missed as missed:
             return self._again(ask, str(missed))
-        self._result = StepResult(step=ask.step, text=answer, notes=self._notes, usage=self._spent)
+        self._result = StepResult(
+            step=ask.step,
+            text=answer,
+            notes=self._notes,
+            usage=self._spent,
+            cost=self._cost(self._spent),
+        )
         if todo.last:
             return None
         results = [*todo.results, self._result]
@@ -193,12 +204,18 @@ class Step:
         results = list(self._todo.results)
         if self._result is not None and final.status == "completed":
             results.append(self._result)
-            spent = None
+            spent, more = None, []
         else:
             spent = self._spent
+            more = [] if spent is None else [self._cost(spent)]
         return msgspec.structs.replace(
             final,
             results=without_file_text(self._todo.plan, results),
             notes=notes_of(results),
             usage=total(*(result.usage for result in results), spent),
+            cost=cost_of(results, *more),
         )
+
+    def _cost(self, usage: Usage | None) -> int | None:
+        provider, model = self._asked or (None, None)
+        return self._prices.cost(provider, model, usage)

@@ -16,6 +16,7 @@ from services.llm_worker.breaker import Breaker
 from services.llm_worker.delta_writer import DeltaWriter
 from services.llm_worker.generate import Outcome, backoff, generate
 from services.llm_worker.pacer import Pacer
+from services.llm_worker.prices import Prices
 from services.llm_worker.providers.base import Ended, Prompt, Provider, ProviderError
 from services.llm_worker.providers.registry import Registry
 from services.llm_worker.refusals import Refusals, Refused
@@ -53,6 +54,7 @@ class Worker:
         self._registry = registry
         self._breaker = breaker
         self._store = StoreClient(bus)
+        self._prices = Prices(settings)
         self._pacer = Pacer(settings.publishes_per_second)
         self._refusals = Refusals()
         self.held = Holding[DeltaWriter](bus, worker_id)
@@ -66,7 +68,7 @@ class Worker:
             RetryLater: the store is away, or another worker is at it.
             Rejected: it is no todo of this worker's.
         """
-        address, task = delivery.address, task_of(delivery, self._bus)
+        address, task = delivery.address, task_of(delivery, self._bus, self._prices)
         bound = structlog.contextvars.bound_contextvars
         with (
             bound(run_id=address.run, session_id=address.session),
@@ -246,6 +248,8 @@ class Worker:
         error: Fault | None = None,
     ) -> None:
         """End the run with what was written."""
+        claim = run.standing.claim
+        source = source or (claim.prompt if claim else None)
         writer = run.own_writer
         if writer is not None:
             writer.close()

@@ -19,11 +19,19 @@ from shared.bus import Bus
 from shared.consumer import ACK_WAIT, Delivery, Rejected, RetryLater
 from shared.deltas import read_attempt
 from shared.endings import end_unhandled, ended
-from shared.events import DocumentPlan, EndStatus, Fault, StepResult, TodoGenerate, TodoProcess
+from shared.events import (
+    DocumentPlan,
+    EndStatus,
+    Fault,
+    FilePlan,
+    StepResult,
+    TodoGenerate,
+    TodoProcess,
+)
 from shared.holding import HeldRun, Holding
 from shared.ids import now
 from shared.log import get_logger
-from shared.plans import due_step, notes_of, total, without_file_text
+from shared.plans import cost_of, due_step, notes_of, total, without_file_text
 
 log = get_logger()
 
@@ -105,7 +113,7 @@ class Processor:
         attempt = await self.held.claim(run, delivery, fraction=least)
         if attempt is None:
             return None
-        assert isinstance(todo.plan, DocumentPlan)  # noqa: S101  (only such a plan has a file)
+        assert isinstance(todo.plan, DocumentPlan | FilePlan)  # noqa: S101  (only these have a file)
         kind = todo.plan.file.kind
         try:
             with _seconds.labels(kind).time():
@@ -119,8 +127,10 @@ class Processor:
         if result is not None:
             results = [*todo.results, result]
             step = conduct(todo.plan, results)
-            assert isinstance(step, Generate)  # noqa: S101  (what follows on a file is a question)
-            await self._ask(run, todo, step, results)
+            if isinstance(step, Generate):
+                await self._ask(run, todo, step, results)
+            else:  # a file for messages: to be read was all
+                await self._conclude(run, msgspec.structs.replace(todo, results=results))
         return None
 
     async def _read_before(self, run: Run) -> float:
@@ -176,7 +186,11 @@ class Processor:
             log.info("step.asked", step=step.ask.step, n=following.n)
 
     async def _conclude(
-        self, run: Run, todo: TodoProcess, status: EndStatus, error: Fault | None = None
+        self,
+        run: Run,
+        todo: TodoProcess,
+        status: EndStatus = "completed",
+        error: Fault | None = None,
     ) -> None:
         fraction = await self._read_before(run)
         final = msgspec.structs.replace(
@@ -184,6 +198,7 @@ class Processor:
             results=without_file_text(todo.plan, todo.results),
             notes=notes_of(todo.results),
             usage=total(*(result.usage for result in todo.results)),
+            cost=cost_of(todo.results),
         )
         await self.held.conclude(run, final)
         _steps.labels(status).inc()

@@ -10,7 +10,7 @@ from services.processor.extract.findings import ExtractError, Limits
 from services.processor.extract.sandbox import Extracted, extract
 from shared import objects
 from shared.bus import Bus
-from shared.events import DocumentPlan, FileRef, StepResult
+from shared.events import DocumentPlan, FileKind, FilePlan, FileRef, StepResult
 from shared.ids import new_id
 from shared.kinds import mismatch
 from shared.objects import ObjectMissing
@@ -23,9 +23,15 @@ MOST_PAGES = 100
 
 
 async def read(
-    bus: Bus, address: Address, plan: DocumentPlan, on_progress: Callable[[float], None]
+    bus: Bus,
+    address: Address,
+    plan: DocumentPlan | FilePlan,
+    on_progress: Callable[[float], None],
 ) -> StepResult:
     """Read the plan's file.
+
+    A document's text goes to the next step; that of a file for messages is kept in
+    FILES, for whoever answers them.
 
     Raises:
         ExtractError: it cannot be read, or is not there any more.
@@ -35,11 +41,13 @@ async def read(
         path = Path(directory) / "file"
         await _fetch(bus, f"{address.session}/{plan.file.id}", path)
         with await extract(path, plan.file.kind, LIMITS, on_progress) as found:
-            images = [await _keep(bus, address, n, found) for n in range(len(found.images))]
+            images = [await _keep_image(bus, address, n, found) for n in range(len(found.images))]
+    kept = isinstance(plan, FilePlan) and found.text.strip()
     misnamed = mismatch(plan.file.name, plan.file.media_type)
     return StepResult(
         step=EXTRACT,
-        text=found.text,
+        text="" if isinstance(plan, FilePlan) else found.text,
+        text_file=await _keep_text(bus, address, found.text) if kept else None,
         notes=[misnamed, *found.notes] if misnamed else found.notes,
         images=_shown(plan.file, found, images),
     )
@@ -55,16 +63,27 @@ async def _fetch(bus: Bus, name: str, path: Path) -> None:
         raise ExtractError("not_found", "The file of this job is gone.") from error
 
 
-async def _keep(bus: Bus, address: Address, number: int, found: Extracted) -> FileRef:
+async def _keep_image(bus: Bus, address: Address, number: int, found: Extracted) -> FileRef:
     """Put a picture where the worker finds it."""
-    image, file_id = found.images[number], new_id()
-    data = image.path.read_bytes()
+    image = found.images[number]
+    name = f"{number + 1}.{image.media_type.rpartition('/')[2]}"
+    return await _keep(bus, address, name, "image", image.media_type, image.path.read_bytes())
+
+
+async def _keep_text(bus: Bus, address: Address, text: str) -> FileRef:
+    return await _keep(bus, address, "text.txt", "text", "text/plain", text.encode())
+
+
+async def _keep(
+    bus: Bus, address: Address, name: str, kind: FileKind, media_type: str, data: bytes
+) -> FileRef:
+    file_id = new_id()
     await objects.put(bus, f"{address.session}/{file_id}", data)
     return FileRef(
         id=file_id,
-        name=f"{number + 1}.{image.media_type.rpartition('/')[2]}",
-        kind="image",
-        media_type=image.media_type,
+        name=name,
+        kind=kind,
+        media_type=media_type,
         size=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
     )

@@ -20,6 +20,7 @@ from shared.consumer import DeadLetter
 from shared.errors import Conflict, NotFound
 from shared.events import (
     DocumentPlan,
+    FilePlan,
     RunEnded,
     RunScheduled,
     RunWaiting,
@@ -208,7 +209,7 @@ async def _do_again(
     address = parse(letter.letter.subject)
     (found,) = await log.sessions(FindSessions(prefix=address.session))
     session, new_session = found.session, letter.made("session")
-    if isinstance(begun.plan, DocumentPlan):
+    if isinstance(begun.plan, DocumentPlan | FilePlan):
         await _copy_file(bus, begun.plan, address.session, new_session)
     answer = await store.start_run(
         CreateJob(
@@ -227,7 +228,7 @@ async def _do_again(
     return answer.job.run.id
 
 
-async def _copy_file(bus: Bus, plan: DocumentPlan, old: str, new: str) -> None:
+async def _copy_file(bus: Bus, plan: DocumentPlan | FilePlan, old: str, new: str) -> None:
     """A job's file lies under its session, and is erased with it."""
     try:
         async with objects.writing(bus, f"{new}/{plan.file.id}") as writer:

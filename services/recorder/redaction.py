@@ -25,8 +25,10 @@ _BY_WIDTH = {2: "é", 3: "語", 4: "🙂"}
 KEPT: dict[type, frozenset[str]] = {
     e.Fault: frozenset({"code"}),
     e.Turn: frozenset(
-        {"user_message_id", "assistant_message_id", "parent_id", "attachments", "model"}
+        {"user_message_id", "assistant_message_id", "parent_id", "attachments", "model", "edits"}
     ),
+    e.PastMessage: frozenset({"id", "parent_id", "role", "status", "model", "attachments"}),
+    e.History: frozenset({"leaf"}),
     e.PromptSource: frozenset({"provider", "model", "message_ids"}),
     e.FileRef: frozenset({"id", "kind", "media_type"}),
     e.PipelineStep: frozenset({"name"}),
@@ -35,6 +37,8 @@ KEPT: dict[type, frozenset[str]] = {
     e.Ask: frozenset({"step"}),
     e.SessionCreated: frozenset({"model", "on_busy", "nonce"}),
     e.SessionUpdated: frozenset({"model", "on_busy", "status", "nonce"}),
+    e.BranchChosen: frozenset({"leaf", "nonce"}),
+    e.MessageRated: frozenset({"message_id", "rating", "nonce"}),
     e.RunWaiting: frozenset({"nonce"}),
     e.RunScheduled: frozenset({"nonce"}),
     e.TodoChat: frozenset({"nonce"}),
@@ -49,7 +53,8 @@ KEPT: dict[type, frozenset[str]] = {
 OWN_WORDS = frozenset(
     {
         # modes that natterlog itself gives, or takes for something of its own
-        *("general", "adhoc", "document", "content"),
+        *("general", "adhoc", "document", "content", "file"),
+        *("up", "down"),
         # why an attempt ended, why a run was cancelled
         *("its worker was lost", "the provider failed", "asked by the user"),
         *("another message came", "the session was deleted"),

@@ -15,8 +15,10 @@ from shared.endings import ended
 from shared.errors import InvalidRequest
 from shared.events import (
     AnyFact,
+    BranchChosen,
     CancelRequested,
     Fault,
+    MessageRated,
     RunClaimed,
     RunEnded,
     RunScheduled,
@@ -73,7 +75,7 @@ def _check(session: SessionLine, facts: Sequence[Coming]) -> None:
         raise _bad(session, last.origin, "a session begins with session.created, once")
     if not isinstance(last.fact, _CARRIED):
         raise _bad(session, last.origin, f"{type(last.fact).__name__} cannot be imported")
-    if isinstance(last.fact, SessionCreated | SessionUpdated) != (last.run == NONE):
+    if isinstance(last.fact, _OF_SESSIONS) != (last.run == NONE):
         raise _bad(session, last.origin, "a fact of a run names it, and no other does")
     if last.run != NONE:
         _check_id(session, last.run)
@@ -125,6 +127,8 @@ def what_of(fact: AnyFact) -> str:
             return "created"
         case SessionUpdated():
             return "updated"
+        case BranchChosen():
+            return "branch"
         case TodoChat():
             subject = address.todo_chat(fact.n)
         case TodoProcess():
@@ -146,9 +150,9 @@ def _bad(session: SessionLine, seq: int, fault: str) -> InvalidRequest:
     return InvalidRequest(f"Session {session.id[:40]}{where}: {fault}.")
 
 
+_OF_SESSIONS = SessionCreated | SessionUpdated | BranchChosen | MessageRated
 _CARRIED = (
-    SessionCreated
-    | SessionUpdated
+    _OF_SESSIONS
     | RunWaiting
     | RunScheduled
     | TodoChat

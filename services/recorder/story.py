@@ -17,7 +17,6 @@ import msgspec
 from services.recorder.reading import Recorded
 from shared.events import (
     CancelRequested,
-    DocumentPlan,
     EndStatus,
     Fault,
     Plan,
@@ -32,6 +31,7 @@ from shared.events import (
     TodoProcess,
     Usage,
 )
+from shared.plans import kind_of_plan
 
 LONG = 1000
 """Milliseconds without a delta that are worth a word."""
@@ -159,11 +159,11 @@ def tell(facts: Sequence[Recorded]) -> Story:
 
 
 def kind_of(facts: Sequence[Recorded]) -> str:
-    """chat, document, or the name of a pipeline."""
+    """chat, document, file, or the name of a pipeline."""
     plan: Plan | None = next((f.fact.plan for f in facts if isinstance(f.fact, _WITH_PLAN)), None)
     if plan is None:
         return "chat"
-    return "document" if isinstance(plan, DocumentPlan) else plan.pipeline
+    return kind_of_plan(plan)
 
 
 def running_text(story: Story, length: int) -> None:

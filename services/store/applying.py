@@ -8,13 +8,20 @@ from collections.abc import Iterable
 
 import sqlalchemy as sa
 
-from services.store import library
+from services.store import library, search
 from services.store.projection import Rows, project
-from services.store.rows import run_row, session_row
+from services.store.rows import MessageRow, message_row, run_row, session_row
 from services.store.saving import upsert
-from services.store.schema import messages, projection, runs, sessions, usage_log
+from services.store.schema import (
+    attachments,
+    messages,
+    projection,
+    runs,
+    sessions,
+    usage_log,
+)
 from shared.chain import Link
-from shared.events import AnyFact, TodoChat, inside
+from shared.events import AnyFact, BranchChosen, MessageRated, TodoChat, inside
 from shared.subjects import NONE, parse
 
 
@@ -53,8 +60,9 @@ def set_epoch(connection: sa.Connection, epoch: str) -> None:
 
 def clear(connection: sa.Connection) -> None:
     """Drop every row; the log can make them anew."""
-    for table in (sessions, messages, usage_log, runs, *library.TABLES):
+    for table in (sessions, messages, attachments, usage_log, runs, *library.TABLES):
         connection.execute(table.delete())
+    search.clear(connection)
     connection.execute(_SET_APPLIED, {"upto": 0})
 
 
@@ -72,7 +80,13 @@ def _load(connection: sa.Connection, links: list[Link]) -> Rows:
         for row in connection.execute(_RUNS, {"ids": list(run_ids)}):
             run = run_row(row)
             rows.runs[run.id] = run
-    parents = _parents(inside(link.fact) for link in links) - rows.depths.keys()
+    told = [inside(link.fact) for link in links]
+    rated = {fact.message_id for fact in told if isinstance(fact, MessageRated)}
+    if rated:
+        for row in connection.execute(_MESSAGES, {"ids": list(rated)}):
+            rows.messages[row.id] = message_row(row)
+            rows.depths[row.id] = row.depth
+    parents = _parents(told) - rows.depths.keys()
     if parents:
         for row in connection.execute(_DEPTHS, {"ids": list(parents)}):
             rows.depths[row.id] = row.depth
@@ -89,13 +103,16 @@ def _parents(facts: Iterable[AnyFact]) -> set[str]:
                 found.add(fact.turn.user_message_id)
             elif parent is not None:
                 found.add(parent)
+        elif isinstance(fact, BranchChosen):
+            found.add(fact.leaf)
     return found
 
 
 def _save(connection: sa.Connection, rows: Rows) -> None:
     if rows.deleted_sessions:
         ids = list(rows.deleted_sessions)
-        for table in (messages, runs):
+        search.forget(connection, ids)
+        for table in (messages, attachments, runs):
             connection.execute(table.delete().where(table.c.session_id.in_(ids)))
         connection.execute(sessions.delete().where(sessions.c.id.in_(ids)))
         connection.execute(
@@ -103,15 +120,33 @@ def _save(connection: sa.Connection, rows: Rows) -> None:
         )
     upsert(connection, sessions, rows.sessions.values())
     upsert(connection, runs, rows.runs.values())
-    upsert(connection, messages, [rows.messages[i] for i in sorted(rows.changed_messages)])
+    _save_messages(connection, [rows.messages[i] for i in sorted(rows.changed_messages)])
     upsert(connection, usage_log, rows.usage.values())
     library.save(connection, rows.library)
+
+
+def _save_messages(connection: sa.Connection, changed: list[MessageRow]) -> None:
+    known = set[str]()
+    if changed:
+        known |= set(connection.execute(_KNOWN, {"ids": [m.id for m in changed]}).scalars())
+    upsert(connection, messages, changed)
+    new = [message for message in changed if message.id not in known]  # words never change
+    search.add(connection, new)
+    uses = [
+        {"file_id": file, "message_id": message.id, "session_id": message.session_id}
+        for message in new
+        for file in dict.fromkeys(message.attachments)
+    ]
+    if uses:
+        connection.execute(attachments.insert(), uses)
 
 
 _APPLIED = sa.select(projection.c.applied)
 _SET_APPLIED = projection.update().values(applied=sa.bindparam("upto"))
 _SESSIONS = sa.select(sessions).where(sessions.c.id.in_(sa.bindparam("ids", expanding=True)))
 _RUNS = sa.select(runs).where(runs.c.id.in_(sa.bindparam("ids", expanding=True)))
+_MESSAGES = sa.select(messages).where(messages.c.id.in_(sa.bindparam("ids", expanding=True)))
+_KNOWN = sa.select(messages.c.id).where(messages.c.id.in_(sa.bindparam("ids", expanding=True)))
 _DEPTHS = sa.select(messages.c.id, messages.c.depth).where(
     messages.c.id.in_(sa.bindparam("ids", expanding=True))
 )

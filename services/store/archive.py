@@ -13,10 +13,19 @@ import msgspec
 import sqlalchemy as sa
 
 from services.store.database import Database
+from services.store.projection import was_called
 from services.store.schema import Moment
 from shared.bus import FRAME
 from shared.chain import Link
-from shared.events import AnyFact, FactImported, RunEnded, decode_fact, encode, inside
+from shared.events import (
+    AnyFact,
+    FactImported,
+    RunEnded,
+    StepResult,
+    decode_fact,
+    encode,
+    inside,
+)
 from shared.log import get_logger
 from shared.records import StoredFact
 from shared.subjects import NONE, Address, parse, session_address
@@ -319,13 +328,25 @@ def _cost(item: Entry) -> dict[str, object] | None:
     Totals of usage outlive the session (docs/api.md), and a rebuild must find them.
     """
     final = None if item.fact is None else inside(item.fact)
-    if not isinstance(final, RunEnded) or not final.attempt:
+    if not isinstance(final, RunEnded) or not was_called(final):
         return None
     address = parse(item.subject)._replace(session=NONE)
     fact = msgspec.structs.replace(
-        final, text="", length=0, sha256="", error=None, timeline=[], nonce=""
+        final,
+        text="",
+        length=0,
+        sha256="",
+        nonce="",
+        error=None,
+        timeline=[],
+        notes=[],
+        results=[_worth(r) for r in final.results],
     )
     return _row(Entry(item.seq, address.fact("final"), encode(fact), fact), address)
+
+
+def _worth(result: StepResult) -> StepResult:
+    return StepResult(step=result.step, text="", usage=result.usage, cost=result.cost)
 
 
 def _set_erased(connection: sa.Connection, tombstone: Tombstone) -> None:

@@ -7,19 +7,20 @@ overtaking itself.
 """
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 import msgspec
 
-from services.store import queries
+from services.store import file_queries, queries
 from services.store.applied import Applied
 from services.store.archive import Archive
 from services.store.database import Database
 from services.store.erase import Eraser
+from services.store.histories import read_history
 from services.store.hotlog import HotLog
+from services.store.keys import digest, same
 from services.store.models import preferred_model
 from services.store.projection import CHANGEABLE
 from services.store.queries import SessionState
@@ -41,7 +42,7 @@ from shared.commands import (
     SessionAnswer,
     UpdateSession,
 )
-from shared.errors import Conflict, InvalidRequest, KeyReused, TooLarge, Unavailable
+from shared.errors import Conflict, InvalidRequest, TooLarge, Unavailable
 from shared.events import (
     CancelRequested,
     Fact,
@@ -111,9 +112,7 @@ class Commands:
     # -- sessions ---------------------------------------------------------------------
 
     async def create_session(self, request: CreateSession) -> SessionAnswer:
-        need_id(request.session_id, "session_id")
-        if self.was_deleted(request.session_id):
-            raise Conflict("This session was deleted; please open another.")
+        history = await read_history(self._bus, request.history_file)
         fact = SessionCreated(
             at=ids.now(),
             title=request.title,
@@ -126,16 +125,26 @@ class Commands:
             on_busy=request.on_busy,
             enable_tools=request.enable_tools,
             client_ref=request.client_ref,
+            history=history,
         )
-        address = session_address(request.user_id, request.session_id)
-        await self._database.read(queries.check_free, request.user_id, request.session_id)
+        return await self.open_session(request.user_id, request.session_id, fact)
+
+    async def open_session(
+        self, user_id: str, session_id: str, fact: SessionCreated
+    ) -> SessionAnswer:
+        """Append a session's first fact, unless the same request came before."""
+        need_id(session_id, "session_id")
+        if self.was_deleted(session_id):
+            raise Conflict("This session was deleted; please open another.")
+        address = session_address(user_id, session_id)
+        await self._database.read(queries.check_free, user_id, session_id)
         try:
             seq = await self._append(address.fact("created"), fact, expected=0)
         except Overtaken as overtaken:  # it is there already: the same request came twice
             await self._catch_up(overtaken)
             seq = 0
         await self._applied.reach(seq)
-        return await self._session(request.user_id, request.session_id)
+        return await self._session(user_id, session_id)
 
     async def _default_model(self, user_id: str) -> str | None:
         """The model of a session that names none, in whatever dialect it is opened.
@@ -186,12 +195,8 @@ class Commands:
     # -- turns ------------------------------------------------------------------------
 
     async def send_message(self, request: SendMessage) -> Accepted:
-        if len(request.content) > self._settings.max_message:
-            raise TooLarge(
-                f"A message may have {self._settings.max_message} characters; "
-                f"this one has {len(request.content)}.",
-                path="$.content",
-            )
+        self.check_length(request.content)
+        await self._database.read(file_queries.check_there, request.user_id, request.attachments)
         turn = Turn(
             user_message_id=ids.new_id(),
             assistant_message_id=ids.new_id(),
@@ -202,7 +207,7 @@ class Commands:
             max_tokens=request.max_tokens,
             client_id=request.client_id,
             idempotency_key=request.idempotency_key,
-            idempotency_digest=_digest(request),
+            idempotency_digest=digest(request),
             system=request.system,
             notes=request.notes,
         )
@@ -210,20 +215,28 @@ class Commands:
         async def turn_in(state: SessionState) -> Turn:
             return msgspec.structs.replace(turn, parent_id=state.session.active_leaf)
 
-        return await self._accept(request.user_id, request.session_id, turn, turn_in)
+        return await self.accept(request.user_id, request.session_id, turn, turn_in)
+
+    def check_length(self, content: str) -> None:
+        most = self._settings.max_message
+        if len(content) > most:
+            raise TooLarge(
+                f"A message may have {most} characters; this one has {len(content)}.",
+                path="$.content",
+            )
 
     async def regenerate(self, request: Regenerate) -> Accepted:
         session_id = request.session_id
         if session_id is None:
             if request.message_id is None:
                 raise InvalidRequest("Name the session or the message.", path="$.message_id")
-            session_id = (await self._message(request.user_id, request.message_id)).session_id
+            session_id = (await self.message(request.user_id, request.message_id)).session_id
         turn = Turn(
             user_message_id="",
             assistant_message_id=ids.new_id(),
             content=None,
             idempotency_key=request.idempotency_key,
-            idempotency_digest=_digest(request),
+            idempotency_digest=digest(request),
         )
 
         async def turn_in(state: SessionState) -> Turn:
@@ -235,23 +248,23 @@ class Commands:
                 attachments=asked.attachments,
             )
 
-        return await self._accept(request.user_id, session_id, turn, turn_in)
+        return await self.accept(request.user_id, session_id, turn, turn_in)
 
     async def _asked(self, request: Regenerate, state: SessionState) -> MessageRow:
         """The user message that is to be answered anew."""
         message_id = request.message_id or state.session.active_leaf
         if message_id is None:
             raise Conflict("There is no message to answer yet.")
-        message = await self._message(request.user_id, message_id)
+        message = await self.message(request.user_id, message_id)
         if message.session_id != state.session.id:
             raise queries.not_found("message")
         if message.role == "assistant" and message.parent_id is not None:
-            message = await self._message(request.user_id, message.parent_id)
+            message = await self.message(request.user_id, message.parent_id)
         if message.depth == 0:
             raise queries.never_sent()
         return message
 
-    async def _accept(
+    async def accept(
         self,
         user_id: str,
         session_id: str,
@@ -266,7 +279,7 @@ class Commands:
         async def attempt() -> int:
             state = await self._state(user_id, session_id, turn.idempotency_key)
             if state.keyed is not None:
-                repeated.append(_same(state.keyed, turn))
+                repeated.append(same(state.keyed, turn))
                 return 0
             try:
                 decision = decide(state, await turn_in(state))
@@ -321,15 +334,15 @@ class Commands:
     # -- deciding ---------------------------------------------------------------------
 
     async def decide_on_session(
-        self, user_id: str, session_id: str, attempt: Callable[[int], Awaitable[int]]
+        self, user_id: str, session_id: str, attempt: Callable[[SessionState], Awaitable[int]]
     ) -> None:
-        """Try ``attempt``, given the session's last fact, until nothing comes in between.
+        """Try ``attempt``, given the session's state, until nothing comes in between.
 
         What it appended is applied when this returns.
         """
 
         async def on_state() -> int:
-            return await attempt((await self._state(user_id, session_id)).session.last_seq)
+            return await attempt(await self._state(user_id, session_id))
 
         await self._applied.reach(await self._decide(session_id, on_state))
 
@@ -400,27 +413,9 @@ class Commands:
         request = GetSession(user_id=user_id, session_id=session_id)
         return await self._database.read(queries.get_session, request)
 
-    async def _message(self, user_id: str, message_id: str) -> MessageRow:
+    async def message(self, user_id: str, message_id: str) -> MessageRow:
         _need_there(message_id, "message")
         return await self._database.read(queries.find_message, user_id, message_id)
-
-
-def _same(known: RunRow, turn: Turn) -> RunRow:
-    """The run that the turn's key began, if it asked for the same."""
-    if known.idempotency_digest != turn.idempotency_digest:
-        raise KeyReused("This idempotency key came before, with another request.")
-    return known
-
-
-def _digest(request: SendMessage | Regenerate) -> str | None:
-    """What must be equal when an idempotency key comes again."""
-    if request.idempotency_key is None:
-        return None
-    if isinstance(request, SendMessage):
-        asked = msgspec.structs.replace(request, min_seq=0, client_id=None, idempotency_key=None)
-    else:
-        asked = msgspec.structs.replace(request, min_seq=0, idempotency_key=None)
-    return hashlib.sha256(msgspec.json.encode([request.name, asked])).hexdigest()
 
 
 def need_id(text: str, field: str) -> None:

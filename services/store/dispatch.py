@@ -22,9 +22,9 @@ from shared.chain import Overtaken, extend
 from shared.deltas import read_attempt
 from shared.endings import ended
 from shared.errors import Unavailable
-from shared.events import EndStatus, Fault, RunEnded, TodoChat
+from shared.events import EndStatus, Fault, RunEnded, TodoChat, Turn
 from shared.log import get_logger
-from shared.plans import total
+from shared.plans import cost_of, total
 from shared.subjects import EVENTS, Address, Scope, holds
 
 log = get_logger()
@@ -205,7 +205,8 @@ class Dispatcher:
         if turn is None:
             return
         if turn.content is not None:
-            turn = msgspec.structs.replace(turn, parent_id=session.active_leaf)
+            parent = await self._parent(session, turn)
+            turn = msgspec.structs.replace(turn, parent_id=parent)
         fact = TodoChat(at=ids.now(), n=0, turn=turn)
         seq = await extend(
             self._bus,
@@ -216,6 +217,13 @@ class Dispatcher:
             tries=2,
         )
         log.info("store.dispatched", session_id=session.id, run_id=run.id, seq=seq)
+
+    async def _parent(self, session: SessionRow, turn: Turn) -> str | None:
+        """What the turn follows: the end of the active branch, or what the edited one follows."""
+        if turn.edits is None:
+            return session.active_leaf
+        edited = await self._database.read(queries.find_message, session.user_id, turn.edits)
+        return edited.parent_id
 
     async def _schedule(self, run: RunRow) -> None:
         """Make sure of a job's schedule; one whose time has passed fires at once."""
@@ -295,6 +303,7 @@ def ended_by_store(
         results=run.results,
         notes=run.notes,
         usage=total(*(result.usage for result in run.results)),
+        cost=cost_of(run.results),
     )
 
 

@@ -8,6 +8,7 @@ expects a head that is no longer there.
 
 import asyncio
 import base64
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from weakref import WeakValueDictionary
 
@@ -17,6 +18,7 @@ from services.store import schedules
 from services.store.archive import Archive, Tombstone, links
 from services.store.database import Database
 from services.store.dispatch import ended_by_store
+from services.store.file_queries import attached_in
 from services.store.hotlog import HotLog
 from services.store.projection import Rows, project
 from services.store.rows import RunRow
@@ -44,6 +46,14 @@ _FILLERS = 10
 """Together more than a block of the server's, each less than any server takes."""
 
 
+Release = Callable[[str, list[str]], Awaitable[None]]
+"""Told a user and the files that a session of his referred to."""
+
+
+async def _keep_all(user_id: str, file_ids: list[str]) -> None:
+    del user_id, file_ids
+
+
 class Eraser:
     """Erases deleted sessions: the one that was just deleted, and what an earlier life left."""
 
@@ -53,6 +63,8 @@ class Eraser:
         self._database = database
         self._hot = hot
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self.release: Release = _keep_all
+        """Lets go of files that the erased session referred to; set by whoever owns them."""
         self._unrolled = False
         self._roll_after = 0.0
         self._late = asyncio.Event()
@@ -109,12 +121,18 @@ class Eraser:
                 await self._erase_facts(facts)
             await self._erase_ticks(tombstone, barred)
             await self._erase_objects(tombstone)
+            await self._release_files(tombstone)
             await self._erase_letters(tombstone)
             await self._archive.erase(tombstone)
             await self._database.forget()
             await self._archive.set_erased(tombstone)
             self._unrolled = True
         log.info("store.session_erased", session_id=tombstone.session, seq=tombstone.seq)
+
+    async def _release_files(self, tombstone: Tombstone) -> None:
+        # The facts that name them are there until the next step, so a crash only delays it.
+        entries = await self._archive.session_entries(tombstone)
+        await self.release(tombstone.user, attached_in(entry.fact for entry in entries))
 
     async def _end_runs(self, tombstone: Tombstone) -> set[int]:
         """Let each reply come to its end, so that whoever reads it learns of it.

@@ -11,7 +11,6 @@ from services.store.queries import MAX_PAGE
 from services.store.rows import RunRow, SessionRow
 from services.store.schema import runs, sessions, usage_log
 from shared.errors import InvalidRequest
-from shared.events import DocumentPlan
 from shared.inspection import (
     FindRuns,
     FindSessions,
@@ -21,6 +20,7 @@ from shared.inspection import (
     FoundSessions,
     ReadFacts,
 )
+from shared.plans import kind_of_plan
 from shared.records import StoredFact
 
 _MOST_BYTES = 4 * 1024 * 1024
@@ -84,7 +84,7 @@ def _found_run(row: sa.Row[Any]) -> FoundRun:
 def _kind(run: RunRow) -> str:
     if run.plan is None:
         return "chat"
-    return "document" if isinstance(run.plan, DocumentPlan) else run.plan.pipeline
+    return kind_of_plan(run.plan)
 
 
 def find_sessions(connection: sa.Connection, request: FindSessions) -> FoundSessions:

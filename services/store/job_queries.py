@@ -5,6 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from services.store import file_queries
 from services.store.applying import read_applied
 from services.store.queries import MAX_PAGE, not_found
 from services.store.rows import RunRow, run_row
@@ -46,6 +47,8 @@ def _matching(connection: sa.Connection, request: ListJobs) -> list[sa.ColumnEle
     wanted: list[sa.ColumnElement[bool]] = []
     if request.mode is not None:
         wanted.append(sessions.c.mode == request.mode)
+    else:
+        wanted.append(sessions.c.mode != file_queries.MODE)  # nobody waits for their readings
     if request.status is not None:
         wanted.append(runs.c.status == request.status)
     if request.ended_after is not None:

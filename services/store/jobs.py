@@ -17,6 +17,7 @@ import msgspec
 from services.store import job_queries, queries
 from services.store.commands import ROUNDS, Commands, need_id
 from services.store.database import Database
+from services.store.queries import SessionState
 from shared import ids
 from shared.commands import CreateJob, CreateSession, GetJob, JobAnswer
 from shared.errors import Conflict, InvalidRequest, NotFound, Unavailable
@@ -91,11 +92,11 @@ class Jobs:
         address = Address(request.user_id, request.session_id, request.run_id)
         accepted = [request.run_id]
 
-        async def attempt(last_seq: int) -> int:
+        async def attempt(state: SessionState) -> int:
             job = await self._database.read(job_queries.job_in, request.session_id)
             if job is not None and job.id != request.run_id and request.client_ref is not None:
                 # joining it is no append, so the chain cannot tell that it is late
-                await self._commands.check_latest(address, last_seq)
+                await self._commands.check_latest(address, state.session.last_seq)
                 accepted[0] = job.id
                 return 0
             found = await self._database.read(queries.run_owner, request.run_id)
@@ -104,7 +105,7 @@ class Jobs:
             if found is not None:
                 raise Conflict("This run id is taken; please choose another.")
             subject, fact = _first_fact(request, address)
-            return await self._commands.append_to_session(subject, fact, last_seq)
+            return await self._commands.append_to_session(subject, fact, state.session.last_seq)
 
         await self._commands.decide_on_session(request.user_id, request.session_id, attempt)
         return accepted[0]

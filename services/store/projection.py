@@ -6,21 +6,27 @@ rows, byte for byte.  How rows get out of the database and back is the business
 of :mod:`services.store.applying`.
 """
 
+from datetime import datetime
+
 import msgspec
 
-from services.store import library, steps
+from services.store import library, past, steps
 from services.store.library import Library
 from services.store.rows import MessageRow, RunRow, SessionRow, UsageRow
+from services.store.titles import title_of
 from shared.chain import Link
 from shared.events import (
+    BranchChosen,
     CancelRequested,
     FactImported,
     LibraryFact,
+    MessageRated,
     RunClaimed,
     RunEnded,
     RunFact,
     RunScheduled,
     RunWaiting,
+    SessionChange,
     SessionCreated,
     SessionDeleted,
     SessionUpdated,
@@ -83,23 +89,41 @@ def project(rows: Rows, link: Link) -> None:
     session = rows.sessions.get(address.session)
     if session is not None and session.user_id != address.user:
         return  # an id that two users chose at the same moment: the first has it
-    if isinstance(fact, RunEnded) and (fact.attempt or fact.results):
+    if isinstance(fact, RunEnded) and was_called(fact):
         known = None if session is None else session.id
         rows.usage[address.run] = _usage(address, known, fact)
     if isinstance(fact, SessionCreated):
-        rows.sessions[address.session] = _new_session(link.seq, address, fact)
-        return
-    if session is None:
-        return  # deleted; what comes late is being erased, but for what it cost
-    session.last_seq = link.seq
-    session.updated_at = fact.at
+        _open(rows, link.seq, address, fact)
+    elif session is not None:  # else deleted; what comes late is being erased, but for its cost
+        session.last_seq = link.seq
+        session.updated_at = fact.at
+        _project_session(rows, session, link.seq, address, fact)
+
+
+def _open(rows: Rows, seq: int, address: Address, fact: SessionCreated) -> None:
+    session = rows.sessions[address.session] = _new_session(seq, address, fact)
+    for message in past.begin(session, fact.history):
+        rows.put_message(message)
+
+
+def _project_session(
+    rows: Rows,
+    session: SessionRow,
+    seq: int,
+    address: Address,
+    fact: SessionChange | RunFact,
+) -> None:
     match fact:
         case SessionUpdated():
             _update(session, fact)
+        case BranchChosen():
+            _choose(rows, session, fact)
+        case MessageRated():
+            _rate(rows, session, fact)
         case SessionDeleted():
             rows.drop_session(session.id)
         case _:
-            _project_run(rows, session, link.seq, address, fact)
+            _project_run(rows, session, seq, address, fact)
 
 
 def _import(rows: Rows, link: Link, imported: FactImported) -> None:
@@ -140,7 +164,7 @@ def _wait(rows: Rows, session: SessionRow, run: RunRow, fact: RunWaiting) -> Non
     run.waiting = True
     if fact.turn.content is not None:
         session.waiting += 1
-        session.last_message_at = fact.at
+        _said(session, fact.turn.content, fact.at)
         rows.put_message(_user_message(run, fact.turn, fact.turn.content, depth=0))
 
 
@@ -155,7 +179,7 @@ def _begin(rows: Rows, session: SessionRow, run: RunRow, fact: TodoChat) -> None
         if waited:
             session.waiting -= 1
         else:
-            session.last_message_at = fact.at
+            _said(session, turn.content, fact.at)
     session.active_leaf, session.depth = turn.user_message_id, run.user_depth
 
 
@@ -176,6 +200,28 @@ def _end(rows: Rows, session: SessionRow, run: RunRow, fact: RunEnded) -> None:
     if not run.waiting and session.active_leaf == run.user_message_id:
         session.active_leaf, session.depth = run.assistant_message_id, depth
     run.waiting = False
+
+
+def _said(session: SessionRow, content: str, at: datetime) -> None:
+    """A message came; the first one names a session that has no title."""
+    if session.title is None and session.last_message_at is None:
+        session.title = title_of(content)
+    session.last_message_at = at
+
+
+def _choose(rows: Rows, session: SessionRow, fact: BranchChosen) -> None:
+    if fact.leaf in rows.depths:
+        session.active_leaf, session.depth = fact.leaf, rows.depths[fact.leaf]
+
+
+def _rate(rows: Rows, session: SessionRow, fact: MessageRated) -> None:
+    message = rows.messages.get(fact.message_id)
+    if message is None or message.session_id != session.id:
+        return
+    said = {"rating": fact.rating, "comment": fact.comment}
+    feedback = {name: value for name, value in said.items() if value is not None}
+    message.feedback = feedback if fact.rating else None
+    rows.put_message(message)
 
 
 def _update(session: SessionRow, fact: SessionUpdated) -> None:
@@ -287,6 +333,12 @@ def _reply(session: SessionRow, run: RunRow, turn: Turn, fact: RunEnded, depth: 
     )
 
 
+def was_called(final: RunEnded) -> bool:
+    """Whether a model was called for a run that ended so: then its usage is logged."""
+    worked_on = final.attempt or final.results
+    return bool(worked_on) and (final.model is not None or final.usage is not None)
+
+
 def _usage(address: Address, session_id: str | None, fact: RunEnded) -> UsageRow:
     usage = fact.usage
     return UsageRow(
@@ -300,6 +352,7 @@ def _usage(address: Address, session_id: str | None, fact: RunEnded) -> UsageRow
         output_tokens=usage.output_tokens if usage else None,
         cache_creation_input_tokens=usage.cache_creation_input_tokens if usage else None,
         cache_read_input_tokens=usage.cache_read_input_tokens if usage else None,
+        cost=fact.cost,
         latency_ms=fact.latency_ms,
         first_delta_ms=fact.first_delta_ms,
         created_at=fact.at,

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from services.store.applying import read_applied
-from services.store.models import preferred_model
 from services.store.rows import (
     MessageRow,
     RunRow,
@@ -21,10 +20,7 @@ from services.store.rows import (
 from services.store.schema import messages, runs, sessions
 from shared.commands import (
     Accepted,
-    Context,
-    ContextMessage,
     FeedState,
-    GetContext,
     GetRun,
     GetSession,
     ListMessages,
@@ -37,13 +33,9 @@ from shared.commands import (
     UnfinishedRun,
 )
 from shared.errors import Conflict, InvalidRequest, NotFound
-from shared.records import MessageStatus
+from shared.records import HIDDEN_MODES
 
-CONTEXT_MESSAGES = 20
-HIDDEN_MODES = ("adhoc", "document", "content")
 MAX_PAGE = 1000
-
-_USABLE: tuple[MessageStatus, ...] = ("completed", "cancelled")
 
 
 # -- sessions -----------------------------------------------------------------------
@@ -96,10 +88,15 @@ def list_messages(connection: sa.Connection, request: ListMessages) -> MessagePa
         "limit": _page(request.limit),
         "offset": _page(request.offset, most=None),
     }
-    found = connection.execute(_NEWEST_FIRST if request.descending else _OLDEST_FIRST, page)
+    if request.all_branches:
+        found = connection.execute(_ALL_NEWEST if request.descending else _ALL_OLDEST, page)
+        total = connection.execute(_ALL_COUNT, page).scalar_one()
+    else:
+        found = connection.execute(_NEWEST_FIRST if request.descending else _OLDEST_FIRST, page)
+        total = session.depth + session.waiting
     return MessagePage(
         items=[message_row(row).record() for row in found],
-        total=session.depth + session.waiting,
+        total=total,
         seq=read_applied(connection),
     )
 
@@ -134,70 +131,27 @@ _OLDEST_FIRST = _listed(descending=False)
 _NEWEST_FIRST = _listed(descending=True)
 
 
-def get_context(connection: sa.Connection, request: GetContext) -> Context:
-    run = find_run(connection, request.user_id, request.run_id)
-    session = find_session(connection, request.user_id, request.session_id)
-    if run.session_id != session.id:
-        raise not_found("run")
-    turn = run.turn
-    if turn is None:
-        return _context_of_job(connection, session, run)
-    found = connection.execute(_CONTEXT, {"leaf": run.user_message_id}).all()
-    return Context(
-        messages=[ContextMessage(id=m.id, role=m.role, content=m.content) for m in reversed(found)],
-        system_prompt=_first(turn.system, session.system_prompt),
-        model=_first(turn.model, session.model) or preferred_model(connection, run.user_id),
-        temperature=_first(turn.temperature, session.temperature),
-        max_tokens=_first(turn.max_tokens, session.max_tokens),
-        run=run.record(),
-        seq=read_applied(connection),
-        notes=turn.notes,
-    )
+_SHOWN = (
+    messages.c.session_id == sa.bindparam("session"),
+    (messages.c.depth > 0) | (messages.c.status == "waiting"),
+)
+_ALL_COUNT = sa.select(sa.func.count()).select_from(messages).where(*_SHOWN)
 
 
-def _context_of_job(connection: sa.Connection, session: SessionRow, run: RunRow) -> Context:
-    """What a job is asked is in its todos; here is whom to ask, and how."""
-    return Context(
-        messages=[],
-        system_prompt=None,
-        model=session.model or preferred_model(connection, run.user_id),
-        temperature=session.temperature,
-        max_tokens=session.max_tokens,
-        run=run.record(),
-        seq=read_applied(connection),
-    )
-
-
-def _first(mine: Any, default: Any) -> Any:
-    return default if mine is None else mine
-
-
-def _context() -> Any:
-    """The last usable messages of a branch, the newest first.
-
-    The walk counts what it has found, so that its cost does not grow with the branch.
-    """
-    usable = messages.c.status.in_(_USABLE) & (messages.c.content != "")
-    counts = sa.case((usable, 1), else_=0)
-    walk = (
-        sa.select(messages.c.id, messages.c.parent_id, counts.label("found"))
-        .where(messages.c.id == sa.bindparam("leaf"))
-        .cte("walk", recursive=True)
-    )
-    walk = walk.union_all(
-        sa.select(messages.c.id, messages.c.parent_id, walk.c.found + counts)
-        .join(walk, messages.c.id == walk.c.parent_id)
-        .where(walk.c.found < CONTEXT_MESSAGES)
-    )
+def _all(*, descending: bool) -> Any:
+    """Every branch: the first messages, what follows from them, and so on; then what waits."""
+    order = [messages.c.depth == 0, messages.c.depth, messages.c.seq, messages.c.id]
     return (
-        sa.select(messages.c.id, messages.c.role, messages.c.content)
-        .join(walk, walk.c.id == messages.c.id)
-        .where(usable)
-        .order_by(messages.c.depth.desc())
+        sa.select(messages)
+        .where(*_SHOWN)
+        .order_by(*[key.desc() if descending else key for key in order])
+        .limit(sa.bindparam("limit"))
+        .offset(sa.bindparam("offset"))
     )
 
 
-_CONTEXT = _context()
+_ALL_OLDEST = _all(descending=False)
+_ALL_NEWEST = _all(descending=True)
 
 
 # -- runs and feeds -------------------------------------------------------------------

@@ -273,6 +273,7 @@ class UsageRow(msgspec.Struct, kw_only=True):
     output_tokens: int | None
     cache_creation_input_tokens: int | None
     cache_read_input_tokens: int | None
+    cost: int | None
     latency_ms: int | None
     first_delta_ms: int | None
     created_at: datetime

@@ -9,11 +9,12 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from shared.events import Fault, ModelDetails, Plan, StepResult, Turn, Usage
 from shared.records import JobStep
 
-VERSION = "0008"
+VERSION = "0004"
 """The newest migration."""
 
 
@@ -102,6 +103,15 @@ messages = sa.Table(
     sa.Index("ix_ai_chat_messages_session", "session_id", "status", "seq"),
 )
 
+attachments = sa.Table(
+    "attachments",
+    metadata,
+    sa.Column("file_id", sa.String(36), primary_key=True),
+    sa.Column("message_id", sa.String(36), primary_key=True),
+    sa.Column("session_id", sa.String(36), nullable=False),
+    sa.Index("ix_attachments_session", "session_id"),
+)
+
 usage_log = sa.Table(
     "api_usage_log",
     metadata,
@@ -118,6 +128,8 @@ usage_log = sa.Table(
     sa.Column("latency_ms", sa.Integer),
     sa.Column("first_delta_ms", sa.Integer),
     sa.Column("created_at", Moment, nullable=False),
+    # billionths of a US dollar; NULL: the model has no known price
+    sa.Column("cost", sa.BigInteger),
     sa.Index("ix_api_usage_log_user", "user_id", "created_at"),
     sa.Index("ix_api_usage_log_session", "session_id"),
 )
@@ -233,6 +245,10 @@ tokens = sa.Table(
     sa.Index("ix_tokens_sha256", "sha256"),
     sa.Index("ix_tokens_user", "user_id"),
 )
+
+CREATE_WORDS = "CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(text, message_id UNINDEXED)"
+"""What is searched, of SQLite's FTS5 (:mod:`services.store.search`)."""
+event.listen(metadata, "after_create", sa.DDL(CREATE_WORDS).execute_if(dialect="sqlite"))
 
 projection = sa.Table(
     "projection",

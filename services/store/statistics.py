@@ -5,10 +5,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.store.applying import read_applied
-from services.store.queries import HIDDEN_MODES
 from services.store.schema import messages, sessions, usage_log
 from shared.commands import GetStatistics, StatisticsAnswer
-from shared.records import ModelStatistics, Statistics
+from shared.records import HIDDEN_MODES, ModelStatistics, Statistics
 
 
 def get_statistics(connection: sa.Connection, request: GetStatistics) -> StatisticsAnswer:

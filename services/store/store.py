@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from services.store import (
     accounts,
+    file_queries,
     inspection,
     job_queries,
     models,
@@ -34,16 +35,22 @@ from services.store.answering import Endpoint, endpoint
 from services.store.applied import Applied
 from services.store.applying import apply, read_applied, read_epoch, set_epoch
 from services.store.archive import Archive, Entry, entry, links
+from services.store.branches import Branches
 from services.store.commands import Commands
+from services.store.context import get_context
 from services.store.database import Database, database_path
 from services.store.dispatch import Dispatcher
 from services.store.erase import Eraser
+from services.store.exporting import export_session
 from services.store.history import as_of
 from services.store.hotlog import HotLog
 from services.store.jobs import Jobs
 from services.store.migrate import migrate
 from services.store.orphans import Orphans
 from services.store.rebuild import rebuild
+from services.store.releasing import Releasing
+from services.store.search import search_messages
+from services.store.usage import get_usage
 from shared import commands as asked
 from shared import operating
 from shared.bus import Bus, BusError, Incoming, Stored
@@ -116,6 +123,9 @@ class Store:
             bus, settings, database, archive, self.hot, self.applied, self.eraser
         )
         self.jobs = Jobs(self.commands, database)
+        self.branches = Branches(self.commands, database)
+        self.releasing = Releasing(self.commands, database)
+        self.eraser.release = self.releasing.release
         self.presets = presets.Presets(bus, database, self.applied)
         self.accounts = accounts.Accounts(bus, database, self.applied)
         self.orphans = Orphans(bus, archive, database, self.applied)
@@ -144,6 +154,7 @@ class Store:
                 tasks.create_task(self.dispatcher.run(), name="dispatch"),
                 tasks.create_task(self.eraser.run(), name="erase"),
                 tasks.create_task(self._trim_now_and_then(), name="trim"),
+                tasks.create_task(self.releasing.run(), name="release"),
                 tasks.create_task(self.orphans.run(), name="orphans"),
             ]
             try:
@@ -299,6 +310,10 @@ class Store:
                 endpoint(asked.DeleteSession, do.delete_session, applied),
                 endpoint(asked.SendMessage, do.send_message, applied),
                 endpoint(asked.Regenerate, do.regenerate, applied),
+                endpoint(asked.EditMessage, self.branches.edit, applied),
+                endpoint(asked.ForkSession, self.branches.fork, applied),
+                endpoint(asked.ChooseBranch, self.branches.choose, applied),
+                endpoint(asked.RateMessage, self.branches.rate, applied),
                 endpoint(asked.CancelRun, do.cancel_run, applied),
                 endpoint(asked.CreateJob, self.jobs.create_job, applied),
                 endpoint(asked.CreatePreset, self.presets.create, applied),
@@ -324,7 +339,11 @@ class Store:
                 endpoint(asked.GetRun, ask(queries.get_run), applied),
                 endpoint(asked.GetJob, ask(job_queries.get_job), applied),
                 endpoint(asked.ListJobs, ask(job_queries.list_jobs), applied),
-                endpoint(asked.GetContext, ask(queries.get_context), applied),
+                endpoint(asked.GetContext, ask(get_context), applied),
+                endpoint(asked.SearchMessages, ask(search_messages), applied),
+                endpoint(asked.ExportSession, ask(export_session), applied),
+                endpoint(asked.GetFile, ask(file_queries.get_file), applied),
+                endpoint(asked.GetUsage, ask(get_usage), applied),
                 endpoint(asked.OpenFeed, ask(queries.open_feed), applied),
                 endpoint(asked.GetFacts, self.get_facts, applied),
                 endpoint(FindRuns, ask(inspection.find_runs), applied),

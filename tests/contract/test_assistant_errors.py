@@ -162,3 +162,41 @@ async def test_a_store_that_does_not_answer_is_worth_another_try(nats_server: Na
             problem = await answer.json(content_type=None)
 
         assert problem["code"] == "provider_unavailable"
+
+
+@pytest.mark.parametrize(
+    ("fields", "headers", "path"),
+    [
+        ({"model": "m" * 201}, {}, "$.model"),
+        ({"attachments": ["f"] * 21}, {}, "$.attachments"),
+        ({}, {"Idempotency-Key": "k" * 256}, "$.Idempotency-Key"),
+    ],
+)
+async def test_names_that_are_too_long_are_refused(
+    on_stage: Stage, fields: dict[str, Any], headers: dict[str, str], path: str
+):
+    body = {"session_id": await on_stage.session(), "content": "Hello", **fields}
+
+    got, problem = await refused(on_stage, "POST", MESSAGES, json=body, headers=headers)
+
+    assert (got, problem["path"]) == (400, path)
+    assert on_stage.store.runs == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"title": "t" * 501}, "$.title"),
+        ({"model": "m" * 201}, "$.model"),
+        ({"system_prompt": "s" * 200_001}, "$.system_prompt"),
+        ({"mode": "m" * 51}, "$.mode"),
+        ({"mode": "file"}, "$.mode"),
+    ],
+)
+async def test_a_session_with_names_that_are_too_long_is_not_opened(
+    on_stage: Stage, fields: dict[str, Any], path: str
+):
+    got, problem = await refused(on_stage, "POST", SESSIONS, json=fields)
+
+    assert (got, problem["path"]) == (400, path)
+    assert on_stage.store.sessions == {}

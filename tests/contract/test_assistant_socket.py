@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from shared.commands import SendMessage
 from shared.ids import LOCAL_USER, new_id
 from tests.support.stage import Stage, frame, frames
 
@@ -215,3 +216,32 @@ async def test_a_deleted_session_is_gone_although_a_socket_still_holds_it(on_sta
 
         assert (told["type"], told["code"]) == ("error", "not_found")
         assert "retryable" not in told
+
+
+async def test_a_client_id_that_is_too_long_is_refused_and_the_socket_stays(on_stage: Stage):
+    session_id = await on_stage.session()
+    ws = await on_stage.open(PATH)
+
+    await ws.send_json(
+        {"type": "send", "session_id": session_id, "content": "Hi", "client_id": "c" * 201}
+    )
+    refused = await frame(ws)
+    await ws.send_json({"type": "ping"})
+
+    assert (refused["type"], refused["code"]) == ("error", "invalid_request")
+    assert (await frame(ws))["type"] == "pong"
+    assert on_stage.store.runs == {}
+
+
+async def test_a_message_on_the_socket_may_have_files_and_a_model(on_stage: Stage):
+    session_id, file_id = await on_stage.session(), new_id()
+    ws = await on_stage.open(PATH)
+
+    await ws.send_json(
+        {"type": "send", "session_id": session_id, "content": "Hi", "model": "demo"}
+        | {"attachments": [file_id]}
+    )
+    await frame(ws)
+
+    sent = next(asked for asked in on_stage.store.asked if isinstance(asked, SendMessage))
+    assert (sent.model, sent.attachments) == ("demo", [file_id])

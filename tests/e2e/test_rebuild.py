@@ -4,6 +4,7 @@ import asyncio
 import sys
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from tests.support.native_client import NativeClient, Reply
@@ -16,7 +17,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def every_answer(client: NativeClient, sessions: list[str], runs: list[str]) -> list[bytes]:
     """The bytes of every answer that shows what was projected."""
     paths = ["/sessions?limit=100", "/sessions?status=inactive"]
-    paths += [f"/sessions/{s}" for s in sessions] + [f"/messages/{s}" for s in sessions]
+    paths += ["/search?q=tokens", "/search?q=message%201", "/usage", "/usage?group_by=session"]
+    for s in sessions:
+        paths += [f"/sessions/{s}", f"/messages/{s}", f"/messages/{s}?branches=all"]
+        paths += [f"/sessions/{s}/export?format=json", f"/sessions/{s}/events"]
     paths += [f"/runs/{r}" for r in runs]
     answers: list[bytes] = []
     for path in paths:
@@ -60,7 +64,27 @@ async def lived_in(natterlog: Running) -> tuple[list[str], list[str]]:
     gone = await client.session(title="gone")
     await client.send(gone, "tokens=2")
     await client.call("DELETE", f"/sessions/{gone}")
-    return [plain, failed, stopped], [r.run_id for r in (*done, broken, cancelled)]
+    branched, fork = await with_branches(client)
+    runs = [r.run_id for r in (*done, broken, cancelled)]
+    return [plain, failed, stopped, branched, fork], runs
+
+
+async def with_branches(client: NativeClient) -> tuple[str, str]:
+    """A session with an edit, a rating, a file and another branch chosen, and its fork."""
+    form = aiohttp.FormData()
+    form.add_field("file", b"Some words.", filename="notes.txt")
+    _, file = await client.call("POST", "/files", data=form)
+    session = await client.session()
+    reply = await client.send(session, "first tokens=3", attachments=[file["id"]])
+    start = reply.events[0]
+    asked, answered = start["user_message"]["id"], start["assistant_message_id"]
+    await client.call("POST", f"/messages/{asked}/edit", json={"content": "edited tokens=3"})
+    await client.call("PUT", f"/messages/{answered}/feedback", json={"rating": "down"})
+    body = {"message_id": answered}
+    status, fork = await client.call("POST", f"/sessions/{session}/fork", json=body)
+    assert status == 201
+    await client.call("PUT", f"/sessions/{session}/active", json=body)
+    return session, fork["id"]
 
 
 async def test_a_rebuild_of_the_running_system_changes_no_byte(natterlog: Running):

@@ -8,10 +8,12 @@ import pytest
 
 from services.store import queries
 from services.store.commands import Commands
+from services.store.context import get_context
 from shared import ids
 from shared.commands import (
     CancelRun,
     CreateSession,
+    GetContext,
     GetSession,
     Regenerate,
     SendMessage,
@@ -483,8 +485,8 @@ async def test_what_the_turn_asks_for_is_in_its_context(at_work: StoreAtWork):
         SendMessage(user_id=at_work.user, session_id=session, content="Hi", model="demo")
     )
 
-    request = queries.GetContext(user_id=at_work.user, session_id=session, run_id=accepted.run.id)
-    context = await at_work.store.database.read(queries.get_context, request)
+    request = GetContext(user_id=at_work.user, session_id=session, run_id=accepted.run.id)
+    context = await at_work.store.database.read(get_context, request)
 
     assert [m.content for m in context.messages] == ["Hi"]
     assert (context.system_prompt, context.model) == ("Be kind.", "demo")

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -27,6 +28,8 @@ from shared.settings import Settings
 from shared.store_client import StoreClient
 from shared.streams import ensure_streams
 from tests.support.fake_store import FakeStore
+from tests.support.nats_server import NatsServer
+from tests.support.store_at_work import StoreAtWork, store_at_work
 
 DEADLINE = 10.0
 
@@ -113,6 +116,18 @@ async def stage(
                     yield Stage(url, http, fake, gateway, bus)
                 gateway.connections.stop()
                 await runner.cleanup()
+
+
+@asynccontextmanager
+async def stage_with_store(
+    server: NatsServer, data_dir: Path, **settings: Any
+) -> AsyncIterator[tuple[Stage, StoreAtWork]]:
+    """A gateway before a real store, on a server of its own: everybody's user is the same."""
+    async with store_at_work(server, data_dir) as at_work:
+        at_work.user = LOCAL_USER
+        await at_work.bus.serve("store", at_work.store.endpoints())
+        async with stage(server.url, with_store=False, **settings) as made:
+            yield made, at_work
 
 
 async def frame(ws: aiohttp.ClientWebSocketResponse) -> dict[str, Any]:

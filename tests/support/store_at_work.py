@@ -17,17 +17,30 @@ from shared.bus import Bus
 from shared.chain import extend
 from shared.commands import (
     Accepted,
+    CreateJob,
     CreateSession,
     GetRun,
     ListMessages,
     SendMessage,
 )
-from shared.events import CancelRequested, Delta, EndStatus, RunClaimed, RunEnded, Usage, encode
+from shared.events import (
+    CancelRequested,
+    Delta,
+    EndStatus,
+    FilePlan,
+    RunClaimed,
+    RunEnded,
+    StepResult,
+    Usage,
+    encode,
+)
+from shared.objects import put
 from shared.records import Run
 from shared.settings import Settings
 from shared.streams import ensure_streams
 from shared.subjects import Address
 from tests.support.nats_server import NatsServer
+from tests.support.plans import a_file
 
 DEADLINE = 20.0
 
@@ -91,6 +104,25 @@ class StoreAtWork:
     async def dump(self) -> dict[str, list[tuple[Any, ...]]]:
         """Every row of every table."""
         return await self.store.database.read(dump)
+
+    async def file(self, text: str = "words", *, read: bool = True) -> str:
+        """A file in FILES, and read by a processor unless told otherwise; answers its id."""
+        file_id, ref_id, run_id = ids.new_id(), ids.new_id(), ids.new_id()
+        await put(self.bus, f"{file_id}/{ref_id}", text.encode())
+        ref = a_file(id=ref_id, name="notes.txt", size=len(text))
+        request = CreateJob(
+            user_id=self.user,
+            session_id=file_id,
+            run_id=run_id,
+            plan=FilePlan(file=ref),
+            mode="file",
+        )
+        run = (await self.store.jobs.create_job(request)).job.run
+        if read:
+            await self.claim(run)
+            found = StepResult(step="extract", text="", text_file=ref, notes=["A note."])
+            await self.end(run, "", results=[found], usage=None)
+        return file_id
 
     # -- a worker's part -------------------------------------------------------------
 

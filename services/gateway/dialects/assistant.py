@@ -19,8 +19,8 @@ from services.gateway.moments import (
     TurnAccepted,
 )
 from shared.commands import CreateSession, UpdateSession
-from shared.errors import NatterlogError
-from shared.events import Fault, OnBusy, SessionStatus, Usage
+from shared.errors import InvalidRequest, NatterlogError
+from shared.events import Fault, OnBusy, Rating, SessionStatus, Usage
 from shared.ids import new_id
 from shared.records import Message, Run, RunStatus, Session
 from shared.settings import Settings
@@ -28,10 +28,18 @@ from shared.settings import Settings
 PREFIX = "/api/v1/chat"
 TEMPERATURE = 0.7
 MAX_TOKENS = 1024
+FILE_MODE = "file"
+"""Of the sessions that files lie in, each in one of its own."""
 
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 MaxTokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Title = Annotated[str, Meta(max_length=500)]
+Model = Annotated[str, Meta(max_length=200)]
+SystemPrompt = Annotated[str, Meta(max_length=200_000)]
+ClientId = Annotated[str, Meta(max_length=200)]
+Attachments = Annotated[list[str], Meta(max_length=20)]
+Comment = Annotated[str, Meta(max_length=10_000)]
+Mode = Annotated[str, Meta(min_length=1, max_length=50)]
 Tags = Annotated[list[Annotated[str, Meta(max_length=100)]], Meta(max_length=100)]
 
 T = TypeVar("T")
@@ -62,12 +70,20 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
         return (self.page - 1) * self.most
 
 
+class NumberedWindow(Window, frozen=True, kw_only=True):
+    """The same where a cursor is the number of the entry with which the page begins."""
+
+    @property
+    def start(self) -> int:
+        return self.cursor or self.offset
+
+
 class SessionsAsked(Window, frozen=True, kw_only=True):
     q: str = ""
     """Words of the title."""
     status: Literal["active", "inactive", "all"] = "active"
     mode: str = ""
-    """Also `adhoc`, `document` and `content`, which are left out otherwise."""
+    """Also `adhoc`, `document`, `content` and `file`, which are left out otherwise."""
 
 
 CursorText = Annotated[str, Meta(pattern=r"^[0-9a-f]{12}-[0-9]{1,19}-[0-9]{1,19}-[0-9]{1,19}$")]
@@ -79,10 +95,28 @@ class SessionAsked(msgspec.Struct, frozen=True, kw_only=True):
     """A cursor: the session as it was when that was the last that a client had seen."""
 
 
-class MessagesAsked(Window, frozen=True, kw_only=True):
+class MessagesAsked(NumberedWindow, frozen=True, kw_only=True):
     order: Literal["asc", "desc"] = "asc"
+    branches: Literal["active", "all"] = "active"
+    """All: every message of the session; `parent_id` says what it follows."""
     at: CursorText | None = None
     """A cursor: the conversation as it was when that was the last that a client had seen."""
+
+
+class SearchAsked(msgspec.Struct, frozen=True, kw_only=True):
+    q: Annotated[str, Meta(max_length=1000)] = ""
+    """What to search for: words, and phrases in quotes."""
+    limit: Count = 50
+    """How many; 200 at most."""
+    cursor: str = ""
+    """The `next_cursor` of the page before."""
+    page: Count = 1
+    page_size: Natural = 0
+    """The same as `limit`."""
+
+    @property
+    def window(self) -> Window:
+        return Window(limit=self.limit, page=self.page, page_size=self.page_size)
 
 
 class ReplyAsked(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,11 +131,11 @@ class RunStreamAsked(msgspec.Struct, frozen=True, kw_only=True):
 
 class NewSession(msgspec.Struct, frozen=True, kw_only=True):
     title: Title | None = None
-    mode: Annotated[str, Meta(min_length=1, max_length=50)] = "general"
-    model: str | None = None
+    mode: Mode = "general"
+    model: Model | None = None
     temperature: Temperature | None = None
     max_tokens: MaxTokens | None = None
-    system_prompt: str | None = None
+    system_prompt: SystemPrompt | None = None
     context_tags: Tags = []
     preset_id: str | None = None
     """Whose choices count where this makes none."""
@@ -111,10 +145,10 @@ class NewSession(msgspec.Struct, frozen=True, kw_only=True):
 class SessionChange(msgspec.Struct, frozen=True, kw_only=True):
     title: Title | UnsetType | None = UNSET
     status: SessionStatus | UnsetType = UNSET
-    model: str | UnsetType | None = UNSET
+    model: Model | UnsetType | None = UNSET
     temperature: Temperature | UnsetType | None = UNSET
     max_tokens: MaxTokens | UnsetType | None = UNSET
-    system_prompt: str | UnsetType | None = UNSET
+    system_prompt: SystemPrompt | UnsetType | None = UNSET
     context_tags: Tags | UnsetType = UNSET
     on_busy: OnBusy | UnsetType = UNSET
 
@@ -122,19 +156,45 @@ class SessionChange(msgspec.Struct, frozen=True, kw_only=True):
 class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str
     content: Words
-    attachments: list[str] = []
-    model: str | None = None
+    attachments: Attachments = []
+    model: Model | None = None
     temperature: Temperature | None = None
     max_tokens: MaxTokens | None = None
+
+
+class Edit(msgspec.Struct, frozen=True, kw_only=True):
+    content: Words
+    attachments: Attachments | None = None
+    model: Model | None = None
+    temperature: Temperature | None = None
+    max_tokens: MaxTokens | None = None
+
+
+class MessageChoice(msgspec.Struct, frozen=True, kw_only=True):
+    message_id: str
+
+
+class Feedback(msgspec.Struct, frozen=True, kw_only=True):
+    rating: Rating | None
+    comment: Comment | None = None
 
 
 decode_new_session = msgspec.json.Decoder(NewSession).decode
 decode_session_change = msgspec.json.Decoder(SessionChange).decode
 decode_new_message = msgspec.json.Decoder(NewMessage).decode
+decode_edit = msgspec.json.Decoder(Edit).decode
+decode_message_choice = msgspec.json.Decoder(MessageChoice).decode
+decode_feedback = msgspec.json.Decoder(Feedback).decode
 
 
 def create_session(body: NewSession, user: str, settings: Settings) -> CreateSession:
-    """The command that opens a session; what is not given has the settings' defaults."""
+    """The command that opens a session; what is not given has the settings' defaults.
+
+    Raises:
+        InvalidRequest: the mode is of natterlog's own sessions.
+    """
+    if body.mode == FILE_MODE:
+        raise InvalidRequest("This mode is of uploaded files.", path="$.mode")
     temperature, max_tokens = body.temperature, body.max_tokens
     if temperature is None:
         temperature = settings.llm_temperature

@@ -16,17 +16,14 @@ from services.gateway.dialects import assistant as words
 from services.gateway.feed import Feed
 from services.gateway.follower import Follower
 from services.gateway.limits import check_text
-from services.gateway.moments import Moment, view_of_accepted
+from services.gateway.moments import MessagesChanged, Moment, view_of_accepted
 from services.gateway.sockets import Socket, Track, serve
 from services.gateway.starting import start
 from services.gateway.typists import Typing, tell_typing
-from shared.commands import CancelRun, ListMessages, SendMessage
+from shared.commands import CancelRun, SendMessage
 from shared.errors import InvalidRequest, NatterlogError
 from shared.ids import new_id
 from shared.records import Message
-
-_PAGE = 200
-
 
 # -- what clients send ----------------------------------------------------------
 
@@ -49,7 +46,9 @@ class Send(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="sen
 
     session_id: str
     content: str
-    client_id: str | None = None
+    client_id: words.ClientId | None = None
+    attachments: words.Attachments = []
+    model: words.Model | None = None
 
 
 class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="cancel"):
@@ -81,7 +80,7 @@ class Subscribed(words.Event, frozen=True, kw_only=True, tag="subscribed"):
 
 
 class Resync(words.Event, frozen=True, kw_only=True, tag="resync"):
-    """The client's cursor leads nowhere: this is all there is."""
+    """What is shown is another than before, or the cursor leads nowhere: this is all there is."""
 
     messages: list[Message]
 
@@ -170,7 +169,7 @@ class _Client:
             place = await self._place(feed, asked.cursor)
             messages = None
             if place is None:
-                messages = None if asked.cursor is None else await self._messages(feed)
+                messages = None if asked.cursor is None else await feed.messages()
                 await feed.learn_questions()
         except BaseException:
             await stack.aclose()
@@ -195,6 +194,8 @@ class _Client:
                 user_id=self._user,
                 session_id=asked.session_id,
                 content=asked.content,
+                attachments=asked.attachments,
+                model=asked.model,
                 client_id=asked.client_id,
                 idempotency_key=key,
             ),
@@ -236,22 +237,6 @@ class _Client:
             await feed.refilled()
         return place if place is not None and feed.has(place) else None
 
-    async def _messages(self, feed: Feed) -> list[Message]:
-        found: list[Message] = []
-        while True:
-            page = await self._gateway.store.ask(
-                ListMessages(
-                    user_id=self._user,
-                    session_id=feed.session_id,
-                    min_seq=feed.seq,
-                    limit=_PAGE,
-                    offset=len(found),
-                )
-            )
-            found += page.items
-            if not page.items or len(found) >= page.total:
-                return found
-
     def _tell_state(self, feed: Feed, messages: list[Message] | None) -> Place:
         """Tell where the session stands → the place to go on from.
 
@@ -272,7 +257,10 @@ class _Client:
 
     def _follow(self, feed: Feed, place: Place, stack: AsyncExitStack) -> None:
         def translate(place: Place, moment: Moment) -> list[bytes]:
-            event = words.event_of(moment, **self._where(feed, place))
+            where = self._where(feed, place)
+            if isinstance(moment, MessagesChanged):
+                return [words.encode(Resync(messages=moment.messages, **where))]
+            event = words.event_of(moment, **where)
             return [] if event is None else [words.encode(event)]
 
         def typist(note: Typing) -> None:
@@ -281,7 +269,8 @@ class _Client:
                 frame = UserTyping(user=note.user, typing=note.typing, **where)
                 self._socket.mention(words.encode(frame))
 
-        track = Track(self._socket, Follower(feed, self._gateway.store, place), translate)
+        follower = Follower(feed, self._gateway.store, place, tells_branches=True)
+        track = Track(self._socket, follower, translate)
         self._subscriptions[feed.session_id] = (track, stack)
         stack.callback(track.end)
         stack.enter_context(feed.typists.holding(typist))

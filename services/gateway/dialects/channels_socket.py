@@ -21,11 +21,8 @@ from shared.commands import CancelRun, GetSession, Regenerate, SendMessage
 from shared.errors import InvalidRequest, NatterlogError, NotFound
 from shared.events import SessionDeleted, decode_fact
 from shared.ids import new_id
+from shared.records import HIDDEN_MODES
 from shared.subjects import parse, what
-
-HIDDEN = frozenset(("adhoc", "document", "content"))
-"""Modes of the sessions that calls without one make for themselves."""
-
 
 # -- what clients send ----------------------------------------------------------
 
@@ -220,7 +217,7 @@ def _answer_ping(socket: Socket, text: bytes) -> None:
 def _is_hidden(data: bytes) -> bool:
     """Whether the erased session was one that is never announced."""
     fact = decode_fact(data)
-    return isinstance(fact, SessionDeleted) and fact.mode in HIDDEN
+    return isinstance(fact, SessionDeleted) and fact.mode in HIDDEN_MODES
 
 
 class _Sessions:
@@ -270,7 +267,7 @@ class _Sessions:
             session = (await self._gateway.store.ask(query)).session
         except NotFound:  # erased meanwhile, and that comes next
             return None
-        if session.mode in HIDDEN:
+        if session.mode in HIDDEN_MODES:
             return None
         view = words.session_view(session)
         if happened == "created":

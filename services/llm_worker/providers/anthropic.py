@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from services.llm_worker.providers import faults
-from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, PromptFile, ProviderError
+from services.llm_worker.providers.base import (
+    Ended,
+    ModelInfo,
+    Prompt,
+    PromptFile,
+    PromptMessage,
+    ProviderError,
+)
 from services.llm_worker.providers.reading import Reading, spoken
 from shared.events import Usage
 
@@ -146,11 +153,13 @@ def _messages(prompt: Prompt) -> list[dict[str, Any]]:
     told = [m for m in prompt.messages if m.content.strip()]
     while told and told[0].role == "assistant":
         told = told[1:]
-    messages: list[dict[str, Any]] = [{"role": m.role, "content": m.content} for m in told]
-    if prompt.files and messages:
-        text = {"type": "text", "text": messages[-1]["content"]}
-        messages[-1]["content"] = [*map(_block, prompt.files), text]
-    return messages
+    return [{"role": m.role, "content": _content(m)} for m in told]
+
+
+def _content(message: PromptMessage) -> str | list[dict[str, Any]]:
+    if not message.files:
+        return message.content
+    return [*map(_block, message.files), {"type": "text", "text": message.content}]
 
 
 def _block(file: PromptFile) -> dict[str, Any]:

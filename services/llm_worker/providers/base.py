@@ -10,17 +10,19 @@ from shared.events import ModelDetails, Usage
 from shared.records import Role
 
 
-class PromptMessage(msgspec.Struct, frozen=True):
-    role: Role
-    content: str
-
-
 class PromptFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file that is sent as it is."""
 
     name: str
     media_type: str
     data: bytes
+
+
+class PromptMessage(msgspec.Struct, frozen=True):
+    role: Role
+    content: str
+    files: list[PromptFile] = []
+    """What goes with it: only what the provider takes."""
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,10 +35,13 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     schema: dict[str, Any] | None = None
     """The answer is to be JSON that fits this; the last message says so too."""
-    files: list[PromptFile] = []
-    """What goes with the last message: only what the provider takes."""
     notes: list[str] = []
     """What of the wish is not in here, one sentence each."""
+
+    @property
+    def files(self) -> list[PromptFile]:
+        """Everything that is sent as it is, whatever message it goes with."""
+        return [file for message in self.messages for file in message.files]
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,13 @@ from typing import Any
 import msgspec
 
 from services.llm_worker.providers import faults
-from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, ProviderError
+from services.llm_worker.providers.base import (
+    Ended,
+    ModelInfo,
+    Prompt,
+    PromptMessage,
+    ProviderError,
+)
 from services.llm_worker.providers.connections import Connections
 from services.llm_worker.providers.reading import Reading, spoken
 from shared.events import ModelDetails, Usage
@@ -113,11 +119,7 @@ class Ollama:
 
 
 def _body(prompt: Prompt) -> dict[str, object]:
-    messages: list[dict[str, object]] = [
-        {"role": m.role, "content": m.content} for m in prompt.messages
-    ]
-    if prompt.files:
-        messages[-1]["images"] = [base64.b64encode(file.data).decode() for file in prompt.files]
+    messages: list[dict[str, object]] = [_message(m) for m in prompt.messages]
     if prompt.system:
         messages.insert(0, {"role": "system", "content": prompt.system})
     options: dict[str, object] = {}
@@ -134,6 +136,13 @@ def _body(prompt: Prompt) -> dict[str, object]:
     if prompt.schema is not None:
         body["format"] = prompt.schema
     return body
+
+
+def _message(message: PromptMessage) -> dict[str, object]:
+    said: dict[str, object] = {"role": message.role, "content": message.content}
+    if message.files:
+        said["images"] = [base64.b64encode(file.data).decode() for file in message.files]
+    return said
 
 
 def _moment(text: str | None) -> datetime | None:

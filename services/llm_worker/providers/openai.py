@@ -9,7 +9,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from services.llm_worker.providers import faults
-from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, PromptFile
+from services.llm_worker.providers.base import (
+    Ended,
+    ModelInfo,
+    Prompt,
+    PromptFile,
+    PromptMessage,
+)
 from services.llm_worker.providers.connections import Connections
 from services.llm_worker.providers.reading import Reading, spoken
 from shared.events import Usage
@@ -81,11 +87,8 @@ class OpenAI:
 
     def _body(self, prompt: Prompt) -> dict[str, object]:
         messages: list[dict[str, object]] = [
-            {"role": m.role, "content": m.content} for m in prompt.messages
+            {"role": m.role, "content": _content(m)} for m in prompt.messages
         ]
-        if prompt.files:
-            text = {"type": "text", "text": prompt.messages[-1].content}
-            messages[-1]["content"] = [*map(_part, prompt.files), text]
         if prompt.system:
             messages.insert(0, {"role": "system", "content": prompt.system})
         body: dict[str, object] = {
@@ -107,6 +110,12 @@ class OpenAI:
 
     def _takes_temperature(self, model: str) -> bool:
         return not (self._is_openais_own and _REASONING.match(model))
+
+
+def _content(message: PromptMessage) -> object:
+    if not message.files:
+        return message.content
+    return [*map(_part, message.files), {"type": "text", "text": message.content}]
 
 
 def _moment(seconds: float | None) -> datetime | None:

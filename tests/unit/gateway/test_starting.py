@@ -10,7 +10,14 @@ from services import gateway
 from services.gateway.app import over_http
 from services.gateway.describing import description_of
 from services.gateway.starting import Start
-from shared.commands import CreateJob, Regenerate, Request, SendMessage, StartsRun
+from shared.commands import (
+    CreateJob,
+    EditMessage,
+    Regenerate,
+    Request,
+    SendMessage,
+    StartsRun,
+)
 from shared.ids import LOCAL_USER
 from shared.store_client import StoreClient
 
@@ -35,7 +42,14 @@ def test_only_one_module_of_the_gateway_begins_runs():
 def test_whatever_begins_a_run_is_counted():
     counted = get_type_hints(Start.ask)["command"].__args__
 
-    assert set(counted) == set(StartsRun.__subclasses__()) == {SendMessage, Regenerate, CreateJob}
+    assert (
+        set(counted)
+        == set(StartsRun.__subclasses__())
+        == {
+            *(SendMessage, EditMessage, Regenerate),
+            CreateJob,
+        }
+    )
 
 
 async def test_the_store_cannot_be_asked_past_the_count():

@@ -1,12 +1,13 @@
 """What the tests of the providers share: the fake upstream, and each provider pointed at it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from services.llm_worker.providers.base import (
     Ended,
     Prompt,
+    PromptFile,
     PromptMessage,
     Provider,
     ProviderError,
@@ -31,11 +32,11 @@ def settings_for(fake: FakeProvider, **more: object) -> Settings:
     )
 
 
-def asking(provider: str, message: str, **more: object) -> Prompt:
+def asking(provider: str, message: str, files: Sequence[PromptFile] = (), **more: object) -> Prompt:
     """``message`` to the provider's model at the fake."""
     return Prompt(
         model=MODELS[provider],
-        messages=[PromptMessage("user", message)],
+        messages=[PromptMessage("user", message, list(files))],
         **more,  # pyright: ignore[reportArgumentType]
     )
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from services.llm_worker.prices import Prices
 from services.llm_worker.providers.base import Ended
 from services.llm_worker.tasks import Next, Reply, Step, task_of
 from shared.consumer import Delivery, Rejected
@@ -19,11 +20,13 @@ from shared.events import (
     Usage,
 )
 from shared.ids import now
+from shared.settings import Settings
 from shared.subjects import Address
 from tests.support.plans import a_pipeline, a_result, an_ask
 
 RUN = Address("u", "s", "r")
 BUS: Any = None
+PRICES = Prices(Settings())
 END = Ended(stop_reason="end_turn", usage=Usage(input_tokens=2, output_tokens=3))
 SCHEMA = {"type": "object", "required": ["good"]}
 
@@ -36,7 +39,7 @@ def a_step(**fields: Any) -> Step:
         "plan": a_pipeline("one", "two"),
         "last": False,
     }
-    return Step(TodoGenerate(at=now(), **(known | fields)), RUN, BUS)
+    return Step(TodoGenerate(at=now(), **(known | fields)), RUN, BUS, PRICES)
 
 
 def next_of(verdict: object) -> tuple[str, Any]:
@@ -103,8 +106,8 @@ def test_a_cancelled_step_leaves_what_was_done_before_it():
 def test_a_todo_is_a_reply_or_a_step_and_nothing_else():
     turn = Turn(user_message_id="u", assistant_message_id="a", content="?")
 
-    reply = task_of(Delivery(1, "", RUN, TodoChat(at=now(), n=0, turn=turn), 1), BUS)
+    reply = task_of(Delivery(1, "", RUN, TodoChat(at=now(), n=0, turn=turn), 1), BUS, PRICES)
 
     assert isinstance(reply, Reply)
     with pytest.raises(Rejected):
-        task_of(Delivery(1, "", RUN, CancelRequested(at=now()), 1), BUS)
+        task_of(Delivery(1, "", RUN, CancelRequested(at=now()), 1), BUS, PRICES)

@@ -1,7 +1,7 @@
 """What a job does next, as its plan and its results say."""
 
 from services.processor.conductor import Generate, Read, conduct
-from shared.events import Ask, PipelinePlan, PipelineStep
+from shared.events import Ask, FilePlan, PipelinePlan, PipelineStep
 from tests.support.plans import a_document, a_file, a_pipeline, a_result
 
 
@@ -80,3 +80,10 @@ def test_a_pipeline_goes_step_by_step():
 
 def test_nothing_is_left_to_do_when_all_steps_left_something():
     assert conduct(a_pipeline("one"), [a_result("one")]) is None
+
+
+def test_a_file_for_messages_is_read_and_that_is_all():
+    plan = FilePlan(file=a_file())
+
+    assert conduct(plan, []) == Read(plan)
+    assert conduct(plan, [a_result("extract", "")]) is None

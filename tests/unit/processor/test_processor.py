@@ -15,6 +15,7 @@ from shared.consumer import Delivery, Rejected
 from shared.events import (
     CancelRequested,
     Fault,
+    FilePlan,
     Plan,
     Progress,
     RunClaimed,
@@ -32,7 +33,7 @@ from shared.plans import step_names
 from shared.streams import ensure_streams
 from shared.subjects import Address, what
 from tests.support.memory_bus import MemoryBus
-from tests.support.plans import a_document, a_pipeline, a_result, an_ask
+from tests.support.plans import a_document, a_file, a_pipeline, a_result, an_ask
 
 FOUND = a_result("extract", "words", notes=["2 pages cut."])
 
@@ -277,3 +278,17 @@ async def test_a_fact_that_is_no_process_todo_is_rejected(bus: Bus):
 
     with pytest.raises(Rejected):
         await a_processor(bus).handle(todo._replace(fact=TodoChat(at=now(), n=0, turn=turn)))
+
+
+async def test_a_file_for_messages_ends_with_what_was_read_of_it(
+    bus: Bus, reading: list[StepResult | Exception]
+):
+    reading.append(FOUND)
+    todo = await a_todo(bus, FilePlan(file=a_file()))
+
+    await a_processor(bus).handle(todo)
+
+    assert await said(bus, todo) == ["todo.process.3.0", "claim", "final"]
+    final = await last(bus, todo)
+    assert (final.status, final.text, final.usage, final.cost) == ("completed", "", None, None)
+    assert final.results == [FOUND]

@@ -7,7 +7,7 @@ import msgspec
 from services.recorder.pages import show_prompt
 from services.recorder.prompt import CONTEXT_MESSAGES, prompts
 from services.recorder.terminal import Page
-from services.store import queries
+from services.store import context
 from shared.events import SessionUpdated
 from tests.unit.recorder.told import FILE, OTHER, RUN, Told, answer, at, question, turn
 
@@ -57,7 +57,7 @@ def test_what_was_cut_off_is_told():
 
 
 def test_it_cuts_where_the_store_does():
-    assert CONTEXT_MESSAGES == queries.CONTEXT_MESSAGES
+    assert CONTEXT_MESSAGES == context.CONTEXT_MESSAGES
 
 
 def test_a_system_prompt_that_was_changed_is_the_changes():

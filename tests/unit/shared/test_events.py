@@ -9,15 +9,19 @@ from shared import events
 from shared.events import (
     AnyFact,
     AnyTick,
+    BranchChosen,
     CancelRequested,
     Delta,
     Fact,
     FactImported,
     Fault,
+    History,
+    MessageRated,
     ModelDetails,
     ModelPreferred,
     ModelsSynced,
     OfferedModel,
+    PastMessage,
     PresetCreated,
     PresetDeleted,
     PresetUpdated,
@@ -75,7 +79,34 @@ FACTS: list[Fact] = [
         context_tags=["x"],
         on_busy="queue",
     ),
+    SessionCreated(
+        **COMMON,
+        title=None,
+        mode="general",
+        model=None,
+        temperature=None,
+        max_tokens=None,
+        system_prompt=None,
+        context_tags=[],
+        on_busy="queue",
+        history=History(
+            messages=[
+                PastMessage(
+                    id="m",
+                    parent_id=None,
+                    role="user",
+                    content="Before.",
+                    created_at=now(),
+                    attachments=["f"],
+                    feedback={"rating": "up"},
+                )
+            ],
+            leaf="m",
+        ),
+    ),
     SessionUpdated(**COMMON, title=None, status="inactive"),
+    BranchChosen(**COMMON, leaf="m"),
+    MessageRated(**COMMON, message_id="m", rating="down", comment="Too long."),
     SessionDeleted(**COMMON, mode="adhoc"),
     RunWaiting(**COMMON, turn=TURN),
     TodoChat(**COMMON, n=0, turn=TURN),
@@ -174,7 +205,7 @@ def tags(family: Any) -> list[str]:
 
 
 def test_these_are_all_the_events_there_are():
-    assert sorted(str(type(fact).__struct_config__.tag) for fact in FACTS) == tags(AnyFact)
+    assert sorted({str(type(fact).__struct_config__.tag) for fact in FACTS}) == tags(AnyFact)
     assert sorted(str(type(tick).__struct_config__.tag) for tick in TICKS) == tags(AnyTick)
 
 

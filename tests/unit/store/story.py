@@ -13,8 +13,11 @@ from shared import ids
 from shared.chain import Link
 from shared.events import (
     AnyFact,
+    BranchChosen,
     CancelRequested,
     EndStatus,
+    MessageRated,
+    Rating,
     RunClaimed,
     RunEnded,
     RunWaiting,
@@ -97,7 +100,13 @@ class Story:
         return self.tell(self.address(run).fact("cancel"), CancelRequested(at=self.now))
 
     def end(
-        self, run: str, text: str = "", status: EndStatus = "completed", *, attempt: int = 1
+        self,
+        run: str,
+        text: str = "",
+        status: EndStatus = "completed",
+        *,
+        attempt: int = 1,
+        **fields: Any,
     ) -> int:
         final = RunEnded(
             at=self.now,
@@ -106,10 +115,13 @@ class Story:
             text=text,
             length=len(text),
             sha256="0" * 64,
-            model="demo",
-            provider="demo",
-            usage=Usage(input_tokens=3, output_tokens=5),
-            latency_ms=120,
+            **{
+                "model": "demo",
+                "provider": "demo",
+                "usage": Usage(input_tokens=3, output_tokens=5),
+                "latency_ms": 120,
+                **fields,
+            },
         )
         return self.tell(self.address(run).fact("final"), final)
 
@@ -123,9 +135,23 @@ class Story:
         subject = session_address(USER, self.session).fact("updated")
         return self.tell(subject, SessionUpdated(at=self.now, **fields))
 
+    def choose(self, leaf: str) -> int:
+        subject = session_address(USER, self.session).fact("branch")
+        return self.tell(subject, BranchChosen(at=self.now, leaf=leaf))
+
+    def rate(self, message: str, rating: Rating | None, comment: str | None = None) -> int:
+        subject = session_address(USER, self.session).fact("message.feedback")
+        fact = MessageRated(at=self.now, message_id=message, rating=rating, comment=comment)
+        return self.tell(subject, fact)
+
     def delete(self) -> int:
         subject = session_address(USER, self.session).fact("deleted")
         return self.tell(subject, SessionDeleted(at=self.now))
+
+    @property
+    def runs(self) -> list[str]:
+        """The runs of all turns, in the order in which they were told."""
+        return list(self._turns)
 
     def asked(self, run: str) -> str:
         return self._turns[run].user_message_id

@@ -3,6 +3,7 @@
 import pytest
 
 from services.store import queries
+from services.store.context import get_context
 from shared import ids
 from shared.commands import GetContext, GetRun, GetSession, ListMessages, ListSessions, OpenFeed
 from shared.errors import InvalidRequest, NotFound
@@ -22,7 +23,7 @@ def other_session(story: Story, title: str) -> Story:
 
 def context(story: Story, run: str) -> list[str]:
     request = GetContext(user_id=USER, session_id=story.session, run_id=run)
-    return [m.content for m in queries.get_context(story.connection, request).messages]
+    return [m.content for m in get_context(story.connection, request).messages]
 
 
 def titles(story: Story, **fields: object) -> list[str | None]:
@@ -83,11 +84,11 @@ def test_what_is_no_context_does_not_take_the_place_of_what_is(story: Story):
 def test_a_turns_own_values_win_over_its_sessions(story: Story):
     own = story.todo("u1", model="other", temperature=0.0, max_tokens=7)
     request = GetContext(user_id=USER, session_id=story.session, run_id=own)
-    mine = queries.get_context(story.connection, request)
+    mine = get_context(story.connection, request)
     story.end(own, "a1", attempt=story.claim(own))
     plain = story.todo("u2", parent_id=story.answered(own))
     request = GetContext(user_id=USER, session_id=story.session, run_id=plain)
-    default = queries.get_context(story.connection, request)
+    default = get_context(story.connection, request)
 
     assert (mine.model, mine.temperature, mine.max_tokens) == ("other", 0.0, 7)
     assert (default.model, default.temperature, default.max_tokens) == ("demo", 0.5, None)

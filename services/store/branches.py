@@ -1,0 +1,220 @@
+"""Branches of a session: said in another way, copied into a session of their own, chosen, rated.
+
+A session's messages are a tree.  Its active branch is the one that ends in
+``active_leaf``; whatever is written next goes on from there.
+"""
+
+from typing import Any, NamedTuple
+
+import msgspec
+import sqlalchemy as sa
+
+from services.store import file_queries, past, queries
+from services.store.applying import read_applied
+from services.store.commands import Commands
+from services.store.database import Database
+from services.store.keys import digest
+from services.store.queries import SessionState
+from services.store.rows import MessageRow, SessionRow, message_row
+from services.store.schema import messages
+from shared import ids
+from shared.commands import (
+    Accepted,
+    ChooseBranch,
+    EditMessage,
+    ForkSession,
+    GetSession,
+    MessageAnswer,
+    RateMessage,
+    SessionAnswer,
+)
+from shared.errors import Conflict
+from shared.events import BranchChosen, MessageRated, SessionCreated, Turn
+from shared.records import HIDDEN_MODES
+from shared.subjects import session_address
+
+
+class Branches:
+    """The commands on a session's branches."""
+
+    def __init__(self, commands: Commands, database: Database) -> None:
+        self._commands = commands
+        self._database = database
+
+    async def edit(self, request: EditMessage) -> Accepted:
+        """Accept a turn beside the one that is edited; its reply is written like any other."""
+        self._commands.check_length(request.content)
+        old = await self._commands.message(request.user_id, request.message_id)
+        if old.role != "user":
+            raise Conflict("Only what you said can be edited; ask for a reply anew instead.")
+        if old.depth == 0:
+            raise queries.never_sent()
+        attached = old.attachments if request.attachments is None else request.attachments
+        if request.attachments is not None:
+            await self._database.read(
+                file_queries.check_there, request.user_id, request.attachments
+            )
+        turn = Turn(
+            user_message_id=ids.new_id(),
+            assistant_message_id=ids.new_id(),
+            content=request.content,
+            parent_id=old.parent_id,
+            attachments=attached,
+            model=request.model,
+            temperature=request.temperature,
+            max_tokens=request.max_tokens,
+            idempotency_key=request.idempotency_key,
+            idempotency_digest=digest(request),
+            edits=old.id,
+        )
+
+        async def turn_in(state: SessionState) -> Turn:
+            del state  # wherever the session is by now, an edit stands beside the old message
+            return turn
+
+        return await self._commands.accept(request.user_id, old.session_id, turn, turn_in)
+
+    async def fork(self, request: ForkSession) -> SessionAnswer:
+        branch = await self._database.read(branch_up_to, request)
+        session = branch.session
+        fact = SessionCreated(
+            at=ids.now(),
+            title=session.title,
+            mode="general" if session.mode in HIDDEN_MODES else session.mode,
+            model=session.model,
+            temperature=session.temperature,
+            max_tokens=session.max_tokens,
+            system_prompt=session.system_prompt,
+            context_tags=session.context_tags,
+            on_busy=session.on_busy,
+            enable_tools=session.enable_tools,
+            history=past.history_of(branch.messages),
+        )
+        return await self._commands.open_session(request.user_id, request.new_session_id, fact)
+
+    async def choose(self, request: ChooseBranch) -> SessionAnswer:
+        user, session_id = request.user_id, request.session_id
+
+        async def attempt(state: SessionState) -> int:
+            chosen = await self._database.read(branch_up_to, request)
+            if state.unfinished:
+                raise Conflict("A reply is being written here; try again when it is complete.")
+            leaf = await self._database.read(leaf_below, chosen.messages[-1])
+            if leaf == state.session.active_leaf:
+                return 0
+            return await self._commands.append_to_session(
+                session_address(user, session_id).fact("branch"),
+                BranchChosen(at=ids.now(), leaf=leaf),
+                state.session.last_seq,
+            )
+
+        await self._commands.decide_on_session(user, session_id, attempt)
+        asked = GetSession(user_id=user, session_id=session_id)
+        return await self._database.read(queries.get_session, asked)
+
+    async def rate(self, request: RateMessage) -> MessageAnswer:
+        rated = await self._commands.message(request.user_id, request.message_id)
+        if rated.role != "assistant":
+            raise Conflict("Only a reply can be rated.")
+        fact = MessageRated(
+            at=ids.now(),
+            message_id=rated.id,
+            rating=request.rating,
+            comment=request.comment if request.rating else None,
+        )
+
+        async def attempt(state: SessionState) -> int:
+            return await self._commands.append_to_session(
+                session_address(request.user_id, rated.session_id).fact("message.feedback"),
+                msgspec.structs.replace(fact, at=ids.now()),
+                state.session.last_seq,
+            )
+
+        await self._commands.decide_on_session(request.user_id, rated.session_id, attempt)
+        return await self._database.read(get_message, request.user_id, rated.id)
+
+
+# -- queries ------------------------------------------------------------------------
+
+
+class Branch(NamedTuple):
+    """A session, and its messages from the first to the one that was named."""
+
+    session: SessionRow
+    messages: list[MessageRow]
+
+
+def branch_up_to(connection: sa.Connection, request: ForkSession | ChooseBranch) -> Branch:
+    session = queries.find_session(connection, request.user_id, request.session_id)
+    if not ids.is_id(request.message_id):
+        raise queries.not_found("message")
+    message = queries.find_message(connection, request.user_id, request.message_id)
+    if message.session_id != session.id:
+        raise queries.not_found("message")
+    if message.depth == 0:
+        raise Conflict("That message is in no branch: it waits, or was cancelled before its turn.")
+    return Branch(session, branch_of(connection, message.id))
+
+
+def branch_of(connection: sa.Connection, leaf: str | None) -> list[MessageRow]:
+    """The messages from the first to this one."""
+    return [message_row(row) for row in connection.execute(_BRANCH, {"leaf": leaf})]
+
+
+def leaf_below(connection: sa.Connection, message: MessageRow) -> str:
+    """The newest message that follows from this one, with none after it; itself when there is none.
+
+    Each step of a branch is newer than the one before it, except for messages that
+    were copied: those are told apart by their ids, which rise in the same order.
+    """
+    return connection.execute(_LEAF, {"top": message.id}).scalar_one()
+
+
+def get_message(connection: sa.Connection, user_id: str, message_id: str) -> MessageAnswer:
+    row = queries.find_message(connection, user_id, message_id)
+    return MessageAnswer(message=row.record(), seq=read_applied(connection))
+
+
+def _branch() -> Any:
+    """The messages from the first to ``leaf``."""
+    walk = (
+        sa.select(messages.c.id, messages.c.parent_id)
+        .where(messages.c.id == sa.bindparam("leaf"))
+        .cte("walk", recursive=True)
+    )
+    walk = walk.union_all(
+        sa.select(messages.c.id, messages.c.parent_id).join(walk, messages.c.id == walk.c.parent_id)
+    )
+    return sa.select(messages).join(walk, walk.c.id == messages.c.id).order_by(messages.c.depth)
+
+
+def _leaf() -> Any:
+    """Of what follows from ``top``, what nothing follows from, the newest."""
+    below = (
+        sa.select(messages.c.id, messages.c.session_id)
+        .where(messages.c.id == sa.bindparam("top"))
+        .cte("below", recursive=True)
+    )
+    below = below.union_all(
+        sa.select(messages.c.id, messages.c.session_id).join(
+            below,
+            (messages.c.parent_id == below.c.id) & (messages.c.session_id == below.c.session_id),
+        )
+    )
+    child = messages.alias("child")
+    last = ~sa.exists().where(
+        child.c.session_id == messages.c.session_id,
+        child.c.parent_id == messages.c.id,
+        child.c.depth > 0,
+    )
+    return (
+        sa.select(messages.c.id)
+        .join(below, below.c.id == messages.c.id)
+        .where(last, messages.c.depth > 0)
+        .order_by(messages.c.seq.desc(), messages.c.id.desc())
+        .limit(1)
+    )
+
+
+_BRANCH = _branch()
+_LEAF = _leaf()

@@ -1,0 +1,102 @@
+"""What a reply is to be written from: the end of its branch, with the files that belong to it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from services.store import file_queries
+from services.store.applying import read_applied
+from services.store.models import preferred_model
+from services.store.queries import find_run, find_session, not_found
+from services.store.rows import RunRow, SessionRow
+from services.store.schema import messages
+from shared.commands import Context, ContextMessage, GetContext
+from shared.records import MessageStatus
+
+CONTEXT_MESSAGES = 20
+
+_USABLE: tuple[MessageStatus, ...] = ("completed", "cancelled")
+
+
+def get_context(connection: sa.Connection, request: GetContext) -> Context:
+    run = find_run(connection, request.user_id, request.run_id)
+    session = find_session(connection, request.user_id, request.session_id)
+    if run.session_id != session.id:
+        raise not_found("run")
+    turn = run.turn
+    if turn is None:
+        return _context_of_job(connection, session, run)
+    found = connection.execute(_CONTEXT, {"leaf": run.user_message_id}).all()
+    return Context(
+        messages=_with_files(connection, request.user_id, found[::-1]),
+        system_prompt=_first(turn.system, session.system_prompt),
+        model=_first(turn.model, session.model) or preferred_model(connection, run.user_id),
+        temperature=_first(turn.temperature, session.temperature),
+        max_tokens=_first(turn.max_tokens, session.max_tokens),
+        run=run.record(),
+        seq=read_applied(connection),
+        notes=turn.notes,
+    )
+
+
+def _with_files(
+    connection: sa.Connection, user_id: str, found: Sequence[sa.Row[Any]]
+) -> list[ContextMessage]:
+    attached = {file for row in found for file in row.attachments}
+    known = file_queries.context_files(connection, user_id, attached)
+    return [
+        ContextMessage(
+            id=row.id,
+            role=row.role,
+            content=row.content,
+            files=[known[file] for file in row.attachments if file in known],
+            missing_files=sum(file not in known for file in row.attachments),
+        )
+        for row in found
+    ]
+
+
+def _context_of_job(connection: sa.Connection, session: SessionRow, run: RunRow) -> Context:
+    """What a job is asked is in its todos; here is whom to ask, and how."""
+    return Context(
+        messages=[],
+        system_prompt=None,
+        model=session.model or preferred_model(connection, run.user_id),
+        temperature=session.temperature,
+        max_tokens=session.max_tokens,
+        run=run.record(),
+        seq=read_applied(connection),
+    )
+
+
+def _first(mine: Any, default: Any) -> Any:
+    return default if mine is None else mine
+
+
+def _context() -> Any:
+    """The last usable messages of a branch, the newest first.
+
+    The walk counts what it has found, so that its cost does not grow with the branch.
+    """
+    usable = messages.c.status.in_(_USABLE) & (messages.c.content != "")
+    counts = sa.case((usable, 1), else_=0)
+    walk = (
+        sa.select(messages.c.id, messages.c.parent_id, counts.label("found"))
+        .where(messages.c.id == sa.bindparam("leaf"))
+        .cte("walk", recursive=True)
+    )
+    walk = walk.union_all(
+        sa.select(messages.c.id, messages.c.parent_id, walk.c.found + counts)
+        .join(walk, messages.c.id == walk.c.parent_id)
+        .where(walk.c.found < CONTEXT_MESSAGES)
+    )
+    return (
+        sa.select(messages.c.id, messages.c.role, messages.c.content, messages.c.attachments)
+        .join(walk, walk.c.id == messages.c.id)
+        .where(usable)
+        .order_by(messages.c.depth.desc())
+    )
+
+
+_CONTEXT = _context()
