@@ -46,6 +46,13 @@ class AssistantClient:
         url = f"{self._api}/chat{path}"
         return await self.browser.call(method, url, headers=self._headers, **options)
 
+    async def download(self, path: str) -> bytes:
+        """A file below ``/chat``."""
+        url = f"{self._api}/chat{path}"
+        async with self.browser.fetch("GET", url, headers=self._headers) as response:
+            assert response.status == 200, await response.text()
+            return await response.read()
+
     @property
     def shown(self) -> list[tuple[str, str]]:
         """The bubbles of the page."""

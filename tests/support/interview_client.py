@@ -49,6 +49,8 @@ class InterviewClient:
         """How long it waits for anything to come."""
         self.transcript: list[tuple[str, str]] = []
         self.system: str | None = None
+        self.failed = asyncio.Event()
+        """A try has failed, and another will follow."""
 
     async def __aenter__(self) -> Self:
         self.browser = await Browser().__aenter__()
@@ -92,6 +94,7 @@ class InterviewClient:
                 answer.error = str(error) or "timeout"
                 if answer.text:
                     break  # what is shown is not taken back
+            self.failed.set()
             pause = float(answer.headers.get("Retry-After", BACKOFF * 2**attempt))
             await asyncio.sleep(pause)  # what the front end does
         return answer
