@@ -30,7 +30,13 @@ RECORDER: dict[str, tuple[str, str]] = {
     "export-log": ("services.recorder.carry_out", "write sessions to a file, redacted or whole"),
     "import-log": ("services.recorder.carry_in", "bring sessions from such a file into this log"),
     "dead": ("services.recorder.deadletters", "look at what could not be handled; put it back"),
+    "replay": ("services.recorder.replay", "show the frames that a run's clients were sent"),
+    "rerun": ("services.recorder.rerun", "run a reply once more, beside the old one, and compare"),
+    "verify": ("services.recorder.verify", "hold today's code against recorded sessions"),
 }
+
+PLAYED = frozenset(("replay", "verify"))
+"""Commands that are given the gateway's way of showing what was recorded."""
 
 EPILOG = """\
 Everything is configured by environment variables (NATTERLOG_PORT, NATTERLOG_DATA_DIR,
@@ -77,6 +83,13 @@ def parser(*, chosen: str | None = None) -> argparse.ArgumentParser:
         "reads the store's files, while natterlog runs or not (exit code 1: there is one)",
     )
     rebuild.set_defaults(run=_rebuild)
+    for name, (module, what) in RECORDER.items():
+        command = commands.add_parser(
+            name, help=what, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        command.set_defaults(run=_recorder, command_name=name)
+        if name == chosen:  # its arguments come with all that it imports
+            importlib.import_module(module).arguments(command)
     models = commands.add_parser(
         "models",
         help="list the models on offer",
@@ -92,13 +105,6 @@ def parser(*, chosen: str | None = None) -> argparse.ArgumentParser:
     token = commands.add_parser("token", help="create, list and revoke tokens")
     add_token_commands(token)
     token.set_defaults(run=_accounts)
-    for name, (module, what) in RECORDER.items():
-        command = commands.add_parser(
-            name, help=what, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
-        command.set_defaults(run=_recorder, command_name=name)
-        if name == chosen:  # its arguments come with all that it imports
-            importlib.import_module(module).arguments(command)
     version = commands.add_parser("version", help="print natterlog's version")
     version.set_defaults(run=_version)
     return top
@@ -168,6 +174,8 @@ def _recorder(asked: argparse.Namespace) -> int:
     settings = read_settings(os.environ)
     settings = msgspec.structs.replace(settings, nats_url=running_nats_url(settings))
     files = importlib.import_module("services.store.files").asking_files
+    if asked.command_name in PLAYED:
+        asked.playback = importlib.import_module("services.gateway.playback").Playback
     return run(asked.command, asked, settings, files)
 
 

@@ -119,6 +119,8 @@ class SendMessage(StartsRun, frozen=True, kw_only=True):
     idempotency_key: str | None = None
     system: str | None = None
     notes: list[str] = []
+    context: str | None = None
+    """A message of the user's, of any session: the branch that ends in it is the prompt."""
 
 
 class EditMessage(StartsRun, frozen=True, kw_only=True):

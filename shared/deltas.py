@@ -8,7 +8,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from shared.bus import Bus
-from shared.events import Delta, decode_tick
+from shared.events import Delta, Timeline, decode_tick
 from shared.subjects import TOKENS, Address
 
 
@@ -60,8 +60,15 @@ class Written(NamedTuple):
     attempt: int
     text: str
     seq: int
-    fraction: float = 0.0
+    fraction: float
     """The most that any attempt said to have done of a step."""
+    timeline: Timeline
+    """When each piece of the text came."""
+    progress: Timeline
+    """Of a reading: (milliseconds since the claim, thousandths done)."""
+
+
+NOTHING = Written(0, "", 0, 0.0, [], [])
 
 
 async def read_attempt(bus: Bus, address: Address, attempt: int | None = None) -> Written:
@@ -71,6 +78,7 @@ async def read_attempt(bus: Bus, address: Address, attempt: int | None = None) -
         NoAnswer, ApiError: TOKENS could not be read.
     """
     found: dict[int, list[Delta]] = {}
+    progress: dict[int, Timeline] = {}
     seq, fraction = 0, 0.0
     while batch := await bus.read(TOKENS, address.ticks, after=seq):
         seq = batch[-1].seq
@@ -80,8 +88,21 @@ async def read_attempt(bus: Bus, address: Address, attempt: int | None = None) -
                 found.setdefault(tick.attempt, []).append(tick)
             else:
                 fraction = max(fraction, tick.fraction)
+                told = (tick.ms, round(tick.fraction * 1000))
+                progress.setdefault(tick.attempt, []).append(told)
     wanted = attempt if attempt is not None else max(found, default=0)
     text = AttemptText(wanted)
-    for delta in sorted(found.get(wanted, []), key=lambda d: d.offset):
+    deltas = found.get(wanted, [])
+    for delta in sorted(deltas, key=lambda d: d.offset):
         text.merge(delta)
-    return Written(wanted, text.text, seq, fraction)
+    timeline = _timeline(deltas, len(text.text))
+    return Written(wanted, text.text, seq, fraction, timeline, progress.get(wanted, []))
+
+
+def _timeline(deltas: list[Delta], length: int) -> Timeline:
+    """When the text got as long as each delta made it, said again or not."""
+    told: dict[int, int] = {}
+    for delta in deltas:
+        end = delta.offset + len(delta.text)
+        told[end] = min(delta.ms, told.get(end, delta.ms))
+    return [(told[end], end) for end in sorted(told) if 0 < end <= length]

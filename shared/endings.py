@@ -2,9 +2,11 @@
 
 import hashlib
 
+import msgspec
+
 from shared.bus import Bus
 from shared.chain import Overtaken, extend
-from shared.deltas import read_attempt
+from shared.deltas import NOTHING, read_attempt
 from shared.events import EndStatus, Fault, RunEnded
 from shared.ids import now
 from shared.subjects import EVENTS, Address, what
@@ -52,14 +54,19 @@ async def end_unhandled(
             return False
         claims = [fact.seq for fact in chain if what(fact.subject) == "claim"]
         attempt = max(claims, default=0)
-        text, fraction = "", 0.0
-        if attempt:
-            written = await read_attempt(bus, address, attempt)
-            text, fraction = written.text, written.fraction
-        if "cancel" in said:
-            final = ended("cancelled", text, attempt=attempt, fraction=fraction)
-        else:
-            final = ended("failed", text, attempt=attempt, error=error, fraction=fraction)
+        written = await read_attempt(bus, address, attempt) if attempt else NOTHING
+        status = "cancelled" if "cancel" in said else "failed"
+        final = msgspec.structs.replace(
+            ended(
+                status,
+                written.text,
+                attempt=attempt,
+                error=None if status == "cancelled" else error,
+                fraction=written.fraction,
+            ),
+            timeline=written.timeline,
+            progress=written.progress,
+        )
         try:
             await extend(bus, address.fact("final"), final, expected=chain[-1].seq, tries=2)
         except Overtaken:

@@ -70,6 +70,8 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     """Instead of the session's system prompt, for this reply alone."""
     notes: list[str] = []
     """What of the wish is not honoured, one sentence each."""
+    context: str | None = None
+    """The message whose branch is the prompt, where a run of elsewhere is run again."""
 
 
 class PastMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -233,12 +235,16 @@ Timeline = list[tuple[int, int]]
 
 
 class PreviousAttempt(msgspec.Struct, frozen=True, kw_only=True):
-    """What the attempt before this claim had written when it was lost."""
+    """What the attempt before this fact had written when it was over."""
 
     attempt: int
     text: str
     reason: str
     timeline: Timeline = []
+    progress: Timeline = []
+    """Of a reading: (milliseconds since the claim, thousandths done)."""
+    fault: Fault | None = None
+    """What the provider failed with, where that was the reason."""
 
 
 # -- facts --------------------------------------------------------------------
@@ -344,6 +350,8 @@ class TodoProcess(Fact, frozen=True, kw_only=True, tag="todo.process"):
     step: str
     plan: Plan
     results: list[StepResult] = []
+    previous: PreviousAttempt | None = None
+    """The attempt that led here: a result keeps its answer, and this how it came about."""
 
 
 class TodoGenerate(Fact, frozen=True, kw_only=True, tag="todo.generate"):
@@ -360,6 +368,8 @@ class TodoGenerate(Fact, frozen=True, kw_only=True, tag="todo.generate"):
     plan: Plan
     results: list[StepResult] = []
     last: bool
+    previous: PreviousAttempt | None = None
+    """As in ``todo.process``; also an answer that missed its schema."""
 
 
 class RunClaimed(Fact, frozen=True, kw_only=True, tag="claim"):
@@ -408,6 +418,8 @@ class RunEnded(Fact, frozen=True, kw_only=True, tag="final"):
     notes: list[str] = []
     fraction: float = 0.0
     """How much of the job's file had been read at most, 0 to 1, if it ended in that step."""
+    progress: Timeline = []
+    """Of a reading that was not finished, as in a previous attempt."""
 
 
 # -- facts outside any session: what users, and all of them, have ----------------
@@ -538,12 +550,14 @@ class Delta(msgspec.Struct, frozen=True, tag_field="type", tag="delta"):
     """The next piece of an attempt's text, from ``offset`` on.  llm_worker → gateway
 
     A snapshot is a delta with offset 0 and the whole text.  (attempt, offset,
-    length) says which delta it is, so it needs no nonce.
+    length) says which delta it is, so it needs no nonce.  ``ms`` is milliseconds
+    since the claim: with it whoever takes over a run keeps its timeline.
     """
 
     attempt: int
     offset: int
     text: str
+    ms: int = 0
 
 
 class Progress(msgspec.Struct, frozen=True, tag_field="type", tag="progress"):
@@ -552,6 +566,8 @@ class Progress(msgspec.Struct, frozen=True, tag_field="type", tag="progress"):
     attempt: int
     step: str
     fraction: float
+    ms: int = 0
+    """Since the claim."""
 
 
 AnyTick = Delta | Progress

@@ -1,8 +1,8 @@
 """What operators may ask of the store about everybody's runs and sessions: ``cmd.store.find_…``.
 
-Like every request these travel over the bus, which only the operator's own
-processes reach; no gateway passes them on.  So none of them names an owner: an
-operator at 3 a.m. has a run's id, and not its user's.  Nobody looks at ``user_id``.
+Like the other requests of operators (:mod:`shared.operating`) they name no owner: who
+has one run that went wrong at 3 a.m. has its id, and not its user's.  No gateway
+knows this module.
 """
 
 from datetime import datetime
@@ -10,13 +10,12 @@ from typing import ClassVar
 
 import msgspec
 
-from shared.commands import Request
 from shared.events import Fault, Usage
-from shared.ids import LOCAL_USER
+from shared.operating import Operation
 from shared.records import RunStatus, Session
 
 
-class FindRuns(Request, frozen=True, kw_only=True):
+class FindRuns(Operation, frozen=True, kw_only=True):
     """Runs, the newest first → :class:`FoundRuns`.  What is None does not matter.
 
     ``user``, ``session`` and ``prefix`` (of the run's id) are beginnings; ``error`` is
@@ -25,7 +24,6 @@ class FindRuns(Request, frozen=True, kw_only=True):
     """
 
     name: ClassVar[str] = "find_runs"
-    user_id: str = LOCAL_USER
     prefix: str = ""
     user: str | None = None
     session: str | None = None
@@ -38,14 +36,13 @@ class FindRuns(Request, frozen=True, kw_only=True):
     limit: int = 50
 
 
-class FindSessions(Request, frozen=True, kw_only=True):
+class FindSessions(Operation, frozen=True, kw_only=True):
     """Sessions, the one last written to first → :class:`FoundSessions`.
 
     Filters work as for :class:`FindRuns`; times are about the last change.
     """
 
     name: ClassVar[str] = "find_sessions"
-    user_id: str = LOCAL_USER
     prefix: str = ""
     user: str | None = None
     model: str | None = None
@@ -58,14 +55,13 @@ class FindSessions(Request, frozen=True, kw_only=True):
     limit: int = 50
 
 
-class ReadFacts(Request, frozen=True, kw_only=True):
+class ReadFacts(Operation, frozen=True, kw_only=True):
     """A session's facts after ``after``, whole, from the cold log → ``shared.commands.Facts``.
 
     As many as fit into a few megabytes; what follows is asked for again.
     """
 
     name: ClassVar[str] = "read_facts"
-    user_id: str = LOCAL_USER
     session_id: str
     after: int = 0
     limit: int = 1000

@@ -6,7 +6,6 @@ from typing import overload
 import msgspec
 
 from shared import commands as c
-from shared import inspection as i
 from shared.bus import Bus
 from shared.subjects import store_command
 
@@ -51,9 +50,6 @@ _ANSWERS: dict[type[c.Request], type] = {
     c.GetFacts: c.Facts,
     c.OpenFeed: c.FeedState,
     c.Rebuild: c.Rebuilt,
-    i.FindRuns: i.FoundRuns,
-    i.FindSessions: i.FoundSessions,
-    i.ReadFacts: c.Facts,
 }
 
 

@@ -34,6 +34,7 @@ from services.gateway.metrics import count_request
 from services.gateway.origins import Origins
 from services.gateway.reference import Reference
 from services.gateway.refusals import answer_of, error_of
+from services.gateway.replaying import or_replayed
 from shared.errors import NatterlogError
 from shared.ids import new_id
 from shared.log import get_logger
@@ -64,7 +65,7 @@ def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Appli
     app[GATEWAY] = gateway
     app.on_response_prepare.append(_finish_headers)
     app.add_routes([web.get("/", welcome)])
-    for route in routes:
+    for route in map(or_replayed, routes):
         exact = route.path.rstrip("/") in _EXACT
         app.add_routes([route] if exact else [route, _with_slash(route)])
     return app

@@ -20,6 +20,8 @@ log = get_logger()
 
 COMMENT_EVERY = 15.0
 _COMMENT = b":\n\n"
+RETRY = b"retry: 2000\n\n"
+"""What every stream begins with."""
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store",
@@ -63,7 +65,7 @@ class EventStream:
         watchers = follower.feed.watchers
         watchers.add(self._wake.set)
         try:
-            await self._send(response, b"retry: 2000\n\n")
+            await self._send(response, RETRY)
             while not self._stopping:
                 self._wake.clear()
                 news = await follower.news()

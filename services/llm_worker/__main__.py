@@ -6,6 +6,7 @@ from contextlib import aclosing
 from services.llm_worker import prices
 from services.llm_worker.breaker import Breaker
 from services.llm_worker.offers import Offering
+from services.llm_worker.providers.recorded import Recorded
 from services.llm_worker.providers.registry import Registry
 from services.llm_worker.shelf import KvShelf
 from services.llm_worker.worker import Worker
@@ -23,7 +24,13 @@ async def main(settings: Settings) -> None:
     worker_id = new_id()
     registry = Registry(settings)
     async with running(settings, "llm_worker") as life, aclosing(registry):
-        breaker = Breaker(KvShelf(life.bus), settings.breaker_threshold, settings.breaker_cooldown)
+        registry.add(Recorded(life.bus))
+        breaker = Breaker(
+            KvShelf(life.bus),
+            settings.breaker_threshold,
+            settings.breaker_cooldown,
+            exempt=frozenset((Recorded.name,)),  # what fails there failed long ago
+        )
         worker = Worker(life.bus, settings, registry, breaker, worker_id)
         offering = Offering(registry, breaker, StoreClient(life.bus))
         await life.bus.serve("llm_worker", offering.endpoints())

@@ -77,8 +77,12 @@ class Breaker:
         threshold: int,
         cooldown: float,
         clock: Callable[[], float] = time.time,
+        *,
+        exempt: frozenset[str] = frozenset(),
     ) -> None:
+        """``exempt`` providers are never left alone, however often they fail."""
         self._shelf = shelf
+        self._exempt = exempt
         self._threshold = threshold
         self._cooldown = cooldown
         self._clock = clock
@@ -124,6 +128,8 @@ class Breaker:
 
         With any other the provider did answer: the request was wrong, not its health.
         """
+        if provider in self._exempt:
+            return
         if fault is not None and not fault.passing:
             await self.succeeded(provider)
             return

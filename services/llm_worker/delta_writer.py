@@ -111,15 +111,16 @@ class DeltaWriter:
     def _publish(self) -> None:
         if self._closed:
             return
+        ms = self.elapsed_ms
         if self._snapshot_due():
             self._said = [self.text]
-            delta = Delta(self.attempt, 0, self._said[0])
+            delta = Delta(self.attempt, 0, self._said[0], ms)
             self._snapshot_at, self._snapshot_length = time.monotonic(), self._length
         else:
-            delta = Delta(self.attempt, self._sent, "".join(self._new))
+            delta = Delta(self.attempt, self._sent, "".join(self._new), ms)
         self._new.clear()
         self._sent = self._length
-        self.timeline.append((self.elapsed_ms, self._length))
+        self.timeline.append((ms, self._length))
         _published.inc()
         self._send(delta)
 
@@ -189,9 +190,10 @@ class DeltaWriter:
             return
 
     def _send_rest(self) -> None:
-        delta = Delta(self.attempt, self._sent, "".join(self._new))
+        ms = self.elapsed_ms
+        delta = Delta(self.attempt, self._sent, "".join(self._new), ms)
         self._new.clear()
         self._sent = self._length
         if self._length > (self.timeline[-1][1] if self.timeline else 0):
-            self.timeline.append((self.elapsed_ms, self._length))
+            self.timeline.append((ms, self._length))
         self._send(delta)

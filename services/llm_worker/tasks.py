@@ -20,7 +20,6 @@ from shared.commands import Context
 from shared.consumer import Delivery, Rejected
 from shared.events import (
     Ask,
-    Fact,
     Fault,
     FileRef,
     RunEnded,
@@ -42,7 +41,9 @@ class Next(NamedTuple):
     """The run goes on with this todo."""
 
     subject: str
-    todo: Fact
+    todo: TodoProcess | TodoGenerate
+    reason: str
+    """Why the attempt ended here."""
 
 
 class Task(Protocol):
@@ -185,7 +186,8 @@ class Step:
             plan=todo.plan,
             results=results,
         )
-        return Next(self._address.todo_process(todo.priority, following.n), following)
+        subject = self._address.todo_process(todo.priority, following.n)
+        return Next(subject, following, "its answer was taken")
 
     def _again(self, ask: Ask, fault: str) -> Next | Fault:
         """Ask once more, with the fault named; the misses so far are in the log."""
@@ -198,7 +200,8 @@ class Step:
             ask, prompt=f"{ask.prompt}\n\n{wish}", misses=misses, spent=self._spent
         )
         following = msgspec.structs.replace(todo, at=now(), n=todo.n + 1, ask=again)
-        return Next(self._address.todo_generate(todo.priority, following.n), following)
+        subject = self._address.todo_generate(todo.priority, following.n)
+        return Next(subject, following, "its answer missed the schema")
 
     def dress(self, final: RunEnded) -> RunEnded:
         results = list(self._todo.results)

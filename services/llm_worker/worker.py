@@ -108,10 +108,11 @@ class Worker:
     async def _answer(self, run: Run, delivery: Delivery, context: Context, task: Task) -> None:
         """Attempt the text until it has an end: one claim, one text, one fact after it."""
         standing = run.standing
+        lost_to: Fault | None = None
         while not standing.over:
             if run.lost:
                 raise RetryLater(ACK_WAIT, "another attempt has begun")
-            previous, tick_head = await self._previous(run, context)
+            previous, tick_head = await self._previous(run, context, lost_to)
             if standing.cancelled:
                 return await self._conclude(run, task, "cancelled", previous)
             if standing.claims >= self._settings.silent_deaths:
@@ -121,6 +122,7 @@ class Worker:
                 provider, model = await self._registry.resolve(context.model)
                 refused = self._refusals.of(provider.name, model)
                 prompt = await task.prompt(provider, model, context, refused)
+                prompt = msgspec.structs.replace(prompt, asker=run.address)
             except ProviderError as error:
                 return await self._conclude(run, task, "failed", previous, error=_fault(error))
             if run.interrupted.is_set():  # meanwhile: nothing need be claimed for that
@@ -129,42 +131,45 @@ class Worker:
             attempt = await self.held.claim(run, delivery, source, previous)
             if attempt is not None:
                 outcome = await self._write(run, attempt, tick_head, provider, prompt)
-                await self._settle(run, task, outcome, source)
+                lost_to = await self._settle(run, task, outcome, source)
         return None
 
     async def _settle(
         self, run: Run, task: Task, outcome: Outcome | None, source: PromptSource
-    ) -> None:
-        """Go on as the attempt ended, or wait until it is time for another."""
+    ) -> Fault | None:
+        """Go on as the attempt ended, or wait until it is time for another: then with why."""
         if run.lost:
             return None
         if outcome is None:
-            return await self._conclude(run, task, "cancelled", None, source=source)
+            await self._conclude(run, task, "cancelled", None, source=source)
+            return None
         if outcome.ended is not None:
-            return await self._complete(run, task, outcome.ended, source)
+            await self._complete(run, task, outcome.ended, source)
+            return None
         fault = outcome.fault
         assert fault is not None  # noqa: S101  (one of the two is set)
         if isinstance(fault, Refused) and self._refusals.remember(
             source.provider, source.model, fault
         ):
             log.info("prompt.refused", model=source.model, part=fault.part)
-            return None  # the next attempt's prompt is made without it
+            return _fault(fault)  # the next attempt's prompt is made without it
         if not fault.passing or outcome.failures >= self._settings.provider_failures:
-            return await self._conclude(
-                run, task, "failed", None, source=source, error=_fault(fault)
-            )
+            await self._conclude(run, task, "failed", None, source=source, error=_fault(fault))
+            return None
         log.info("attempt.lost", attempt=run.standing.attempt, reason=fault.code)
         with suppress(TimeoutError):  # a cancel need not wait for the next try
             pause = backoff(outcome.failures, fault.retry_after)
             await asyncio.wait_for(run.interrupted.wait(), pause)
-        return None
+        return _fault(fault)
 
     async def _complete(self, run: Run, task: Task, ended: Ended, source: PromptSource) -> None:
         """The provider said all: what comes next is the task's to say."""
         writer = run.own_writer
         verdict = task.judge(writer.text if writer else "", ended)
         match verdict:
-            case Next(subject, todo):
+            case Next(subject, todo, reason):
+                went = _went(writer, reason) if writer else None
+                todo = msgspec.structs.replace(todo, previous=went)
                 await self.held.go_on(run, subject, todo)
             case Fault():
                 await self._conclude(
@@ -173,7 +178,9 @@ class Worker:
             case None:
                 await self._conclude(run, task, "completed", None, source=source, ended=ended)
 
-    async def _previous(self, run: Run, context: Context) -> tuple[PreviousAttempt | None, int]:
+    async def _previous(
+        self, run: Run, context: Context, fault: Fault | None
+    ) -> tuple[PreviousAttempt | None, int]:
         """What the attempt before wrote, and the last sequence of the run's ticks."""
         standing = run.standing
         if standing.claim is None:
@@ -182,12 +189,14 @@ class Worker:
             last = await self._bus.head(TOKENS, run.address.ticks)  # of an earlier step
             return None, last.seq if last else 0
         written = await read_attempt(self._bus, run.address, standing.attempt)
-        text, reason, timeline = written.text, "its worker was lost", []
         if (writer := run.own_writer) is not None:  # so we know all of it
-            text, timeline = writer.text, writer.timeline
-            reason = "the provider failed"
+            previous = _went(writer, "the provider failed")
+            return msgspec.structs.replace(previous, fault=fault), written.seq
         previous = PreviousAttempt(
-            attempt=standing.attempt, text=text, reason=reason, timeline=timeline
+            attempt=standing.attempt,
+            text=written.text,
+            reason="its worker was lost",
+            timeline=written.timeline,
         )
         return previous, written.seq
 
@@ -267,6 +276,14 @@ class Worker:
             timeline=timeline,
         )
         await self.held.conclude(run, task.dress(final))
+
+
+def _went(writer: DeltaWriter, reason: str) -> PreviousAttempt:
+    """What an attempt of ours wrote; it writes no more, or a later delta would not be told."""
+    writer.close()
+    return PreviousAttempt(
+        attempt=writer.attempt, text=writer.text, reason=reason, timeline=writer.timeline
+    )
 
 
 def _source(context: Context, provider: Provider, prompt: Prompt) -> PromptSource:

@@ -24,6 +24,7 @@ from shared.events import (
     EndStatus,
     Fault,
     FilePlan,
+    PreviousAttempt,
     StepResult,
     TodoGenerate,
     TodoProcess,
@@ -109,8 +110,8 @@ class Processor:
     # -- reading a file ---------------------------------------------------------------
 
     async def _read(self, run: Run, delivery: Delivery, todo: TodoProcess) -> None:
-        least = await self._read_before(run)
-        attempt = await self.held.claim(run, delivery, fraction=least)
+        least, previous = await self._read_before(run)
+        attempt = await self.held.claim(run, delivery, previous=previous, fraction=least)
         if attempt is None:
             return None
         assert isinstance(todo.plan, DocumentPlan | FilePlan)  # noqa: S101  (only these have a file)
@@ -133,14 +134,20 @@ class Processor:
                 await self._conclude(run, msgspec.structs.replace(todo, results=results))
         return None
 
-    async def _read_before(self, run: Run) -> float:
-        """How much of the file the attempts so far had read: progress never falls."""
-        claim = run.standing.claim
+    async def _read_before(self, run: Run) -> tuple[float, PreviousAttempt | None]:
+        """How much of the file was read so far, because progress never falls; and the last try."""
+        claim, own = run.standing.claim, run.own_writer
         if claim is None:
-            return 0.0
-        told = (await read_attempt(self._bus, run.address, run.standing.attempt)).fraction
-        own = run.own_writer.reached if run.own_writer else 0.0
-        return max(claim.fraction, told, own)
+            return 0.0, None
+        attempt = run.standing.attempt
+        written = await read_attempt(self._bus, run.address, attempt)
+        previous = PreviousAttempt(
+            attempt=attempt,
+            text="",
+            reason="its processor was lost",
+            progress=own.timeline if own else written.progress,
+        )
+        return max(claim.fraction, written.fraction, own.reached if own else 0.0), previous
 
     async def _until_interrupted(
         self, run: Run, todo: TodoProcess, attempt: int, least: float
@@ -179,6 +186,7 @@ class Processor:
             plan=todo.plan,
             results=without_file_text(todo.plan, results),
             last=step.last,
+            previous=_went(run),
         )
         subject = run.address.todo_generate(todo.priority, following.n)
         if await self.held.go_on(run, subject, following):
@@ -192,13 +200,26 @@ class Processor:
         status: EndStatus = "completed",
         error: Fault | None = None,
     ) -> None:
-        fraction = await self._read_before(run)
+        fraction, last = await self._read_before(run)
         final = msgspec.structs.replace(
             ended(status, attempt=run.standing.attempt, error=error, fraction=fraction),
             results=without_file_text(todo.plan, todo.results),
             notes=notes_of(todo.results),
             usage=total(*(result.usage for result in todo.results)),
             cost=cost_of(todo.results),
+            progress=last.progress if last else [],
         )
         await self.held.conclude(run, final)
         _steps.labels(status).inc()
+
+
+def _went(run: Run) -> PreviousAttempt | None:
+    """How the reading went that leads to a question; None where nothing was read."""
+    if run.own_writer is None:
+        return None
+    return PreviousAttempt(
+        attempt=run.own_writer.attempt,
+        text="",
+        reason="the file was read",
+        progress=run.own_writer.timeline,
+    )

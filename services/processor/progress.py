@@ -1,12 +1,13 @@
 """Tells how much of a step is done: a few times a second, and never less than before."""
 
 import asyncio
+import time
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from shared.bus import Bus, BusError
-from shared.events import Progress, encode
+from shared.events import Progress, Timeline, encode
 from shared.subjects import TOKENS, Address
 
 EVERY = 0.2
@@ -30,6 +31,9 @@ class ProgressWriter:
         self._told = -1.0
         self.reached = least
         """The most that anybody may have been told."""
+        self._began = time.monotonic()
+        self.timeline: Timeline = []
+        """(milliseconds since the claim, thousandths done) of what was told."""
         self._news = asyncio.Event()
         self._head: int | None = None
         self._writing: asyncio.Task[None] | None = None
@@ -76,6 +80,8 @@ class ProgressWriter:
             self._head = last.seq if last else 0
         expected, self._head = self._head, None
         self.reached = round(fraction, 3)  # although its acknowledgement may get lost
-        tick = encode(Progress(self.attempt, self._step, self.reached))
+        ms = round((time.monotonic() - self._began) * 1000)
+        self.timeline.append((ms, round(self.reached * 1000)))
+        tick = encode(Progress(self.attempt, self._step, self.reached, ms))
         self._head = await self._bus.append(self._subject, tick, expected=expected)
         self._told = fraction

@@ -5,12 +5,14 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from typing import NoReturn
 
 import msgspec
 
 from services.recorder.reading import AskingFiles, Log, NotRecorded, reading
 from shared.bus import BusError
-from shared.errors import NatterlogError
+from shared.commands import Request
+from shared.errors import NatterlogError, NotFound
 from shared.log import configure
 from shared.settings import Settings
 
@@ -27,6 +29,8 @@ def run(command: Command, asked: argparse.Namespace, settings: Settings, files: 
     """Carry out a command → the process's exit code."""
 
     async def opened() -> int:
+        if not getattr(asked, "needs_log", _always)(asked):
+            return await command(asked, Log(_no_log, None), settings)
         async with reading(settings, files) as log:
             return await command(asked, log, settings)
 
@@ -42,6 +46,14 @@ def run(command: Command, asked: argparse.Namespace, settings: Settings, files: 
             return 0
         return told(asked, error, FAILED)
     return code
+
+
+def _always(_: argparse.Namespace) -> bool:
+    return True
+
+
+async def _no_log(request: Request) -> NoReturn:
+    raise NotFound(f"No log was opened that could answer {request.name}.")
 
 
 def told(asked: argparse.Namespace, error: Exception, code: int) -> int:

@@ -33,7 +33,6 @@ from shared.inspection import (
 )
 from shared.objects import ObjectMissing, unpack
 from shared.settings import Settings
-from shared.store_client import answers
 from shared.subjects import EVENTS, Address, parse, store_command, what
 
 T = TypeVar("T", FoundRun, FoundSession)
@@ -43,6 +42,11 @@ Ask = Callable[[Request], Awaitable[Any]]
 AskingFiles = Callable[[Settings], AbstractAsyncContextManager[Ask]]
 """How the store's files are asked when nothing runs."""
 
+_ANSWERS: dict[type[Request], type] = {
+    FindRuns: FoundRuns,
+    FindSessions: FoundSessions,
+    ReadFacts: Facts,
+}
 _PATIENCE = 10.0
 _PING = 1.0
 _SHOWN = 5
@@ -208,7 +212,7 @@ def asking_store(bus: Bus) -> Ask:
     async def ask(request: Request) -> Any:
         data = msgspec.json.encode(request)
         answer = await bus.ask(store_command(request.name), data, timeout=_PATIENCE, tries=2)
-        return msgspec.json.decode(answer, type=answers()[type(request)])  # pyright: ignore[reportUnknownVariableType]  (each request has one kind of answer)
+        return msgspec.json.decode(answer, type=_ANSWERS[type(request)])  # pyright: ignore[reportUnknownVariableType]  (each request has one kind of answer)
 
     return ask
 

@@ -25,7 +25,10 @@ _BY_WIDTH = {2: "é", 3: "語", 4: "🙂"}
 KEPT: dict[type, frozenset[str]] = {
     e.Fault: frozenset({"code"}),
     e.Turn: frozenset(
-        {"user_message_id", "assistant_message_id", "parent_id", "attachments", "model", "edits"}
+        {
+            *("user_message_id", "assistant_message_id", "parent_id", "attachments"),
+            *("model", "context", "edits"),
+        }
     ),
     e.PastMessage: frozenset({"id", "parent_id", "role", "status", "model", "attachments"}),
     e.History: frozenset({"leaf"}),
@@ -57,6 +60,8 @@ OWN_WORDS = frozenset(
         *("up", "down"),
         # why an attempt ended, why a run was cancelled
         *("its worker was lost", "the provider failed", "asked by the user"),
+        *("its answer was taken", "its answer missed the schema"),
+        *("its processor was lost", "the file was read"),
         *("another message came", "the session was deleted"),
         # how providers say that they stopped
         *("end_turn", "max_tokens", "stop_sequence", "stop", "length", "tool_use", "refusal"),

@@ -19,6 +19,7 @@ from shared.events import (
     CancelRequested,
     Fault,
     MessageRated,
+    PreviousAttempt,
     RunClaimed,
     RunEnded,
     RunScheduled,
@@ -109,14 +110,19 @@ def referring(fact: AnyFact, here: Mapping[int, int]) -> AnyFact:
     prev = here.get(fact.prev, 0)  # 0 also where a hard delete had taken it out
     match fact:
         case RunClaimed():
-            previous = fact.previous
-            if previous is not None:
-                previous = msgspec.structs.replace(previous, attempt=here[previous.attempt])
+            previous = _previous(fact.previous, here)
             return msgspec.structs.replace(fact, prev=prev, todo=here[fact.todo], previous=previous)
+        case TodoProcess() | TodoGenerate():
+            previous = _previous(fact.previous, here)
+            return msgspec.structs.replace(fact, prev=prev, previous=previous)
         case RunEnded() if fact.attempt:
             return msgspec.structs.replace(fact, prev=prev, attempt=here[fact.attempt])
         case _:
             return msgspec.structs.replace(fact, prev=prev)
+
+
+def _previous(known: PreviousAttempt | None, here: Mapping[int, int]) -> PreviousAttempt | None:
+    return known and msgspec.structs.replace(known, attempt=here[known.attempt])
 
 
 def what_of(fact: AnyFact) -> str:

@@ -91,6 +91,10 @@ class Page:
         self._out = sys.stdout if out is None else out
         self._coloured = has_colours(self._out, os.environ) if coloured is None else coloured
 
+    @property
+    def coloured(self) -> bool:
+        return self._coloured
+
     def line(self, text: str = "") -> None:
         self._out.write(f"{text.rstrip()}\n")
 

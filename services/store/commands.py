@@ -197,6 +197,8 @@ class Commands:
     async def send_message(self, request: SendMessage) -> Accepted:
         self.check_length(request.content)
         await self._database.read(file_queries.check_there, request.user_id, request.attachments)
+        if request.context is not None:
+            await self.message(request.user_id, request.context)
         turn = Turn(
             user_message_id=ids.new_id(),
             assistant_message_id=ids.new_id(),
@@ -210,6 +212,7 @@ class Commands:
             idempotency_digest=digest(request),
             system=request.system,
             notes=request.notes,
+            context=request.context,
         )
 
         async def turn_in(state: SessionState) -> Turn:

@@ -12,6 +12,7 @@ from services.store.queries import find_run, find_session, not_found
 from services.store.rows import RunRow, SessionRow
 from services.store.schema import messages
 from shared.commands import Context, ContextMessage, GetContext
+from shared.events import Turn
 from shared.records import MessageStatus
 
 CONTEXT_MESSAGES = 20
@@ -27,7 +28,7 @@ def get_context(connection: sa.Connection, request: GetContext) -> Context:
     turn = run.turn
     if turn is None:
         return _context_of_job(connection, session, run)
-    found = connection.execute(_CONTEXT, {"leaf": run.user_message_id}).all()
+    found = connection.execute(_CONTEXT, {"leaf": _leaf(connection, run, turn)}).all()
     return Context(
         messages=_with_files(connection, request.user_id, found[::-1]),
         system_prompt=_first(turn.system, session.system_prompt),
@@ -38,6 +39,15 @@ def get_context(connection: sa.Connection, request: GetContext) -> Context:
         seq=read_applied(connection),
         notes=turn.notes,
     )
+
+
+def _leaf(connection: sa.Connection, run: RunRow, turn: Turn) -> str | None:
+    """Where the branch ends that is the prompt; what is gone meanwhile is no context."""
+    if turn.context is not None:
+        owner = sa.select(messages.c.user_id).where(messages.c.id == turn.context)
+        if connection.execute(owner).scalar() == run.user_id:
+            return turn.context
+    return run.user_message_id
 
 
 def _with_files(

@@ -19,7 +19,7 @@ from services.store.rows import RunRow, SessionRow
 from shared import ids
 from shared.bus import Bus, BusError, NoAnswer
 from shared.chain import Overtaken, extend
-from shared.deltas import read_attempt
+from shared.deltas import NOTHING, Written, read_attempt
 from shared.endings import ended
 from shared.errors import Unavailable
 from shared.events import EndStatus, Fault, RunEnded, TodoChat, Turn
@@ -192,11 +192,11 @@ class Dispatcher:
                 case Begin(run):
                     await self._begin(session, run)
                 case End(run):
-                    await self._end(run, "cancelled", "")
+                    await self._end(run, "cancelled")
                 case Watch(run):
                     await self._watch(run)
                 case Lost(run):
-                    await self._end(run, "failed", "", _LOST)
+                    await self._end(run, "failed", error=_LOST)
                 case Schedule(run):
                     await self._schedule(run)
 
@@ -249,7 +249,7 @@ class Dispatcher:
             loop.call_at(since + GRACE, self.look_at, run.session_id)
         elif not await self._is_held(run):
             written = await read_attempt(self._bus, _address(run), run.attempt)
-            await self._end(run, "cancelled", written.text, fraction=written.fraction)
+            await self._end(run, "cancelled", written)
 
     async def _is_held(self, run: RunRow) -> bool:
         """Whether the worker of the latest claim says that it is writing the run."""
@@ -265,12 +265,12 @@ class Dispatcher:
         self,
         run: RunRow,
         status: EndStatus,
-        text: str,
-        error: Fault | None = None,
+        written: Written = NOTHING,
         *,
-        fraction: float = 0.0,
+        error: Fault | None = None,
     ) -> None:
-        fact = ended_by_store(run, status, text, error, fraction=fraction)
+        final = ended_by_store(run, status, written.text, error, fraction=written.fraction)
+        fact = msgspec.structs.replace(final, timeline=written.timeline, progress=written.progress)
         seq = await extend(
             self._bus,
             _address(run).fact("final"),
@@ -282,7 +282,7 @@ class Dispatcher:
         if run.due is not None:
             self._schedules.pop(run.id, None)
             await schedules.delete(self._bus, _address(run).schedule)
-        log.info("store.run_ended", run_id=run.id, status=status, length=len(text), seq=seq)
+        log.info("store.run_ended", run_id=run.id, status=status, length=final.length, seq=seq)
 
 
 def ended_by_store(

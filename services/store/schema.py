@@ -14,7 +14,7 @@ from sqlalchemy import event
 from shared.events import Fault, ModelDetails, Plan, StepResult, Turn, Usage
 from shared.records import JobStep
 
-VERSION = "0004"
+VERSION = "0007"
 """The newest migration."""
 
 

@@ -12,7 +12,7 @@ from services.llm_worker.shelf import KvShelf
 from shared import objects
 from shared.bus import MAX_REQUESTS, Bus, Incoming, NoAnswer, WrongSequence
 from shared.chain import Link, Overtaken, extend, read_chain
-from shared.deltas import Written, read_attempt
+from shared.deltas import NOTHING, read_attempt
 from shared.errors import Conflict, Internal, InvalidRequest, Unavailable
 from shared.events import CancelRequested, Delta, RunEnded, encode
 from shared.ids import new_id, now
@@ -212,7 +212,9 @@ async def test_a_log_of_more_than_a_thousand_messages_is_read_whole(bus: Bus):
     assert [stored.seq for stored in first + rest] == seqs[1:]
     assert (len(first), len(rest)) == (1000, 100)
     assert from_the_leader == first + rest
-    assert await read_attempt(bus, run) == Written(7, "".join(pieces), seqs[-1])
+    written = await read_attempt(bus, run)
+    assert written[:3] == (7, "".join(pieces), seqs[-1])
+    assert len(written.timeline) == len(pieces)
     assert await bus.head(TOKENS, run.ticks) == rest[-1]
 
 
@@ -222,7 +224,7 @@ async def test_where_nothing_is_nothing_is_read(bus: Bus):
     assert await bus.head(EVENTS, run.facts) is None
     assert await bus.read(EVENTS, run.facts) == []
     assert await bus.facts_after(EVENTS, run.facts, 0) == []
-    assert await read_attempt(bus, run) == Written(0, "", 0)
+    assert await read_attempt(bus, run) == NOTHING
 
 
 async def test_streams_are_made_once(bus: Bus, connect: Connect):

@@ -30,3 +30,20 @@ async def test_every_way_delivers_every_token_and_is_measured(tmp_path: Path):
     assert "gateway" in report["measured"][-1]["cpu_us_per_token"]
     assert [m["what"] for m in report["memory"]] == ["relay", "gateway, idle", "gateway, watching"]
     assert b"CPU against the relay's" in said
+
+
+async def test_recordings_are_shown_as_fast_as_can_be():
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks.replay", "--seconds", "0"),
+        cwd=REPOSITORY,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    said, _ = await process.communicate()
+
+    assert process.returncode == 0
+    _, *rows = said.decode().splitlines()
+    assert [row.split()[:2] for row in rows] == [
+        [dialect, deltas]
+        for deltas in ("1", "50", "1000")
+        for dialect in ("assistant", "assistant-socket", "channels")
+    ]

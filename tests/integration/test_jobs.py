@@ -21,6 +21,7 @@ from shared.events import (
     Progress,
     RunClaimed,
     TodoGenerate,
+    TodoProcess,
     decode_tick,
 )
 from shared.ids import new_id, now
@@ -203,6 +204,22 @@ async def test_an_answer_that_misses_is_asked_for_again_with_the_fault(natterlog
     ]
     assert "$.good: 'perhaps' is not of type 'boolean'" in natterlog.fake.seen[1].message
     assert job.run.status == "completed"
+
+
+async def test_the_todo_after_an_answer_tells_how_it_came_about_taken_or_missed(natterlog: Shop):
+    natterlog.fake.next.extend([BAD, GOOD, Script(reply="Tea."), GOOD])
+
+    _, log = await natterlog.ended(await natterlog.create(PIPELINE))
+
+    todos = [link.fact for link in log.links if isinstance(link.fact, TodoProcess | TodoGenerate)]
+    told = [todo.previous for todo in todos if todo.previous is not None]
+    assert [p.attempt for p in told] == [claim.seq for claim in log.claims][:-1]
+    assert [(p.text, p.reason) for p in told] == [
+        (BAD.reply, "its answer missed the schema"),
+        (GOOD.reply, "its answer was taken"),
+        ("Tea.", "its answer was taken"),
+    ]
+    assert all(p.timeline[-1][1] <= len(p.text) for p in told)
 
 
 async def test_the_third_miss_fails_the_job_at_its_step(natterlog: Shop):

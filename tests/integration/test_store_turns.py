@@ -59,6 +59,17 @@ async def test_a_message_is_in_log_and_tables_when_it_is_answered(at_work: Store
     assert head.seq == accepted.seq
 
 
+async def test_a_context_must_be_a_message_of_the_users(at_work: StoreAtWork):
+    session = await at_work.create()
+
+    with pytest.raises(NotFound):
+        await at_work.send(session, "Hi", context=ids.new_id())
+    asked = (await at_work.send(session, "Hi")).user_message.id
+    again = await at_work.send(await at_work.create(), "Hi", context=asked)
+
+    assert await at_work.shown(again.run.session_id) == [("Hi", "completed")]
+
+
 async def test_the_store_answers_on_the_bus(nats_server: NatsServer, at_work: StoreAtWork):
     await at_work.bus.serve("store-of-test", at_work.store.endpoints())
     client = StoreClient(at_work.bus)

@@ -485,10 +485,12 @@ async def test_a_fault_after_the_first_delta_is_a_new_attempt_told_as_a_reset(st
         text="Half of",
         reason="the provider failed",
         timeline=other.previous.timeline if other.previous else [],
+        fault=Fault(code="provider_unavailable", message="Overloaded.", retryable=True),
     )
     assert (one.failures, other.failures) == (0, 1)
     assert (final.status, final.attempt, final.text) == ("completed", second, "The whole.")
-    assert heard[:2] == [Delta(first, 0, "Half of"), Delta(second, 0, "")]
+    said = [(delta.attempt, delta.offset, delta.text) for delta in heard[:2]]
+    assert said == [(first, 0, "Half of"), (second, 0, "")]
 
 
 async def test_after_three_failures_the_run_fails_and_keeps_the_partial_text(stage: Stage):
@@ -560,7 +562,7 @@ async def test_a_run_whose_owner_is_silent_is_taken_over(stage: Stage):
     (_, _), (attempt, claim) = await stage.claims()
     final = await stage.final()
     assert claim.previous == PreviousAttempt(
-        attempt=lost, text="Half of", reason="its worker was lost"
+        attempt=lost, text="Half of", reason="its worker was lost", timeline=[(0, 7)]
     )
     assert (final.status, final.attempt, final.text) == ("completed", attempt, "The whole.")
     deltas = [decode_tick(m.data) for m in await stage.bus.read(TOKENS, stage.run.ticks)]
@@ -632,7 +634,7 @@ async def test_a_claim_tells_what_the_attempt_before_wrote_whosever_it_was(stage
 
     (_, _), (_, _), (attempt, claim) = await stage.claims()
     assert claim.previous == PreviousAttempt(
-        attempt=theirs, text="Theirs", reason="its worker was lost"
+        attempt=theirs, text="Theirs", reason="its worker was lost", timeline=[(0, 6)]
     )
     assert ((await stage.final()).attempt, (await stage.final()).text) == (attempt, "The whole.")
 
@@ -709,8 +711,13 @@ async def test_a_shutdown_in_mid_reply_hands_it_to_the_next_worker_at_once(stage
                 final = await stage.ended()
 
     (first, _), (second, claim) = await stage.claims()
-    assert claim.previous == PreviousAttempt(
-        attempt=first, text="Half of ", reason="its worker was lost"
+    previous = claim.previous
+    assert previous is not None
+    assert previous == PreviousAttempt(
+        attempt=first,
+        text="Half of ",
+        reason="its worker was lost",
+        timeline=[(previous.timeline[0][0], 8)],
     )
     assert (final.status, final.attempt, final.text) == ("completed", second, "The whole.")
 

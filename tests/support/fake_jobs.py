@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from shared import commands as c
 from shared.chain import extend
 from shared.errors import NotFound
@@ -53,6 +55,8 @@ class FakeJobs:
 
     def __init__(self, store: "FakeStore") -> None:
         self.records: dict[str, _Record] = {}
+        self._gone_on: dict[str, bool] = {}
+        """Whether a todo came since the run's last claim."""
         self._store = store
 
     # -- what the gateway asks ------------------------------------------------------
@@ -144,13 +148,25 @@ class FakeJobs:
                 temperature=None,
                 max_tokens=max_tokens,
             )
+        previous = previous or self._store.went.get(self._store.runs[run_id].attempt)
+        if self._gone_on.get(run_id):  # what it wrote is told by the todo already
+            previous = None
+        self._gone_on[run_id] = False
         fact = RunClaimed(at=now(), worker="w", todo=0, prompt=prompt, previous=previous)
         attempt = await self._fact(run_id, "claim", fact)
         self._store.change(run_id, attempt=attempt, status="running")
         return attempt
 
     async def progress(self, run_id: str, step: str, fraction: float) -> None:
-        tick = Progress(attempt=self._store.runs[run_id].attempt, step=step, fraction=fraction)
+        attempt = self._store.runs[run_id].attempt
+        before = self._store.went.get(attempt) or PreviousAttempt(
+            attempt=attempt, text="", reason="the file was read"
+        )
+        told = (10 * (len(before.progress) + 1), round(fraction * 1000))
+        self._store.went[attempt] = msgspec.structs.replace(
+            before, progress=[*before.progress, told]
+        )
+        tick = Progress(attempt=attempt, step=step, fraction=fraction)
         await self._store.bus.store(self._address(run_id).ticks, encode(tick))
 
     async def finish_step(self, run_id: str, text: str, *, notes: list[str] | None = None) -> None:
@@ -175,7 +191,9 @@ class FakeJobs:
             plan=record.plan,
             results=list(record.results),
             last=due == step_names(record.plan)[-1],
+            previous=self._store.went.get(self._store.runs[run_id].attempt),
         )
+        self._gone_on[run_id] = True
         await self._fact(run_id, self._todo("generate", run_id), fact)
 
     async def end(
@@ -199,6 +217,7 @@ class FakeJobs:
             sha256=hashlib.sha256(text.encode()).hexdigest(),
             error=error,
             results=without_file_text(record.plan, record.results),
+            timeline=self._store.timeline_of(run.attempt),
         )
         self._store.change(run_id, status=status, ended_at=final.at, error=error)
         await self._fact(run_id, "final", final)

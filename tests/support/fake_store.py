@@ -21,12 +21,15 @@ from shared.events import (
     EndStatus,
     Fact,
     Fault,
+    PreviousAttempt,
+    PromptSource,
     RunClaimed,
     RunEnded,
     RunWaiting,
     SessionCreated,
     SessionDeleted,
     SessionUpdated,
+    Timeline,
     TodoChat,
     Turn,
     Usage,
@@ -63,6 +66,11 @@ _COMMANDS: list[type[c.Request]] = [
 ]
 
 
+def lost(attempt: int) -> PreviousAttempt:
+    """What an attempt went like that has done nothing yet."""
+    return PreviousAttempt(attempt=attempt, text="", reason="its worker was lost")
+
+
 class FakeStore:
     """Sessions, messages and runs in dictionaries; ``seq`` is the last fact it appended."""
 
@@ -83,6 +91,8 @@ class FakeStore:
         self._accepted_one = asyncio.Event()
         self.on_cancel: Callable[[str], Awaitable[None]] | None = None
         """What becomes of a run that is cancelled; nothing yet, unless a test says it."""
+        self.went: dict[int, PreviousAttempt] = {}
+        """What each attempt wrote, and when; as workers remember it for the log."""
         self.archived = False
         """Whether the facts are read from the cold log, or left to the hot one."""
 
@@ -252,9 +262,15 @@ class FakeStore:
 
     # -- the worker ---------------------------------------------------------------
 
-    async def claim(self, run_id: str) -> int:
-        """Begin an attempt; answers its id."""
-        fact = RunClaimed(at=now(), worker="w", todo=0, prompt=None)
+    async def claim(
+        self, run_id: str, *, prompt: PromptSource | None = None, fault: Fault | None = None
+    ) -> int:
+        """Begin an attempt, because the one before had this fault if any; answers its id."""
+        previous = self.went.get(self.runs[run_id].attempt)
+        if previous is not None and fault is not None:
+            reason = "the provider failed"
+            previous = msgspec.structs.replace(previous, reason=reason, fault=fault)
+        fact = RunClaimed(at=now(), worker="w", todo=0, prompt=prompt, previous=previous)
         attempt = await self._run_fact(run_id, "claim", fact)
         self.change(run_id, attempt=attempt, status="running")
         return attempt
@@ -262,6 +278,12 @@ class FakeStore:
     async def write(self, run_id: str, offset: int, text: str, *, attempt: int = 0) -> None:
         """Publish one delta, of the latest attempt unless told otherwise."""
         delta = Delta(attempt=attempt or self.runs[run_id].attempt, offset=offset, text=text)
+        before = self.went.get(delta.attempt) or lost(delta.attempt)
+        said = before.text[:offset] + text
+        told = (10 * (len(before.timeline) + 1), len(said))
+        self.went[delta.attempt] = msgspec.structs.replace(
+            before, text=said, timeline=[*before.timeline, told]
+        )
         await self.bus.store(self._address(run_id).ticks, encode(delta))
 
     async def end(
@@ -286,6 +308,7 @@ class FakeStore:
             usage=Usage(input_tokens=1, output_tokens=len(text)),
             error=error,
             latency_ms=5,
+            timeline=self.timeline_of(run.attempt if attempt is None else attempt),
         )
         # The rows first: a client that hears of the end may ask at once.
         self.change(run_id, status=status, ended_at=final.at, sha256=final.sha256)
@@ -294,6 +317,9 @@ class FakeStore:
         self.messages[run.session_id].append(self._reply(run, final))
         await self._dispatch(run.session_id)
         return final
+
+    def timeline_of(self, attempt: int) -> Timeline:
+        return self.went[attempt].timeline if attempt in self.went else []
 
     # -- below --------------------------------------------------------------------
 

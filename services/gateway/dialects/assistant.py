@@ -103,6 +103,13 @@ class MessagesAsked(NumberedWindow, frozen=True, kw_only=True):
     """A cursor: the conversation as it was when that was the last that a client had seen."""
 
 
+class Replayed(msgspec.Struct, frozen=True, kw_only=True):
+    replay: str = ""
+    """A run: answer with its recording, streamed, and start nothing."""
+    speed: str = "1"
+    """Of a recording: `1`, `10`, `0.5` or `max`."""
+
+
 class SearchAsked(msgspec.Struct, frozen=True, kw_only=True):
     q: Annotated[str, Meta(max_length=1000)] = ""
     """What to search for: words, and phrases in quotes."""
@@ -119,12 +126,12 @@ class SearchAsked(msgspec.Struct, frozen=True, kw_only=True):
         return Window(limit=self.limit, page=self.page, page_size=self.page_size)
 
 
-class ReplyAsked(msgspec.Struct, frozen=True, kw_only=True):
+class ReplyAsked(Replayed, frozen=True, kw_only=True):
     stream: bool = False
     """Stream the reply, as `Accept: text/event-stream` does."""
 
 
-class RunStreamAsked(msgspec.Struct, frozen=True, kw_only=True):
+class RunStreamAsked(Replayed, frozen=True, kw_only=True):
     cursor: str = ""
     """The same as `Last-Event-ID`, for those who cannot send headers."""
 

@@ -14,6 +14,7 @@ from services.gateway.moments import ReplyReset
 from services.gateway.sse import stream
 from services.gateway.turns import following
 from shared.commands import CancelRun, GetRun
+from shared.errors import Conflict
 from shared.records import Run
 
 
@@ -43,6 +44,7 @@ async def cancel_run(request: web.Request) -> web.Response:
     query=words.RunStreamAsked,
     headers=(LAST_EVENT_ID,),
     answers={200: Events(words.StreamEvent), 204: None},
+    errors=(Conflict,),
 )
 async def stream_run(request: web.Request) -> web.StreamResponse:
     """Follow a run, from its start or from a cursor, during and after it.

@@ -326,6 +326,10 @@ def translate(place: Place, moment: Moment) -> list[bytes]:
     return [encode(frame) for frame in frames_of(moment)]
 
 
+def greeting(session_id: str) -> ConnectionEstablished:
+    return ConnectionEstablished(session_id=session_id, message="Connected to chat session")
+
+
 def user_message(message: Message, client_id: str | None) -> UserMessage:
     return UserMessage(
         message=message_view(message), client_id=UNSET if client_id is None else client_id

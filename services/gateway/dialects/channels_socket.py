@@ -112,11 +112,7 @@ class _Client:
     def greet(self) -> Track:
         """Greet, and tell what is being written right now; the text follows by itself."""
         feed = self._feed
-        self._say(
-            words.ConnectionEstablished(
-                session_id=feed.session_id, message="Connected to chat session"
-            )
-        )
+        self._say(words.greeting(feed.session_id))
         if any(not run.waiting for run in feed.unfinished.values()):
             self._say(words.AiTyping())
         place = Place(feed.seq, feed.running.attempt if feed.running else 0)

@@ -8,6 +8,7 @@ import msgspec
 
 from shared.events import ModelDetails, Usage
 from shared.records import Role
+from shared.subjects import Address
 
 
 class PromptFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +38,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """The answer is to be JSON that fits this; the last message says so too."""
     notes: list[str] = []
     """What of the wish is not in here, one sentence each."""
+    asker: Address | None = None
+    """Whose run it is for: a provider that reads the log shows each user his own alone."""
 
     @property
     def files(self) -> list[PromptFile]:

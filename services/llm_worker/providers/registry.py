@@ -38,7 +38,12 @@ class Registry:
         self.providers: dict[str, Provider] = {
             provider.name: provider for provider in _configured(settings, self._connections)
         }
+        self._unlisted: dict[str, Provider] = {}
         self._offers = {name: Offer(provider, clock) for name, provider in self.providers.items()}
+
+    def add(self, provider: Provider) -> None:
+        """Another one, which is meant only by its name before the model's, and lists nothing."""
+        self._unlisted[provider.name] = provider
 
     async def resolve(self, model: str | None) -> tuple[Provider, str]:
         """The provider that ``model`` means, and its own name for it; None: the default.
@@ -49,8 +54,8 @@ class Registry:
         if not model:
             return await self._default()
         prefix, _, name = model.partition("/")
-        if name and prefix in self.providers:
-            return self.providers[prefix], name
+        if name and (named := self.providers.get(prefix) or self._unlisted.get(prefix)):
+            return named, name
         if model == Demo.name:
             return self.providers[Demo.name], model
         if model.startswith("claude-") and Anthropic.name in self.providers:
@@ -81,6 +86,8 @@ class Registry:
             ProviderError: there is no such model, or nobody can say so just now.
         """
         provider, name = await self.resolve(model)
+        if provider.name not in self._offers:  # one that lists nothing
+            return f"{provider.name}/{name}"
         listed = await self._offers[provider.name].known(max_age)
         for info in listed:
             if info.name in (name, f"{name}:latest"):

@@ -14,7 +14,7 @@ from aiohttp import web
 from services.gateway.app import over_sockets
 from services.gateway.asyncapi import document
 from services.gateway.describing import conversation_of
-from shared import commands, events, inspection, subjects
+from shared import commands, events, subjects
 from tests.support.described import every_route
 
 EVENTS_MD = Path(__file__).parents[3] / "docs" / "events.md"
@@ -102,8 +102,7 @@ def _is_request(kind: object) -> bool:
 
 
 def test_every_request_to_the_store_is_told_with_its_answer(told: dict[str, Any]):
-    spelled = (*vars(commands).values(), *vars(inspection).values())
-    requests = {kind.name for kind in spelled if _is_request(kind)}
+    requests = {kind.name for kind in vars(commands).values() if _is_request(kind)}
 
     answered = {
         name.removeprefix("request.")

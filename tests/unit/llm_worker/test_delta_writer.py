@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from services.llm_worker import delta_writer
@@ -53,8 +54,9 @@ def a_writer(bus: MemoryBus, owner: Owner | None = None, **how: Any) -> DeltaWri
 
 
 async def deltas(bus: MemoryBus) -> list[Delta]:
+    """What was published, whenever that was."""
     found = [decode_tick(m.data) for m in await bus.read(TOKENS, RUN.ticks)]
-    return [delta for delta in found if isinstance(delta, Delta)]
+    return [msgspec.structs.replace(d, ms=0) for d in found if isinstance(d, Delta)]
 
 
 async def quiet(writer: DeltaWriter) -> None:

@@ -17,6 +17,7 @@ from shared.events import (
     Fault,
     FilePlan,
     Plan,
+    PreviousAttempt,
     Progress,
     RunClaimed,
     RunEnded,
@@ -96,6 +97,28 @@ async def test_a_file_is_read_under_a_claim_and_then_asked_about(
     assert (following.n, following.last, following.ask.step) == (1, True, "answer")
     assert "words" in following.ask.instead
     assert following.results == [a_result("extract", "", notes=["2 pages cut."])]
+
+
+async def test_how_far_a_reading_got_is_told_by_the_fact_that_ended_it_whosever_it_was(
+    bus: Bus, reading: list[StepResult | Exception]
+):
+    reading.append(FOUND)
+    todo = await a_todo(bus)
+    claim = RunClaimed(at=now(), worker=new_id(), todo=todo.seq, prompt=None)
+    lost = await extend(bus, todo.address.fact("claim"), claim, expected=todo.seq)
+    for ms, fraction in ((5, 0.25), (9, 0.5)):
+        await bus.store(todo.address.ticks, encode(Progress(lost, "extract", fraction, ms)))
+
+    await a_processor(bus).handle(todo)
+
+    *_, second, following = [link.fact for link in await read_chain(bus, todo.address.facts)]
+    assert isinstance(second, RunClaimed)
+    assert isinstance(following, TodoGenerate)
+    assert second.previous == PreviousAttempt(
+        attempt=lost, text="", reason="its processor was lost", progress=[(5, 250), (9, 500)]
+    )
+    assert following.previous is not None
+    assert (following.previous.reason, following.previous.text) == ("the file was read", "")
 
 
 async def test_a_file_that_cannot_be_read_ends_its_run_with_the_sentence(

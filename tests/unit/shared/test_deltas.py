@@ -101,19 +101,20 @@ async def bus() -> AsyncIterator[Bus]:
 async def test_the_log_is_read_by_attempt_and_offset_not_by_its_sequence(bus: Bus):
     run = Address(new_id(), new_id(), new_id())
     ticks = [
-        Delta(3, 0, "Old"),
-        Delta(9, 4, "two "),
-        Delta(9, 0, "One "),
-        Progress(9, "generate", 0.5),
-        Delta(9, 0, "One two "),
-        Delta(3, 3, "er"),
-        Delta(9, 8, "three"),
-        Delta(9, 99, "beyond a gap"),
+        Delta(3, 0, "Old", 1),
+        Delta(9, 4, "two ", 20),
+        Delta(9, 0, "One ", 10),
+        Progress(9, "generate", 0.5, 15),
+        Delta(9, 0, "One two ", 30),
+        Delta(3, 3, "er", 2),
+        Delta(9, 8, "three", 40),
+        Delta(9, 99, "beyond a gap", 50),
     ]
     seq = 0
     for tick in ticks:
         seq = await bus.append(run.ticks, encode(tick), expected=seq)
 
-    assert await read_attempt(bus, run) == Written(9, "One two three", seq, 0.5)
-    assert await read_attempt(bus, run, 3) == Written(3, "Older", seq, 0.5)
-    assert await read_attempt(bus, run, 5) == Written(5, "", seq, 0.5)
+    latest = Written(9, "One two three", seq, 0.5, [(10, 4), (20, 8), (40, 13)], [(15, 500)])
+    assert await read_attempt(bus, run) == latest
+    assert await read_attempt(bus, run, 3) == Written(3, "Older", seq, 0.5, [(1, 3), (2, 5)], [])
+    assert await read_attempt(bus, run, 5) == Written(5, "", seq, 0.5, [], [])

@@ -58,6 +58,22 @@ def test_a_context_has_the_last_twenty_messages(story: Story):
     assert (found[0], found[1], found[-2], found[-1]) == ("a5", "u6", "a14", "now")
 
 
+def test_a_context_may_be_another_sessions_branch(story: Story):
+    first = story.reply("u1", "a1")
+    asked = story.asked(story.reply("u2", "a2", parent=story.answered(first)))
+    beside = other_session(story, "Beside")
+
+    again = beside.todo("u2", context=asked)
+
+    assert context(beside, again) == ["u1", "a1", "u2"]
+
+
+def test_a_context_that_is_gone_is_none(story: Story):
+    run = story.todo("u1", context=ids.new_id())
+
+    assert context(story, run) == ["u1"]
+
+
 def test_empty_failed_and_waiting_messages_are_no_context(story: Story):
     failed = story.todo("u1")
     story.end(failed, "half", "failed", attempt=story.claim(failed))

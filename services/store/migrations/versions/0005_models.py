@@ -1,14 +1,14 @@
 """The models on offer, and which of them is whose default.
 
-Revision ID: 0006
-Revises: 0005
+Revision ID: 0005
+Revises: 0004
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0005"
+down_revision = "0004"
 
 _PROJECTED = ("ai_chat_sessions", "ai_chat_messages", "api_usage_log", "runs", "presets")
 

@@ -1,7 +1,7 @@
 """What was said: words to search, files that go with messages, what replies cost, titles.
 
-Revision ID: 0004
-Revises: 0008
+Revision ID: 0007
+Revises: 0006
 
 Old facts give other rows than before (a session without a title is named after
 its first message), so every row is dropped and made anew from the log.
@@ -10,8 +10,8 @@ its first message), so every row is dropped and made anew from the log.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0008"
+revision = "0007"
+down_revision = "0006"
 
 _PROJECTED = (
     *("ai_chat_sessions", "ai_chat_messages", "api_usage_log", "runs"),

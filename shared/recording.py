@@ -1,0 +1,274 @@
+"""What was recorded of a session, told again: every fact and delta, in order and at its time.
+
+Deltas live in TOKENS for minutes only, but nothing of them is lost: how an
+attempt's text came is told by the fact that ended it, as a timeline.  So the
+facts alone say what was on the wire, and when.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from datetime import datetime
+from heapq import heapify, heappop, heappush
+from typing import NamedTuple
+
+import msgspec
+
+from shared.bus import Bus
+from shared.chain import Link
+from shared.commands import GetFacts
+from shared.events import (
+    AnyFact,
+    AnyTick,
+    Delta,
+    FactImported,
+    Fault,
+    PreviousAttempt,
+    Progress,
+    RunClaimed,
+    RunEnded,
+    RunWaiting,
+    Timeline,
+    TodoChat,
+    TodoGenerate,
+    TodoProcess,
+    Usage,
+    decode_fact,
+    inside,
+)
+from shared.objects import ObjectMissing, unpack
+from shared.store_client import StoreClient
+from shared.subjects import EVENTS, NONE, parse, session_address
+
+REST = 2_000
+"""Milliseconds that are left of a pause in which no run was under way."""
+
+_PAGE = 500
+
+
+# -- attempts -------------------------------------------------------------------
+
+
+class Attempt(msgspec.Struct, kw_only=True):
+    """One attempt, as far as the log knows it."""
+
+    id: int
+    """Its claim's sequence."""
+    run_id: str
+    claim: RunClaimed
+    step: str = ""
+    """What a job's todo asked for; empty for a chat's reply."""
+    over: int = 0
+    """The sequence of the fact that ended it; 0: none has."""
+    lost: bool = False
+    """Whether another attempt at the same todo followed."""
+    text: str = ""
+    timeline: Timeline = []
+    progress: Timeline = []
+    reason: str = ""
+    """Why it ended, where something else than the run's end followed."""
+    fault: Fault | None = None
+    usage: Usage | None = None
+    """What its answer cost, where that is told."""
+    final: RunEnded | None = None
+    """The run's end, if that is what followed."""
+
+    @property
+    def untimed(self) -> bool:
+        """Whether the log has its text, and not when it came."""
+        return bool(self.text) and not self.timeline
+
+
+def attempts_of(links: Iterable[Link]) -> list[Attempt]:
+    """Every attempt in these facts, in order."""
+    found: list[Attempt] = []
+    open_: dict[str, Attempt] = {}
+    steps: dict[str, str] = {}
+    for link in links:
+        run_id, fact = parse(link.subject).run, link.fact
+        if run_id == NONE:
+            continue
+        attempt = open_.get(run_id)
+        if attempt is not None and _ends(attempt, link.seq, fact):
+            del open_[run_id]
+        match fact:
+            case TodoProcess(step=step):
+                steps[run_id] = step
+            case TodoGenerate(ask=ask):
+                steps[run_id] = ask.step
+            case RunClaimed():
+                step = steps.get(run_id, "")
+                open_[run_id] = Attempt(id=link.seq, run_id=run_id, claim=fact, step=step)
+                found.append(open_[run_id])
+            case _:
+                pass
+    return found
+
+
+def runs_of(links: Iterable[Link]) -> list[str]:
+    """The runs in these facts, in the order of their acceptance."""
+    found = (parse(link.subject).run for link in links)
+    return [run_id for run_id in dict.fromkeys(found) if run_id != NONE]
+
+
+def _ends(attempt: Attempt, seq: int, fact: AnyFact) -> bool:
+    """Whether the attempt was over with this fact; what the fact knows of it is taken in."""
+    match fact:
+        case RunClaimed(previous=previous):
+            _take_in(attempt, previous)
+            attempt.lost = True
+        case TodoGenerate(previous=previous):
+            _take_in(attempt, previous)
+        case TodoProcess(previous=previous) if previous is not None or fact.n:
+            _take_in(attempt, previous)
+            attempt.usage = fact.results[-1].usage if fact.results else None
+        case RunEnded() as final:
+            attempt.final = final
+            if final.attempt == attempt.id:
+                attempt.text, attempt.timeline = final.text, final.timeline
+                attempt.fault, attempt.progress = final.error, final.progress
+                attempt.usage = final.results[-1].usage if final.results else final.usage
+        case _:
+            return False
+    attempt.over = seq
+    return True
+
+
+def _take_in(attempt: Attempt, previous: PreviousAttempt | None) -> None:
+    if previous is not None and previous.attempt == attempt.id:
+        attempt.text, attempt.timeline = previous.text, previous.timeline
+        attempt.progress, attempt.fault = previous.progress, previous.fault
+        attempt.reason = previous.reason
+
+
+# -- what happened, in order and in time --------------------------------------------
+
+
+class Happening(NamedTuple):
+    """A fact or tick with its time, in milliseconds since the recording's first fact."""
+
+    ms: float
+    run_id: str
+    what: Link | AnyTick
+
+
+class _Tick(NamedTuple):
+    ms: float
+    attempt: int
+    number: int
+    tick: AnyTick
+
+
+def happenings(links: Iterable[Link]) -> list[Happening]:
+    """Everything that was on the wire.
+
+    Facts are in the log's order; a fact whose publisher's clock was behind comes at the
+    time of the one before it.  Pauses in which no run was under way are shortened.
+    """
+    links = list(links)
+    attempts = {attempt.id: attempt for attempt in attempts_of(links)}
+    closing = {attempt.over: attempt for attempt in attempts.values() if attempt.over}
+    clock, found, due = _Clock(), list[Happening](), list[_Tick]()
+    for link in links:
+        run_id = parse(link.subject).run
+        ms = clock.read(link.fact.at, run_id, link.fact)
+        if link.seq in closing:
+            due = [_at_latest(ms, tick, closing[link.seq]) for tick in due]
+            heapify(due)
+        while due and due[0].ms <= ms:
+            tick = heappop(due)
+            found.append(Happening(tick.ms, attempts[tick.attempt].run_id, tick.tick))
+        found.append(Happening(ms, run_id, link))
+        if link.seq in attempts:
+            for number, (at, tick) in enumerate(_ticks(attempts[link.seq])):
+                heappush(due, _Tick(ms + at, link.seq, number, tick))
+    return found
+
+
+def _at_latest(ms: float, tick: _Tick, attempt: Attempt) -> _Tick:
+    """Nothing of an attempt comes after its end, whatever the clocks say."""
+    return tick._replace(ms=min(tick.ms, ms)) if tick.attempt == attempt.id else tick
+
+
+def _ticks(attempt: Attempt) -> Iterator[tuple[float, AnyTick]]:
+    for at, thousandths in attempt.progress:
+        yield at, Progress(attempt.id, attempt.step, thousandths / 1000)
+    timeline = attempt.timeline
+    if attempt.untimed and attempt.final is None:  # as late as can be, before it is void
+        timeline = [(2**53, len(attempt.text))]
+    offset = 0
+    for at, length in timeline:
+        end = min(length, len(attempt.text))
+        if end > offset:
+            yield at, Delta(attempt.id, offset, attempt.text[offset:end], at)
+            offset = end
+
+
+class _Clock:
+    """Milliseconds since the first fact, never backwards, without long rests."""
+
+    def __init__(self) -> None:
+        self._last: datetime | None = None
+        self._ms = 0.0
+        self._under_way: set[str] = set()
+        self._ended: set[str] = set()
+
+    def read(self, at: datetime, run_id: str, fact: AnyFact) -> float:
+        if self._last is None:
+            self._last = at
+        passed = (at - self._last).total_seconds() * 1000
+        if passed > 0:
+            self._last = at
+            self._ms += passed if self._under_way else min(passed, REST)
+        match fact:
+            case RunEnded():
+                self._under_way.discard(run_id)
+                self._ended.add(run_id)
+            case RunWaiting() | TodoChat() | TodoProcess() | TodoGenerate():
+                if run_id not in self._ended:  # a schedule may fire after its job's end
+                    self._under_way.add(run_id)
+            case _:
+                pass
+        return self._ms
+
+
+# -- reading it -----------------------------------------------------------------
+
+
+async def read_session(bus: Bus, store: StoreClient, user: str, session_id: str) -> list[Link]:
+    """Every fact of a session: from the cold log, and from EVENTS what is not in there yet.
+
+    Raises:
+        NotFound: the session is not there, or not this user's.
+        Unavailable, BusError: it could not be read.
+    """
+    stored: list[tuple[int, str, bytes]] = []
+    after = 0
+    while True:
+        query = GetFacts(user_id=user, session_id=session_id, after=after, limit=_PAGE)
+        page = await store.ask(query)
+        stored += [(fact.seq, fact.subject, bytes(fact.data)) for fact in page.facts]
+        if not page.facts:
+            after = max(after, page.upto)
+            break
+        after = page.facts[-1].seq
+    everything = session_address(user, session_id).session_facts
+    while hot := await bus.read(EVENTS, everything, after=after):
+        stored += hot
+        after = hot[-1].seq
+    links: list[Link] = []
+    for seq, subject, data in stored:
+        with suppress(ObjectMissing):  # erased meanwhile
+            links.append(as_it_happened(seq, subject, await unpack(bus, data)))
+    return links
+
+
+def as_it_happened(seq: int, subject: str, data: bytes) -> Link:
+    """The fact in ``data``; one that was imported stands where it came to be here.
+
+    Raises:
+        msgspec.ValidationError: this version cannot read it.
+    """
+    fact = decode_fact(data)
+    if isinstance(fact, FactImported):
+        return Link(seq, parse(subject).fact(fact.what), inside(fact))
+    return Link(seq, subject, fact)

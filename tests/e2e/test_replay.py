@@ -1,0 +1,174 @@
+"""What live clients read while a worker was killed can be watched again, and run again."""
+
+import asyncio
+import json
+import os
+import sys
+from typing import Any
+
+import aiohttp
+import pytest
+
+from shared.events import RunClaimed
+from tests.support.log_checks import read_runs, wait_until_all_ended
+from tests.support.native_client import Reply
+from tests.support.running import Running
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+DEADLINE = 60.0
+
+
+async def natterlog_command(on: Running, *arguments: str) -> tuple[int, str, str]:
+    """(exit code, output, errors) of a command beside the running system."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "services.cli", *arguments),
+        env={
+            **os.environ,
+            "NATTERLOG_NATS_URL": on.system.nats.url,
+            "NATTERLOG_DATA_DIR": str(on.system.data_dir),
+        },
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(DEADLINE):
+        out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+def joined(frames: list[dict[str, Any]], cursor: str) -> list[dict[str, Any]]:
+    """Frames without what depends on how often a client got to read: pieces are put together."""
+    found: list[dict[str, Any]] = []
+    for frame in frames:
+        frame = {key: value for key, value in frame.items() if key != cursor}
+        piece = frame["type"] in ("chunk", "ai_message_chunk") and frame["content"]
+        if piece and found and found[-1]["type"] == frame["type"] and found[-1]["content"]:
+            frame["content"] = found.pop()["content"] + frame["content"]
+        found.append(frame)
+    return found
+
+
+async def watch(
+    on: Running,
+    path: str,
+    subscribe: dict[str, str] | None,
+    greeted: asyncio.Event | None = None,
+) -> list[dict[str, Any]]:
+    """Everything that a socket says up to a reply's end."""
+    found: list[dict[str, Any]] = []
+    async with aiohttp.ClientSession() as http, http.ws_connect(on.system.url + path) as ws:
+        if subscribe is not None:
+            await ws.send_json(subscribe)
+        async with asyncio.timeout(DEADLINE):
+            async for message in ws:
+                found.append(json.loads(message.data))
+                if greeted is not None:
+                    greeted.set()
+                if found[-1]["type"] in ("message_complete", "ai_message_complete"):
+                    return found
+    raise AssertionError(found)
+
+
+async def test_a_reply_whose_worker_was_killed_is_replayed_in_two_dialects_as_it_was_read(
+    natterlog: Running,
+):
+    session_id = await natterlog.client.session()
+    subscribe = {"type": "subscribe", "session_id": session_id}
+    paths = {"/api/v1/chat/ws": subscribe, f"/ws/ai-chat/session/{session_id}/": None}
+    greeted = [asyncio.Event() for _ in paths]
+    sockets = [
+        asyncio.create_task(watch(natterlog, path, first, greeting))
+        for (path, first), greeting in zip(paths.items(), greeted, strict=True)
+    ]
+    await asyncio.gather(*(greeting.wait() for greeting in greeted))
+    reply = Reply()
+    await natterlog.client.start(reply, session_id, "tokens=60 rate=30")
+    await natterlog.client.follow(reply, until=80)
+    worker = natterlog.system.one("llm-worker")
+    await worker.kill()
+    await worker.start()
+    await natterlog.client.follow(reply)
+    native, channels = await asyncio.gather(*sockets)
+    await wait_until_all_ended(natterlog.bus)
+
+    replayed: dict[str, list[dict[str, Any]]] = {}
+    for dialect in ("assistant-socket", "channels"):
+        code, out, err = await natterlog_command(
+            natterlog, "replay", reply.run_id, "--speed", "max", "--dialect", dialect
+        )
+        assert (code, err) == (0, "")
+        replayed[dialect] = [json.loads(line) for line in out.splitlines()]
+    again = await watch(natterlog, f"/api/v1/chat/ws?replay={reply.run_id}&speed=max", subscribe)
+
+    assert reply.resets == 1
+    assert joined(replayed["channels"], "") == joined(channels, "")
+    assert joined(replayed["assistant-socket"][1:], "cursor") == joined(native[1:], "cursor")
+    assert again == replayed["assistant-socket"]
+
+
+async def test_a_recorded_model_answers_with_the_recorded_faults_and_asks_no_provider(
+    natterlog: Running,
+):
+    old = await natterlog.client.session()
+    said = await natterlog.client.send(old, "tokens=12 rate=60 fault=drop@6x1")
+    asked = len(natterlog.fake.seen)
+
+    new = await natterlog.client.session(model=f"recorded/{said.run_id}@max")
+    again = await natterlog.client.send(new, "Whatever.")
+
+    assert (again.text, again.resets) == (said.text, said.resets) == (said.text, 1)
+    assert len(natterlog.fake.seen) == asked
+    runs = await read_runs(natterlog.bus)
+    first, second = (runs[run_id].claims[1].fact for run_id in (said.run_id, again.run_id))
+    assert isinstance(first, RunClaimed)
+    assert isinstance(second, RunClaimed)
+    assert first.previous is not None
+    assert second.previous is not None
+    assert second.previous.text == first.previous.text
+    assert second.previous.fault == first.previous.fault
+    assert first.previous.fault is not None
+
+
+async def test_a_reply_is_run_again_beside_its_session_with_the_same_prompt(natterlog: Running):
+    session_id = await natterlog.client.session(system_prompt="Be kind.", temperature=0.5)
+    await natterlog.client.send(session_id, "The first. tokens=3")
+    reply = await natterlog.client.send(session_id, "The second. tokens=4")
+    before = await natterlog.client.call("GET", f"/messages/{session_id}")
+    listed = await natterlog.client.call("GET", "/sessions")
+    natterlog.fake.reset()
+
+    code, out, _ = await natterlog_command(
+        natterlog, "rerun", reply.run_id, "--temperature", "0", "--json"
+    )
+
+    assert code == 0
+    told = json.loads(out)
+    (seen,) = natterlog.fake.seen
+    assert seen.message == "The second. tokens=4"
+    assert [m["role"] for m in seen.body["messages"]] == ["system", "user", "assistant", "user"]
+    assert (seen.body["temperature"], seen.body["messages"][0]["content"]) == (0, "Be kind.")
+    assert told["old"]["text"] == reply.text
+    assert "".join(p["text"] for p in told["words"] if p["kind"] != "gone") == told["new"]["text"]
+    assert await natterlog.client.call("GET", f"/messages/{session_id}") == before
+    assert await natterlog.client.call("GET", "/sessions") == listed
+    _, new = await natterlog.client.call("GET", f"/sessions/{told['new_session']}")
+    assert (new["mode"], new["temperature"], new["message_count"]) == ("adhoc", 0, 2)
+
+
+async def test_what_cannot_be_replayed_or_run_again_is_said_in_a_line(natterlog: Running):
+    session_id = await natterlog.client.session()
+    reply = await natterlog.client.send(session_id, "tokens=3")
+
+    told = [
+        await natterlog_command(natterlog, "replay", "nothing"),
+        await natterlog_command(natterlog, "replay", reply.run_id, "--speed", "fast"),
+        await natterlog_command(natterlog, "replay", reply.run_id, "--dialect", "documents"),
+        await natterlog_command(natterlog, "replay", reply.run_id, "--from", "nowhere"),
+        await natterlog_command(natterlog, "rerun", session_id),
+        await natterlog_command(natterlog, "rerun", reply.run_id, "--temperature", "3"),
+    ]
+
+    assert [code for code, _, _ in told] == [3, 1, 1, 1, 1, 2]
+    assert [out for _, out, _ in told] == [""] * 6
+    starts = [err.splitlines()[-1].split(":")[0] for _, _, err in told]
+    assert starts == ["natterlog replay"] * 4 + ["natterlog rerun"] * 2

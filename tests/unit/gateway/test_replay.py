@@ -1,0 +1,389 @@
+"""A replay is byte for byte what a client that kept up was sent: rules over generated sessions."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from services.gateway.cursor import Cursors, Place
+from services.gateway.dialects import replays
+from services.gateway.dialects.replays import Conversation, Job
+from services.gateway.follower import Follower
+from services.gateway.jobs import JobState
+from services.gateway.replay import JobReplay, Recording, Replay, Words, speed_of
+from shared.bus import Stored
+from shared.errors import Conflict, InvalidRequest, NotFound
+from shared.events import AnyTick, EndStatus, Plan, StepResult, decode_fact, encode
+from shared.ids import new_id
+from shared.plans import step_names
+from tests.unit.gateway.logs import SESSION, USER, feed_of, live
+from tests.unit.gateway.recorded import BUSY, DOCUMENT, PIPELINE, Recorder
+
+CURSORS = Cursors("epoch")
+WORDS = st.text("ab é🙂\u0301", min_size=1, max_size=6)
+PIECES = st.lists(WORDS, max_size=4)
+PAUSE = st.integers(1, 4_000)
+
+
+class Watching:
+    """A live client of a dialect that reads whenever there is something."""
+
+    def __init__(self, follower: Follower, words: Words, opening: bytes) -> None:
+        self.places = [follower.place]
+        self.frames = [opening]
+        self._follower = follower
+        self._words = words
+
+    async def read(self) -> None:
+        while news := await self._follower.news():
+            for place, moment in news:
+                for frame in self._words(place, moment):
+                    self.frames.append(frame)
+                    self.places.append(place)
+
+
+class Session:
+    """Lives through a session: what happens next is drawn, and every client reads at once."""
+
+    def __init__(self, draw: Callable[..., object]) -> None:
+        self.log = Recorder()
+        self.clients: dict[tuple[str, str | None], Watching] = {}
+        self._draw = draw
+        self._feed = feed_of(self.log)
+        self._waiting: list[str] = []
+        self._leaf = "m"
+
+    async def live(self) -> None:
+        await self._feed.open()
+        for name in ("assistant-socket", "channels"):
+            self._watch(name, None, Place(0))
+        for _ in range(self._one_of(1, 2, 3)):
+            await self._turn()
+        await self._feed.close()
+
+    # -- what happens -----------------------------------------------------------------
+
+    async def _turn(self) -> None:
+        questions = self.log.questions
+        self._pause()
+        if self._waiting:
+            run_id = self._waiting.pop(0)
+            await self._fact(self.log.dispatches(run_id, self._leaf))
+        elif questions and self._one_of(False, True):
+            run_id, stored = self.log.asks_again(questions[-1])
+            await self._accepted(run_id, stored)
+        else:
+            run_id, stored = self.log.sends("Hello", waiting=False)
+            await self._accepted(run_id, stored)
+        previous = None
+        for lost in range(self._one_of(0, 1, 2) + 1):
+            self._pause()
+            await self._fact(self.log.claims(run_id, previous=previous))
+            await self._write()
+            if lost:
+                previous = self.log.went("its worker was lost")
+            else:
+                previous = self.log.went("the provider failed", fault=BUSY)
+        await self._end(run_id)
+        if self._waiting:
+            await self._turn()
+
+    async def _write(self) -> None:
+        for piece in self._draw(PIECES):
+            self._pause()
+            match self._one_of("write", "write", "write", "send", "rename"):
+                case "send":
+                    run_id, stored = self.log.sends("And then?", waiting=True)
+                    self._waiting.append(run_id)
+                    await self._accepted(run_id, stored)
+                case "rename":
+                    await self._fact(self.log.renames(piece))
+                case _:
+                    await self._tick(self.log.writes(piece))
+
+    async def _end(self, run_id: str) -> None:
+        status: EndStatus = self._one_of("completed", "completed", "failed", "cancelled")
+        self._pause()
+        if status == "cancelled":
+            await self._fact(self.log.cancels(run_id))
+            self._pause()
+        nobodys = status == "cancelled" and not self.log.text and self._one_of(False, True)
+        more = self._draw(st.sampled_from(["", "", "more"]))
+        await self._fact(self.log.ends(run_id, status, more=more, attempt=0 if nobodys else None))
+
+    # -- who looks on -------------------------------------------------------------------
+
+    async def _accepted(self, run_id: str, stored: Stored) -> None:
+        self._watch("assistant", run_id, Place(stored.seq - 1))
+        await self._fact(stored)
+
+    def _watch(self, name: str, run_id: str | None, place: Place) -> None:
+        dialect, recording = conversation(name), recording_of(self.log, None, empty=True)
+        follower = Follower(self._feed, self.log, place, run_id=run_id)  # type: ignore[arg-type]
+        self.clients[name, run_id] = Watching(
+            follower, dialect.words(recording, CURSORS), dialect.opening(recording, CURSORS, place)
+        )
+
+    async def _fact(self, stored: Stored) -> None:
+        self._feed.on_fact(*stored)
+        await self._all_read()
+
+    async def _tick(self, tick: AnyTick) -> None:
+        self._feed.on_tick(live(Stored(0, "tok", encode(tick))))
+        await self._all_read()
+
+    async def _all_read(self) -> None:
+        for client in self.clients.values():
+            await client.read()
+
+    def _pause(self) -> None:
+        self.log.pass_time(self._draw(PAUSE))
+
+    def _one_of(self, *choices: object) -> object:
+        return self._draw(st.sampled_from(choices))
+
+
+def conversation(name: str) -> Conversation:
+    dialect = replays.DIALECTS[name]
+    assert isinstance(dialect, Conversation)
+    return dialect
+
+
+def recording_of(log: Recorder, run_id: str | None, *, empty: bool = False) -> Recording:
+    return Recording(USER, SESSION, [] if empty else log.links, run_id)
+
+
+async def replayed(
+    log: Recorder, name: str, run_id: str | None = None, place: Place | None = None
+) -> list[bytes]:
+    """Every frame of the replay, the opening first."""
+    recording, dialect = recording_of(log, run_id), conversation(name)
+    replay = Replay(recording, None, place)
+    frames = [dialect.opening(recording, CURSORS, replay.place)]
+    words = dialect.words(recording, CURSORS)
+    while news := await replay.news():
+        for at, moment in news:
+            frames += words(at, moment)
+    assert replay.playing.over
+    return frames
+
+
+@settings(deadline=None, max_examples=100)
+@given(data=st.data())
+def test_a_replayed_session_is_byte_for_byte_what_was_sent(data: st.DataObject):
+    async def play() -> None:
+        session = Session(data.draw)
+        await session.live()
+
+        for (name, run_id), client in session.clients.items():
+            frames = await replayed(session.log, name, run_id)
+            assert frames[1:] == client.frames[1:], name
+
+    asyncio.run(play())
+
+
+@settings(deadline=None, max_examples=50)
+@given(data=st.data())
+def test_a_replay_goes_on_after_any_cursor(data: st.DataObject):
+    async def play() -> None:
+        session = Session(data.draw)
+        await session.live()
+        (name, run_id), client = data.draw(st.sampled_from(list(session.clients.items())))
+        seen = data.draw(st.integers(1, len(client.frames) - 1))
+        assume(recording_of(session.log, run_id).first_seq - 1 <= client.places[seen].seq)
+
+        rest = await replayed(session.log, name, run_id, client.places[seen])
+
+        same = client.places[seen:].count(client.places[seen])  # frames of one moment go together
+        assert rest[1:] == client.frames[seen + same :]
+
+    asyncio.run(play())
+
+
+# -- jobs -----------------------------------------------------------------------
+
+
+class JobSession:
+    """Lives through a job: readings, answers, misses, losses, and some end."""
+
+    def __init__(self, draw: Callable[..., object], plan: Plan) -> None:
+        self.log = Recorder()
+        self.run_id = new_id()
+        self.sent: dict[str, list[bytes]] = {name: [] for name in job_dialects()}
+        self._draw = draw
+        self._plan = plan
+        self._state = JobState(self.run_id, SESSION, plan, status="queued", seq=0)
+        self._shows = {name: dialect.words() for name, dialect in job_dialects().items()}
+
+    def live(self) -> None:
+        if self._one_of(False, True):
+            self._fact(self.log.schedules(self.run_id, self._plan))
+        results: list[StepResult] = []
+        previous = None
+        status: EndStatus = self._one_of("completed", "completed", "failed", "cancelled")
+        steps = step_names(self._plan)
+        last = steps[-1] if status == "completed" else self._one_of(*steps)
+        for n, step in enumerate(steps):
+            if step == "extract":
+                todo = self.log.wants_read(self.run_id, self._plan, n, step, results)
+            else:
+                todo = self.log.wants_answer(self.run_id, self._plan, n, step, results, previous)
+            self._fact(todo)
+            lost = None
+            for again in range(self._one_of(0, 0, 1, 2) + 1):
+                self._fact(self.log.claims(self.run_id, previous=lost if again else None))
+                self._work(step)
+                lost = self.log.went("its worker was lost")
+            if step == last:
+                break
+            more = "" if step == "extract" else self._one_of("", "!")
+            previous = self.log.went("its answer was taken", more=more)
+            results.append(StepResult(step=step, text=previous.text))
+        if status == "cancelled":
+            self._fact(self.log.cancels(self.run_id))
+        self._fact(self.log.ends(self.run_id, status, more=self._one_of("", "."), results=results))
+
+    def _work(self, step: str) -> None:
+        if step == "extract":
+            for thousandths in self._draw(st.lists(st.integers(0, 1000), max_size=3).map(sorted)):
+                self._pause()
+                self._tick(self.log.has_read(thousandths))
+            return
+        for piece in self._draw(PIECES):
+            self._pause()
+            self._tick(self.log.writes(piece))
+
+    def _fact(self, stored: Stored) -> None:
+        self._pause()
+        fact = decode_fact(stored.data)
+        self._state.apply(stored.seq, fact)  # type: ignore[arg-type]
+        self._show()
+
+    def _tick(self, tick: AnyTick) -> None:
+        self._state.merge(tick)
+        self._show()
+
+    def _show(self) -> None:
+        for name, show in self._shows.items():
+            self.sent[name] += show(self._state)
+
+    def _pause(self) -> None:
+        self.log.pass_time(self._draw(PAUSE))
+
+    def _one_of(self, *choices: object) -> object:
+        return self._draw(st.sampled_from(choices))
+
+
+def job_dialects() -> dict[str, Job]:
+    return {name: d for name, d in replays.DIALECTS.items() if isinstance(d, Job)}
+
+
+@settings(deadline=None, max_examples=100)
+@given(data=st.data(), plan=st.sampled_from([DOCUMENT, PIPELINE]))
+def test_a_replayed_job_is_byte_for_byte_what_was_sent(data: st.DataObject, plan: Plan):
+    async def play() -> None:
+        session = JobSession(data.draw, plan)
+        session.live()
+
+        for name, dialect in job_dialects().items():
+            recording = recording_of(session.log, session.run_id)
+            replay = JobReplay(recording, None, dialect.words(), lambda: None)
+            frames: list[bytes] = []
+            while made := await replay.frames():
+                frames += made
+            assert frames == session.sent[name], name
+
+    asyncio.run(play())
+
+
+# -- by hand ----------------------------------------------------------------------
+
+
+def a_reply(*, ended: bool = True) -> tuple[Recorder, str]:
+    log = Recorder()
+    run_id, _ = log.sends("Hello", waiting=False)
+    log.pass_time(10)
+    log.claims(run_id)
+    log.pass_time(5)
+    log.writes("Good ")
+    log.pass_time(5)
+    log.writes("day")
+    if ended:
+        log.ends(run_id, "completed")
+    return log, run_id
+
+
+@pytest.mark.parametrize(("text", "speed"), [("1", 1.0), ("0.5", 0.5), ("10", 10.0), ("max", None)])
+def test_a_speed_is_a_number_or_max(text: str, speed: float | None):
+    assert speed_of(text) == speed
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1e9", "nan", "inf", "fast", "Max"])
+def test_what_is_no_speed_is_refused(text: str):
+    with pytest.raises(InvalidRequest) as refused:
+        speed_of(text)
+
+    assert refused.value.path == "$.speed"
+
+
+def test_a_run_that_is_not_in_its_session_is_not_there():
+    log, _ = a_reply()
+
+    with pytest.raises(NotFound):
+        recording_of(log, new_id())
+
+
+def test_a_run_that_goes_on_has_no_end_to_be_shown():
+    log, run_id = a_reply(ended=False)
+
+    with pytest.raises(Conflict):
+        recording_of(log, run_id).need_end()
+
+
+async def test_a_cursor_of_elsewhere_is_refused():
+    log, run_id = a_reply()
+
+    with pytest.raises(InvalidRequest):
+        Replay(recording_of(log, run_id), None, Place(10_000))
+
+
+async def test_text_that_has_no_times_is_shown_in_one_piece_and_said_to_be():
+    log = Recorder()
+    run_id, _ = log.sends("Hello", waiting=False)
+    log.claims(run_id)
+    log.text = "Lost with TOKENS"
+    log.claims(run_id, previous=log.went("its worker was lost"))
+    log.ends(run_id, "completed", more="All.")
+
+    frames = await replayed(log, "channels", run_id)
+
+    assert b'"content":"Lost with TOKENS"' in frames[3]
+    (said, other) = recording_of(log, run_id).gaps()
+    assert "in one piece" in said
+    assert "in one piece" in other
+
+
+async def test_a_replay_waits_for_each_moment_at_its_speed(monkeypatch: pytest.MonkeyPatch):
+    log, run_id = a_reply()
+    replay = Replay(recording_of(log, run_id), 0.5)
+    loop = asyncio.get_running_loop()
+    now, began = 0.0, loop.time()
+    monkeypatch.setattr(loop, "time", lambda: began + now)
+    shown: list[tuple[float, list[str]]] = []
+
+    for now in (0.0, 0.029, 0.03, 0.04, 1.0):
+        kinds: list[str] = []
+        while news := await replay.news():
+            kinds += [type(moment).__name__ for _, moment in news]
+        shown.append((now, kinds))
+    replay.playing.stop()
+
+    assert shown == [
+        (0.0, ["TurnAccepted"]),
+        (0.029, []),
+        (0.03, ["TextAdded"]),
+        (0.04, ["TextAdded", "ReplyEnded"]),
+        (1.0, []),
+    ]
