@@ -11,35 +11,34 @@ cursor.
 import asyncio
 import json
 import sys
-import uuid
 from typing import Any
 
 import aiohttp
 
-API = "http://127.0.0.1:8000/api/v1/chat"
+URL = "http://127.0.0.1:8000"
+API = "/api/v1/chat"
 
 
-async def start(http: aiohttp.ClientSession, content: str) -> tuple[str, str]:
-    """Send a message to a new session; answers its run, and the cursor of its first event."""
-    async with http.post(f"{API}/sessions", json={"mode": "general"}) as response:
+async def send(http: aiohttp.ClientSession, content: str) -> str:
+    """Send a message to a new session; answers the run that writes its reply."""
+    async with http.post(f"{URL}{API}/sessions", json={"mode": "general"}) as response:
         session = await response.json()
     if response.status != 201:
         sys.exit(f"{session['code']}: {session['detail']}")
     body = {"session_id": session["id"], "content": content}
-    headers = {"Idempotency-Key": str(uuid.uuid4())}  # sent again, it is the same message
-    url = f"{API}/messages?stream=true"
-    async with http.post(url, json=body, headers=headers) as response:
+    async with http.post(f"{URL}{API}/messages?stream=true", json=body) as response:
         if response.status != 200:
             sys.exit(await response.text())
-        return response.headers["X-Run-Id"], ""
+        return response.headers["X-Run-Id"]
 
 
-async def follow(http: aiohttp.ClientSession, run: str, cursor: str) -> None:
+async def follow(http: aiohttp.ClientSession, run: str) -> None:
     """Show the reply, through any number of connections."""
+    cursor = ""
     while True:
         try:
             headers = {"Last-Event-ID": cursor}
-            async with http.get(f"{API}/runs/{run}/stream", headers=headers) as response:
+            async with http.get(f"{URL}{API}/runs/{run}/stream", headers=headers) as response:
                 async for line in response.content:
                     if line.startswith(b"id: "):
                         cursor = line.removeprefix(b"id: ").decode().strip()
@@ -66,8 +65,8 @@ def show(event: dict[str, Any]) -> bool:
 
 
 async def main(content: str = "What should my next video be about?") -> None:
-    async with aiohttp.ClientSession() as http:
-        await follow(http, *await start(http, content))
+    async with aiohttp.ClientSession(read_bufsize=2**22) as http:  # the last line has all of it
+        await follow(http, await send(http, content))
 
 
 if __name__ == "__main__":

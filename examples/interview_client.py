@@ -14,13 +14,13 @@ import sys
 
 import aiohttp
 
-API = "http://127.0.0.1:8000/api"
+URL = "http://127.0.0.1:8000"
 SYSTEM = "You are an interviewer. Ask one short question at a time."
 
 
 async def choose(http: aiohttp.ClientSession) -> str:
     """The first model that is no demo, if there is one."""
-    async with http.get(f"{API}/models/") as response:
+    async with http.get(f"{URL}/api/models/") as response:
         names = [model["name"] for model in (await response.json())["models"]]
     return next((name for name in names if name != "demo"), "demo")
 
@@ -30,7 +30,7 @@ async def ask(http: aiohttp.ClientSession, model: str, prompt: str) -> str:
     body = {"model": model, "system": SYSTEM, "prompt": prompt, "options": {"num_predict": 300}}
     for attempt in range(6):
         try:
-            async with http.post(f"{API}/generate/", json=body) as response:
+            async with http.post(f"{URL}/api/generate/", json=body) as response:
                 if response.status == 200:
                     return await show(response)
                 error = (await response.json())["error"]
