@@ -55,12 +55,11 @@ _ANSWERS: dict[type[c.Request], type] = {
 
 _LONG: dict[type[c.Request], float] = {
     c.DeleteSession: 30.0,
-    c.ExportSession: 30.0,
     c.Rebuild: 3600.0,
 }
 """Seconds for what takes long, and must not be asked twice."""
 _USUAL = 2.0
-_COPYING = 10.0
+_COPYING = 5.0
 """Seconds for what copies a whole conversation: asked again too soon it is only done twice."""
 
 
@@ -163,7 +162,7 @@ class StoreClient:
 
 def _patience(request: c.Request) -> float:
     match request:
-        case c.ForkSession():
+        case c.ForkSession() | c.ExportSession():
             return _COPYING
         case c.CreateSession(history_file=str()):
             return _COPYING
