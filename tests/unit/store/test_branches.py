@@ -188,6 +188,16 @@ def test_finding_the_leaf_takes_no_more_steps_a_message_in_a_long_session(story:
     assert steps[1] < 40 * steps[0]
 
 
+def test_a_session_may_begin_with_more_messages_than_a_statement_can_name(story: Story):
+    driver = story.connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    driver.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
+
+    begun_with(story, chain(2000))
+
+    assert queries.find_session(story.connection, USER, story.session).depth == 2000
+
+
 def _steps_to_the_leaf(story: Story, length: int) -> int:
     """Hundreds of steps of SQLite's machine from a chain's first message to its last."""
     history = chain(length)
