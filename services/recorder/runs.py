@@ -41,7 +41,7 @@ _PAGE = 1000
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Look at runs: replies, file jobs, pipelines; everybody's."
     parser.epilog = EXAMPLES
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
     ls = commands.add_parser("ls", help="list runs, the newest first")
     _add_filters(ls)
     ls.add_argument("--limit", type=how_many, default=20, metavar="N", help="at most (20)")
