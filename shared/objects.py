@@ -291,6 +291,15 @@ async def reading(bus: Bus, name: str) -> AsyncGenerator[bytes]:
         after = found[-1].seq
 
 
+async def there(bus: Bus, name: str) -> bool:
+    """Whether there is such an object.
+
+    Raises:
+        NoAnswer, ApiError: FILES could not be asked.
+    """
+    return await bus.head(FILES, _meta(name)) is not None
+
+
 async def erase(bus: Bus, name: str) -> None:
     """Overwrite the object's bytes on disk; a missing object is no error."""
     stored = await bus.head(FILES, _meta(name))

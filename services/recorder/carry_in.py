@@ -14,13 +14,14 @@ from pathlib import Path
 import msgspec
 
 from services.recorder.carrying import SessionLine, check, sessions_of
+from services.recorder.files import bring_files, files_of
 from services.recorder.reading import Log, NotRecorded
 from services.recorder.references import Coming, coming, referring, what_of
 from shared.bus import Bus, NoAnswer
 from shared.chain import Overtaken, extend
 from shared.commands import DeleteSession
 from shared.errors import Conflict, InvalidRequest, Unavailable
-from shared.events import FactImported, SessionDeleted, encode
+from shared.events import FactImported, FileRef, SessionDeleted, encode
 from shared.ids import is_id, now
 from shared.inspection import FindRuns, FindSessions
 from shared.settings import Settings
@@ -77,6 +78,7 @@ async def bring(asked: argparse.Namespace, log: Log, _: Settings) -> int:
         raise InvalidRequest(f"{asked.user[:40]!r} is no user's id.")
     end = check(asked.file)
     outcomes: list[Outcome | None] = []
+    files: dict[tuple[str, str], FileRef] = {}
     for session, lines in sessions_of(asked.file):
         facts = coming(session, lines)
         user = asked.user or session.user
@@ -87,7 +89,10 @@ async def bring(asked: argparse.Namespace, log: Log, _: Settings) -> int:
             outcome = None
         else:
             sys.stdout.write(f"{session.id}: {outcome.value}, {len(facts)} facts.\n")
+            files |= files_of(session.id, (each.fact for each in facts))
         outcomes.append(outcome)
+    if brought := await bring_files(log.bus, asked.file, files):
+        sys.stdout.write(f"{brought} files were brought here.\n")
     return 1 if None in outcomes else 0
 
 

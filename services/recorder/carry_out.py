@@ -7,9 +7,19 @@ from pathlib import Path
 
 import msgspec
 
-from services.recorder.carrying import FORMAT, FactLine, LogLine, SessionLine, Writer, writing
+from services.recorder.carrying import (
+    FORMAT,
+    WITH_FILES,
+    FactLine,
+    LogLine,
+    SessionLine,
+    Writer,
+    writing,
+)
+from services.recorder.files import files_of, write_files
 from services.recorder.reading import Log, Recorded
 from services.recorder.redaction import redacted
+from shared.attachments import attached_in
 from shared.errors import InvalidRequest
 from shared.events import SessionDeleted, encode
 from shared.ids import now
@@ -24,7 +34,8 @@ examples:
 
 The file holds what was said, so it is readable by you alone; --redact puts other
 letters in the place of all words, and keeps lengths, lines, marks and times.
-Uploaded files are named in it and do not travel along.
+Files that messages and jobs refer to travel along, unless it is redacted or --without-files
+says so, or nothing runs: then they are only named.
 Exit code: 0 done, 1 not possible, 2 asked wrongly, 3 no such session."""
 
 _PAGE = 500
@@ -36,6 +47,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", nargs="*", metavar="SESSION FILE", help="or --all FILE")
     parser.add_argument("--all", action="store_true", help="every session of every user")
     parser.add_argument("--redact", action="store_true", help="without anybody's words")
+    parser.add_argument("--without-files", action="store_true", help="name files only")
     parser.set_defaults(command=export)
 
 
@@ -44,26 +56,51 @@ async def export(asked: argparse.Namespace, log: Log, _: Settings) -> int:
         raise InvalidRequest("Name a session and a file, or --all and a file.")
     path = Path(asked.what[-1])
     found = await _everything(log) if asked.all else [await log.session(asked.what[0])]
-    unfinished = 0
+    bus = None if asked.redact or asked.without_files else log.bus
+    unfinished = missing = 0
     with writing(path) as writer:
         writer.write(
             LogLine(
-                format=FORMAT,
+                format=FORMAT if bus is None else WITH_FILES,
                 natterlog=importlib.metadata.version("natterlog"),
                 made_at=now(),
                 redacted=asked.redact,
+                files=bus is not None,
             )
         )
         for each in found:
             if not each.importing:
                 facts = [fact async for fact in log.session_facts(each.session.id)]
                 unfinished += _write(writer, each, facts, redact=asked.redact)
-    sys.stdout.write(f"{path}: {writer.sessions} sessions, {writer.facts} facts.\n")
+                if bus is not None:
+                    own = files_of(each.session.id, (fact.fact for fact in facts))
+                    missing += await write_files(bus, writer, own)
+                    if not asked.all:
+                        found += await _attached(log, each, facts)
+    _tell(path, writer, bus is not None)
+    if missing:
+        sys.stderr.write(f"{missing} files are not there any more, or not yet; they are named.\n")
     if unfinished:
         sys.stderr.write(
             f"{unfinished} runs were under way; where this is imported they will be failed.\n"
         )
     return 0
+
+
+def _tell(path: Path, writer: Writer, files: bool) -> None:
+    counted = [f"{writer.sessions} sessions", f"{writer.facts} facts"]
+    counted += [f"{writer.files} files"] if writer.files else []
+    sys.stdout.write(f"{path}: {', '.join(counted)}{'' if files else '; files are named only'}.\n")
+
+
+async def _attached(log: Log, found: FoundSession, facts: list[Recorded]) -> list[FoundSession]:
+    """The files of a session's messages, each a session of its own."""
+    files: list[FoundSession] = []
+    for file_id in attached_in(fact.fact for fact in facts):
+        files += await log.sessions(
+            FindSessions(prefix=file_id, user=found.session.user_id, mode="file")
+        )
+    return files
 
 
 async def _everything(log: Log) -> list[FoundSession]:

@@ -3,6 +3,8 @@
     {"line": "log", "format": 1, …}            the header
     {"line": "session", "id": …, "facts": 3}   a session, followed by its facts
     {"line": "fact", "seq": 23, …}             each with its sequence in the log it comes from
+    {"line": "file", "session": …, "size": 9}  a file of the session's, followed by its bytes
+    {"line": "bytes", "data": "…"}             some of them, in base64
     {"line": "end", "sha256": …}               of every line before
 
 A name that ends in ``.gz`` means that it is compressed.  Without its last line
@@ -22,7 +24,8 @@ import msgspec
 
 from shared.errors import InvalidRequest
 
-FORMAT = 1
+FORMAT, WITH_FILES = 1, 2
+"""The second one has the bytes of files as well."""
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="line", tag="log"):
@@ -31,6 +34,8 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="line", tag="
     """The version that wrote it."""
     made_at: datetime
     redacted: bool
+    files: bool = False
+    """Whether the bytes of files are in it; else they are only named."""
 
 
 class SessionLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="line", tag="session"):
@@ -47,13 +52,25 @@ class FactLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="line", tag=
     fact: msgspec.Raw
 
 
+class FileLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="line", tag="file"):
+    session: str
+    """Under it, with its own id, it lies in FILES."""
+    id: str
+    size: int
+    sha256: str
+
+
+class BytesLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="line", tag="bytes"):
+    data: bytes
+
+
 class EndLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="line", tag="end"):
     sessions: int
     facts: int
     sha256: str
 
 
-Line = LogLine | SessionLine | FactLine | EndLine
+Line = LogLine | SessionLine | FactLine | FileLine | BytesLine | EndLine
 
 _decode = msgspec.json.Decoder(Line).decode
 _encode = msgspec.json.Encoder().encode
@@ -65,12 +82,12 @@ class Writer:
     def __init__(self, out: IO[bytes]) -> None:
         self._out = out
         self._digest = hashlib.sha256()
-        self.sessions = 0
-        self.facts = 0
+        self.sessions = self.facts = self.files = 0
 
-    def write(self, line: LogLine | SessionLine | FactLine) -> None:
+    def write(self, line: LogLine | SessionLine | FactLine | FileLine | BytesLine) -> None:
         self.sessions += isinstance(line, SessionLine)
         self.facts += isinstance(line, FactLine)
+        self.files += isinstance(line, FileLine)
         data = _encode(line) + b"\n"
         self._digest.update(data)
         self._out.write(data)
@@ -128,6 +145,15 @@ def check(path: Path) -> EndLine:
     return end
 
 
+class _FileCount:
+    """What was read of a file's bytes so far."""
+
+    def __init__(self, line: FileLine) -> None:
+        self.line = line
+        self.left = line.size
+        self.digest = hashlib.sha256()
+
+
 class _Count:
     """What was read of a file so far, and whether each line may follow the one before."""
 
@@ -138,6 +164,8 @@ class _Count:
         self._number = 0
         self._owed = 0
         """Facts of the session that are still to come."""
+        self._file: _FileCount | None = None
+        """The file whose bytes are still to come."""
         self._digest = hashlib.sha256()
 
     @property
@@ -146,10 +174,7 @@ class _Count:
 
     def add(self, data: bytes, line: Line) -> None:
         self._number += 1
-        if (self._number == 1) != isinstance(line, LogLine) or self.end is not None:
-            raise self._bad("it stands in the wrong place")
-        if isinstance(line, FactLine) != (self._owed > 0):
-            raise self._bad("a session has another number of facts than it says")
+        self._check_place(line)
         match line:
             case LogLine():
                 self._check_format(line)
@@ -157,16 +182,44 @@ class _Count:
                 self.sessions, self._owed = self.sessions + 1, line.facts
             case FactLine():
                 self.facts, self._owed = self.facts + 1, self._owed - 1
+            case FileLine():
+                self._file = _FileCount(line)
+                self._take(b"")
+            case BytesLine(data=part):
+                self._take(part)
             case EndLine():
                 self.end = line
                 return
         self._digest.update(data)
 
+    def _check_place(self, line: Line) -> None:
+        """It may follow the one before."""
+        if (self._number == 1) != isinstance(line, LogLine) or self.end is not None:
+            raise self._bad("it stands in the wrong place")
+        if isinstance(line, FactLine) != (self._owed > 0):
+            raise self._bad("a session has another number of facts than it says")
+        if isinstance(line, BytesLine) != (self._file is not None):
+            raise self._bad("a file has another size than it says")
+        if isinstance(line, FileLine) and not self.sessions:
+            raise self._bad("a file follows its session")
+
+    def _take(self, part: bytes) -> None:
+        """Count some bytes of the file; the last ones must make it what it says."""
+        assert self._file is not None  # noqa: S101  (whoever calls has looked)
+        self._file.left -= len(part)
+        self._file.digest.update(part)
+        if self._file.left < 0:
+            raise self._bad("a file has another size than it says")
+        if self._file.left == 0:
+            if self._file.digest.hexdigest() != self._file.line.sha256:
+                raise self._bad("a file is another than it says")
+            self._file = None
+
     def _check_format(self, line: LogLine) -> None:
-        if line.format != FORMAT:
+        if line.format not in (FORMAT, WITH_FILES):
             raise InvalidRequest(
                 f"{self._path} has format {line.format}, made by natterlog {line.natterlog}; "
-                f"this version reads {FORMAT}."
+                f"this version reads {FORMAT} and {WITH_FILES}."
             )
 
     def _bad(self, fault: str) -> InvalidRequest:
@@ -187,6 +240,22 @@ def sessions_of(path: Path) -> Iterator[tuple[SessionLine, list[FactLine]]]:
                 session, facts = (line, []) if isinstance(line, SessionLine) else (None, [])
             case _:
                 pass
+
+
+def files_in(path: Path) -> Iterator[tuple[FileLine, Iterator[bytes]]]:
+    """Each file with its bytes, piece by piece, from a file that was checked."""
+    lines = _lines(path)
+    for _, line in lines:
+        if isinstance(line, FileLine):
+            yield line, _bytes_of(lines, line.size)
+
+
+def _bytes_of(lines: Iterator[tuple[bytes, Line]], size: int) -> Iterator[bytes]:
+    while size > 0:
+        _, line = next(lines)
+        if isinstance(line, BytesLine):
+            size -= len(line.data)
+            yield line.data
 
 
 def _lines(path: Path) -> Iterator[tuple[bytes, Line]]:

@@ -1,6 +1,7 @@
 """The flight recorder at work: what an operator reads after things went wrong."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import aiohttp
@@ -189,6 +190,54 @@ async def test_a_session_travels_between_two_whole_systems(natterlog: Running, t
     assert checked.code == 0, checked.out
     assert asked == 0
     more.check()
+
+
+async def test_files_travel_along_so_that_a_reply_with_them_is_written_anew_elsewhere(
+    natterlog: Running, tmp_path: Path
+):
+    form = aiohttp.FormData()
+    form.add_field("file", b"Some words.", filename="notes.txt")
+    _, uploaded = await natterlog.client.call("POST", "/files", data=form)
+    session = await natterlog.client.session()
+    reply = await natterlog.client.send(session, "Look tokens=3", attachments=[uploaded["id"]])
+    assert reply.end is not None
+    files = {name: str(tmp_path / f"{name}.jsonl") for name in ("whole", "named", "redacted")}
+    told = [
+        await natterlog_says(natterlog, "export-log", session, files["whole"]),
+        await natterlog_says(natterlog, "export-log", session, files["named"], "--without-files"),
+        await natterlog_says(natterlog, "export-log", session, files["redacted"], "--redact"),
+    ]
+
+    async with running_system() as other:
+        said = await natterlog_says(other, "import-log", files["whole"])
+        again = await natterlog_says(other, "import-log", files["whole"])
+        message = reply.end["message"]["id"]
+        status, body = await other.client.call("POST", f"/messages/{message}/regenerate")
+        assert status == 201, body
+        await wait_until_ended(other.bus, body["assistant_message"]["run_id"])
+        asked = other.fake.seen[-1].message
+        checked = await natterlog_says(other, "rebuild", "--check")
+
+    texts = {name: read(Path(file)) for name, file in files.items()}
+    heads = [json.loads(text.splitlines()[0]) for text in texts.values()]
+    assert [(head["format"], head["files"]) for head in heads] == [
+        (2, True),
+        (1, False),
+        (1, False),
+    ]
+    assert [each.code for each in told] == [0, 0, 0]
+    assert told[0].out.endswith(": 2 sessions, 8 facts, 2 files.\n")
+    assert told[1].out.endswith(": 1 sessions, 4 facts; files are named only.\n")
+    in_base64 = "U29tZSB3b3Jkcy4"
+    assert [in_base64 in text for text in texts.values()] == [True, False, False]
+    assert (said.code, said.out.splitlines()[-1]) == (0, "2 files were brought here."), said
+    assert (again.code, again.out.count("was here already")) == (0, 2)
+    assert "Some words." in asked
+    assert (checked.code, checked.out.endswith(": no differences.\n")) == (0, True), checked
+
+
+def read(file: Path) -> str:
+    return file.read_text()
 
 
 async def test_an_import_whose_process_was_killed_goes_on_where_it_was(

@@ -1,13 +1,24 @@
 """The file in which sessions travel: written whole or not at all, read whole or not at all."""
 
 import gzip
+import hashlib
 import stat
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from services.recorder.carrying import FactLine, LogLine, SessionLine, check, sessions_of, writing
+from services.recorder.carrying import (
+    BytesLine,
+    FactLine,
+    FileLine,
+    LogLine,
+    SessionLine,
+    check,
+    files_in,
+    sessions_of,
+    writing,
+)
 from shared.errors import InvalidRequest
 from tests.unit.recorder.told import SESSION, USER, Told, at, restarted
 
@@ -73,7 +84,7 @@ def lines_of(tmp_path: Path) -> list[str]:
         (lambda lines: [*lines[:5], lines[5].replace("03:00", "03:01"), *lines[6:]], "was changed"),
         (lambda lines: lines[1:], "line 1: it stands in the wrong place"),
         (lambda lines: [*lines, lines[-1]], "line 9: it stands in the wrong place"),
-        (lambda lines: [lines[0].replace('"format":1', '"format":2'), *lines[1:]], "has format 2"),
+        (lambda lines: [lines[0].replace('"format":1', '"format":3'), *lines[1:]], "has format 3"),
         (lambda lines: [*lines[:4], "{", *lines[4:]], "line 5: JSON is malformed"),
         (lambda lines: ['{"line": "other"}\n', *lines[1:]], "line 1: Invalid value 'other'"),
         (lambda lines: [], "was cut off"),
@@ -98,3 +109,56 @@ def test_what_is_packed_badly_is_refused(tmp_path: Path):
         with pytest.raises(InvalidRequest, match="cannot be unpacked"):
             check(tmp_path / name)
     assert gzip.decompress(data).startswith(b'{"line":"log","format":1')
+
+
+def write_file(path: Path, *parts: bytes, said: bytes) -> None:
+    """An export of one session with a file of these parts, which says that it is another."""
+    line = FileLine(
+        session=SESSION, id="f", size=len(said), sha256=hashlib.sha256(said).hexdigest()
+    )
+    with writing(path) as writer:
+        writer.write(
+            LogLine(format=2, natterlog="0.1.0", made_at=at(0), redacted=False, files=True)
+        )
+        writer.write(SessionLine(id=SESSION, user=USER, facts=0))
+        writer.write(line)
+        for part in parts:
+            writer.write(BytesLine(data=part))
+
+
+def test_a_file_travels_in_pieces(tmp_path: Path):
+    path = tmp_path / "log.jsonl.gz"
+    write_file(path, b"\x00\xff", b"words", said=b"\x00\xffwords")
+
+    check(path)
+    found = [(line.session, line.id, list(parts)) for line, parts in files_in(path)]
+
+    assert found == [(SESSION, "f", [b"\x00\xff", b"words"])]
+    assert [session.id for session, _ in sessions_of(path)] == [SESSION]
+
+
+def test_an_empty_file_has_no_pieces(tmp_path: Path):
+    path = tmp_path / "log.jsonl"
+    write_file(path, said=b"")
+
+    check(path)
+
+    assert [list(parts) for _, parts in files_in(path)] == [[]]
+
+
+@pytest.mark.parametrize(
+    ("parts", "fault"),
+    [
+        ([b"wor"], "another size"),
+        ([b"words", b"!"], "another size"),
+        ([b"words!"], "another size"),
+        ([b"sword"], "another than it says"),
+        ([], "another size"),
+    ],
+)
+def test_a_file_that_is_not_what_it_says_is_refused(tmp_path: Path, parts: list[bytes], fault: str):
+    path = tmp_path / "log.jsonl"
+    write_file(path, *parts, said=b"words")
+
+    with pytest.raises(InvalidRequest, match=fault):
+        check(path)

@@ -37,18 +37,20 @@ def test_the_tables_hold_the_messages_that_clients_were_told(name: str):
         msgspec.json.decode(line, type=corpus.FrameLine)
         for line in (RECORDED / f"{name}.frames.jsonl").read_bytes().splitlines()[1:]
     ]
-    completed = [
-        msgspec.convert(event["message"], Message)
-        for line in told
-        if line.dialect == "assistant-socket"
-        and (event := msgspec.json.decode(line.frame))["type"] == "message_complete"
-    ]
+    events = [msgspec.json.decode(x.frame) for x in told if x.dialect == "assistant-socket"]
+    completed: dict[str, Message] = {}
+    for event in events:
+        if event["type"] == "message_complete":
+            completed[event["message"]["id"]] = msgspec.convert(event["message"], Message)
+        for message in event.get("messages", []):  # told anew: it was rated
+            if message["id"] in completed:
+                completed[message["id"]] = msgspec.convert(message, Message)
     with tables() as connection:
         apply(connection, named.links, named.links[-1].seq)
         asked = ListMessages(user_id=named.user, session_id=named.session_id, limit=1000)
         kept = {m.id: m for m in queries.list_messages(connection, asked).items}
 
-    shown = [message for message in completed if message.id in kept]
+    shown = [message for message in completed.values() if message.id in kept]
     assert [kept[message.id] for message in shown] == shown
     assert shown or name in ("failed", "empty", "queued")
 
