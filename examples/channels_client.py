@@ -9,11 +9,14 @@ Needs aiohttp alone.  Stop the gateway in the middle, or the worker: it goes on.
 
 import asyncio
 import json
+import os
 import sys
 
 import aiohttp
 
-URL = "http://127.0.0.1:8000"
+URL = os.environ.get("NATTERLOG_URL", "http://127.0.0.1:8000")
+TOKEN = os.environ.get("NATTERLOG_TOKEN")  # needed as soon as there is one
+HEADERS = {"Authorization": f"Bearer {TOKEN}"} if TOKEN else {}
 API = "/ai-chat/api/sessions/"
 
 
@@ -69,7 +72,7 @@ def show(shown: str, whole: str) -> str:
 
 
 async def main(text: str = "Hello, AI!") -> None:
-    async with aiohttp.ClientSession() as http:
+    async with aiohttp.ClientSession(headers=HEADERS) as http:
         await chat(http, await create_session(http, text[:100]), text)
     print()
 

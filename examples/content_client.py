@@ -9,11 +9,14 @@ Needs aiohttp alone.  Stop the gateway in the middle: it comes back by itself.
 
 import asyncio
 import json
+import os
 import sys
 
 import aiohttp
 
-URL = "http://127.0.0.1:8000"
+URL = os.environ.get("NATTERLOG_URL", "http://127.0.0.1:8000")
+TOKEN = os.environ.get("NATTERLOG_TOKEN")  # needed as soon as there is one
+HEADERS = {"Authorization": f"Bearer {TOKEN}"} if TOKEN else {}
 
 
 async def start(http: aiohttp.ClientSession, topic: str, query: str, platform: str) -> str:
@@ -54,7 +57,7 @@ async def watch(http: aiohttp.ClientSession, path: str) -> None:
 async def main(
     topic: str = "Sunscreen", query: str = "Make it reassuring", platform: str = "Instagram"
 ) -> None:
-    async with aiohttp.ClientSession() as http:
+    async with aiohttp.ClientSession(headers=HEADERS) as http:
         await watch(http, await start(http, topic, query, platform))
 
 

@@ -9,13 +9,16 @@ Needs aiohttp alone.  Stop the gateway in the middle: it comes back by itself.
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-URL = "http://127.0.0.1:8000"
+URL = os.environ.get("NATTERLOG_URL", "http://127.0.0.1:8000")
+TOKEN = os.environ.get("NATTERLOG_TOKEN")  # needed as soon as there is one
+HEADERS = {"Authorization": f"Bearer {TOKEN}"} if TOKEN else {}
 
 
 async def upload(http: aiohttp.ClientSession, path: Path, prompt: str) -> str:
@@ -60,7 +63,7 @@ def show(event: dict[str, Any]) -> bool:
 
 
 async def main(path: str, prompt: str = "What is in this file?") -> None:
-    async with aiohttp.ClientSession() as http:
+    async with aiohttp.ClientSession(headers=HEADERS) as http:
         await watch(http, await upload(http, Path(path), prompt))
 
 

@@ -70,19 +70,8 @@ def parser(*, chosen: str | None = None) -> argparse.ArgumentParser:
     for name, (module, what) in SERVICES.items():
         service = commands.add_parser(name, help=what, description=f"Run one process: {what}.")
         service.set_defaults(run=_service, module=module)
-    rebuild = commands.add_parser(
-        "rebuild",
-        help="drop the projection and replay the log into it",
-        description="Drop the database's projection and replay the log into it. The log itself, "
-        "and thus every word, stays as it is. Works on the system that is running.",
-    )
-    rebuild.add_argument(
-        "--check",
-        action="store_true",
-        help="change nothing: replay the log into a second database, and name every difference; "
-        "reads the store's files, while natterlog runs or not (exit code 1: there is one)",
-    )
-    rebuild.set_defaults(run=_rebuild)
+    what = "drop the projection and replay the log into it"
+    _add_rebuild(commands.add_parser("rebuild", help=what))
     for name, (module, what) in RECORDER.items():
         command = commands.add_parser(
             name, help=what, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -90,15 +79,7 @@ def parser(*, chosen: str | None = None) -> argparse.ArgumentParser:
         command.set_defaults(run=_recorder, command_name=name)
         if name == chosen:  # its arguments come with all that it imports
             importlib.import_module(module).arguments(command)
-    models = commands.add_parser(
-        "models",
-        help="list the models on offer",
-        description="List the models that the providers offer, and what each can do, as the "
-        "system that is running knows it.",
-    )
-    models.add_argument("--sync", action="store_true", help="ask the providers first")
-    models.add_argument("--json", action="store_true", help="as JSON, with every field")
-    models.set_defaults(run=_models)
+    _add_models(commands.add_parser("models", help="list the models on offer"))
     user = commands.add_parser("user", help="add, list, disable and enable users")
     add_user_commands(user)
     user.set_defaults(run=_accounts)
@@ -108,6 +89,30 @@ def parser(*, chosen: str | None = None) -> argparse.ArgumentParser:
     version = commands.add_parser("version", help="print natterlog's version")
     version.set_defaults(run=_version)
     return top
+
+
+def _add_rebuild(rebuild: argparse.ArgumentParser) -> None:
+    rebuild.description = (
+        "Drop the database's projection and replay the log into it. The log itself, "
+        "and thus every word, stays as it is. Works on the system that is running."
+    )
+    rebuild.add_argument(
+        "--check",
+        action="store_true",
+        help="change nothing: replay the log into a second database, and name every difference; "
+        "reads the store's files, while natterlog runs or not (exit code 1: there is one)",
+    )
+    rebuild.set_defaults(run=_rebuild)
+
+
+def _add_models(models: argparse.ArgumentParser) -> None:
+    models.description = (
+        "List the models that the providers offer, and what each can do, as the "
+        "system that is running knows it."
+    )
+    models.add_argument("--sync", action="store_true", help="ask the providers first")
+    models.add_argument("--json", action="store_true", help="as JSON, with every field")
+    models.set_defaults(run=_models)
 
 
 def _add_up(up: argparse.ArgumentParser) -> None:

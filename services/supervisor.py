@@ -329,6 +329,8 @@ def announcement(settings: Settings, *, needs_token: bool = False) -> str:
     return f"""
 natterlog is ready: {url}
 
+Its API, to read and to try: {url}/docs
+
 Try it (one line{hint}):
 
   id=$(curl -s {chat}/sessions {json} -d '{{}}' | sed 's/.*"id": *"\\([^"]*\\)".*/\\1/') && \

@@ -55,10 +55,12 @@ _ANSWERS: dict[type[c.Request], type] = {
 
 _LONG: dict[type[c.Request], float] = {
     c.DeleteSession: 30.0,
-    c.ExportSession: 30.0,
     c.Rebuild: 3600.0,
 }
 """Seconds for what takes long, and must not be asked twice."""
+_USUAL = 2.0
+_COPYING = 5.0
+"""Seconds for what copies a whole conversation: asked again too soon it is only done twice."""
 
 
 class StoreClient:
@@ -154,8 +156,18 @@ class StoreClient:
             answer = await self._bus.ask(subject, data, timeout=patience)
         else:
             # A store may die with the question: every other one may be asked twice.
-            answer = await self._bus.ask(subject, data, timeout=2.0, tries=3)
+            answer = await self._bus.ask(subject, data, timeout=_patience(request), tries=3)
         return msgspec.json.decode(answer, type=_ANSWERS[type(request)])  # pyright: ignore[reportUnknownVariableType]  (the overloads say)
+
+
+def _patience(request: c.Request) -> float:
+    match request:
+        case c.ForkSession() | c.ExportSession():
+            return _COPYING
+        case c.CreateSession(history_file=str()):
+            return _COPYING
+        case _:
+            return _USUAL
 
 
 def answers() -> Mapping[type[c.Request], type]:

@@ -59,32 +59,38 @@ async def main(settings: Settings) -> None:
                 cursors=Cursors(life.epoch),
                 sockets=SocketCount(settings),
             )
-            runner = web.AppRunner(
-                make_app(gateway, life.health_routes()),
-                access_log=None,
-                handler_cancellation=True,
-                shutdown_timeout=SHORT,
-                lingering_time=LINGERING,
-            )
-            async with gateway.connections:
-                await runner.setup()
-                site = web.TCPSite(
-                    runner,
-                    settings.host,
-                    settings.port,
-                    reuse_port=settings.reuse_port or None,
-                    backlog=1024,
-                )
-                await site.start()
-                life.health_port = runner.addresses[0][1]
-                log.info("gateway.listening", host=settings.host, port=life.health_port)
-                life.ready()
-                sweeping = asyncio.create_task(sweep_now_and_then(life.bus), name="sweep")
-                await life.stopping.wait()
-                sweeping.cancel()
-                await site.stop()
-                gateway.connections.stop()
-                await runner.cleanup()
+            await _serve(gateway, life)
+
+
+async def _serve(gateway: Gateway, life: Life) -> None:
+    """Answer whoever comes until it is time to stop; then let go of them in order."""
+    settings = gateway.settings
+    runner = web.AppRunner(
+        make_app(gateway, life.health_routes()),
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=SHORT,
+        lingering_time=LINGERING,
+    )
+    async with gateway.connections:
+        await runner.setup()
+        site = web.TCPSite(
+            runner,
+            settings.host,
+            settings.port,
+            reuse_port=settings.reuse_port or None,
+            backlog=1024,
+        )
+        await site.start()
+        life.health_port = runner.addresses[0][1]
+        log.info("gateway.listening", host=settings.host, port=life.health_port)
+        life.ready()
+        sweeping = asyncio.create_task(sweep_now_and_then(life.bus), name="sweep")
+        await life.stopping.wait()
+        sweeping.cancel()
+        await site.stop()
+        gateway.connections.stop()
+        await runner.cleanup()
 
 
 async def _may_listen(life: Life, accounts: Accounts) -> bool:

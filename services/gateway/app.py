@@ -104,10 +104,13 @@ def _with_slash(route: web.RouteDef) -> web.RouteDef:
 
 async def welcome(request: web.Request) -> web.Response:
     del request
-    return web.Response(
-        body=assistant.encode({"name": "natterlog", "api": assistant.PREFIX, "health": "/readyz"}),
-        content_type="application/json",
-    )
+    about = {
+        "name": "natterlog",
+        "api": assistant.PREFIX,
+        "docs": "/docs",
+        "health": "/readyz",
+    }
+    return web.Response(body=assistant.encode(about), content_type="application/json")
 
 
 class _Around:

@@ -204,19 +204,7 @@ class Worker:
         self, run: Run, attempt: int, tick_head: int, provider: Provider, prompt: Prompt
     ) -> Outcome | None:
         """Stream the provider into the log; None when the run was interrupted."""
-        if run.writer is not None:
-            run.writer.close()
-        writer = run.writer = DeltaWriter(
-            self._bus,
-            run.address,
-            attempt,
-            self._pacer,
-            head=tick_head,
-            still_mine=lambda: self.held.look(run),
-            lost=lambda: run.interrupt(lost=True),
-        )
-        if run.standing.claims > 1:
-            writer.begin()
+        writer = self._writer(run, attempt, tick_head)
         streaming = asyncio.create_task(
             generate(
                 provider,
@@ -244,6 +232,23 @@ class Worker:
                 run.standing.claim, failures=outcome.failures
             )
         return outcome
+
+    def _writer(self, run: Run, attempt: int, tick_head: int) -> DeltaWriter:
+        """What writes this attempt's deltas; the one of an attempt before it is closed."""
+        if run.writer is not None:
+            run.writer.close()
+        run.writer = DeltaWriter(
+            self._bus,
+            run.address,
+            attempt,
+            self._pacer,
+            head=tick_head,
+            still_mine=lambda: self.held.look(run),
+            lost=lambda: run.interrupt(lost=True),
+        )
+        if run.standing.claims > 1:
+            run.writer.begin()
+        return run.writer
 
     async def _conclude(
         self,
@@ -298,6 +303,7 @@ def _source(context: Context, provider: Provider, prompt: Prompt) -> PromptSourc
         temperature=prompt.temperature,
         max_tokens=prompt.max_tokens,
         notes=notes,
+        files=prompt.sent,
     )
 
 

@@ -33,7 +33,7 @@ _HEAD = ("NO", "WHEN (UTC)", "BY", "KIND", "RUN", "NOW", "REASON")
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Look at what could not be handled, and put it back."
     parser.epilog = EXAMPLES
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
     ls = commands.add_parser("ls", help="list dead letters, the oldest first")
     ls.set_defaults(command=ls_letters)
     show = commands.add_parser("show", help="one letter, its fact, and what became of its run")

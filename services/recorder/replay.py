@@ -34,8 +34,8 @@ class _Line(msgspec.Struct, frozen=True):
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Print exactly the frames that a client who kept up was sent, with the recorded timing. "
-        "Nothing is started, asked or written."
+        "Print exactly the frames that a client who kept up was sent, with the recorded\n"
+        "timing. Nothing is started, asked or written."
     )
     parser.epilog = EXAMPLES
     parser.add_argument("what", metavar="RUN|SESSION", help="what is to be shown")

@@ -23,7 +23,7 @@ Exit code: 0 done, 1 not possible, 2 asked wrongly, 3 no such session."""
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Look at sessions, everybody's."
     parser.epilog = EXAMPLES
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
     ls = commands.add_parser("ls", help="list sessions, the one last written to first")
     ls.add_argument("--user", metavar="ID", help="of this user (the beginning of the id will do)")
     ls.add_argument("--model", metavar="NAME", help="with this model")

@@ -31,12 +31,17 @@ _SHOWN = 160
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Show every session of a corpus with today's code, and name the first frame that is "
-        "another than when it was recorded."
+        "Show every session of a corpus with today's code, and name the first\n"
+        "frame that is another than when it was recorded."
     )
     parser.epilog = EXAMPLES
     parser.add_argument(
-        "corpus", nargs="?", type=Path, default=CORPUS, metavar="CORPUS", help=f"({CORPUS})"
+        "corpus",
+        nargs="?",
+        type=Path,
+        default=CORPUS,
+        metavar="CORPUS",
+        help=f"its directory ({CORPUS})",
     )
     parser.add_argument("--add", metavar="SESSION", help="keep this session in the corpus")
     parser.add_argument("--as", dest="name", metavar="NAME", help="under this name")

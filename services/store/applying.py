@@ -127,8 +127,10 @@ def _save(connection: sa.Connection, rows: Rows) -> None:
 
 def _save_messages(connection: sa.Connection, changed: list[MessageRow]) -> None:
     known = set[str]()
-    if changed:
-        known |= set(connection.execute(_KNOWN, {"ids": [m.id for m in changed]}).scalars())
+    # In parts: one fact can bring more messages than a statement of SQLite's may name.
+    for start in range(0, len(changed), _AT_ONCE):
+        part = [message.id for message in changed[start : start + _AT_ONCE]]
+        known |= set(connection.execute(_KNOWN, {"ids": part}).scalars())
     upsert(connection, messages, changed)
     new = [message for message in changed if message.id not in known]  # words never change
     search.add(connection, new)
@@ -141,6 +143,7 @@ def _save_messages(connection: sa.Connection, changed: list[MessageRow]) -> None
         connection.execute(attachments.insert(), uses)
 
 
+_AT_ONCE = 500
 _APPLIED = sa.select(projection.c.applied)
 _SET_APPLIED = projection.update().values(applied=sa.bindparam("upto"))
 _SESSIONS = sa.select(sessions).where(sessions.c.id.in_(sa.bindparam("ids", expanding=True)))

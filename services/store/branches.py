@@ -167,7 +167,20 @@ def leaf_below(connection: sa.Connection, message: MessageRow) -> str:
     Each step of a branch is newer than the one before it, except for messages that
     were copied: those are told apart by their ids, which rise in the same order.
     """
-    return connection.execute(_LEAF, {"top": message.id}).scalar_one()
+    # One look at the session: a recursive query would look at all of it once a message.
+    later = (
+        sa.select(messages.c.id, messages.c.parent_id, messages.c.seq)
+        .where(messages.c.session_id == message.session_id, messages.c.depth > message.depth)
+        .order_by(messages.c.depth)
+    )
+    leaves = {message.id: message.seq}
+    below = {message.id}
+    for row in connection.execute(later):
+        if row.parent_id in below:
+            below.add(row.id)
+            leaves.pop(row.parent_id, None)
+            leaves[row.id] = row.seq
+    return max(leaves, key=lambda leaf: (leaves[leaf], leaf))
 
 
 def get_message(connection: sa.Connection, user_id: str, message_id: str) -> MessageAnswer:
@@ -188,33 +201,4 @@ def _branch() -> Any:
     return sa.select(messages).join(walk, walk.c.id == messages.c.id).order_by(messages.c.depth)
 
 
-def _leaf() -> Any:
-    """Of what follows from ``top``, what nothing follows from, the newest."""
-    below = (
-        sa.select(messages.c.id, messages.c.session_id)
-        .where(messages.c.id == sa.bindparam("top"))
-        .cte("below", recursive=True)
-    )
-    below = below.union_all(
-        sa.select(messages.c.id, messages.c.session_id).join(
-            below,
-            (messages.c.parent_id == below.c.id) & (messages.c.session_id == below.c.session_id),
-        )
-    )
-    child = messages.alias("child")
-    last = ~sa.exists().where(
-        child.c.session_id == messages.c.session_id,
-        child.c.parent_id == messages.c.id,
-        child.c.depth > 0,
-    )
-    return (
-        sa.select(messages.c.id)
-        .join(below, below.c.id == messages.c.id)
-        .where(last, messages.c.depth > 0)
-        .order_by(messages.c.seq.desc(), messages.c.id.desc())
-        .limit(1)
-    )
-
-
 _BRANCH = _branch()
-_LEAF = _leaf()

@@ -1,12 +1,15 @@
 """The native API's exports: what is in them, what they are called, and that JSON comes back."""
 
+import asyncio
 import io
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pypdfium2
 import pytest
 
+from services.gateway.dialects import assistant_exports
 from shared.commands import RateMessage, Regenerate
 from shared.ids import new_id
 from tests.contract.conftest import Whole
@@ -174,6 +177,32 @@ async def test_an_import_that_does_not_fit_is_named_by_its_place(
 
     assert (status, problem["path"]) == (400, path)
     assert (await whole.call("GET", "/sessions"))[1]["total"] == 0
+
+
+async def test_an_import_of_too_many_messages_is_refused(whole: Whole):
+    document = GOOD | {"messages": [{**ONE, "id": str(n)} for n in range(50_001)]}
+
+    data = io.BytesIO(json.dumps(document).encode())
+    status, problem = await whole.call("POST", "/sessions/import", data=data)
+
+    assert (status, problem["path"]) == (400, "$.messages")
+    assert (await whole.call("GET", "/sessions"))[1]["total"] == 0
+
+
+async def test_an_import_that_stops_coming_is_given_up(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(assistant_exports, "SILENT", 0.05)
+    given_up = asyncio.Event()
+
+    async def stalling() -> AsyncIterator[bytes]:
+        yield b"{"
+        await given_up.wait()
+
+    status, problem = await whole.call("POST", "/sessions/import", data=stalling())
+    given_up.set()
+
+    assert (status, problem["code"]) == (504, "timeout")
 
 
 async def test_the_least_that_can_be_imported_is_an_empty_session(whole: Whole):

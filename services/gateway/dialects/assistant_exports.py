@@ -1,5 +1,6 @@
 """The native API's exports and imports of whole sessions (docs/api.md, *Export*)."""
 
+import asyncio
 from typing import Literal
 
 import msgspec
@@ -14,6 +15,7 @@ from services.gateway.dialects.assistant_asking import answer, session_id_of
 from services.gateway.exports.document import Document, as_json, decode, history_of, mode_of
 from services.gateway.exports.pdf import as_pdf
 from services.gateway.exports.reading import as_markdown, as_text, disposition, paper_of
+from services.gateway.uploads import LONGEST, SILENT
 from shared.commands import CreateSession, Export, ExportSession
 from shared.errors import InvalidRequest, Timeout, TooLarge
 from shared.events import History
@@ -80,7 +82,7 @@ async def _bytes(exported: Export, kind: Format) -> bytes:
             return as_markdown(paper_of(exported)).encode()
 
 
-@describe(body=Document, answers={201: words.SessionView})
+@describe(body=Document, answers={201: words.SessionView}, errors=(Timeout,))
 async def import_session(request: web.Request) -> web.Response:
     """Open a session that is what a JSON export says, under new ids."""
     gateway = gateway_of(request)
@@ -123,14 +125,29 @@ async def _read(request: web.Request, most: int) -> bytes:
 
     Raises:
         TooLarge: it is longer than even that.
+        Timeout: nothing comes any more.
         InvalidRequest: it cannot be read as its headers say.
     """
     data = bytearray()
+    if (request.content_length or 0) > most:
+        raise _too_large(most)
     try:
-        async for piece in request.content.iter_chunked(64 * 1024):
-            data += piece
-            if len(data) > most:
-                raise TooLarge(f"An import may have {most} bytes.")
+        async with asyncio.timeout(LONGEST):
+            while piece := await _piece(request):
+                data += piece
+                if len(data) > most:
+                    raise _too_large(most)
+    except TimeoutError as error:
+        raise Timeout("The import took too long to come.") from error
     except web.RequestPayloadError as error:
         raise InvalidRequest("The body cannot be read as its headers say.") from error
     return bytes(data)
+
+
+async def _piece(request: web.Request) -> bytes:
+    async with asyncio.timeout(SILENT):
+        return await request.content.read(64 * 1024)
+
+
+def _too_large(most: int) -> TooLarge:
+    return TooLarge(f"An import may have {most} bytes.")

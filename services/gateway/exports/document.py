@@ -19,6 +19,8 @@ from shared.records import HIDDEN_MODES, Message, MessageStatus, Role
 
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 VERSION = 1
+MOST = 50_000
+"""Messages of one import: they become one fact, which the store takes in as a whole."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +68,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     session: Settings = Settings()
     active_message_id: str | None = None
     """The last message of the active branch."""
-    messages: list[Said] = []
+    messages: Annotated[list[Said], Meta(max_length=MOST)] = []
     files: list[FileView] = []
     """What the attachments are; their bytes are not in here."""
 

@@ -1,6 +1,7 @@
 """A session's tree: branches are chosen, begun beside others, copied; replies are rated."""
 
 import random
+import sqlite3
 
 import pytest
 import sqlalchemy as sa
@@ -179,6 +180,50 @@ def test_it_goes_on_from_there(story: Story):
 
     assert branch(story) == ["u1", "a1", "u3", "a3"]
     assert leaf_below(story, HISTORY[2].id) == HISTORY[2].id
+
+
+def test_finding_the_leaf_takes_no_more_steps_a_message_in_a_long_session(story: Story):
+    steps = [_steps_to_the_leaf(story, length) for length in (100, 2000)]
+
+    assert steps[1] < 40 * steps[0]
+
+
+def test_a_session_may_begin_with_more_messages_than_a_statement_can_name(story: Story):
+    driver = story.connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    driver.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
+
+    begun_with(story, chain(2000))
+
+    assert queries.find_session(story.connection, USER, story.session).depth == 2000
+
+
+def _steps_to_the_leaf(story: Story, length: int) -> int:
+    """Hundreds of steps of SQLite's machine from a chain's first message to its last."""
+    history = chain(length)
+    begun_with(story, history)
+    steps = 0
+
+    def one_more() -> None:
+        nonlocal steps
+        steps += 1
+
+    driver = story.connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    driver.set_progress_handler(one_more, 100)
+    assert leaf_below(story, history.messages[0].id) == history.leaf
+    driver.set_progress_handler(None, 0)
+    return steps
+
+
+def chain(length: int) -> History:
+    """So many messages, each after the one before it."""
+    known = [ids.new_id() for _ in range(length)]
+    said = [
+        PastMessage(id=new, parent_id=old, role="user", content="u", created_at=START)
+        for old, new in zip([None, *known], known, strict=False)
+    ]
+    return History(messages=said, leaf=known[-1])
 
 
 def test_what_is_copied_has_new_ids_and_the_same_shape(story: Story):
