@@ -74,15 +74,21 @@ class Wire(Protocol):
 
 
 @dataclass(kw_only=True)
-class Call:
-    """A call that was accepted."""
+class Followed:
+    """A run that is followed to its end, live or recorded."""
 
     gateway: Gateway
-    session: Session
-    accepted: Accepted
     follower: Follower
     over: bool = False
-    """Its run has ended: there is nothing left to stop."""
+    """It has ended: there is nothing left to stop."""
+
+
+@dataclass(kw_only=True)
+class Call(Followed):
+    """A call that was accepted."""
+
+    session: Session
+    accepted: Accepted
 
 
 @asynccontextmanager
@@ -125,11 +131,11 @@ async def whole(call: Call) -> ReplyEnded:
     """
     reply = await ended(call.gateway, call.follower)
     call.over = True
-    _check_complete(reply)
+    check_complete(reply)
     return reply
 
 
-async def streamed(request: web.Request, call: Call, wire: Wire) -> web.StreamResponse:
+async def streamed(request: web.Request, call: Followed, wire: Wire) -> web.StreamResponse:
     """Answer with the reply while it is being written.
 
     Raises:
@@ -197,7 +203,12 @@ def _seen(accepting: asyncio.Task[Accepted]) -> None:
         accepting.exception()
 
 
-def _check_complete(reply: ReplyEnded) -> None:
+def check_complete(reply: ReplyEnded) -> None:
+    """A call's answer is a whole reply.
+
+    Raises:
+        NatterlogError: this one failed, or was cancelled.
+    """
     check_success(reply)
     if reply.final.status == "cancelled":
         raise Cancelled("The reply was cancelled.")
@@ -206,14 +217,53 @@ def _check_complete(reply: ReplyEnded) -> None:
 # -- the stream ---------------------------------------------------------------------
 
 
+class Telling:
+    """What of a run's moments a call's client is told, until it is done."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.shown = False
+        """Whether any words were."""
+        self.done = False
+        """Nothing more is told."""
+        self.over = False
+        """The run has ended."""
+        self._wire = wire
+
+    def frame(self, moment: Moment) -> bytes:
+        if self.done:
+            return b""
+        match moment:
+            case TextAdded(text=text, offset=offset):
+                self.shown = True
+                return self._wire.text(text[offset:])
+            case ReplyReset() if self.shown:
+                self.done = True
+                return self._wire.failure(_lost())
+            case ReplyEnded():
+                self.done = self.over = True
+                return self._end(moment)
+            case SessionGone():
+                self.done = self.over = True
+                return self._wire.failure(_gone())
+            case _:
+                return b""
+
+    def _end(self, reply: ReplyEnded) -> bytes:
+        try:
+            check_complete(reply)
+        except NatterlogError as error:
+            return self._wire.failure(error)
+        return self._wire.end(reply)
+
+
 class _CallStream(EventStream):
     """One call's stream: first its status, then its text, then its end."""
 
-    def __init__(self, request: web.Request, call: Call, wire: Wire) -> None:
+    def __init__(self, request: web.Request, call: Followed, wire: Wire) -> None:
         super().__init__(request)
         self._call = call
         self._wire = wire
-        self._shown = self._done = False
+        self._telling = Telling(wire)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         watchers = self._call.follower.feed.watchers
@@ -249,7 +299,7 @@ class _CallStream(EventStream):
                         return moments
                     case ReplyEnded():
                         self._call.over = True
-                        _check_complete(moment)
+                        check_complete(moment)
                         return moments
                     case SessionGone():
                         self._call.over = True
@@ -266,14 +316,16 @@ class _CallStream(EventStream):
         """Tell the reply to its end, or why there will be none."""
         try:
             while True:
-                frames = b"".join(map(self._frame, moments))
+                frames = b"".join(map(self._telling.frame, moments))
+                self._call.over = self._call.over or self._telling.over
                 if not moments and self._stopping:
-                    frames, self._done = self._wire.failure(_restarting()), True
+                    await self._send(response, self._wire.failure(_restarting()))
+                    return
                 if not frames and self._comment_due:
                     frames = self._wire.comment
                 if frames:
                     await self._send(response, frames)
-                if self._done:
+                if self._telling.done:
                     return
                 self._wake.clear()
                 moments = await self._news()
@@ -285,32 +337,6 @@ class _CallStream(EventStream):
 
     async def _news(self) -> list[Moment]:
         return [moment for _, moment in await self._call.follower.news()]
-
-    def _frame(self, moment: Moment) -> bytes:
-        if self._done:
-            return b""
-        match moment:
-            case TextAdded(text=text, offset=offset):
-                self._shown = True
-                return self._wire.text(text[offset:])
-            case ReplyReset() if self._shown:
-                self._done = True
-                return self._wire.failure(_lost())
-            case ReplyEnded():
-                self._done = self._call.over = True
-                return self._end(moment)
-            case SessionGone():
-                self._done = self._call.over = True
-                return self._wire.failure(_gone())
-            case _:
-                return b""
-
-    def _end(self, reply: ReplyEnded) -> bytes:
-        try:
-            _check_complete(reply)
-        except NatterlogError as error:
-            return self._wire.failure(error)
-        return self._wire.end(reply)
 
 
 async def _either(wake: asyncio.Event, seconds: float) -> None:

@@ -71,6 +71,8 @@ class Playback:
                 if cursor:
                     raise InvalidRequest(f"The frames of {name} have no cursors.")
                 played = self._job(job, speed)
+            case Conversation(cursors=False) if cursor:
+                raise InvalidRequest(f"The frames of {name} have no cursors.")
             case Conversation(one_run=True) as conversation:
                 played = self._runs(conversation, speed, _place(cursor))
             case Conversation() as conversation:
@@ -93,10 +95,11 @@ class Playback:
     async def _all(
         self, dialect: Conversation, recording: Recording, speed: str, place: Place | None
     ) -> AsyncGenerator[Frame]:
-        replay = Replay(recording, speed_of(speed), place)
+        branches = dialect.tells_branches
+        replay = Replay(recording, speed_of(speed), place, tells_branches=branches)
         words = dialect.words(recording, self._cursors)
-        opening = dialect.opening(recording, self._cursors, replay.place)
-        yield Frame(replay.playing.next_ms, opening)
+        if opening := dialect.opening(recording, self._cursors, replay.place):
+            yield Frame(replay.playing.next_ms, opening)
         while True:
             if news := await replay.news():
                 for at, moment in news:

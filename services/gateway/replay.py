@@ -9,14 +9,17 @@ is asked of anybody, and nothing is written.
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from datetime import datetime, timedelta
 
 import msgspec
+from msgspec import UnsetType
 
 from services.gateway.cursor import Place
 from services.gateway.feed import Feed
 from services.gateway.follower import Follower, News
 from services.gateway.jobs import JobState
 from services.gateway.moments import Moment, RunView, view_of_turn
+from services.gateway.remembered import Remembered
 from shared.bus import Bus
 from shared.chain import Link
 from shared.errors import Conflict, InvalidRequest, NotFound
@@ -28,6 +31,8 @@ from shared.events import (
     RunEnded,
     RunScheduled,
     RunWaiting,
+    SessionCreated,
+    SessionUpdated,
     TodoChat,
     TodoGenerate,
     TodoProcess,
@@ -95,6 +100,36 @@ class Recording:
     @property
     def last_seq(self) -> int:
         return self._own[-1].seq if self._own else self.links[-1].seq
+
+    @property
+    def accepted_at(self) -> datetime:
+        return (self._own or self.links)[0].fact.at
+
+    @property
+    def model(self) -> str | None:
+        """What the run's turn asked for, else what its session had then."""
+        model: str | None = None
+        for link in self.links:
+            if link.seq > self.first_seq:
+                break
+            match link.fact:
+                case SessionCreated(model=its):
+                    model = its
+                case SessionUpdated(model=its) if not isinstance(its, UnsetType):
+                    model = its
+                case _:
+                    pass
+        first = self._own[0].fact if self._own else None
+        return (first.turn.model if isinstance(first, RunWaiting | TodoChat) else None) or model
+
+    def written_at(self, place: Place) -> datetime:
+        """When the text was written that a client at ``place`` saw last."""
+        for attempt in attempts_of(self.links):
+            if attempt.id == place.attempt:
+                times = (ms for ms, length in attempt.timeline if length >= place.offset)
+                if (ms := next(times, None)) is not None:
+                    return attempt.claim.at + timedelta(milliseconds=ms)
+        return (self._own or self.links)[-1].fact.at
 
     def need_end(self) -> None:
         """Only what is over can be shown to its end.
@@ -192,6 +227,7 @@ class RecordedFeed(Feed):
         nowhere = Bus("", name="replay")
         self.store = StoreClient(nowhere)
         super().__init__(nowhere, self.store, user, session_id)
+        self._remembered = Remembered(session_id)
         self._questions: dict[str, Message] = {}
 
     def take(self, happening: Happening) -> None:
@@ -205,7 +241,12 @@ class RecordedFeed(Feed):
             case _:
                 pass
 
+    async def messages(self) -> list[Message]:
+        """The active branch as of now, by the recording itself."""
+        return self._remembered.shown()
+
     def _learn(self, link: Link) -> None:
+        self._remembered.take(link)
         if isinstance(link.fact, RunWaiting | TodoChat):
             run_id = parse(link.subject).run
             view = view_of_turn(
@@ -233,11 +274,17 @@ class Replay(Follower):
     """
 
     def __init__(
-        self, recording: Recording, speed: float | None = None, place: Place | None = None
+        self,
+        recording: Recording,
+        speed: float | None = None,
+        place: Place | None = None,
+        *,
+        tells_branches: bool = False,
     ) -> None:
         feed = RecordedFeed(recording.user, recording.session_id)
         start = place or Place(recording.first_seq - 1)
-        super().__init__(feed, feed.store, start, run_id=recording.run_id)
+        run_id = recording.run_id
+        super().__init__(feed, feed.store, start, run_id=run_id, tells_branches=tells_branches)
         self.playing = Playing(recording.happenings(), speed)
         self._recorded = feed
         if not recording.first_seq - 1 <= start.seq <= recording.last_seq:

@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from services.gateway.asking import an_id, decode_json, missing
+from services.gateway.calls import Followed, streamed
 from services.gateway.context import RUN_ID, USER, Handler, gateway_of
 from services.gateway.cursor import Place
 from services.gateway.dialects import (
@@ -24,6 +25,7 @@ from services.gateway.dialects import (
     content_socket,
     documents,
     documents_socket,
+    interview_http,
     replays,
 )
 from services.gateway.dialects.replays import Conversation
@@ -109,6 +111,23 @@ def _place(request: web.Request) -> Place | None:
     return place
 
 
+async def interview_stream(request: web.Request) -> web.StreamResponse:
+    """``/api/generate/``: the recorded reply, as a stream of pieces."""
+    speed, recording = _speed(request), await recording_of(request)
+    if recording.run_id is None:
+        raise InvalidRequest("This stream shows one run: name a run.", path="$.replay")
+    if recording.is_job:
+        raise missing("run")
+    recording.need_end()
+    replay = Replay(recording, speed)
+    wire = replays.interview_wire(recording, lambda: replay.place)
+    try:
+        followed = Followed(gateway=gateway_of(request), follower=replay)
+        return await streamed(request, followed, wire)
+    finally:
+        replay.playing.stop()
+
+
 # -- conversations over sockets ---------------------------------------------------
 
 
@@ -155,7 +174,8 @@ class _Showing:
     def begin(self, place: Place | None = None) -> None:
         """Show it from ``place`` on, or from its start once more."""
         self.end()
-        replay = Replay(self._recording, self._speed, place)
+        branches = self._dialect.tells_branches
+        replay = Replay(self._recording, self._speed, place, tells_branches=branches)
         track = Track(self._socket, replay, self._dialect.words(self._recording, self._cursors))
         self._shown = track, replay
         self._socket.reply(self._dialect.opening(self._recording, self._cursors, replay.place))
@@ -315,6 +335,8 @@ _REPLAYED: dict[Handler, Handler] = {
     assistant_messages.edit: run_stream,
     assistant_socket.socket: native_socket,
     channels_socket.session_socket: channels_session,
+    interview_http.generate: interview_stream,
+    interview_http.generate_without_slash: interview_stream,
     documents_socket.socket: documents_jobs,
     content_socket.socket: content_job,
 }

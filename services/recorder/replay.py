@@ -22,7 +22,7 @@ RUN and SESSION are ids; they may be cut as long as they are unique. What cannot
 shown as it was is said on standard error. docs/replay.md has the whole story.
 Exit code: 0 done, 1 not possible, 2 asked wrongly, 3 no such run or session."""
 
-DIALECTS = "assistant, assistant-socket, channels, documents, content, content-stream"
+DIALECTS = "assistant, assistant-socket, channels, interview, documents, content, content-stream"
 
 
 class _Line(msgspec.Struct, frozen=True):

@@ -1,5 +1,7 @@
 """``?replay=``: what was sent is sent again, byte for byte, and nothing is begun by it."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -65,6 +67,84 @@ async def body_of(on_stage: Stage, path: str, **options: Any) -> bytes:
     async with on_stage.http.get(path, **options) as answer:
         assert answer.status == 200, await answer.text()
         return await answer.read()
+
+
+# -- calls --------------------------------------------------------------------------
+
+
+def without_times(stream: bytes) -> list[dict[str, Any]]:
+    """The events of a stream but for when each piece was sent."""
+    found = [json.loads(line[6:]) for line in stream.splitlines() if line]
+    for event in found[:-1]:
+        del event["created_at"]
+    return found
+
+
+async def a_call(on_stage: Stage, *, lost: bool) -> tuple[str, bytes]:
+    """(run, stream) of an interview front end's prompt; ``lost``: in the middle of its words."""
+    session_id = await on_stage.session()
+    body = {"prompt": "Hi", "model": "demo", "session_id": session_id}
+    posting = asyncio.create_task(on_stage.http.post("/api/generate/", json=body))
+    store = on_stage.store
+    run_id = await store.latest()
+    await store.claim(run_id)
+    await store.write(run_id, 0, "Once ")
+    answer = await posting
+    seen = await answer.content.readuntil(b"\n\n")
+    if lost:
+        await store.claim(run_id)
+    else:
+        await store.write(run_id, 5, "upon")
+        seen += await answer.content.readuntil(b"\n\n")
+    await store.end(run_id, "Once upon a time")
+    return run_id, seen + await answer.content.read()
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_call_is_the_same_lines_again(on_stage: Stage, lost: bool):
+    run_id, live = await a_call(on_stage, lost=lost)
+    before = await on_stage.bus.head(EVENTS, "evt.>")
+
+    path = f"/api/generate/?{replaying(run_id)}"
+    async with on_stage.http.post(path, json={"prompt": "Not sent.", "stream": False}) as answer:
+        again = await answer.read()
+
+    assert answer.headers["X-Run-Id"] == run_id
+    assert answer.headers["Content-Type"].startswith("text/event-stream")
+    assert without_times(again) == without_times(live)
+    assert len(without_times(live)) == (2 if lost else 4)
+    assert await on_stage.bus.head(EVENTS, "evt.>") == before
+
+
+async def test_a_call_that_failed_before_its_words_has_the_same_status_again(on_stage: Stage):
+    session_id = await on_stage.session()
+    body = {"prompt": "Hi", "session_id": session_id}
+    posting = asyncio.create_task(on_stage.http.post("/api/generate/", json=body))
+    run_id = await on_stage.store.latest()
+    await on_stage.store.claim(run_id)
+    fault = Fault(code="provider_error", message="It said no.")
+    await on_stage.store.end(run_id, "", status="failed", error=fault)
+    async with await posting as live:
+        said = live.status, await live.json()
+
+    async with on_stage.http.post(f"/api/generate/?{replaying(run_id)}", json=body) as again:
+        assert (again.status, await again.json()) == said
+    assert said == (502, {"error": "It said no.", "code": "provider_error"})
+
+
+async def test_a_call_replays_one_reply_that_is_over(on_stage: Stage):
+    session_id, run_id = await a_session(on_stage)
+
+    async def refused(named: str) -> tuple[int, str]:
+        path = f"/api/generate/?{replaying(named)}"
+        async with on_stage.http.post(path, json={}) as answer:
+            return answer.status, (await answer.json())["code"]
+
+    assert [await refused(named) for named in (run_id, session_id, new_id())] == [
+        (409, "conflict"),
+        (400, "invalid_request"),
+        (404, "not_found"),
+    ]
 
 
 # -- server-sent events -------------------------------------------------------------

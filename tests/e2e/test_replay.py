@@ -35,8 +35,10 @@ async def watch(
     path: str,
     subscribe: dict[str, str] | None,
     greeted: asyncio.Event | None = None,
+    *,
+    replies: int = 1,
 ) -> list[dict[str, Any]]:
-    """Everything that a socket says up to a reply's end."""
+    """Everything that a socket says up to the end of so many replies."""
     found: list[dict[str, Any]] = []
     async with aiohttp.ClientSession() as http, http.ws_connect(on.system.url + path) as ws:
         if subscribe is not None:
@@ -46,7 +48,8 @@ async def watch(
                 found.append(json.loads(message.data))
                 if greeted is not None:
                     greeted.set()
-                if found[-1]["type"] in ("message_complete", "ai_message_complete"):
+                replies -= found[-1]["type"] in ("message_complete", "ai_message_complete")
+                if not replies:
                     return found
     raise AssertionError(found)
 
@@ -86,6 +89,49 @@ async def test_a_reply_whose_worker_was_killed_is_replayed_in_two_dialects_as_it
     assert joined(replayed["channels"], "") == joined(channels, "")
     assert joined(replayed["assistant-socket"][1:], "cursor") == joined(native[1:], "cursor")
     assert again == replayed["assistant-socket"]
+
+
+async def test_other_branches_ratings_and_waiting_messages_are_replayed_as_they_were_told(
+    natterlog: Running,
+):
+    client = natterlog.client
+    session_id = await client.session()
+    subscribed = asyncio.Event()
+    subscribe = {"type": "subscribe", "session_id": session_id}
+    path = "/api/v1/chat/ws"
+    watching = asyncio.create_task(watch(natterlog, path, subscribe, subscribed, replies=5))
+    await asyncio.wait_for(subscribed.wait(), DEADLINE)
+    first = await client.send(session_id, "One tokens=3")
+    second = await client.send(session_id, "Two tokens=3")
+    assert first.end is not None
+    reply = first.end["message"]["id"]
+    status, told = await client.call("POST", f"/messages/{reply}/regenerate")
+    assert status == 201, told
+    await client.call("PUT", f"/messages/{reply}/feedback", json={"rating": "up", "comment": "!"})
+    branch = {"message_id": (second.end or {})["message"]["id"]}
+    status, told = await client.call("PUT", f"/sessions/{session_id}/active", json=branch)
+    assert status == 200, told
+    slow, waiting = Reply(), Reply()
+    await client.start(slow, session_id, "Three tokens=30 rate=30")
+    await client.start(waiting, session_id, "Four tokens=3")
+    await client.call("PUT", f"/messages/{reply}/feedback", json={"rating": None})
+    live = await watching
+
+    said = await natterlog_says(
+        natterlog, "replay", session_id, "--speed", "max", "--dialect", "assistant-socket"
+    )
+
+    replayed = [json.loads(line) for line in said.out.splitlines()]
+    assert (said.code, said.err) == (0, "")
+    shown = [frame["messages"] for frame in live if frame["type"] == "resync"]
+    assert [[message["content"][:4] for message in each][::2] for each in shown] == [
+        ["One "],
+        ["One "],
+        ["One ", "Two "],
+        ["One ", "Two ", "Thre"],
+    ]
+    assert shown[-1][-1]["status"] == "waiting"
+    assert joined(replayed[1:], "cursor") == joined(live[1:], "cursor")
 
 
 async def test_a_recorded_model_answers_with_the_recorded_faults_and_asks_no_provider(

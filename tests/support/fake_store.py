@@ -168,6 +168,7 @@ class FakeStore:
             user_message_id=new_id(),
             assistant_message_id=new_id(),
             content=q.content,
+            model=q.model,
             client_id=q.client_id,
             idempotency_key=q.idempotency_key,
         )

@@ -1,5 +1,6 @@
 """The words of the interview front ends, which are Ollama's (docs/api.md)."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -182,12 +183,15 @@ class SseLines:
     content_type = "text/event-stream; charset=utf-8"
     comment = b":\n\n"
 
-    def __init__(self, model: str, accepted_at: datetime) -> None:
+    def __init__(
+        self, model: str, accepted_at: datetime, clock: Callable[[], datetime] = now
+    ) -> None:
         self._model = model
         self._accepted_at = accepted_at
+        self._clock = clock
 
     def text(self, piece: str) -> bytes:
-        return _line(Piece(model=self._model, created_at=now(), response=piece))
+        return _line(Piece(model=self._model, created_at=self._clock(), response=piece))
 
     def end(self, reply: ReplyEnded) -> bytes:
         return _line(last(self._model, self._accepted_at, reply.final, response=""))

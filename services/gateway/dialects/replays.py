@@ -3,12 +3,21 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from services.gateway.calls import Telling, check_complete
 from services.gateway.cursor import Cursors, Place
-from services.gateway.dialects import assistant, assistant_socket, channels, content, documents
+from services.gateway.dialects import (
+    assistant,
+    assistant_socket,
+    channels,
+    content,
+    documents,
+    interview,
+)
 from services.gateway.jobs import JobState
-from services.gateway.moments import Moment
+from services.gateway.moments import MessagesChanged, Moment, ReplyEnded
 from services.gateway.replay import JobFrames, Recording, Words
 from services.gateway.sse import RETRY
+from shared.errors import NatterlogError
 from shared.events import DocumentPlan, PipelinePlan
 
 
@@ -20,6 +29,10 @@ class Conversation(NamedTuple):
     words: Callable[[Recording, Cursors], Words]
     one_run: bool = False
     """Whether one of its streams is about one run only."""
+    cursors: bool = True
+    """Whether a client can come back and go on."""
+    tells_branches: bool = False
+    """Whether it has a word for another branch being shown."""
 
 
 class Job(NamedTuple):
@@ -52,6 +65,9 @@ def _subscribed(recording: Recording, cursors: Cursors, place: Place) -> bytes:
 def _socket_words(recording: Recording, cursors: Cursors) -> Words:
     def words(place: Place, moment: Moment) -> list[bytes]:
         where = {"session_id": recording.session_id, "cursor": cursors.format(place)}
+        if isinstance(moment, MessagesChanged):
+            resync = assistant_socket.Resync(messages=moment.messages, **where)
+            return [assistant.encode(resync)]
         event = assistant.event_of(moment, **where)
         return [] if event is None else [assistant.encode(event)]
 
@@ -71,6 +87,38 @@ def _greeting(recording: Recording, cursors: Cursors, place: Place) -> bytes:
 def _channels_words(recording: Recording, cursors: Cursors) -> Words:
     del recording, cursors
     return channels.translate
+
+
+def interview_wire(recording: Recording, place: Callable[[], Place]) -> interview.SseLines:
+    """The lines of a recorded reply, at the times at which its words were written."""
+    return interview.SseLines(
+        recording.model or "default",
+        recording.accepted_at,
+        clock=lambda: recording.written_at(place()),
+    )
+
+
+def _interview_words(recording: Recording, cursors: Cursors) -> Words:
+    del cursors
+    seen = [Place(0)]
+    telling = Telling(interview_wire(recording, lambda: seen[-1]))
+
+    def words(place: Place, moment: Moment) -> list[bytes]:
+        seen[:] = [place]
+        if isinstance(moment, ReplyEnded) and not telling.shown:
+            try:
+                check_complete(moment)
+            except NatterlogError as error:  # its status told it, and no stream began
+                return [interview.failure(error)[0]]
+        frame = telling.frame(moment)
+        return [frame] if frame else []
+
+    return words
+
+
+def _nothing(recording: Recording, cursors: Cursors, place: Place) -> bytes:
+    del recording, cursors, place
+    return b""
 
 
 # -- jobs -----------------------------------------------------------------------
@@ -99,8 +147,9 @@ def content_words(*, streaming: bool) -> JobFrames:
 
 
 ASSISTANT = Conversation(_retry, _sse_words, one_run=True)
-ASSISTANT_SOCKET = Conversation(_subscribed, _socket_words)
+ASSISTANT_SOCKET = Conversation(_subscribed, _socket_words, tells_branches=True)
 CHANNELS = Conversation(_greeting, _channels_words)
+INTERVIEW = Conversation(_nothing, _interview_words, one_run=True, cursors=False)
 DOCUMENTS = Job(document_words)
 CONTENT = Job(lambda: content_words(streaming=False))
 CONTENT_STREAM = Job(lambda: content_words(streaming=True))
@@ -109,6 +158,7 @@ DIALECTS: dict[str, Conversation | Job] = {
     "assistant": ASSISTANT,
     "assistant-socket": ASSISTANT_SOCKET,
     "channels": CHANNELS,
+    "interview": INTERVIEW,
     "documents": DOCUMENTS,
     "content": CONTENT,
     "content-stream": CONTENT_STREAM,
