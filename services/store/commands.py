@@ -75,6 +75,8 @@ def decide(state: SessionState, turn: Turn) -> Decision:
         Conflict: the session takes no turn, or none now.
     """
     session = state.session
+    if session.mode == file_queries.MODE:  # it goes when no message refers to it, with all it has
+        raise Conflict("This is a file; open a session to talk about it.")
     if session.status == "inactive":
         raise Conflict("This session is inactive; make it active to go on with it.")
     if not state.unfinished:
