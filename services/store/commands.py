@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from services.store import file_queries, queries
-from services.store.applied import Applied
+from services.store.applied import LONG, PATIENCE, Applied
 from services.store.archive import Archive
 from services.store.database import Database
 from services.store.erase import Eraser
@@ -145,7 +145,7 @@ class Commands:
         except Overtaken as overtaken:  # it is there already: the same request came twice
             await self._catch_up(overtaken)
             seq = 0
-        await self._applied.reach(seq)
+        await self._applied.reach(seq, within=LONG if fact.history else PATIENCE)
         return await self._session(user_id, session_id)
 
     async def _default_model(self, user_id: str) -> str | None:
