@@ -2,7 +2,7 @@
 """Say something, and watch the reply being written.
 
     make run                                        # in another terminal
-    python examples/channels_client.py "Hello! demo: words=200 rate=20"
+    python examples/channels_client.py "demo: words=200 rate=20"
 
 Needs aiohttp alone.  Stop the gateway in the middle, or the worker: it goes on.
 """

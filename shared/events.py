@@ -97,6 +97,23 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     leaf: str | None
 
 
+class SentFile(msgspec.Struct, frozen=True, kw_only=True):
+    """How a file went with a prompt; what it is called and holds, its own facts say alone."""
+
+    id: str
+    """The session under which it lies in FILES: an attachment's own, or the job's."""
+    message_id: str | None = None
+    """The message that it is attached to; None for a job's."""
+    as_it_is: list[str] = []
+    """What of it was sent as it is, by the ids: itself, or its pictures."""
+    characters: Whole | None = None
+    """So many of the text that was read from it; None when that was not sent."""
+    length: Whole | None = None
+    """So many that text has."""
+    missing: Literal["unread", "unreadable", "gone"] | None = None
+    """Why nothing of it was sent."""
+
+
 class PromptSource(msgspec.Struct, frozen=True, kw_only=True):
     """What an attempt's prompt was made of; the messages are in the log by id."""
 
@@ -108,6 +125,8 @@ class PromptSource(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: Whole | None
     notes: list[str] = []
     """What the provider could not be told, one sentence each."""
+    files: list[SentFile] | None = None
+    """What went with the messages, or with a job's step; None in claims of before it was told."""
 
 
 class FileRef(msgspec.Struct, frozen=True, kw_only=True):

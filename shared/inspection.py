@@ -19,7 +19,8 @@ class FindRuns(Operation, frozen=True, kw_only=True):
     """Runs, the newest first → :class:`FoundRuns`.  What is None does not matter.
 
     ``user``, ``session`` and ``prefix`` (of the run's id) are beginnings; ``error`` is
-    a code, and empty for any.  ``since`` and ``until`` are about the acceptance.
+    a code, and empty for any; ``message`` is one that the run answered or wrote, whole.
+    ``since`` and ``until`` are about the acceptance.
     ``before`` is the first fact of a page's last run, for the page that follows.
     """
 
@@ -30,6 +31,7 @@ class FindRuns(Operation, frozen=True, kw_only=True):
     state: RunStatus | None = None
     model: str | None = None
     error: str | None = None
+    message: str | None = None
     since: datetime | None = None
     until: datetime | None = None
     before: int | None = None
@@ -85,6 +87,10 @@ class FoundRun(msgspec.Struct, frozen=True, kw_only=True):
     length: int | None
     usage: Usage | None
     error: Fault | None
+    called: bool
+    """Whether it has ended and a model was called for it."""
+    cost: int | None
+    """Billionths of a US dollar; None: no model was called, or it has no known price."""
     latency_ms: int | None
     first_delta_ms: int | None
     created_at: datetime

@@ -25,6 +25,8 @@ FRESH = 30.0
 """Seconds for which a list is shown without asking the providers again."""
 PATIENCE = 0.3
 """Seconds that a list waits for the providers' news."""
+FIRST_PATIENCE = 6.0
+"""The same for the first list of all: there is nothing to show until a worker has told."""
 HEALTH_FOR = 5.0
 """Seconds for which the providers' health is believed."""
 
@@ -78,7 +80,11 @@ class Models:
             self._refreshing = asyncio.create_task(self._refresh_list(), name="models-refresh")
         if self._refreshing is not None:
             await asyncio.wait({self._refreshing}, timeout=PATIENCE)
-        return await self._list(user)
+        listed = await self._list(user)
+        if not listed and self._refreshing is not None:
+            await asyncio.wait({self._refreshing}, timeout=FIRST_PATIENCE)
+            listed = await self._list(user)
+        return listed
 
     async def refresh(self) -> Refreshed:
         """Ask every provider now, and have the store note what it says.

@@ -5,6 +5,7 @@ and body, it is answered from the log, in the frames that were sent back then.
 """
 
 from collections.abc import Callable
+from functools import wraps
 
 import msgspec
 from aiohttp import web
@@ -43,6 +44,7 @@ def or_replayed(route: web.RouteDef) -> web.RouteDef:
     if replayed is None:
         return route
 
+    @wraps(live)
     async def either(request: web.Request) -> web.StreamResponse:
         return await (replayed if ASKED in request.query else live)(request)
 

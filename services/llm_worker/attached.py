@@ -15,7 +15,7 @@ from shared import objects
 from shared.bus import Bus
 from shared.commands import Context, ContextFile, ContextMessage
 from shared.consumer import RetryLater
-from shared.events import FileRef
+from shared.events import FileRef, SentFile
 from shared.ids import now
 from shared.objects import ObjectMissing
 from shared.templates import fence, quoted
@@ -34,6 +34,8 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     messages: list[PromptMessage]
     notes: list[str]
     """What of the files is not in them, one sentence each."""
+    sent: list[SentFile]
+    """How each file went with its message, in the messages' order."""
 
 
 async def conversation(bus: Bus, context: Context, takes: Takes) -> Conversation:
@@ -49,7 +51,9 @@ async def conversation(bus: Bus, context: Context, takes: Takes) -> Conversation
         raise RetryLater(AGAIN, "a file of the message is being read")
     packing = _Packing(bus, takes)
     messages = [await packing.message(message) for message in reversed(context.messages)]
-    return Conversation(messages=messages[::-1], notes=packing.notes)
+    order = {message.id: place for place, message in enumerate(context.messages)}
+    sent = sorted(packing.sent, key=lambda file: order[file.message_id or ""])
+    return Conversation(messages=messages[::-1], notes=packing.notes, sent=sent)
 
 
 async def read_file(bus: Bus, owner: str, file: FileRef) -> PromptFile:
@@ -70,6 +74,7 @@ class _Packing:
 
     def __init__(self, bus: Bus, takes: Takes) -> None:
         self.notes: list[str] = []
+        self.sent: list[SentFile] = []
         self._bus = bus
         self._takes = takes
         self._room = Room()
@@ -78,48 +83,56 @@ class _Packing:
     async def message(self, message: ContextMessage) -> PromptMessage:
         words, files = [message.content], list[PromptFile]()
         for file in message.files:
-            words += await self._take(file, files)
+            told, sent = await self._take(file, files)
+            words += told
+            self.sent.append(msgspec.structs.replace(sent, message_id=message.id))
         if message.missing_files:
             words.append(f"{message.missing_files} attached file(s) are gone.")
             self.notes.append(words[-1])
         return PromptMessage(message.role, "\n\n".join(words), files)
 
-    async def _take(self, file: ContextFile, files: list[PromptFile]) -> list[str]:
-        """What is said of a file; what is sent of it as it is comes to ``files``."""
+    async def _take(self, file: ContextFile, files: list[PromptFile]) -> tuple[list[str], SentFile]:
+        """What is said of a file, and how it went; what is sent as it is comes to ``files``."""
         name = quoted(file.ref.name)
         words = [f"Attached is the file {name}. {_DATA}"]
         if file.error is not None:
-            return [*words, self._note(name, f"could not be read: {file.error.message}")]
+            words.append(self._note(name, f"could not be read: {file.error.message}"))
+            return words, SentFile(id=file.id, missing="unreadable")
         if not file.is_read:
-            return [*words, self._note(name, "has not been read yet, so it is not shown.")]
+            words.append(self._note(name, "has not been read yet, so it is not shown."))
+            return words, SentFile(id=file.id, missing="unread")
         choice = chosen(file.images, self._takes, self._room)
         try:
             sent = [await read_file(self._bus, file.id, ref) for ref in choice.files]
             text = await self._text(file) if choice.needs_text else ""
         except ProviderError:  # erased since the context was asked for
-            return [*words, self._note(name, "is gone.")]
+            return [*words, self._note(name, "is gone.")], SentFile(id=file.id, missing="gone")
         files += sent
         self._room = self._room.without(choice.files)
         words += [self._note(name, f"is not all there: {sentence}") for sentence in choice.words]
         words += [f"Of {name}: {note}" for note in file.notes]
-        if choice.needs_text and (text or not sent):
-            words.append(self._fenced(file, text))
-        return words
+        as_it_is = [ref.id for ref in choice.files]
+        if not choice.needs_text or (sent and not text):
+            return words, SentFile(id=file.id, as_it_is=as_it_is)
+        shown = text[: self._characters]
+        self._characters -= len(shown)
+        words.append(self._fenced(file, shown, len(text)))
+        return words, SentFile(
+            id=file.id, as_it_is=as_it_is, characters=len(shown), length=len(text)
+        )
 
     async def _text(self, file: ContextFile) -> str:
         if file.text is None:
             return ""
         return (await read_file(self._bus, file.id, file.text)).data.decode()
 
-    def _fenced(self, file: ContextFile, text: str) -> str:
+    def _fenced(self, file: ContextFile, shown: str, length: int) -> str:
         name = quoted(file.ref.name)
-        if not text:
+        if not length:
             return f"No text could be read from {name}."
-        shown = text[: self._characters]
-        self._characters -= len(shown)
         cut = ""
-        if len(shown) < len(text):
-            left = f"only {len(shown):,} of its {len(text):,} characters are shown."
+        if len(shown) < length:
+            left = f"only {len(shown):,} of its {length:,} characters are shown."
             cut = "\n" + self._note(name, f"is long: {left}")
         return f"{fence(shown, file.ref.kind)}{cut}"
 

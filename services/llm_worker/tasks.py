@@ -23,6 +23,7 @@ from shared.events import (
     Fault,
     FileRef,
     RunEnded,
+    SentFile,
     StepResult,
     TodoChat,
     TodoGenerate,
@@ -101,6 +102,7 @@ class Reply:
             model=model,
             messages=told.messages,
             notes=[*context.notes, *told.notes],
+            sent=told.sent,
             system=context.system_prompt,
             temperature=context.temperature,
             max_tokens=context.max_tokens,
@@ -145,8 +147,9 @@ class Step:
             *refused.notes(as_it_is=choice.files == wished.files, schema=not withheld),
         ]
         words = [ask.prompt, *choice.words]
-        if ask.instead and choice.needs_text:
-            words.append(ask.instead)
+        instead = ask.instead if choice.needs_text else ""
+        if instead:
+            words.append(instead)
         if ask.schema is not None:
             words.append(told(ask.schema))
         files = [await read_file(self._bus, self._address.session, f) for f in choice.files]
@@ -158,7 +161,13 @@ class Step:
             max_tokens=context.max_tokens,
             schema=None if withheld else ask.schema,
             notes=self._notes,
+            sent=self._sent(choice.files, instead) if ask.files or instead else [],
         )
+
+    def _sent(self, files: list[FileRef], instead: str) -> list[SentFile]:
+        length = len(instead) or None
+        ids = [file.id for file in files]
+        return [SentFile(id=self._address.session, as_it_is=ids, characters=length, length=length)]
 
     def judge(self, text: str, ended: Ended) -> Next | Fault | None:
         todo, ask = self._todo, self._todo.ask

@@ -303,6 +303,7 @@ def _source(context: Context, provider: Provider, prompt: Prompt) -> PromptSourc
         temperature=prompt.temperature,
         max_tokens=prompt.max_tokens,
         notes=notes,
+        files=prompt.sent,
     )
 
 

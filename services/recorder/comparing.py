@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from typing import Literal, NamedTuple
 
-from services.recorder.terminal import shortened, span
+from services.recorder.terminal import dollars, shortened, span
 from shared.events import RunEnded
 
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
@@ -27,7 +27,8 @@ class Piece(NamedTuple):
 def word_diff(old: str, new: str) -> list[Piece]:
     """What became of ``old``: all but the new pieces are ``old``, all but the gone ones ``new``."""
     a, b = _WORD.findall(old), _WORD.findall(new)
-    matcher = SequenceMatcher(None, a, b, autojunk=False)
+    # in long texts no match begins at a space or at a word as common: that would take minutes
+    matcher = SequenceMatcher(None, a, b, autojunk=True)
     return list(_joined(_pieces(matcher.get_opcodes(), a, b)))
 
 
@@ -91,6 +92,7 @@ def differences(old: RunEnded, new: RunEnded) -> list[tuple[str, str, str, str]]
             before and before.output_tokens,
             after and after.output_tokens,
         ),
+        _costs(old.cost, new.cost),
         _row("characters", old.length, new.length),
         _times("first text", old.first_delta_ms, new.first_delta_ms),
         _times("whole reply", old.latency_ms, new.latency_ms),
@@ -106,6 +108,13 @@ def _row(what: str, old: int | None, new: int | None) -> tuple[str, str, str, st
     shown = ["–" if value is None else f"{value:,}" for value in (old, new)]
     by = "" if old is None or new is None else f"{new - old:+,}"
     return what, shown[0], shown[1], by
+
+
+def _costs(old: int | None, new: int | None) -> tuple[str, str, str, str]:
+    by = ""
+    if old is not None and new is not None:
+        by = f"{'+' if new >= old else ''}{dollars(new - old)}"
+    return "cost", dollars(old), dollars(new), by
 
 
 def _times(what: str, old: int | None, new: int | None) -> tuple[str, str, str, str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import msgspec
 
@@ -16,6 +15,7 @@ from services.recorder.terminal import (
     at,
     brief_ids,
     clock,
+    dollars,
     shortened,
     span,
     table,
@@ -69,19 +69,27 @@ def _took(run: FoundRun) -> str:
 
 
 def list_sums(page: Page, by: str, sums: Sequence[Sum]) -> None:
-    """One line a key, the one that took the most tokens first."""
+    """One line a key, the one that cost the most first."""
+    brief = brief_ids(each.key for each in sums) if by in ("user", "session") else {}
     rows = [
         (
-            shortened(each.key, 36),
+            shortened(brief.get(each.key, each.key), 32),
             str(each.runs),
             str(each.failed),
             f"{each.input_tokens:,}",
             f"{each.output_tokens:,}",
             f"{each.cached_tokens:,}",
+            _cost_of(each),
         )
         for each in sums
     ]
-    table(page, (by.upper(), "RUNS", "FAILED", "IN", "OUT", "CACHED"), rows)
+    table(page, (by.upper(), "RUNS", "FAILED", "IN", "OUT", "CACHED", "COST"), rows)
+
+
+def _cost_of(each: Sum) -> str:
+    told = [] if each.cost is None else [dollars(each.cost)]
+    told += [f"{each.unpriced} unpriced"] if each.unpriced else []
+    return ", ".join(told) or "–"
 
 
 def list_sessions(page: Page, sessions: Sequence[FoundSession]) -> None:
@@ -125,7 +133,7 @@ def show_story(page: Page, story: Story, now: datetime) -> None:
         _show_attempt(page, number, attempt)
     if story.end is not None:
         page.line()
-        _show_end(page, story.end)
+        _show_end(page, story.end, asked=any(a.source is not None for a in story.attempts))
 
 
 def _conditions(story: Story) -> str:
@@ -176,7 +184,7 @@ def _text_of(attempt: Attempt) -> str:
     return told
 
 
-def _show_end(page: Page, end: End) -> None:
+def _show_end(page: Page, end: End, *, asked: bool) -> None:
     page.line(page.style("final", "bold") + f" (#{end.seq})")
     stop = f", {end.stop_reason}" if end.stop_reason else ""
     _pair(page, "state", f"{end.status}{stop}, {span(end.ms)} after the acceptance")
@@ -189,8 +197,8 @@ def _show_end(page: Page, end: End) -> None:
     _pair(page, "", intact)
     if end.usage is not None:
         _pair(page, "tokens", tokens(end.usage))
-    if end.cost is not None:
-        _pair(page, "cost", _plain(end.cost))
+    if asked or end.cost is not None:
+        _pair(page, "cost", _price(end))
     for note in end.notes:
         _pair(page, "note", note)
 
@@ -203,8 +211,11 @@ def tokens(usage: Usage) -> str:
     return told
 
 
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+def _price(end: End) -> str:
+    if end.cost is not None:
+        return dollars(end.cost)
+    why = "nobody counted its tokens" if end.usage is None else "its model has no known price"
+    return f"{dollars(None)}: {why}"
 
 
 def _pair(page: Page, name: str, value: str) -> None:
@@ -242,7 +253,11 @@ def _show_part(page: Page, part: Part) -> None:
         file = part.file
         name = shortened(file.name, 30)
         page.line(f"  | {name}, {file.media_type}, {file.size} bytes")
-        page.line(f"  | sha256 {file.sha256[:16]}…, file {file.id}")
+        page.line(f"  | sha256 {file.sha256[:16]}…, file {part.file_id or file.id}")
+    elif part.file_id is not None:
+        page.line(f"  | file {part.file_id}")
+    for sentence in part.told:
+        page.words(sentence, indent="  | ")
     if part.schema is not None:
         page.words(msgspec.json.format(msgspec.json.encode(part.schema)).decode(), indent="  | ")
 

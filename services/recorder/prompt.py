@@ -1,17 +1,20 @@
 """The prompt of an attempt, part by part, with the place that each came from (pure)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from services.recorder.attached import Attached
 from services.recorder.reading import Recorded
 from shared.events import (
     FileRef,
+    PastMessage,
     PromptSource,
     RunClaimed,
     RunEnded,
     RunWaiting,
+    SentFile,
     SessionCreated,
     SessionUpdated,
     TodoChat,
@@ -33,6 +36,10 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     """The fact that holds it."""
     message_id: str | None = None
     file: FileRef | None = None
+    file_id: str | None = None
+    """The attachment's, by which its user knows it."""
+    told: list[str] = []
+    """How the file went along, and what was cut of it or is missing, one sentence each."""
     schema: dict[str, Any] | None = None
 
 
@@ -61,10 +68,27 @@ class _Known(msgspec.Struct, frozen=True):
     seq: int
     origin: str
     status: str = "completed"
+    attachments: Sequence[str] = ()
 
 
-def prompts(facts: Sequence[Recorded], run_id: str) -> list[SentPrompt]:
-    """The prompts of a run's attempts that asked a provider, from its session's facts."""
+def branch_of(facts: Sequence[Recorded]) -> str | None:
+    """The message whose branch a run's prompt is, where that is said: of another session."""
+    turns = (fact.fact.turn for fact in facts if isinstance(fact.fact, TodoChat | RunWaiting))
+    return next((turn.context for turn in turns), None)
+
+
+def prompts(
+    facts: Sequence[Recorded],
+    run_id: str,
+    *,
+    elsewhere: Sequence[Recorded] = (),
+    files: Mapping[str, Attached] | None = None,
+) -> list[SentPrompt]:
+    """The prompts of a run's attempts that asked a provider, from its session's facts.
+
+    ``elsewhere`` are those of the session whose branch was asked again; ``files`` is what
+    is known of the messages' files.
+    """
     by_seq = {fact.seq: fact for fact in facts}
     found: list[SentPrompt] = []
     for position, recorded in enumerate(facts):
@@ -73,12 +97,12 @@ def prompts(facts: Sequence[Recorded], run_id: str) -> list[SentPrompt]:
             continue
         if claim.prompt is None:
             continue
-        before = facts[:position]
+        before = [*elsewhere, *facts[:position]]
         todo = by_seq.get(claim.todo)
         if todo is not None and isinstance(todo.fact, TodoGenerate):
             parts, left_out = _of_step(todo, todo.fact, claim.prompt), list[str]()
         else:
-            parts, left_out = _of_chat(before, claim.prompt, todo)
+            parts, left_out = _of_chat(before, claim.prompt, todo, files or {})
         found.append(
             SentPrompt(
                 attempt=recorded.seq,
@@ -98,12 +122,18 @@ def prompts(facts: Sequence[Recorded], run_id: str) -> list[SentPrompt]:
 
 
 def _of_chat(
-    before: Sequence[Recorded], source: PromptSource, todo: Recorded | None
+    before: Sequence[Recorded],
+    source: PromptSource,
+    todo: Recorded | None,
+    files: Mapping[str, Attached],
 ) -> tuple[list[Part], list[str]]:
     known = _messages(before)
     parts = [] if source.system is None else [_system(before, source.system, todo)]
-    parts += [_message(known.get(each), each) for each in source.message_ids]
-    leaf = todo.fact.turn.user_message_id if todo and isinstance(todo.fact, TodoChat) else None
+    for each in source.message_ids:
+        parts.append(_message(known.get(each), each))
+        parts += _attachments(known.get(each), each, source.files, files)
+    turn = todo.fact.turn if todo and isinstance(todo.fact, TodoChat) else None
+    leaf = turn and (turn.context or turn.user_message_id)
     return parts, _left_out(known, leaf, source.message_ids)
 
 
@@ -140,13 +170,77 @@ def _message(known: _Known | None, message_id: str) -> Part:
     )
 
 
+def _attachments(
+    message: _Known | None,
+    message_id: str,
+    sent: Sequence[SentFile] | None,
+    files: Mapping[str, Attached],
+) -> Iterator[Part]:
+    """The files of a message, in its order, and how each went along."""
+    how = {file.id: file for file in sent or [] if file.message_id == message_id}
+    for file_id in dict.fromkeys([*(message.attachments if message else ()), *how]):
+        file = files.get(file_id)
+        came = "erased since then" if file is None else f"uploaded, read by run {file.run_id}"
+        if sent is None:
+            told = ["how it went along was not recorded"]
+        else:
+            told = _how(how.get(file_id), file)
+        yield Part(
+            role="file",
+            text=None,
+            origin=came,
+            seq=file and file.seq,
+            message_id=message_id,
+            file=file and file.ref,
+            file_id=file_id,
+            told=told,
+        )
+
+
+def _how(sent: SentFile | None, file: Attached | None) -> list[str]:
+    """What a model was shown of a file."""
+    if sent is None or sent.missing == "gone":
+        return ["not sent: it was gone"]
+    if sent.missing == "unread":
+        return ["not sent: it had not been read yet"]
+    if sent.missing == "unreadable":
+        fault = file and file.final and file.final.error
+        return [f"not sent: it could not be read{f': {fault.message}' if fault else ''}"]
+    told = _as_it_is(sent, file)
+    if sent.characters is not None:
+        told.append(_as_text(sent.characters, sent.length or 0))
+    return told + (file.notes if file else [])
+
+
+def _as_it_is(sent: SentFile, file: Attached | None) -> list[str]:
+    if file is None or not sent.as_it_is:
+        return [f"{len(sent.as_it_is)} parts of it were sent as they are"] if sent.as_it_is else []
+    if file.ref.id in sent.as_it_is:
+        return ["sent as it is, whole"]
+    results = file.final.results if file.final else []
+    pictures = [image for result in results for image in result.images if image.kind == "image"]
+    if file.ref.kind == "image" and len(pictures) == 1:
+        return ["sent as a picture"]
+    return [f"sent as {len(sent.as_it_is)} of its {len(pictures)} pictures"]
+
+
+def _as_text(characters: int, length: int) -> str:
+    if not length:
+        return "no text could be read from it"
+    if characters < length:
+        return f"cut: {characters:,} of the {length:,} characters read from it were sent as text"
+    return f"sent as text: the {length:,} characters read from it"
+
+
 def _messages(facts: Sequence[Recorded]) -> dict[str, _Known]:
     """Every message of the session by its id."""
     found: dict[str, _Known] = {}
     asked: dict[str, TodoChat | RunWaiting] = {}
     for recorded in facts:
         fact, run = recorded.fact, recorded.address.run
-        if isinstance(fact, TodoChat | RunWaiting):
+        if isinstance(fact, SessionCreated) and fact.history is not None:
+            found |= {each.id: _brought(each, recorded.seq) for each in fact.history.messages}
+        elif isinstance(fact, TodoChat | RunWaiting):
             asked[run] = fact
             turn = fact.turn
             if turn.content is not None:
@@ -157,6 +251,7 @@ def _messages(facts: Sequence[Recorded]) -> dict[str, _Known]:
                     turn.content,
                     recorded.seq,
                     f"asked in run {run}",
+                    attachments=turn.attachments,
                 )
         elif isinstance(fact, RunEnded) and run in asked:
             turn = asked[run].turn
@@ -170,6 +265,19 @@ def _messages(facts: Sequence[Recorded]) -> dict[str, _Known]:
                 fact.status,
             )
     return found
+
+
+def _brought(message: PastMessage, seq: int) -> _Known:
+    return _Known(
+        message.id,
+        message.role,
+        message.parent_id,
+        message.content,
+        seq,
+        "the session was opened with it",
+        message.status,
+        message.attachments,
+    )
 
 
 def _left_out(known: dict[str, _Known], leaf: str | None, sent: list[str]) -> list[str]:
@@ -210,10 +318,12 @@ def _of_step(todo: Recorded, fact: TodoGenerate, source: PromptSource) -> list[P
     again = f", asked again after {ask.misses} misses" if ask.misses else ""
     origin = f"step {ask.step}{again}"
     parts.append(Part(role="user", text=ask.prompt, origin=origin, seq=seq))
-    parts += [_file(seq, file) for file in ask.files]
+    parts += [_file(seq, file, source.files) for file in ask.files]
     parts += [_note(note) for note in source.notes]
-    if ask.instead:
-        origin = "follows the prompt where the model does not take the files"
+    if ask.instead and (source.files is None or any(file.characters for file in source.files)):
+        origin = "what was read from the file follows the prompt"
+        if source.files is None:
+            origin = "follows the prompt where the model does not take the files"
         parts.append(Part(role="user", text=ask.instead, origin=origin, seq=seq))
     if ask.schema is not None:
         origin = "the answer must fit this schema; the model is told so"
@@ -221,8 +331,11 @@ def _of_step(todo: Recorded, fact: TodoGenerate, source: PromptSource) -> list[P
     return parts
 
 
-def _file(seq: int, file: FileRef) -> Part:
+def _file(seq: int, file: FileRef, sent: Sequence[SentFile] | None) -> Part:
     origin = "sent as it is where the model takes it"
+    if sent is not None:
+        went = any(file.id in each.as_it_is for each in sent)
+        origin = "sent as it is" if went else "not sent as it is"
     return Part(role="file", text=None, origin=origin, seq=seq, file=file)
 
 

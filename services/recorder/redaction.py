@@ -33,6 +33,7 @@ KEPT: dict[type, frozenset[str]] = {
     e.PastMessage: frozenset({"id", "parent_id", "role", "status", "model", "attachments"}),
     e.History: frozenset({"leaf"}),
     e.PromptSource: frozenset({"provider", "model", "message_ids"}),
+    e.SentFile: frozenset({"id", "message_id", "as_it_is", "missing"}),
     e.FileRef: frozenset({"id", "kind", "media_type"}),
     e.PipelineStep: frozenset({"name"}),
     e.PipelinePlan: frozenset({"pipeline"}),

@@ -22,7 +22,15 @@ from services.recorder.terminal import WIDTH, Page, Style, add_output, printable
 from shared.bus import Bus, Incoming
 from shared.commands import CreateSession, GetRun, SendMessage
 from shared.errors import Conflict, InvalidRequest, Unavailable
-from shared.events import PromptSource, RunClaimed, RunEnded, RunWaiting, TodoChat, Turn
+from shared.events import (
+    PromptSource,
+    RunClaimed,
+    RunEnded,
+    RunWaiting,
+    SessionCreated,
+    TodoChat,
+    Turn,
+)
 from shared.ids import new_id
 from shared.settings import Settings
 from shared.store_client import StoreClient
@@ -123,6 +131,8 @@ def asked_by(named: Named) -> Asked:
     contents: dict[str, str] = {}
     for fact in named.facts:
         match fact.fact:
+            case SessionCreated(history=history) if history is not None:
+                contents |= {message.id: message.content for message in history.messages}
             case RunWaiting(turn=its) | TodoChat(turn=its):
                 if its.content is not None:
                     contents[its.user_message_id] = its.content

@@ -2,12 +2,14 @@
 
 import argparse
 import asyncio
+from collections.abc import Sequence
 from typing import get_args
 
 import msgspec
 
+from services.recorder.attached import attached_files
 from services.recorder.pages import list_runs, list_sums, show_fact, show_prompt, show_story
-from services.recorder.prompt import prompts
+from services.recorder.prompt import SentPrompt, branch_of, prompts
 from services.recorder.reading import Log, NotRecorded, Recorded, recorded
 from services.recorder.story import running_text, tell
 from services.recorder.sums import KEYS, Sums
@@ -15,7 +17,7 @@ from services.recorder.terminal import Page, add_output, add_times, brief_ids, h
 from shared.bus import Bus, Incoming
 from shared.errors import Unavailable
 from shared.ids import now
-from shared.inspection import FindRuns
+from shared.inspection import FindRuns, FoundRun
 from shared.objects import ObjectMissing, unpack
 from shared.records import RunStatus
 from shared.settings import Settings
@@ -44,7 +46,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     _add_filters(ls)
     ls.add_argument("--limit", type=how_many, default=20, metavar="N", help="at most (20)")
     ls.set_defaults(command=ls_runs)
-    summed = commands.add_parser("sum", help="add up runs and tokens by user, model, …")
+    summed = commands.add_parser("sum", help="add up runs, tokens and money by user, model, …")
     _add_filters(summed)
     summed.add_argument("--by", choices=KEYS, default="user", help="what to add up by (user)")
     summed.set_defaults(command=sum_runs)
@@ -119,10 +121,7 @@ async def show_run(asked: argparse.Namespace, log: Log, _: Settings) -> int:
     story = tell(facts)
     if story.end is None and story.attempts and (written := await log.written(run)):
         running_text(story, len(written.text) if written.attempt == run.attempt else 0)
-    sent = []
-    if asked.prompt:
-        session = [fact async for fact in log.session_facts(run.session_id)]
-        sent = prompts(session, run.id)
+    sent = await _prompts(log, run, facts) if asked.prompt else []
     page = Page()
     if asked.json:
         page.document({"story": story, "prompts": sent} if asked.prompt else story)
@@ -131,6 +130,17 @@ async def show_run(asked: argparse.Namespace, log: Log, _: Settings) -> int:
     for prompt in sent:
         show_prompt(page, prompt)
     return 0
+
+
+async def _prompts(log: Log, run: FoundRun, facts: Sequence[Recorded]) -> list[SentPrompt]:
+    """What the run's attempts asked, wherever the messages and files of it are."""
+    session = [fact async for fact in log.session_facts(run.session_id)]
+    elsewhere: list[Recorded] = []
+    if (message_id := branch_of(facts)) is not None:
+        for other in await log.runs(FindRuns(user=run.user_id, message=message_id, limit=1)):
+            elsewhere = [fact async for fact in log.session_facts(other.session_id)]
+    files = await attached_files(log, [*elsewhere, *session])
+    return prompts(session, run.id, elsewhere=elsewhere, files=files)
 
 
 # -- following ----------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
-from typing import Any
 
 import msgspec
 
@@ -107,8 +106,8 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     intact: bool
     """The text has that length and that digest."""
     usage: Usage | None
-    cost: Any
-    """As the final says it; None when it does not."""
+    cost: int | None
+    """Billionths of a US dollar; None: nobody knows a price."""
     error: Fault | None
     latency_ms: int | None
     first_delta_ms: int | None
@@ -258,7 +257,7 @@ def _end(story: Story, recorded: Recorded, fact: RunEnded, ms: int) -> None:
         sha256=fact.sha256,
         intact=(len(fact.text), sha256) == (fact.length, fact.sha256),
         usage=fact.usage,
-        cost=_cost(recorded.data),
+        cost=fact.cost,
         error=fact.error,
         latency_ms=fact.latency_ms,
         first_delta_ms=fact.first_delta_ms,
@@ -290,16 +289,6 @@ def _measure(attempt: Attempt, timeline: Timeline) -> None:
     attempt.longest_ms = max((gap.ms for gap in pauses), default=None)
     long = sorted((gap for gap in pauses if gap.ms >= LONG), key=lambda gap: -gap.ms)[:_GAPS]
     attempt.gaps = sorted(long, key=lambda gap: gap.at_ms)
-
-
-def _cost(final: bytes) -> Any:
-    """What the final says that it cost, in whatever field of that name."""
-    said: dict[str, Any] = msgspec.json.decode(final)
-    for place in (said, said.get("usage") or {}):
-        for name, value in place.items():
-            if name.startswith("cost") and value is not None:
-                return value
-    return None
 
 
 # -- what a fact says in a line -------------------------------------------------------

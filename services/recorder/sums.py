@@ -1,4 +1,4 @@
-"""Runs added up: how many there were, and what they took (pure)."""
+"""Runs added up: how many there were, what they took and what they cost (pure)."""
 
 from collections.abc import Callable, Sequence
 
@@ -28,6 +28,10 @@ class Sum(msgspec.Struct, kw_only=True):
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    cost: int | None = None
+    """Billionths of a US dollar, of the priced runs; None when there is none."""
+    unpriced: int = 0
+    """Runs that a model was called for, and nobody knows what that cost."""
 
     @property
     def tokens(self) -> int:
@@ -36,6 +40,9 @@ class Sum(msgspec.Struct, kw_only=True):
     def take(self, run: FoundRun) -> None:
         self.runs += 1
         self.failed += run.status == "failed"
+        if run.cost is not None:
+            self.cost = (self.cost or 0) + run.cost
+        self.unpriced += run.called and run.cost is None
         if run.usage is not None:
             self.input_tokens += run.usage.input_tokens
             self.output_tokens += run.usage.output_tokens
@@ -57,7 +64,9 @@ class Sums:
             self._sums.setdefault(key, Sum(key=key)).take(run)
 
     def rows(self) -> list[Sum]:
-        """What took the most first; days and hours in their order."""
+        """What cost the most first, then what took the most; days and hours in their order."""
         if self._by_time:
             return sorted(self._sums.values(), key=lambda each: each.key)
-        return sorted(self._sums.values(), key=lambda each: (-each.tokens, each.key))
+        return sorted(
+            self._sums.values(), key=lambda each: (-(each.cost or 0), -each.tokens, each.key)
+        )

@@ -174,6 +174,15 @@ def span(ms: float | None) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
 
 
+def dollars(billionths: int | None) -> str:
+    """A price for people, to the millionth of a US dollar; less than that is not nothing."""
+    if billionths is None:
+        return "unpriced"
+    places = 9 if 0 < abs(billionths) < 1000 else 6
+    whole, _, part = f"{abs(billionths) / 10**9:,.{places}f}".partition(".")
+    return f"{'−' if billionths < 0 else ''}${whole}.{part.rstrip('0').ljust(2, '0')}"
+
+
 def shortened(text: str, width: int) -> str:
     """``text`` on one line of at most ``width`` characters."""
     flat = printable(" ".join(text.split()))

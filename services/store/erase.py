@@ -18,11 +18,11 @@ from services.store import schedules
 from services.store.archive import Archive, Tombstone, links
 from services.store.database import Database
 from services.store.dispatch import ended_by_store
-from services.store.file_queries import attached_in
 from services.store.hotlog import HotLog
 from services.store.projection import Rows, project
 from services.store.rows import RunRow
 from services.store.trim import drop_remains
+from shared.attachments import attached_in
 from shared.bus import Bus, BusError, Stored
 from shared.chain import Overtaken, extend
 from shared.consumer import DeadLetter

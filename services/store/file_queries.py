@@ -16,10 +16,9 @@ from services.store import queries
 from services.store.applying import read_applied
 from services.store.rows import RunRow, run_row
 from services.store.schema import attachments, runs, sessions
-from shared import ids
 from shared.commands import ContextFile, FileAnswer, GetFile
 from shared.errors import NotFound
-from shared.events import AnyFact, FilePlan, RunWaiting, SessionCreated, TodoChat, inside
+from shared.events import FilePlan
 from shared.records import StoredFile
 
 MODE = "file"
@@ -79,21 +78,6 @@ def unused(connection: sa.Connection, user_id: str, file_ids: list[str]) -> list
 def expired(connection: sa.Connection, before: datetime) -> list[tuple[str, str]]:
     """(user, file) of what was uploaded before then and no message refers to."""
     return [(row.user_id, row.id) for row in connection.execute(_EXPIRED, {"before": before})]
-
-
-def attached_in(facts: Iterable[AnyFact | None]) -> list[str]:
-    """The files that a session's messages refer to, by its facts."""
-    found: dict[str, None] = {}
-    for fact in facts:
-        match None if fact is None else inside(fact):
-            case RunWaiting(turn=turn) | TodoChat(turn=turn):
-                found |= dict.fromkeys(turn.attachments)
-            case SessionCreated(history=history) if history is not None:
-                for message in history.messages:
-                    found |= dict.fromkeys(message.attachments)
-            case _:
-                pass
-    return [file_id for file_id in found if ids.is_id(file_id)]
 
 
 def _find(connection: sa.Connection, user_id: str, file_ids: list[str]) -> dict[str, StoredFile]:

@@ -31,7 +31,7 @@ def find_runs(connection: sa.Connection, request: FindRuns) -> FoundRuns:
     # sorted without their texts, which may be long
     newest = wanted.order_by(runs.c.first_seq.desc()).limit(_limit(request.limit))
     query = (
-        sa.select(runs, usage_log.c.latency_ms, usage_log.c.first_delta_ms)
+        sa.select(runs, usage_log.c.id.is_not(None).label("called"), *_OF_CALLS)
         .outerjoin(usage_log, usage_log.c.id == runs.c.id)
         .where(runs.c.id.in_(newest))
         .order_by(runs.c.first_seq.desc())
@@ -52,6 +52,9 @@ def _runs_wanted(request: FindRuns) -> list[sa.ColumnElement[bool]]:
         wanted.append(runs.c.model == request.model)
     if request.error is not None:
         wanted.append(_failed_with(request.error))
+    if request.message is not None:
+        messages = (runs.c.user_message_id, runs.c.assistant_message_id)
+        wanted.append(sa.or_(*(message == request.message for message in messages)))
     if request.since is not None:
         wanted.append(runs.c.created_at >= request.since)
     if request.until is not None:
@@ -71,14 +74,10 @@ def _failed_with(code: str) -> sa.ColumnElement[bool]:
 
 def _found_run(row: sa.Row[Any]) -> FoundRun:
     columns = dict(row._mapping)  # pyright: ignore[reportPrivateUsage]  (public, in spite of its name)
-    latency, first = columns.pop("latency_ms"), columns.pop("first_delta_ms")
+    of_calls = {field: columns.pop(field) for field in _USED}
     run = RunRow(**columns)
-    return FoundRun(
-        **{field: getattr(run, field) for field in _SAME},
-        kind=_kind(run),
-        latency_ms=latency,
-        first_delta_ms=first,
-    )
+    same = {field: getattr(run, field) for field in _SAME}
+    return FoundRun(**same, **of_calls, kind=_kind(run))
 
 
 def _kind(run: RunRow) -> str:
@@ -170,4 +169,6 @@ def _limit(number: int) -> int:
     return min(number, MAX_PAGE)
 
 
-_SAME = tuple(set(FoundRun.__struct_fields__) - {"kind", "latency_ms", "first_delta_ms"})
+_OF_CALLS = (usage_log.c.cost, usage_log.c.latency_ms, usage_log.c.first_delta_ms)
+_USED = ("called", *(column.name for column in _OF_CALLS))
+_SAME = tuple(set(FoundRun.__struct_fields__) - {"kind", *_USED})

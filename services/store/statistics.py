@@ -70,19 +70,11 @@ _TOKENS_IN = [
         _usage.cache_read_input_tokens,
     )
 ]
-
-
-def _cost() -> sa.ColumnElement[Any]:
-    """Billionths of a US dollar; null where nobody knows a price."""
-    cost = usage_log.c.get("cost")
-    return sa.null() if cost is None else sa.func.sum(cost)
-
-
 _SUMS = (
     sa.func.count().label("replies"),
     sa.func.sum(_TOKENS_IN[0] + _TOKENS_IN[1] + _TOKENS_IN[2]).label("tokens_in"),
     sa.func.sum(_usage.output_tokens).label("tokens_out"),
-    _cost().label("cost"),
+    sa.func.sum(_usage.cost).label("cost"),  # null where nothing was priced
     sa.func.avg(sa.case((_usage.status == "completed", _usage.latency_ms))).label("latency_ms"),
 )
 _USAGE = sa.select(*_SUMS).where(_usage.user_id == sa.bindparam("user"))

@@ -6,9 +6,10 @@ import aiohttp
 import pytest
 
 from shared.streams import FILES
+from tests.support.content_client import ContentClient
+from tests.support.documents_client import Answer, DocumentsClient
 from tests.support.fake_provider import check_unspliced
 from tests.support.fake_script import Script
-from tests.support.job_clients import Answer, ContentClient, DocumentsClient
 from tests.support.log_checks import wait_until_ended
 from tests.support.memory import MEBIBYTE, TELLS, peak, reset_peak, resident
 from tests.support.running import Running, running_system
@@ -113,8 +114,8 @@ async def test_a_reference_means_one_job_at_two_gateways_and_two_stores_one_of_w
         begun = await asyncio.gather(*(c.start(session_id="job_1") for c in (one, two) * 4))
         await kill_and_restart(natterlog, "store")
         later = await asyncio.gather(*(c.start(session_id="job_1") for c in (one, two) * 4))
-        async with one.http.post(f"{one.url}/chat/{begun[0].rpartition('/')[2]}/cancel") as answer:
-            assert answer.status == 200
+        status, _ = await one.call("POST", f"/chat/{begun[0].rpartition('/')[2]}/cancel")
+        assert status == 200
         await one.watch(begun[0])
         after = await asyncio.gather(*(c.start(session_id="job_1") for c in (one, two) * 4))
 

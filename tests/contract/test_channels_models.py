@@ -278,3 +278,20 @@ async def test_without_a_worker_nothing_is_healthy_and_a_sentence_says_why(on_st
             "detail": "No llm_worker answers, so no reply can be written.",
         },
     )
+
+
+async def test_the_first_list_of_all_waits_until_a_worker_has_told(
+    on_stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("services.gateway.models.PATIENCE", 0)
+    fake, workers = on_stage.store.models, on_stage.store.workers
+    fake.known = []
+    workers.may_refresh.clear()
+    await workers.serve()
+
+    asking = asyncio.create_task(call(on_stage, "GET", MODELS))
+    await fake.listed.wait()
+    workers.may_refresh.set()
+
+    _, page = await asking
+    assert [model["id"] for model in page["results"]] == ["demo/demo"]

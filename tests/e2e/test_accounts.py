@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
+import pypdfium2
 import pytest
 
 from shared.ids import new_id
+from tests.support.command_line import natterlog_says
 from tests.support.people import add_token, add_user, natterlog
 from tests.support.running import Running, running_system
 from tests.support.stage import close_code
 
 CHAT = "/api/v1/chat"
+FORMATS = ("json", "md", "txt", "pdf")
 PLANTED = ("planted-9d41c7e0-let-in", "planted-5b2f66a8-turned-away")
 
 
@@ -49,7 +52,7 @@ async def test_what_was_there_before_the_first_token_is_the_local_users():
 # -- tokens are kept by nobody --------------------------------------------------------------
 
 
-async def test_a_token_is_written_nowhere_however_it_was_sent():
+async def test_a_token_is_written_nowhere_however_it_was_sent(tmp_path: Path):
     async with running_system() as at:
         await natterlog(at.system, "user", "add", "alice")
         await add_token(at.system, "alice", "--value", PLANTED[0])
@@ -59,12 +62,18 @@ async def test_a_token_is_written_nowhere_however_it_was_sent():
         url = at.system.url
         await odd_requests(url, PLANTED[0])
         listed = await natterlog(at.system, "token", "list", "--json")
+        await export(at, PLANTED[0], tmp_path)
         await asyncio.gather(*(p.stop() for p in at.system.processes))  # so that all is on disk
         nats = [*at.system.nats.log]
 
         assert [token for token in PLANTED if token in listed or token in "".join(nats)] == []
         assert "gateway.request" in at.system.logs()
-        files = [*kept_files(at.system.directory), *kept_files(at.system.nats.directory)]
+        exported = [*kept_files(tmp_path)]
+        files = [
+            *kept_files(at.system.directory),
+            *kept_files(at.system.nats.directory),
+            *exported,
+        ]
         found = [
             (str(path), token)
             for path in files
@@ -72,6 +81,8 @@ async def test_a_token_is_written_nowhere_however_it_was_sent():
             if token.encode() in path.read_bytes()
         ]
         assert found == []
+        assert {path.name for path in exported} == {"log.jsonl", "events", *FORMATS}
+        assert b"tokens=2" in (tmp_path / "log.jsonl").read_bytes()
         assert any("EVENTS" in str(path) for path in files)
         assert any(path.name == "log.db" for path in files)
 
@@ -97,6 +108,27 @@ async def use(at: Running, token: str, way: dict[str, dict[str, str]]) -> None:
         async with http.ws_connect(f"{CHAT}/ws", params=params) as ws:
             await ws.send_json({"type": "nonsense"})
             assert token not in str(await ws.receive())
+
+
+async def export(at: Running, token: str, directory: Path) -> None:
+    """Take out what can be taken out: a session in every format, its events, the whole log."""
+    said = await natterlog_says(at, "export-log", "--all", str(directory / "log.jsonl"))
+    assert said.code == 0, said
+    headers = {"Authorization": f"Bearer {token}"}
+    async with aiohttp.ClientSession(at.system.url, headers=headers) as http:
+        async with http.get(f"{CHAT}/sessions") as answer:
+            session = (await answer.json())["items"][0]["id"]
+        paths = {name: f"export?format={name}" for name in FORMATS} | {"events": "events"}
+        for name, path in paths.items():
+            async with http.get(f"{CHAT}/sessions/{session}/{path}") as answer:
+                assert answer.status == 200, await answer.text()
+                data = await answer.read()
+            if name == "pdf":  # its pages are compressed
+                with pypdfium2.PdfDocument(data) as pdf:
+                    pages = [page.get_textpage().get_text_range() for page in pdf]
+                data = "\n".join(pages).encode()
+            assert b"tokens=2" in data
+            (directory / name).write_bytes(data)
 
 
 async def odd_requests(url: str, token: str) -> None:

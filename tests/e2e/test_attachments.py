@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 from PIL import Image
 
+from tests.support.command_line import natterlog_says
 from tests.support.made_files import pdf_of
 from tests.support.native_client import Reply
 from tests.support.running import Running
@@ -116,3 +117,39 @@ async def test_a_message_that_waits_for_its_file_can_be_cancelled(natterlog: Run
 
     assert reply.end is not None
     assert (reply.end["message"]["status"], reply.text) == ("cancelled", "")
+
+
+async def test_a_reply_with_files_is_run_again_and_its_prompt_is_told_with_them(
+    natterlog: Running,
+):
+    session_id = await natterlog.client.session()
+    picture = await upload(natterlog, a_picture(), "cat.png")
+    words = await upload(natterlog, b"Some words.", "notes.txt")
+    async with asyncio.timeout(DEADLINE):
+        await natterlog.client.send(session_id, "Look tokens=5", attachments=[picture, words])
+        reply = await natterlog.client.send(session_id, "And now? tokens=5")
+    before = natterlog.fake.seen[-1].body["messages"]
+
+    again = await natterlog_says(natterlog, "rerun", reply.run_id, "--json")
+    asked = natterlog.fake.seen[-1].body["messages"]
+    runs = [reply.run_id, again.json["new_run"]]
+    told = [await natterlog_says(natterlog, "runs", "show", run, "--prompt") for run in runs]
+    parts = [
+        (await natterlog_says(natterlog, "runs", "show", run, "--prompt", "--json")).json
+        for run in runs
+    ]
+
+    assert (again.code, asked) == (0, before)
+    assert len(natterlog.fake.seen) > 2
+    old, new = (each["prompts"][0]["parts"] for each in parts)
+    assert old == new
+    assert [(p["role"], p["file"] and p["file"]["name"], p["told"]) for p in old] == [
+        ("user", None, []),
+        ("file", "cat.png", ["sent as a picture"]),
+        ("file", "notes.txt", ["sent as text: the 11 characters read from it"]),
+        ("assistant", None, []),
+        ("user", None, []),
+    ]
+    assert [p["file_id"] for p in old if p["role"] == "file"] == [picture, words]
+    assert "  | notes.txt, text/plain, 11 bytes\n" in told[0].out
+    assert max(map(len, told[0].out.splitlines())) <= 80

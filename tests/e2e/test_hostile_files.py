@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from shared.streams import FILES
+from tests.support.documents_client import DocumentsClient
 from tests.support.hostile_files import (
     MIB,
     a_cyclic_pdf,
@@ -21,7 +22,6 @@ from tests.support.hostile_files import (
     a_png_with_a_text_bomb,
     an_encrypted_pdf,
 )
-from tests.support.job_clients import DocumentsClient
 from tests.support.made_files import pdf_of, png
 from tests.support.running import Running, running_system
 

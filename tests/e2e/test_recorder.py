@@ -1,11 +1,7 @@
 """The flight recorder at work: what an operator reads after things went wrong."""
 
 import asyncio
-import json
-import os
-import sys
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import aiohttp
 import msgspec
@@ -15,43 +11,13 @@ from services.recorder.carrying import FactLine, LogLine, SessionLine, writing
 from shared.events import SessionCreated, SessionUpdated, encode
 from shared.ids import LOCAL_USER, new_id, now
 from shared.subjects import EVENTS, NONE
+from tests.support.command_line import begin, natterlog_says
 from tests.support.log_checks import wait_until_ended
 from tests.support.native_client import Reply
 from tests.support.running import Running, running_system
-from tests.support.system import DEADLINE, ROOT
+from tests.support.system import DEADLINE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-async def natterlog_says(natterlog: Running, *words: str, at: str | None = "") -> Said:
-    """Run the command line; ``at`` None: as if nothing ran."""
-    process = await begin(natterlog, *words, at=at)
-    out, err = await process.communicate()
-    return Said(process.returncode or 0, out.decode(), err.decode())
-
-
-async def begin(natterlog: Running, *words: str, at: str | None = "") -> asyncio.subprocess.Process:
-    system = natterlog.system
-    environ = {"NATTERLOG_DATA_DIR": str(system.data_dir), "NATTERLOG_NATS_URL": system.nats.url}
-    if at is None:
-        del environ["NATTERLOG_NATS_URL"]
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "services.cli", *words),
-        cwd=ROOT,
-        env={**os.environ, **environ},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
 
 
 async def test_the_story_of_a_reply_whose_worker_was_killed(natterlog: Running):

@@ -2,14 +2,13 @@
 
 import asyncio
 import json
-import os
-import sys
 from typing import Any
 
 import aiohttp
 import pytest
 
 from shared.events import RunClaimed
+from tests.support.command_line import natterlog_says
 from tests.support.log_checks import read_runs, wait_until_all_ended
 from tests.support.native_client import Reply
 from tests.support.running import Running
@@ -17,23 +16,6 @@ from tests.support.running import Running
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 DEADLINE = 60.0
-
-
-async def natterlog_command(on: Running, *arguments: str) -> tuple[int, str, str]:
-    """(exit code, output, errors) of a command beside the running system."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "services.cli", *arguments),
-        env={
-            **os.environ,
-            "NATTERLOG_NATS_URL": on.system.nats.url,
-            "NATTERLOG_DATA_DIR": str(on.system.data_dir),
-        },
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(DEADLINE):
-        out, err = await process.communicate()
-    return process.returncode or 0, out.decode(), err.decode()
 
 
 def joined(frames: list[dict[str, Any]], cursor: str) -> list[dict[str, Any]]:
@@ -93,7 +75,7 @@ async def test_a_reply_whose_worker_was_killed_is_replayed_in_two_dialects_as_it
 
     replayed: dict[str, list[dict[str, Any]]] = {}
     for dialect in ("assistant-socket", "channels"):
-        code, out, err = await natterlog_command(
+        code, out, err = await natterlog_says(
             natterlog, "replay", reply.run_id, "--speed", "max", "--dialect", dialect
         )
         assert (code, err) == (0, "")
@@ -137,7 +119,7 @@ async def test_a_reply_is_run_again_beside_its_session_with_the_same_prompt(natt
     listed = await natterlog.client.call("GET", "/sessions")
     natterlog.fake.reset()
 
-    code, out, _ = await natterlog_command(
+    code, out, _ = await natterlog_says(
         natterlog, "rerun", reply.run_id, "--temperature", "0", "--json"
     )
 
@@ -160,12 +142,12 @@ async def test_what_cannot_be_replayed_or_run_again_is_said_in_a_line(natterlog:
     reply = await natterlog.client.send(session_id, "tokens=3")
 
     told = [
-        await natterlog_command(natterlog, "replay", "nothing"),
-        await natterlog_command(natterlog, "replay", reply.run_id, "--speed", "fast"),
-        await natterlog_command(natterlog, "replay", reply.run_id, "--dialect", "documents"),
-        await natterlog_command(natterlog, "replay", reply.run_id, "--from", "nowhere"),
-        await natterlog_command(natterlog, "rerun", session_id),
-        await natterlog_command(natterlog, "rerun", reply.run_id, "--temperature", "3"),
+        await natterlog_says(natterlog, "replay", "nothing"),
+        await natterlog_says(natterlog, "replay", reply.run_id, "--speed", "fast"),
+        await natterlog_says(natterlog, "replay", reply.run_id, "--dialect", "documents"),
+        await natterlog_says(natterlog, "replay", reply.run_id, "--from", "nowhere"),
+        await natterlog_says(natterlog, "rerun", session_id),
+        await natterlog_says(natterlog, "rerun", reply.run_id, "--temperature", "3"),
     ]
 
     assert [code for code, _, _ in told] == [3, 1, 1, 1, 1, 2]

@@ -59,7 +59,9 @@ async def test_runs_and_sessions_are_found_by_what_is_known_of_them(
     async with served_store(own_nats_server, tmp_path) as at_work:
         other = StoreAtWork(at_work.store)
         session, others = await at_work.create(title="Tea"), await other.create(mode="odd")
-        done = await at_work.reply(session)
+        done = (await at_work.send(session)).run
+        await at_work.claim(done)
+        await at_work.end(done, cost=7_000)
         failed = (await other.send(others)).run
         await other.claim(failed)
         fault = Fault(code="provider_error", message="It said no.")
@@ -70,6 +72,11 @@ async def test_runs_and_sessions_are_found_by_what_is_known_of_them(
         async def found(**wanted: object) -> list[str]:
             return [r.id for r in await log.runs(FindRuns(**wanted))]  # type: ignore[arg-type]
 
+        assert [(r.called, r.cost) for r in await log.runs(FindRuns())] == [
+            (False, None),
+            (True, None),
+            (True, 7_000),
+        ]
         assert await found() == [queued.id, failed.id, done.id]
         assert await found(limit=1) == [queued.id]
         assert await found(user=at_work.user) == [done.id]

@@ -99,6 +99,24 @@ async def test_sessions_messages_tokens_and_models_are_counted(store: StoreAtWor
     assert await counted(store, ids.new_id()) == NOTHING
 
 
+async def test_what_has_a_price_is_added_up_and_what_has_none_is_never_free(store: StoreAtWork):
+    session = await store.create()
+    await reply(store, session, model="priced", cost=1_250_000_000)
+    await reply(store, session, model="priced", cost=250_000_000)
+    await reply(store, session, model="priced", cost=None)
+    await reply(store, session, model="free", cost=0)
+    await reply(store, session, model="unpriced", cost=None)
+
+    found = await counted(store)
+
+    assert found.cost_usd == 1.5
+    assert [(of.model, of.cost_usd) for of in found.by_model] == [
+        ("priced", 1.5),
+        ("free", 0.0),
+        ("unpriced", None),
+    ]
+
+
 async def test_what_a_deleted_or_hidden_session_took_stays_counted(store: StoreAtWork):
     deleted, hidden = await store.create(), await store.create(mode="adhoc")
     for session in (deleted, hidden):

@@ -269,6 +269,7 @@ async def test_a_todo_becomes_a_reply(stage: Stage):
             message_ids=["u"],
             temperature=0.5,
             max_tokens=100,
+            files=[],
         ),
     )
     assert final == RunEnded(

@@ -1,7 +1,7 @@
 """A chat front end as the document of the Channels front ends describes it, and no wiser.
 
-It knows a base URL, the messages of two pages, to come back when its socket breaks
-or falls silent, and to read ``messages/`` whenever it has connected.
+It knows a base URL, the routes and messages of that document, its token, to come back
+when its socket breaks or falls silent, and to read ``messages/`` whenever it has connected.
 """
 
 import asyncio
@@ -12,20 +12,22 @@ from typing import Any, Self
 
 import aiohttp
 
+from tests.support.browser import BROKEN, Browser
+
 HEARTBEAT = 1.0
 """Seconds between two pings (30 in a browser)."""
 SILENCE = 15.0
 """Seconds without a pong after which the line counts as dead."""
 RECONNECT = 0.3
 """Seconds until the next try (3 in a browser)."""
-_BROKEN = (aiohttp.ClientError, ConnectionError, TimeoutError)
 
 
 class ChatClient:
     """``useAiChat`` of the front end: one session, its messages, and the reply being written."""
 
-    def __init__(self, *urls: str) -> None:
+    def __init__(self, *urls: str, token: str = "any") -> None:
         self.urls = list(urls)
+        self._token = token
         self.session_id = ""
         self.messages: dict[str, dict[str, Any]] = {}
         self.typing = False
@@ -33,6 +35,10 @@ class ChatClient:
         """All of the reply so far, as the last chunk said it."""
         self.order: list[tuple[str, str]] = []
         """Type and message id of what came, chunks left out."""
+        self.typists: list[tuple[str, bool]] = []
+        """Who of the session's other pages began or stopped to type."""
+        self.pongs = 0
+        self.chunks = 0
         self.connections = 0
         self.resets = 0
         self.errors: list[dict[str, Any]] = []
@@ -40,7 +46,7 @@ class ChatClient:
         self._changed = asyncio.Condition()
 
     async def __aenter__(self) -> Self:
-        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10, sock_connect=5))
+        self.browser = await Browser().__aenter__()
         self._listening: asyncio.Task[None] | None = None
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         return self
@@ -54,15 +60,22 @@ class ChatClient:
         if self._listening is not None:
             self._listening.cancel()
             await asyncio.wait([self._listening])
-        await self._http.close()
+        await self.browser.__aexit__(kind, error, trace)
 
     # -- what the interface does ------------------------------------------------------
 
+    async def call(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
+        """(status, decoded body) of a request below ``/ai-chat/api``."""
+        headers = {"Authorization": f"Token {self._token}"}
+        timeout = aiohttp.ClientTimeout(10, sock_connect=5)
+        return await self.browser.call(
+            method, f"{self._url}/ai-chat/api{path}", headers=headers, timeout=timeout, **options
+        )
+
     async def create_session(self, **fields: Any) -> str:
-        url = f"{self._url}/ai-chat/api/sessions/"
-        async with self._http.post(url, json=fields) as response:
-            assert response.status == 201, await response.text()
-            return (await response.json())["id"]
+        status, session = await self.call("POST", "/sessions/", json=fields)
+        assert status == 201, session
+        return session["id"]
 
     async def open(self, session_id: str) -> None:
         """Connect, and stay connected whatever happens."""
@@ -71,8 +84,11 @@ class ChatClient:
         await self.until(lambda: self.connections)
 
     async def send(self, message: str) -> None:
+        await self.say("send_message", message=message)
+
+    async def say(self, kind: str, **fields: str) -> None:
         assert self._socket is not None
-        await self._socket.send_json({"type": "send_message", "message": message})
+        await self._socket.send_json({"type": kind, **fields})
 
     async def until(self, wanted: Callable[[], object]) -> None:
         """Wait until what is shown is as wanted."""
@@ -96,15 +112,15 @@ class ChatClient:
         while True:
             try:
                 await self._listen()
-            except _BROKEN:
+            except BROKEN:
                 pass
             finally:
                 self._socket = None
             await asyncio.sleep(RECONNECT)  # what the front end does
 
     async def _listen(self) -> None:
-        url = f"{self._url}/ws/ai-chat/session/{self.session_id}/?token=any"
-        async with self._http.ws_connect(url) as socket:
+        url = f"{self._url}/ws/ai-chat/session/{self.session_id}/?token={self._token}"
+        async with self.browser.socket(url) as socket:
             beating = asyncio.create_task(self._beat(socket))
             try:
                 self._fresh = True
@@ -125,19 +141,25 @@ class ChatClient:
         match event["type"]:
             case "connection_established":
                 assert event["session_id"] == self.session_id
+                assert event["message"] == "Connected to chat session"
                 await self._read_messages()
                 self._socket = socket
                 self.connections += 1
             case "user_message" | "ai_message_complete":
                 self._show(event)
             case "ai_typing":
+                assert event["message"] == "AI is thinking..."
                 self.typing = True
             case "ai_message_chunk":
                 self._grow(event["content"], event["full_content"])
             case "error":
                 self.errors.append(event)
+            case "user_typing":
+                self.typists.append((event["user"], event["typing"]))
+            case "pong":
+                self.pongs += 1
             case kind:
-                assert kind == "pong", event
+                raise AssertionError(f"{kind} is not in the document")
         async with self._changed:
             self._changed.notify_all()
 
@@ -151,6 +173,7 @@ class ChatClient:
 
     def _grow(self, content: str, whole: str) -> None:
         """``full_content`` is what counts; every piece must fit it."""
+        self.chunks += 1
         if self._fresh:  # all so far: what was shown before, unless it starts over
             assert content == whole
             self.resets += not whole.startswith(self.streaming)
@@ -165,11 +188,9 @@ class ChatClient:
         self.typing, self.streaming = False, ""
 
     async def _read_messages(self) -> None:
-        url = f"{self._url}/ai-chat/api/sessions/{self.session_id}/messages/"
-        async with self._http.get(url, headers={"Authorization": "Token any"}) as response:
-            if response.status != 200:
-                raise aiohttp.ClientError("not now")
-            page = await response.json()
+        status, page = await self.call("GET", f"/sessions/{self.session_id}/messages/")
+        if status != 200:
+            raise aiohttp.ClientError("not now")
         known = {m["id"] for m in self.replies()}
         self.messages |= {message["id"]: message for message in page["results"]}
         late = [m for m in self.replies() if m["id"] not in known]

@@ -1,5 +1,6 @@
 """The models that the fake store knows, and workers that offer what a test says."""
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -49,9 +50,12 @@ class FakeModels:
     def __init__(self, store: "FakeStore") -> None:
         self._store = store
         self.known = [a_model("demo/demo", is_default=True)]
+        self.listed = asyncio.Event()
+        """The list was asked for."""
 
     async def list_models(self, q: c.ListModels) -> c.ModelList:
         del q
+        self.listed.set()
         return c.ModelList(items=self.known, seq=self._store.seq)
 
     async def prefer_model(self, q: c.PreferModel) -> c.Done:
@@ -76,6 +80,9 @@ class FakeWorkers:
             )
         ]
         self.asked: list[AskModels | Refresh | FindModel] = []
+        self.may_refresh = asyncio.Event()
+        """Cleared: whoever has the providers asked waits."""
+        self.may_refresh.set()
 
     async def serve(self) -> None:
         """Answer until the bus is closed."""
@@ -94,6 +101,7 @@ class FakeWorkers:
 
     async def _refresh(self, data: bytes) -> bytes:
         self.asked.append(msgspec.json.decode(data, type=Refresh))
+        await self.may_refresh.wait()
         offered = [model for state in self.providers for model in state.models]
         before = {model.id for model in self._store.models.known}
         added = [a_model(model.id) for model in offered if model.id not in before]

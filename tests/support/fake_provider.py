@@ -25,7 +25,7 @@ import heapq
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, Self
 
 import msgspec
@@ -111,12 +111,15 @@ class Seen(msgspec.Struct, kw_only=True):
 class FakeProvider:
     """The server: ``async with`` starts it, its attributes script it and say what it saw."""
 
-    def __init__(self, *, port: int = 0, tags: str = "a") -> None:
+    def __init__(
+        self, *, port: int = 0, tags: str = "a", models: Mapping[str, list[str]] = MODELS
+    ) -> None:
         self.default = Script()
         """How a request is answered that nothing else was said about."""
         self.next: deque[Script] = deque()
         """Scripts for the coming requests, one each, before the default."""
-        self.models: dict[str, list[str]] = {api: list(names) for api, names in MODELS.items()}
+        self._models = MODELS | dict(models)
+        self.models = {api: list(names) for api, names in self._models.items()}
         self.shows = True
         """Whether Ollama's ``/api/show`` is there."""
         self.seen: list[Seen] = []
@@ -179,7 +182,7 @@ class FakeProvider:
         """Forget every script and every request; tags go on counting."""
         self.default = Script()
         self.next.clear()
-        self.models = {api: list(names) for api, names in MODELS.items()}
+        self.models = {api: list(names) for api, names in self._models.items()}
         self.shows = True
         self.seen.clear()
         self._like.clear()

@@ -1,11 +1,11 @@
 """A running system with a fake provider behind it and a bus to look into its log."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from shared.bus import Bus
-from tests.support.fake_provider import FakeProvider
+from tests.support.fake_provider import MODELS, FakeProvider
 from tests.support.native_client import NativeClient
 from tests.support.system import System
 
@@ -20,20 +20,26 @@ class Running:
     client: NativeClient
 
 
+def as_openai(fake: FakeProvider) -> dict[str, str]:
+    """The settings with which the fake is a server that speaks OpenAI's API."""
+    return {
+        "OPENAI_BASE_URL": fake.openai_url,
+        "OPENAI_API_KEY": "fake",
+        "LLM_DEFAULT_MODEL": "openai/fake-gpt",
+    }
+
+
 @asynccontextmanager
 async def running_system(
     *,
     services: tuple[str, ...] = ("store", "llm-worker", "processor", "gateway"),
+    models: Mapping[str, list[str]] = MODELS,
+    provided: Callable[[FakeProvider], Mapping[str, str]] = as_openai,
     **environ: str,
 ) -> AsyncIterator[Running]:
-    """Every service as a process, the fake provider as the only model."""
-    async with FakeProvider() as fake:
-        settings = {
-            "OPENAI_BASE_URL": fake.openai_url,
-            "OPENAI_API_KEY": "fake",
-            "LLM_DEFAULT_MODEL": "openai/fake-gpt",
-            **environ,
-        }
+    """Every service as a process, the fake provider behind them as ``provided`` says."""
+    async with FakeProvider(models=models) as fake:
+        settings = {**provided(fake), **environ}
         async with (
             System(settings, services=services) as system,
             Bus(system.nats.url, name="test") as bus,

@@ -31,11 +31,16 @@ from shared.settings import VARIABLES, Settings
 
 REPOSITORY = Path(__file__).parents[2]
 DOCS = REPOSITORY / "docs"
+EXAMPLES = REPOSITORY / "examples"
 DOCUMENTS = sorted(
-    path for path in (*REPOSITORY.glob("*.md"), *DOCS.rglob("*.md")) if path.is_file()
+    path
+    for path in (*REPOSITORY.glob("*.md"), *DOCS.rglob("*.md"), *EXAMPLES.glob("*.md"))
+    if path.is_file()
 )
 EVENTS = [*get_args(events.AnyFact), *get_args(events.AnyTick)]
 """Every event, in the order of ``shared/events.py``."""
+
+FRONT_ENDS = ["interview", "assistant", "documents", "content", "channels"]
 
 every_document = pytest.mark.parametrize(
     "document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY))
@@ -103,7 +108,7 @@ def test_every_link_leads_somewhere(document: Path):
 
 @every_document
 def test_every_path_that_is_named_exists(document: Path):
-    tops = r"(?:services|shared|tests|docs|deploy|benchmarks|\.ci)"
+    tops = r"(?:services|shared|tests|docs|deploy|benchmarks|examples|\.ci)"
     named = re.findall(rf"`({tops}/[\w./-]*)(?=[`:])", prose(document.read_text()))
 
     missing = [path for path in named if not (REPOSITORY / path).exists()]
@@ -475,6 +480,48 @@ def test_the_readme_shows_a_whole_conversation():
     shown = {path for _, path in curls(REPOSITORY / "README.md")}
 
     assert {"/api/v1/chat/sessions", "/api/v1/chat/messages", "/api/v1/chat/runs/x/stream"} <= shown
+
+
+# -- the front ends' contracts --------------------------------------------------------
+
+
+def test_every_line_of_a_contract_is_shown_by_a_test_of_its_front_end():
+    text = (DOCS / "contracts.md").read_text()
+    sections = re.split(r"^## (.+)$", text, flags=re.MULTILINE)[1:]
+    families = dict(zip(sections[::2], sections[1::2], strict=True))
+    table = [row for section in families.values() for row in rows(section, head="what")]
+
+    unshown = [row[0] for row in table if not re.findall(r"`tests/[\w/]+\.py::\w+`", row[2])]
+    unplaced = [row[0] for row in table if not re.findall(r"`[^`]+`", row[1])]
+
+    assert [name for name in families if name.split()[0] in FRONT_ENDS] == FRONT_ENDS
+    assert len(table) > 60
+    assert (unshown, unplaced) == ([], [])
+
+
+def test_the_tests_of_a_front_end_are_all_named_in_its_contract():
+    text = (DOCS / "contracts.md").read_text()
+    tests = {
+        f"tests/e2e/{path.name}::{name}"
+        for path in (REPOSITORY / "tests/e2e").glob("test_front_end*.py")
+        for name in definitions(path)
+        if name.startswith("test_")
+    }
+
+    assert [name for name in sorted(tests) if f"`{name}`" not in text] == []
+
+
+def test_every_example_has_its_command_in_their_table():
+    scripts = {path.stem for path in EXAMPLES.glob("*.py")}
+
+    named = re.findall(r"python examples/(\w+)\.py", (EXAMPLES / "README.md").read_text())
+
+    assert set(named) == scripts
+    assert [
+        name
+        for name in sorted(scripts)
+        if f"python examples/{name}.py" not in (EXAMPLES / f"{name}.py").read_text()
+    ] == []
 
 
 # -- decisions ----------------------------------------------------------------------

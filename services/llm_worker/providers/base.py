@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from shared.events import ModelDetails, Usage
+from shared.events import ModelDetails, SentFile, Usage
 from shared.records import Role
 from shared.subjects import Address
 
@@ -38,6 +38,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """The answer is to be JSON that fits this; the last message says so too."""
     notes: list[str] = []
     """What of the wish is not in here, one sentence each."""
+    sent: list[SentFile] = []
+    """How each file went into it: as it is, as text, or not."""
     asker: Address | None = None
     """Whose run it is for: a provider that reads the log shows each user his own alone."""
 

@@ -14,7 +14,7 @@ from services.llm_worker.providers.base import PromptFile
 from shared.bus import Bus
 from shared.commands import Context, ContextFile, ContextMessage
 from shared.consumer import RetryLater
-from shared.events import Fault, FileRef
+from shared.events import Fault, FileRef, SentFile
 from shared.ids import new_id, now
 from shared.objects import put
 from shared.records import Run
@@ -194,6 +194,37 @@ async def test_what_could_not_be_read_or_is_gone_is_said(bus: Bus):
         "An attached file could not be read: It is damaged.",
         "An attached file is gone.",
         "2 attached file(s) are gone.",
+    ]
+
+
+async def test_how_each_file_went_along_is_told_by_its_id_in_the_messages_order(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(attached, "MOST_TEXT", 8)
+    older, newer = await a_text(bus, "o" * 5), await a_text(bus, "n" * 5)
+    picture, pdf = await a_picture(bus), await a_pdf(bus)
+    erased = ContextFile(id=new_id(), ref=a_file(), is_read=True, text=a_file())
+    broken = msgspec.structs.replace(
+        await a_text(bus), error=Fault(code="invalid_request", message="It is damaged.")
+    )
+    unread = ContextFile(id=new_id(), ref=a_file(), is_read=False)
+    blank = ContextFile(id=new_id(), ref=a_file(), is_read=True)
+    first, second = (
+        asked("1", older, picture, erased),
+        asked("2", newer, pdf, broken, unread, blank),
+    )
+
+    said = await conversation(bus, a_context(first, second, age=PATIENCE), everything)
+
+    assert said.sent == [
+        SentFile(id=older.id, message_id=first.id, characters=3, length=5),
+        SentFile(id=picture.id, message_id=first.id, as_it_is=[picture.ref.id]),
+        SentFile(id=erased.id, message_id=first.id, missing="gone"),
+        SentFile(id=newer.id, message_id=second.id, characters=5, length=5),
+        SentFile(id=pdf.id, message_id=second.id, as_it_is=[pdf.ref.id]),
+        SentFile(id=broken.id, message_id=second.id, missing="unreadable"),
+        SentFile(id=unread.id, message_id=second.id, missing="unread"),
+        SentFile(id=blank.id, message_id=second.id, characters=0, length=0),
     ]
 
 

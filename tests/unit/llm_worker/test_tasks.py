@@ -1,17 +1,20 @@
 """What a job's step leads to, by its answer alone."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from services.llm_worker.prices import Prices
 from services.llm_worker.providers.base import Ended
+from services.llm_worker.refusals import Refusals
 from services.llm_worker.tasks import Next, Reply, Step, task_of
 from shared.consumer import Delivery, Rejected
 from shared.endings import ended as final_of
 from shared.events import (
     CancelRequested,
     Fault,
+    SentFile,
     StepResult,
     TodoChat,
     TodoGenerate,
@@ -20,9 +23,12 @@ from shared.events import (
     Usage,
 )
 from shared.ids import now
+from shared.objects import put
 from shared.settings import Settings
+from shared.streams import ensure_streams
 from shared.subjects import Address
-from tests.support.plans import a_pipeline, a_result, an_ask
+from tests.support.memory_bus import MemoryBus
+from tests.support.plans import a_file, a_pipeline, a_result, an_ask
 
 RUN = Address("u", "s", "r")
 BUS: Any = None
@@ -45,6 +51,31 @@ def a_step(**fields: Any) -> Step:
 def next_of(verdict: object) -> tuple[str, Any]:
     assert isinstance(verdict, Next)
     return verdict.subject, verdict.todo
+
+
+@pytest.mark.parametrize(
+    ("sees", "sent"),
+    [
+        (True, SentFile(id="s", as_it_is=["f"])),
+        (False, SentFile(id="s", characters=9, length=9)),
+    ],
+)
+async def test_a_step_tells_how_its_file_went_along(sees: bool, sent: SentFile):
+    file = a_file(id="f", kind="pdf", media_type="application/pdf", size=4)
+    ask = an_ask("answer", files=[file], instead="the words")
+    provider: Any = SimpleNamespace(name="eyes", takes=lambda *_: sees)
+    context: Any = SimpleNamespace(temperature=None, max_tokens=None)
+    async with MemoryBus() as bus:
+        await ensure_streams(bus)
+        await put(bus, "s/f", b"%PDF")
+        todo = TodoGenerate(at=now(), n=1, priority=4, ask=ask, plan=a_pipeline("one"), last=True)
+
+        refused = Refusals().of("eyes", "m")
+        prompt = await Step(todo, RUN, bus, PRICES).prompt(provider, "m", context, refused)
+
+    assert prompt.sent == [sent]
+    assert [f.data for f in prompt.files] == ([b"%PDF"] if sees else [])
+    assert ("the words" in prompt.messages[0].content) == (not sees)
 
 
 def test_an_answer_goes_to_the_conductor_with_what_it_cost():

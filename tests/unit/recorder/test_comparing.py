@@ -28,6 +28,16 @@ def test_the_same_text_has_no_change(text: str):
     assert {piece.kind for piece in word_diff(text, text)} <= {"same"}
 
 
+def test_long_texts_lose_nothing_either():
+    old, new = (" ".join(f"a{text}-{n}" for n in range(900)) for text in (1, 2))
+
+    pieces = word_diff(old, new)
+
+    assert "".join(p.text for p in pieces if p.kind != "new") == old
+    assert "".join(p.text for p in pieces if p.kind != "gone") == new
+    assert sum(p.kind == "same" for p in pieces) == 900
+
+
 @pytest.mark.parametrize(
     ("old", "new", "shown"),
     [
@@ -57,6 +67,7 @@ def test_numbers_are_told_with_their_difference_and_unknown_ones_without():
         provider="demo",
         model="demo",
         usage=Usage(input_tokens=1200, output_tokens=5),
+        cost=1_500_000,
         latency_ms=1500,
         first_delta_ms=20,
     )
@@ -67,7 +78,21 @@ def test_numbers_are_told_with_their_difference_and_unknown_ones_without():
         ("model", "demo/demo", "–", ""),
         ("input tokens", "1,200", "–", ""),
         ("output tokens", "5", "–", ""),
+        ("cost", "$0.0015", "unpriced", ""),
         ("characters", "2", "5", "+3"),
         ("first text", "20 ms", "–", ""),
         ("whole reply", "1.50 s", "900 ms", "−600 ms"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "difference"),
+    [(1_000_000, 3_500_000, "+$0.0025"), (2_000_000, 0, "−$0.002"), (7, 7, "+$0.00")],
+)
+def test_money_is_compared_where_both_have_a_price(old: int, new: int, difference: str):
+    before = msgspec.structs.replace(ended("completed", "Hi"), cost=old)
+    after = msgspec.structs.replace(ended("completed", "Hi"), cost=new)
+
+    [row] = [row for row in differences(before, after) if row[0] == "cost"]
+
+    assert row[3] == difference

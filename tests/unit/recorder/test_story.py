@@ -1,14 +1,17 @@
 """A run's story: what its facts tell, and how people read it."""
 
 import io
+from typing import Any
 
-import msgspec
+import pytest
 
 from services.recorder.pages import show_story
 from services.recorder.story import Gap, Step, tell
 from services.recorder.terminal import Page
-from shared.events import Fault, PreviousAttempt
+from shared.events import Fault, PreviousAttempt, Usage
 from tests.unit.recorder.told import OTHER, RUN, Told, at, restarted, turn
+
+SPENT = Usage(input_tokens=3, output_tokens=5)
 
 
 def shown(told: Told) -> str:
@@ -50,6 +53,7 @@ final (#5)
   sha256  2f9536f042c7e50bf5be5893ef0ff17f37125efd4efa540aa1038e0d8358cd94
           matches the text
   tokens  6 in, 5 out
+  cost    unpriced: its model has no known price
 """
 
 
@@ -179,21 +183,29 @@ def test_a_schedule_that_fired_twice_is_one_step():
     assert len(tell(told.of(RUN)).steps) == 1
 
 
-def test_what_a_final_says_of_its_cost_is_shown_wherever_it_stands():
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"cost": 12_500_000, "usage": SPENT}, "  cost    $0.0125\n"),
+        ({"cost": 0, "usage": SPENT}, "  cost    $0.00\n"),
+        ({"usage": SPENT}, "  cost    unpriced: its model has no known price\n"),
+        ({}, "  cost    unpriced: nobody counted its tokens\n"),
+    ],
+)
+def test_a_reply_says_what_it_cost_or_that_nobody_knows(fields: dict[str, Any], line: str):
     told = Told()
-    todo = told.todo(0, turn(1, "Hi"))
-    claim = told.claim(0, todo)
-    told.final(10, "Hello", attempt=claim)
-    final = told.facts[-1]
-    said = msgspec.json.decode(final.data)
-    said["cost"] = 0.0125
-    told.facts[-1] = final._replace(data=msgspec.json.encode(said))
+    claim = told.claim(0, told.todo(0, turn(1, "Hi")))
+    told.final(10, "Hello", attempt=claim, **fields)
 
-    end = tell(told.of(RUN)).end
+    assert line in shown(told)
 
-    assert end is not None
-    assert end.cost == 0.0125
-    assert "  cost    0.0125\n" in shown(told)
+
+def test_a_run_that_asked_no_model_has_no_cost():
+    told = Told()
+    told.todo(0, turn(1, "Hi"))
+    told.final(10, "", attempt=0, status="cancelled")
+
+    assert "cost" not in shown(told)
 
 
 def test_another_run_of_the_session_is_no_part_of_it():

@@ -28,6 +28,8 @@ DONE = FoundRun(
     length=5,
     usage=Usage(input_tokens=100, output_tokens=20, cache_read_input_tokens=7),
     error=None,
+    called=True,
+    cost=2_500_000,
     latency_ms=2000,
     first_delta_ms=30,
     created_at=at(0),
@@ -36,21 +38,45 @@ DONE = FoundRun(
     last_seq=4,
 )
 FAILED = msgspec.structs.replace(
-    DONE, status="failed", model=None, usage=None, error=Fault(code="timeout", message="Late.")
+    DONE,
+    status="failed",
+    model=None,
+    usage=None,
+    error=Fault(code="timeout", message="Late."),
+    called=False,
+    cost=None,
 )
+UNPRICED = msgspec.structs.replace(DONE, provider="ollama", model="llama", cost=None)
 NEXT_DAY = msgspec.structs.replace(DONE, created_at=at(0) + timedelta(days=1))
 
 
-def test_what_took_the_most_comes_first():
+def test_what_cost_the_most_comes_first_and_what_has_no_price_is_counted_apart():
     sums = Sums("model")
 
-    sums.add([FAILED, DONE])
-    sums.add([DONE])
+    sums.add([FAILED, UNPRICED, UNPRICED])
+    sums.add([DONE, UNPRICED])
 
-    assert sums.rows() == [
-        Sum(key="demo/big", runs=2, input_tokens=200, output_tokens=40, cached_tokens=14),
-        Sum(key="–", runs=1, failed=1),
-    ]
+    priced = Sum(
+        key="demo/big", runs=1, input_tokens=100, output_tokens=20, cached_tokens=7, cost=2_500_000
+    )
+    unpriced = Sum(
+        key="ollama/llama",
+        runs=3,
+        input_tokens=300,
+        output_tokens=60,
+        cached_tokens=21,
+        cost=None,
+        unpriced=3,
+    )
+    assert sums.rows() == [priced, unpriced, Sum(key="–", runs=1, failed=1)]
+
+
+def test_a_model_that_costs_nothing_is_priced():
+    sums = Sums("model")
+
+    sums.add([msgspec.structs.replace(DONE, cost=0)])
+
+    assert [(row.cost, row.unpriced) for row in sums.rows()] == [(0, 0)]
 
 
 @pytest.mark.parametrize(
@@ -82,15 +108,20 @@ def test_the_first_word_is_counted_from_the_acceptance():
 def test_lists_fit_the_width():
     out = io.StringIO()
     sums = Sums("session")
-    sums.add([DONE])
+    sums.add([DONE, UNPRICED])
+    by_error = Sums("error")
+    by_error.add([FAILED])
 
     list_runs(Page(out, coloured=False), [DONE, FAILED])
     list_sums(Page(out, coloured=False), "session", sums.rows())
+    list_sums(Page(out, coloured=False), "error", by_error.rows())
 
     assert out.getvalue().splitlines() == [
         "RUN            ACCEPTED (UTC)       STATE      FIRST   TOOK    MODEL OR ERROR",
         "01a21600-0000  2026-11-26 03:00:00  completed  3.03 s  5.00 s  big",
         "01a21600-0000  2026-11-26 03:00:00  failed     3.03 s  5.00 s  timeout",
-        "SESSION                               RUNS  FAILED  IN   OUT  CACHED",
-        "01a21600-0000-7000-8000-00000000000a  1     0       100  20   7",
+        "SESSION        RUNS  FAILED  IN   OUT  CACHED  COST",
+        "01a21600-0000  2     0       200  40   14      $0.0025, 1 unpriced",
+        "ERROR    RUNS  FAILED  IN  OUT  CACHED  COST",
+        "timeout  1     1       0   0    0       –",
     ]

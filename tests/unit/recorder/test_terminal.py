@@ -9,6 +9,7 @@ import pytest
 from services.recorder.terminal import (
     Page,
     brief_ids,
+    dollars,
     has_colours,
     how_many,
     moment,
@@ -61,6 +62,23 @@ def test_what_is_no_number_of_entries_is_refused(text: str):
 )  # fmt: skip
 def test_a_span_is_told_as_people_would(ms: float | None, shown: str):
     assert span(ms) == shown
+
+
+@pytest.mark.parametrize(
+    ("billionths", "shown"),
+    [
+        (None, "unpriced"),
+        (0, "$0.00"),
+        (999, "$0.000000999"),
+        (1_234_567, "$0.001235"),
+        (1_500_000_000, "$1.50"),
+        (1_234_567_890_123, "$1,234.56789"),
+    ],
+)
+def test_money_is_told_to_the_millionth_and_no_price_is_not_nothing(
+    billionths: int | None, shown: str
+):
+    assert dollars(billionths) == shown
 
 
 def test_ids_are_cut_as_long_as_they_are_told_apart():

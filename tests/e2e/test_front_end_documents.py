@@ -1,12 +1,15 @@
-"""A document front end, written from its own document, before the whole system."""
+"""The document front end, unchanged, before the whole system."""
 
 import asyncio
+import io
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from PIL import Image
 
+from tests.support.documents_client import DocumentsClient
 from tests.support.fake_provider import check_unspliced
-from tests.support.job_clients import DocumentsClient
+from tests.support.made_files import pdf_of
 from tests.support.running import Running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -32,6 +35,108 @@ async def test_a_file_is_uploaded_and_its_answer_streamed(natterlog: Running):
         ("answer", "completed"),
     ]
     assert "Ada Lovelace was born in 1815." in natterlog.fake.seen[-1].message
+
+
+def a_picture() -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (40, 30), "orange").save(data, "PNG")
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "shown"),
+    [
+        ("paper.pdf", pdf_of("A page of words"), "A page of words"),
+        ("people.csv", b"name,age\nAda,36\n", "Ada"),
+        ("cat.png", a_picture(), "data:image/"),
+    ],
+)
+async def test_a_pdf_a_csv_and_an_image_reach_the_model(
+    natterlog: Running, name: str, data: bytes, shown: str
+):
+    async with DocumentsClient(natterlog.system.url) as client, asyncio.timeout(DEADLINE):
+        job_id = await client.upload(data, f"What is {name}? tokens=8", name=name)
+        await client.watch()
+
+    answer = client.answers[job_id]
+    assert answer.end == {"type": "job_completed", "job_id": job_id, "ai_response": answer.text}
+    prompt = str(natterlog.fake.seen[-1].body["messages"])
+    assert f"What is {name}?" in prompt
+    assert shown in prompt or "'type': 'file'" in prompt
+
+
+async def test_progress_and_answer_are_told_while_they_grow(natterlog: Running):
+    async with DocumentsClient(natterlog.system.url) as client, asyncio.timeout(DEADLINE):
+        job_id = await client.upload(TEXT, "tokens=60 rate=60")
+        await client.watch()
+
+    answer = client.answers[job_id]
+    assert answer.chunks > 5
+    assert answer.seen == sorted(answer.seen)
+    assert len(set(answer.seen)) > 2
+
+
+async def test_the_more_urgent_file_goes_first(natterlog: Running):
+    processor = natterlog.system.one("processor")
+    await processor.stop()
+    async with DocumentsClient(natterlog.system.url) as client, asyncio.timeout(DEADLINE):
+        for priority in ("0", "9"):
+            await client.upload(TEXT, f"Of priority {priority}: tokens=2", priority=priority)
+        status, refusal = await client.uploaded(
+            TEXT, name="a.txt", prompt="tokens=2", priority="urgent"
+        )
+        await natterlog.system.start("processor", NATTERLOG_STEPS="1")
+        await client.watch()
+
+    asked = [seen.message for seen in natterlog.fake.seen]
+    assert ["priority 9" in asked[0], "priority 0" in asked[1]] == [True, True]
+    assert (status, refusal["code"]) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "fields", "status", "code"),
+    [
+        ("virus.exe", b"MZ\x00\x01", {"prompt": "Hi"}, 415, "unsupported_media_type"),
+        ("empty.txt", b"", {"prompt": "Hi"}, 400, "invalid_request"),
+        ("a.txt", b"words", {}, 400, "invalid_request"),
+        ("a.txt", b"words", {"prompt": "  "}, 400, "invalid_request"),
+    ],
+)
+async def test_an_upload_that_fails_is_told_in_a_sentence(
+    natterlog: Running, name: str, data: bytes, fields: dict[str, str], status: int, code: str
+):
+    async with DocumentsClient(natterlog.system.url) as client:
+        told, body = await client.uploaded(data, name=name, **fields)
+
+    assert (told, body["success"], body["code"]) == (status, False, code)
+    assert body["error"].endswith(".")
+
+
+async def test_a_file_over_the_limit_is_refused_while_it_is_sent(natterlog: Running):
+    async with DocumentsClient(natterlog.system.url) as client, asyncio.timeout(DEADLINE):
+        status, body = await client.uploaded(
+            b"word " * 11_000_000, name="large.txt", prompt="tokens=2"
+        )
+
+    assert (status, body["success"], body["code"]) == (413, False, "too_large")
+
+
+async def test_a_cut_line_is_mended_without_a_lost_or_doubled_character(natterlog: Running):
+    async with DocumentsClient(natterlog.system.url) as client, asyncio.timeout(DEADLINE):
+        job_id = await client.upload(TEXT, "tokens=90 rate=40")
+        answer = client.answers[job_id]
+        await client.watch(until=lambda: len(answer.text) > 100)
+
+        gateway = natterlog.system.one("gateway")
+        await gateway.kill()
+        watching = asyncio.create_task(client.watch())
+        await gateway.start()
+        await watching
+
+    assert 1 <= client.reconnects <= 5
+    assert answer.resets == 0
+    assert answer.end == {"type": "job_completed", "job_id": job_id, "ai_response": answer.text}
+    assert check_unspliced(answer.text)[1] == 90
 
 
 async def test_who_connects_late_is_told_the_whole_answer_at_once(natterlog: Running):

@@ -1,12 +1,12 @@
-"""A content front end, written from its own document, before the whole system."""
+"""The content front end, unchanged, before the whole system."""
 
 import asyncio
 import json
 
 import pytest
 
+from tests.support.content_client import ContentClient
 from tests.support.fake_script import Script
-from tests.support.job_clients import ContentClient
 from tests.support.running import Running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -44,8 +44,95 @@ async def test_a_post_is_written_step_by_step(natterlog: Running):
         "strategy": STRATEGY,
         "compliance": COMPLIANCE,
     }
+    assert client.closed_with == 1000
     assert "Botox Safety" in natterlog.fake.seen[0].message
     assert POST in natterlog.fake.seen[-1].message
+
+
+@pytest.mark.parametrize("platform", ["Instagram", "Twitter", "TikTok", "Facebook"])
+async def test_every_platform_of_the_form_is_supported(natterlog: Running, platform: str):
+    natterlog.fake.next.extend(scripts())
+    async with ContentClient(natterlog.system.url) as client, asyncio.timeout(DEADLINE):
+        await client.watch(await client.start(platform=platform))
+
+    assert client.end is not None
+    assert client.end["type"] == "result"
+    assert platform in natterlog.fake.seen[1].message
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [({"platform": "MySpace"}, "Instagram, Twitter, TikTok, Facebook"), ({"topic": ""}, "topic")],
+)
+async def test_a_form_that_does_not_fit_is_told_in_a_sentence(
+    natterlog: Running, fields: dict[str, str], words: str
+):
+    async with ContentClient(natterlog.system.url) as client:
+        status, body = await client.started(**fields)
+
+    assert (status, body["code"]) == (400, "invalid_request")
+    assert words in body["error"]
+
+
+async def test_a_click_that_is_sent_twice_is_one_job_and_another_one_is_another(
+    natterlog: Running,
+):
+    natterlog.fake.default = Script(tokens=5000, rate=50)
+    async with ContentClient(natterlog.system.url) as client, asyncio.timeout(DEADLINE):
+        twice = [await client.start(session_id="job_1767225600000") for _ in range(2)]
+        other = await client.start()
+        for path in (twice[0], other):
+            await client.call("POST", f"/chat/{path.rpartition('/')[2]}/cancel")
+
+    assert twice[0] == twice[1] != other
+
+
+async def test_several_sessions_at_once_each_get_their_own_result(natterlog: Running):
+    natterlog.fake.default = Script(reply="never JSON")
+    natterlog.fake.next.extend(scripts())
+    async with (
+        ContentClient(natterlog.system.url) as one,
+        ContentClient(natterlog.system.url) as two,
+        asyncio.timeout(DEADLINE),
+    ):
+        path = await one.start()
+        await one.watch(path)
+        await asyncio.gather(two.watch(await two.start()), one.watch(path))
+
+    assert one.end is not None
+    assert two.end is not None
+    assert (one.end["type"], two.end["type"]) == ("result", "error")
+    assert one.end["session_id"] == one.session_id != two.session_id
+
+
+async def test_a_cut_line_is_told_every_step_again_and_the_result(natterlog: Running):
+    natterlog.fake.next.extend(scripts(rate=2))
+    async with ContentClient(natterlog.system.url) as client, asyncio.timeout(DEADLINE):
+        path = await client.start()
+        await client.watch(path, until=lambda frame: frame["type"] == "progress")
+
+        gateway = natterlog.system.one("gateway")
+        await gateway.kill()
+        watching = asyncio.create_task(client.watch(path))
+        await gateway.start()
+        await watching
+
+    assert client.steps() == [STEPS[:1], STEPS]
+    assert client.end is not None
+    assert client.end["response_text"] == POST
+
+
+async def test_what_was_written_is_kept_and_listed(natterlog: Running):
+    natterlog.fake.next.extend(scripts())
+    async with ContentClient(natterlog.system.url) as client, asyncio.timeout(DEADLINE):
+        path = await client.start()
+        await client.watch(path)
+        _, listed = await client.call("GET", "/api/v1/chat/sessions?mode=content")
+        async with ContentClient(natterlog.system.url) as later:
+            await later.watch(path)
+
+    assert client.session_id in [session["id"] for session in listed["items"]]
+    assert later.end == client.end
 
 
 async def test_late_and_repeated_connections_are_told_the_same(natterlog: Running):
@@ -86,12 +173,11 @@ async def test_a_cancel_ends_the_job_and_the_models_work(natterlog: Running):
     async with ContentClient(natterlog.system.url) as client, asyncio.timeout(DEADLINE):
         path = await client.start()
         await natterlog.fake.wait_for(lambda: natterlog.fake.seen)
-        url = f"{client.url}/chat/{path.rpartition('/')[2]}/cancel"
-        async with client.http.post(url) as first, client.http.post(url) as second:
-            assert (first.status, second.status) == (200, 200)
+        answers = [await client.call("POST", f"/chat/{client.session_id}/cancel") for _ in range(2)]
         await client.watch(path)
 
     assert client.end is not None
+    assert [status for status, _ in answers] == [200, 200]
     assert (client.end["type"], client.end["code"]) == ("error", "cancelled")
     await natterlog.fake.wait_for(lambda: natterlog.fake.seen[-1].closed_at is not None)
 
@@ -101,7 +187,7 @@ async def test_the_stream_of_a_step_is_its_answer(natterlog: Running):
     async with ContentClient(natterlog.system.url) as client, asyncio.timeout(DEADLINE):
         path = await client.start()
         texts: dict[str, str] = {}
-        async with client.http.ws_connect(f"{client.url}{path}?stream=1") as ws:
+        async with client.browser.socket(f"{client.url}{path}?stream=1") as ws:
             async for message in ws:
                 frame = json.loads(message.data)
                 if frame["type"] == "chunk":
