@@ -59,7 +59,7 @@ _LONG: dict[type[c.Request], float] = {
 }
 """Seconds for what takes long, and must not be asked twice."""
 _USUAL = 2.0
-_COPYING = 5.0
+_COPYING = 20.0
 """Seconds for what copies a whole conversation: asked again too soon it is only done twice."""
 
 

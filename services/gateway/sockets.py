@@ -254,7 +254,7 @@ async def serve(request: web.Request, converse: Converse) -> web.WebSocketRespon
     try:
         await ws.prepare(request)
     except web.HTTPBadRequest as error:
-        raise errors.InvalidRequest(f"Here a WebSocket is expected. {error.text}.") from error
+        raise errors.InvalidRequest("Here a WebSocket is expected.") from error
     socket = Socket(ws, request)
     request[ENDING] = socket.refuse
     with gateway.connections.holding(socket), CONNECTIONS.labels("socket").track_inprogress():

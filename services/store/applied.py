@@ -6,6 +6,8 @@ from shared.errors import Unavailable
 
 PATIENCE = 2.0
 """Seconds that an answer waits for a fact to be applied (docs/failures.md)."""
+LONG = 15.0
+"""The same for a fact that brings a whole conversation."""
 
 
 class Applied:
@@ -22,7 +24,7 @@ class Applied:
             if not item[1].done():
                 item[1].set_result(None)
 
-    async def reach(self, seq: int) -> None:
+    async def reach(self, seq: int, *, within: float = PATIENCE) -> None:
         """Wait until the fact is applied.
 
         Raises:
@@ -33,7 +35,7 @@ class Applied:
         item = (seq, asyncio.get_running_loop().create_future())
         self._waiting.add(item)
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(within):
                 await item[1]
         except TimeoutError:
             raise Unavailable(

@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from services.store import file_queries, queries
-from services.store.applied import Applied
+from services.store.applied import LONG, PATIENCE, Applied
 from services.store.archive import Archive
 from services.store.database import Database
 from services.store.erase import Eraser
@@ -75,6 +75,8 @@ def decide(state: SessionState, turn: Turn) -> Decision:
         Conflict: the session takes no turn, or none now.
     """
     session = state.session
+    if session.mode == file_queries.MODE:  # it goes when no message refers to it, with all it has
+        raise Conflict("This is a file; open a session to talk about it.")
     if session.status == "inactive":
         raise Conflict("This session is inactive; make it active to go on with it.")
     if not state.unfinished:
@@ -143,7 +145,7 @@ class Commands:
         except Overtaken as overtaken:  # it is there already: the same request came twice
             await self._catch_up(overtaken)
             seq = 0
-        await self._applied.reach(seq)
+        await self._applied.reach(seq, within=LONG if fact.history else PATIENCE)
         return await self._session(user_id, session_id)
 
     async def _default_model(self, user_id: str) -> str | None:

@@ -245,3 +245,10 @@ async def test_a_message_on_the_socket_may_have_files_and_a_model(on_stage: Stag
 
     sent = next(asked for asked in on_stage.store.asked if isinstance(asked, SendMessage))
     assert (sent.model, sent.attachments) == ("demo", [file_id])
+
+
+async def test_whoever_asks_a_socket_over_plain_http_is_told_so_in_one_sentence(on_stage: Stage):
+    async with on_stage.http.get("/api/v1/chat/ws") as answer:
+        problem = await answer.json(content_type=None)
+
+    assert (answer.status, problem["detail"]) == (400, "Here a WebSocket is expected.")

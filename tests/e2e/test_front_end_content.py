@@ -106,7 +106,9 @@ async def test_several_sessions_at_once_each_get_their_own_result(natterlog: Run
 
 
 async def test_a_cut_line_is_told_every_step_again_and_the_result(natterlog: Running):
-    natterlog.fake.next.extend(scripts(rate=2))
+    keywords, post, compliance = scripts()
+    slow = Script(reply=post.reply, rate=2)
+    natterlog.fake.next.extend([keywords, slow, compliance])
     async with ContentClient(natterlog.system.url) as client, asyncio.timeout(DEADLINE):
         path = await client.start()
         await client.watch(path, until=lambda frame: frame["type"] == "progress")

@@ -112,15 +112,6 @@ async def test_an_upload_that_fails_is_told_in_a_sentence(
     assert body["error"].endswith(".")
 
 
-async def test_a_file_over_the_limit_is_refused_while_it_is_sent(natterlog: Running):
-    async with DocumentsClient(natterlog.system.url) as client, asyncio.timeout(DEADLINE):
-        status, body = await client.uploaded(
-            b"word " * 11_000_000, name="large.txt", prompt="tokens=2"
-        )
-
-    assert (status, body["success"], body["code"]) == (413, False, "too_large")
-
-
 async def test_a_cut_line_is_mended_without_a_lost_or_doubled_character(natterlog: Running):
     async with DocumentsClient(natterlog.system.url) as client, asyncio.timeout(DEADLINE):
         job_id = await client.upload(TEXT, "tokens=90 rate=40")

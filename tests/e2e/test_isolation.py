@@ -29,6 +29,7 @@ PARAMETERS = {
     ("/api/v1/chat", "session_id"): "session",
     ("/api/v1/chat", "run_id"): "run",
     ("/api/v1/chat", "message_id"): "message",
+    ("/api/v1/chat", "file_id"): "file",
     ("/ai-chat/api", "session_id"): "session",
     ("/ai-chat/api", "preset_id"): "preset",
     ("/ws/ai-chat", "session_id"): "session",
@@ -46,6 +47,8 @@ IDS_IN_BODY = {
 MAKES_ONES_OWN = {
     ("POST", "/ai-chat/api/sessions"),
     ("POST", "/ai-chat/api/presets"),
+    ("POST", "/api/v1/chat/files"),
+    ("POST", "/api/v1/chat/sessions/import"),
     ("POST", "/api/upload"),
     ("POST", "/chat/start"),
 }

@@ -34,15 +34,22 @@ async def synced(natterlog: Running) -> list[ModelsSynced]:
 
 async def test_a_sync_tells_what_came_and_went(natterlog: Running):
     await call(natterlog, "POST", f"{MODELS}sync_models/")
-    natterlog.fake.models["openai"] = ["fake-gpt", "fake-new"]
 
-    told = await call(natterlog, "POST", f"{MODELS}sync_models/")
-    gone = await call(natterlog, "GET", f"{MODELS}openai/fake-gpt-mini/")
+    # A list that grew old is asked for again behind it: then that was the one to note what is new.
+    before, told = "fake-gpt-mini", {"added": []}
+    for number in range(5):
+        new = f"fake-new-{number}"
+        natterlog.fake.models["openai"] = ["fake-gpt", new]
+        told = await call(natterlog, "POST", f"{MODELS}sync_models/")
+        if told["added"]:
+            break
+        before = new
+    gone = await call(natterlog, "GET", f"{MODELS}openai/{before}/")
 
     assert (told["synced"], told["added"], told["removed"], told["unavailable"]) == (
-        *(3, ["openai/fake-new"], ["openai/fake-gpt-mini"], []),
+        *(3, [f"openai/{new}"], [f"openai/{before}"], []),
     )
-    assert [m["id"] for m in told["models"]] == ["demo/demo", "openai/fake-gpt", "openai/fake-new"]
+    assert [m["id"] for m in told["models"]] == ["demo/demo", "openai/fake-gpt", f"openai/{new}"]
     assert gone["is_available"] is False
 
 
@@ -123,6 +130,7 @@ async def test_the_models_are_listed_on_the_command_line(natterlog: Running):
 
 async def test_the_health_tells_of_a_provider_that_is_down_and_of_no_worker():
     async with running_system() as natterlog:
+        await call(natterlog, "GET", MODELS)  # the first list waits until a worker has told it
         healthy = await call(natterlog, "GET", HEALTH)
 
         await natterlog.fake.stop()

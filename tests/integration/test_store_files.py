@@ -25,7 +25,7 @@ from shared.commands import (
     ListJobs,
     Rebuild,
 )
-from shared.errors import NotFound
+from shared.errors import Conflict, NotFound
 from shared.events import History, PastMessage
 from shared.objects import get, put
 from shared.streams import FILES
@@ -218,6 +218,15 @@ async def test_what_no_message_has_expires_and_nothing_else(at_work: StoreAtWork
     assert not await is_there(at_work, unused)
     assert await is_there(at_work, used)
     assert await objects(at_work) == 1
+
+
+async def test_a_file_takes_no_message_because_it_would_go_with_the_file(at_work: StoreAtWork):
+    file_id = await at_work.file()
+
+    with pytest.raises(Conflict):
+        await at_work.send(file_id, "Hello")
+
+    assert await at_work.shown(file_id) == []
 
 
 async def test_letting_go_of_files_is_taken_up_again_after_a_crash(

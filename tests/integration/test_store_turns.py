@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from services.store import queries
+from services.store import commands, queries
 from services.store.commands import Commands
 from services.store.context import get_context
 from shared import ids
@@ -20,6 +21,8 @@ from shared.commands import (
     UpdateSession,
 )
 from shared.errors import Conflict, InvalidRequest, KeyReused, NotFound, TooLarge
+from shared.events import History, PastMessage
+from shared.objects import put
 from shared.records import Run
 from shared.store_client import StoreClient
 from shared.subjects import holds
@@ -502,3 +505,19 @@ async def test_what_the_turn_asks_for_is_in_its_context(at_work: StoreAtWork):
     assert [m.content for m in context.messages] == ["Hi"]
     assert (context.system_prompt, context.model) == ("Be kind.", "demo")
     assert context.run.id == accepted.run.id
+
+
+async def test_a_session_that_brings_a_conversation_is_waited_for_longer(
+    at_work: StoreAtWork, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(commands, "PATIENCE", 0.0)
+    message = ids.new_id()
+    said = PastMessage(
+        id=message, parent_id=None, role="user", content="Long ago", created_at=ids.now()
+    )
+    name = f"{ids.new_id()}/{ids.new_id()}"
+    await put(at_work.bus, name, msgspec.json.encode(History(messages=[said], leaf=message)))
+
+    session = await at_work.create(history_file=name)
+
+    assert await at_work.shown(session) == [("Long ago", "completed")]

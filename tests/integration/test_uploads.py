@@ -76,6 +76,7 @@ async def test_an_upload_of_50_mib_raises_the_gateways_memory_by_8_mib_at_most()
 
 async def test_what_a_killed_gateway_left_of_an_upload_can_be_swept():
     async with System(services=("gateway",)) as system, Bus(system.nats.url, name="t") as bus:
+        await FakeStore(bus).serve()
         stored = asyncio.Event()
         listening = await bus.listen("$O.FILES.C.>", lambda _: stored.set())
         sending = asyncio.create_task(upload(system.url, SIZE))

@@ -65,7 +65,7 @@ class Person:
 
 
 async def settle(bus: Bus, name: str, token: str, http: aiohttp.ClientSession) -> Person:
-    """A user with one of everything: a session and a turn, a file's job, a pipeline's, a preset."""
+    """A user with one of everything: a session and a turn, a file, a job, a pipeline, a preset."""
     person = Person(name, "", token, http, {})
     word = f"{name}-secret"
     session = await _made(person, "/api/v1/chat/sessions", json={"title": word})
@@ -75,6 +75,9 @@ async def settle(bus: Bus, name: str, token: str, http: aiohttp.ClientSession) -
     form = aiohttp.FormData({"prompt": f"{word} tokens=3"})
     form.add_field("file", word.encode(), filename=f"{word}.txt")
     job = await _made(person, "/api/upload", data=form)
+    form = aiohttp.FormData()
+    form.add_field("file", word.encode(), filename=f"{word}.txt")
+    file = await _made(person, "/api/v1/chat/files", data=form)
     topic = {"topic": word, "query": "tokens=3", "platform": "Twitter", "session_id": word}
     content = await _made(person, "/chat/start", json=topic)
     preset = new_id()
@@ -83,6 +86,7 @@ async def settle(bus: Bus, name: str, token: str, http: aiohttp.ClientSession) -
         "session": session["id"],
         "run": turn["assistant_message"]["run_id"],
         "message": turn["assistant_message"]["id"],
+        "file": file["id"],
         "job": job["data"]["job_id"],
         "content": content["session_id"],
         "preset": preset,

@@ -103,15 +103,18 @@ class MessagesAsked(NumberedWindow, frozen=True, kw_only=True):
     """A cursor: the conversation as it was when that was the last that a client had seen."""
 
 
+Speed = Annotated[str, Meta(pattern=r"^(max|[1-9]\d{0,2}(\.\d{1,2})?|0\.\d?[1-9])$")]
+
+
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     replay: str = ""
     """A run: answer with its recording, streamed, and start nothing."""
-    speed: str = "1"
+    speed: Speed = "1"
     """Of a recording: `1`, `10`, `0.5` or `max`."""
 
 
 class SearchAsked(msgspec.Struct, frozen=True, kw_only=True):
-    q: Annotated[str, Meta(max_length=1000)] = ""
+    q: Annotated[str, Meta(min_length=1, max_length=1000, extra_json_schema={"pattern": r"\w"})]
     """What to search for: words, and phrases in quotes."""
     limit: Count = 50
     """How many; 200 at most."""

@@ -62,7 +62,8 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
     """
     gateway, session_id = gateway_of(request), session_id_of(request)
     asked = read_query(request, EventsAsked)
-    after = _after(request.headers.get("Last-Event-ID") or asked.place, gateway)
+    last = request.headers.get("Last-Event-ID", "")
+    after = _after(last if "-" in last else asked.place, gateway)
     async with gateway.hub.feed(request[USER].id, session_id) as feed:
         if after > feed.seq:
             await feed.refilled()  # another gateway may know of more than this one

@@ -2,11 +2,11 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 from aiohttp import web
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from services.gateway.asking import read_query
 from services.gateway.context import USER, gateway_of
@@ -23,11 +23,17 @@ _BILLION = 1_000_000_000
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
+Moment = Annotated[
+    str,
+    Meta(extra_json_schema={"anyOf": [{"const": ""}, {"format": "date"}, {"format": "date-time"}]}),
+]
+
+
 class UsageAsked(words.NumberedWindow, frozen=True, kw_only=True):
     group_by: GroupBy = "day"
-    since: str = msgspec.field(default="", name="from")
+    since: Moment = msgspec.field(default="", name="from")
     """A day or a time (RFC 3339): calls that ended then or later."""
-    until: str = msgspec.field(default="", name="to")
+    until: Moment = msgspec.field(default="", name="to")
     """A day or a time: calls that ended before."""
 
 

@@ -19,8 +19,8 @@ from shared.records import HIDDEN_MODES, Message, MessageStatus, Role
 
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 VERSION = 1
-MOST = 50_000
-"""Messages of one import: they become one fact, which the store takes in as a whole."""
+MOST = 20_000
+"""Messages of one import: they become one fact, and nobody else's is applied meanwhile."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
