@@ -2,10 +2,15 @@
 
 from collections.abc import AsyncIterator
 
+import hypothesis
 import pytest
 import pytest_asyncio
 
 from tests.support.nats_server import NatsServer
+
+# An example may take as long as it likes: what a busy machine takes is no fault of the code.
+hypothesis.settings.register_profile("natterlog", deadline=None)
+hypothesis.settings.load_profile("natterlog")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
