@@ -13,14 +13,12 @@ from uuid import UUID, uuid5
 import msgspec
 
 from services.recorder.reading import Log, Recorded
-from shared import objects
+from services.recorder.redoing import do_again
 from shared.bus import Bus
 from shared.commands import CreateJob, ListMessages, Regenerate, SendMessage
 from shared.consumer import DeadLetter
 from shared.errors import Conflict, NotFound
 from shared.events import (
-    DocumentPlan,
-    FilePlan,
     RunEnded,
     RunScheduled,
     RunWaiting,
@@ -30,7 +28,7 @@ from shared.events import (
     Turn,
 )
 from shared.inspection import FindSessions
-from shared.objects import ObjectMissing, erase_message
+from shared.objects import erase_message
 from shared.store_client import StoreClient
 from shared.streams import DEAD
 from shared.subjects import parse
@@ -209,30 +207,16 @@ async def _do_again(
     address = parse(letter.letter.subject)
     (found,) = await log.sessions(FindSessions(prefix=address.session))
     session, new_session = found.session, letter.made("session")
-    if isinstance(begun.plan, DocumentPlan | FilePlan):
-        await _copy_file(bus, begun.plan, address.session, new_session)
-    answer = await store.start_run(
-        CreateJob(
-            user_id=address.user,
-            session_id=new_session,
-            run_id=letter.made("run"),
-            plan=begun.plan,
-            mode=session.mode,
-            model=session.model,
-            temperature=session.temperature,
-            max_tokens=session.max_tokens,
-            priority=begun.priority,
-            client_ref=session.client_ref,
-        )
+    job = CreateJob(
+        user_id=address.user,
+        session_id=new_session,
+        run_id=letter.made("run"),
+        plan=begun.plan,
+        mode=session.mode,
+        model=session.model,
+        temperature=session.temperature,
+        max_tokens=session.max_tokens,
+        priority=begun.priority,
+        client_ref=session.client_ref,
     )
-    return answer.job.run.id
-
-
-async def _copy_file(bus: Bus, plan: DocumentPlan | FilePlan, old: str, new: str) -> None:
-    """A job's file lies under its session, and is erased with it."""
-    try:
-        async with objects.writing(bus, f"{new}/{plan.file.id}") as writer:
-            async for chunk in objects.reading(bus, f"{old}/{plan.file.id}"):
-                await writer.write(chunk)
-    except ObjectMissing as error:
-        raise Conflict("The job's file is gone.") from error
+    return await do_again(bus, store, job, old_session=address.session)

@@ -1,8 +1,9 @@
-"""``natterlog rerun``: run a reply once more, beside the old one, and tell the difference.
+"""``natterlog rerun``: run something once more, beside the old run, and tell the difference.
 
-The new run is a session of its own with the mode ``adhoc``, which no list shows
-unless it is asked for: its user's conversation, branch and open windows stay as
-they are.  Its prompt is the old one's branch, which is named and not copied.
+A reply's new run is a session of its own with the mode ``adhoc``, which no list
+shows unless it is asked for: its user's conversation, branch and open windows stay
+as they are.  Its prompt is the old one's branch, which is named and not copied.  A
+job's is another job of the same user, with the same plan and file.
 """
 
 import argparse
@@ -18,11 +19,14 @@ import msgspec
 from services.recorder.comparing import Kind, Piece, differences, marked, word_diff
 from services.recorder.playing import Named, find
 from services.recorder.reading import Log
+from services.recorder.redoing import do_again, plan_of
 from services.recorder.terminal import WIDTH, Page, Style, add_output, printable, table
 from shared.bus import Bus, Incoming
-from shared.commands import CreateSession, GetRun, SendMessage
+from shared.commands import CreateJob, CreateSession, GetRun, SendMessage
 from shared.errors import Conflict, InvalidRequest, Unavailable
 from shared.events import (
+    FilePlan,
+    Plan,
     PromptSource,
     RunClaimed,
     RunEnded,
@@ -44,7 +48,8 @@ examples:
   natterlog rerun 01a21645-bd32 --model recorded
 
 --model recorded answers from the log, with the recorded timing and faults, and asks no
-provider. The new run stays, in a session of its own that lists leave out.
+provider. A reply's new run stays in a session of its own that lists leave out; a job's
+is another job of its user's.
 Exit code: 0 done, 1 not possible, 2 asked wrongly, 3 no such run."""
 
 _LOOK_EVERY = 5.0
@@ -74,8 +79,17 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     final: RunEnded
 
 
+class AskedJob(msgspec.Struct, frozen=True, kw_only=True):
+    """What the old job was to do: enough to have it done again."""
+
+    plan: Plan
+    priority: int
+    opened: SessionCreated
+    final: RunEnded
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Run a reply once more with the same prompt, beside the old one."
+    parser.description = "Run a reply or a job once more with the same prompt, beside the old one."
     parser.epilog = EXAMPLES
     parser.add_argument("run_id", metavar="RUN", help="its id, or the beginning of it")
     parser.add_argument("--model", metavar="M", help="another model, as provider/name; or recorded")
@@ -100,7 +114,11 @@ async def rerun(asked: argparse.Namespace, log: Log, _: Settings) -> int:
         raise Unavailable("Nothing runs here: start natterlog, because a model is to be asked.")
     named = await find(log, asked.run_id)
     before = asked_by(named)
-    new = await _begin(asked, named, before, StoreClient(log.bus), log.bus)
+    store = StoreClient(log.bus)
+    if isinstance(before, AskedJob):
+        new = await _begin_job(asked, named, before, store, log.bus)
+    else:
+        new = await _begin(asked, named, before, store)
     final = await _end(log, new)
     pieces = word_diff(before.final.text, final.text)
     if asked.json:
@@ -118,13 +136,29 @@ async def rerun(asked: argparse.Namespace, log: Log, _: Settings) -> int:
     return 0
 
 
-def asked_by(named: Named) -> Asked:
-    """What a run's last attempt asked, from its session's facts.
+def asked_by(named: Named) -> Asked | AskedJob:
+    """What a run's last attempt asked, or what a job was to do, from its session's facts.
 
     Raises:
-        InvalidRequest: it is no reply of a chat.
+        InvalidRequest: it is neither.
         Conflict: it has not ended, or no model was ever asked.
     """
+    job = plan_of(named.facts, named.run_id)
+    return _reply(named) if job is None else _job(named, *job)
+
+
+def _job(named: Named, plan: Plan, priority: int) -> AskedJob:
+    if isinstance(plan, FilePlan):
+        raise InvalidRequest("That run only read a file for messages: no model was asked.")
+    opened = next((f.fact for f in named.facts if isinstance(f.fact, SessionCreated)), None)
+    finals = (f.fact for f in named.facts if f.address.run == named.run_id)
+    final = next((fact for fact in finals if isinstance(fact, RunEnded)), None)
+    if opened is None or final is None:
+        raise Conflict("That job has not ended: there is nothing to compare.")
+    return AskedJob(plan=plan, priority=priority, opened=opened, final=final)
+
+
+def _reply(named: Named) -> Asked:
     turn: Turn | None = None
     source: PromptSource | None = None
     final: RunEnded | None = None
@@ -144,7 +178,7 @@ def asked_by(named: Named) -> Asked:
             case _:
                 pass
     if turn is None:
-        raise InvalidRequest("Only one reply of a chat can be run again; name its run.")
+        raise InvalidRequest("One reply or job can be run again at a time; name its run.")
     if turn.user_message_id not in contents:
         raise Conflict("The message that this run answered is not in its session's facts.")
     if final is None or source is None:
@@ -158,7 +192,7 @@ def asked_by(named: Named) -> Asked:
 
 
 async def _begin(
-    asked: argparse.Namespace, named: Named, before: Asked, store: StoreClient, bus: Bus
+    asked: argparse.Namespace, named: Named, before: Asked, store: StoreClient
 ) -> Address:
     """Open a session for the new run and ask."""
     source = before.source
@@ -189,6 +223,30 @@ async def _begin(
     )
     sys.stderr.write(f"Running as {accepted.run.id}, with {model}.\n")
     return Address(named.user, session_id, accepted.run.id)
+
+
+async def _begin_job(
+    asked: argparse.Namespace, named: Named, before: AskedJob, store: StoreClient, bus: Bus
+) -> Address:
+    """Have the job done once more, with what was asked for changed."""
+    if asked.system is not None:
+        raise InvalidRequest("A job's steps have system prompts of their own; --system is no use.")
+    opened = before.opened
+    model = asked.model or opened.model
+    job = CreateJob(
+        user_id=named.user,
+        session_id=new_id(),
+        run_id=new_id(),
+        plan=before.plan,
+        mode=opened.mode,
+        model=f"recorded/{named.run_id}" if model == "recorded" else model,
+        temperature=opened.temperature if asked.temperature is None else asked.temperature,
+        max_tokens=opened.max_tokens,
+        priority=before.priority,
+    )
+    await do_again(bus, store, job, old_session=named.session_id)
+    sys.stderr.write(f"Running as {job.run_id}, with {job.model or 'the default model'}.\n")
+    return Address(named.user, job.session_id, job.run_id)
 
 
 async def _end(log: Log, new: Address) -> RunEnded:
@@ -230,7 +288,7 @@ def _show(
         page.line(f"The new run failed: {final.error.message} ({final.error.code})")
     page.line()
     page.line(f"It stays, as run {new.run}")
-    page.line(f"in session {new.session}, mode {MODE}.")
+    page.line(f"in session {new.session}.")
 
 
 def _flow(page: Page, pieces: list[Piece]) -> None:

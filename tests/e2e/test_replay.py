@@ -7,9 +7,12 @@ from typing import Any
 import aiohttp
 import pytest
 
+from shared.commands import GetJob
 from shared.events import RunClaimed
+from shared.ids import LOCAL_USER
+from shared.store_client import StoreClient
 from tests.support.command_line import natterlog_says
-from tests.support.log_checks import read_runs, wait_until_all_ended
+from tests.support.log_checks import read_runs, wait_until_all_ended, wait_until_ended
 from tests.support.native_client import Reply
 from tests.support.running import Running
 
@@ -181,6 +184,43 @@ async def test_a_reply_is_run_again_beside_its_session_with_the_same_prompt(natt
     assert await natterlog.client.call("GET", "/sessions") == listed
     _, new = await natterlog.client.call("GET", f"/sessions/{told['new_session']}")
     assert (new["mode"], new["temperature"], new["message_count"]) == ("adhoc", 0, 2)
+
+
+@pytest.mark.parametrize("kind", ["document", "content"])
+async def test_a_job_is_done_again_beside_the_old_one(natterlog: Running, kind: str):
+    run_id = await a_job(natterlog, kind)
+    (before,) = (await wait_until_ended(natterlog.bus, run_id)).finals
+    natterlog.fake.reset()
+
+    code, out, err = await natterlog_says(
+        natterlog, "rerun", run_id, "--temperature", "0", "--json"
+    )
+
+    assert code == 0, err
+    told = json.loads(out)
+    seen = natterlog.fake.seen[0]
+    (again,) = (await wait_until_ended(natterlog.bus, told["new_run"])).finals
+    assert ("Some words." in seen.message) == (kind == "document")
+    assert seen.body["temperature"] == 0
+    assert told["old"]["text"] == before.text
+    assert told["new"]["text"] == again.text
+    assert told["new"]["status"] == told["old"]["status"]
+    assert told["new_session"] != told["old_run"]
+
+
+async def a_job(natterlog: Running, kind: str) -> str:
+    """A job of that kind that was just accepted; answers its run."""
+    async with aiohttp.ClientSession(natterlog.system.url) as http:
+        if kind == "document":
+            form = aiohttp.FormData({"prompt": "What is it? tokens=4"})
+            form.add_field("file", b"Some words.", filename="notes.txt")
+            async with http.post("/api/upload", data=form) as answer:
+                return (await answer.json())["data"]["job_id"]
+        topic = {"topic": "Tea", "query": "tokens=4", "platform": "Twitter"}
+        async with http.post("/chat/start", json=topic) as answer:
+            session_id = (await answer.json())["session_id"]
+    found = await StoreClient(natterlog.bus).ask(GetJob(user_id=LOCAL_USER, session_id=session_id))
+    return found.job.run.id
 
 
 async def test_what_cannot_be_replayed_or_run_again_is_said_in_a_line(natterlog: Running):
