@@ -34,8 +34,12 @@ def idempotency_key(request: web.Request) -> str:
 
 
 def wants_stream(request: web.Request) -> bool:
-    asked = read_query(request, words.ReplyAsked)
-    return asked.stream or "text/event-stream" in request.headers.get("Accept", "")
+    """Whether a reply is to be streamed."""
+    return read_query(request, words.ReplyAsked).stream or accepts_events(request)
+
+
+def accepts_events(request: web.Request) -> bool:
+    return "text/event-stream" in request.headers.get("Accept", "")
 
 
 def check_searched(text: str) -> str | None:

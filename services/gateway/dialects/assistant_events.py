@@ -1,10 +1,13 @@
 """A session's log, fact by fact, as JSON lines or server-sent events (docs/api.md, *The log*)."""
 
 import asyncio
+import re
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from services.gateway.asking import read_query
 from services.gateway.connections import STALLED
@@ -13,7 +16,7 @@ from services.gateway.cursor import Place
 from services.gateway.describing import LAST_EVENT_ID, Events, Lines, describe
 from services.gateway.dialects import assistant as words
 from services.gateway.dialects.assistant import PREFIX
-from services.gateway.dialects.assistant_asking import session_id_of, wants_stream
+from services.gateway.dialects.assistant_asking import accepts_events, session_id_of
 from services.gateway.feed import Feed
 from services.gateway.sse import COMMENT_EVERY, HEADERS
 from shared.bus import BusError
@@ -27,9 +30,15 @@ log = get_logger()
 _LINES = {**HEADERS, "Content-Type": "application/x-ndjson; charset=utf-8"}
 
 
-class EventsAsked(words.ReplyAsked, frozen=True, kw_only=True):
-    place: str = msgspec.field(default="", name="from")
+_PLACE = re.compile(r"^(\d{0,18}|[0-9a-f]{12}(-\d{1,19}){3})$", re.ASCII)
+_Place = Annotated[str, Meta(extra_json_schema={"pattern": _PLACE.pattern})]
+
+
+class EventsAsked(msgspec.Struct, frozen=True, kw_only=True):
+    place: _Place = msgspec.field(default="", name="from")
     """A sequence, to begin with it, or a cursor, to begin behind it."""
+    stream: bool = False
+    """Server-sent events instead of JSON lines, as `Accept: text/event-stream` does."""
     follow: bool = False
     """Go on with what happens from now on."""
 
@@ -63,11 +72,12 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
     gateway, session_id = gateway_of(request), session_id_of(request)
     asked = read_query(request, EventsAsked)
     last = request.headers.get("Last-Event-ID", "")
-    after = _after(last if "-" in last else asked.place, gateway)
+    after = _after(last if last and _PLACE.fullmatch(last) else asked.place, gateway)
+    as_events = asked.stream or accepts_events(request)
     async with gateway.hub.feed(request[USER].id, session_id) as feed:
         if after > feed.seq:
             await feed.refilled()  # another gateway may know of more than this one
-        tail = _Tail(request, gateway, feed, after)
+        tail = _Tail(request, gateway, feed, after, as_events=as_events)
         with gateway.connections.holding(tail):
             return await tail.write(follow=asked.follow)
 
@@ -82,12 +92,14 @@ def view_of(link: Link) -> FactView:
 class _Tail:
     """One client of a session's log; it ends with the log, or with the session."""
 
-    def __init__(self, request: web.Request, gateway: Gateway, feed: Feed, after: int) -> None:
+    def __init__(
+        self, request: web.Request, gateway: Gateway, feed: Feed, after: int, *, as_events: bool
+    ) -> None:
         self._request = request
         self._cursors = gateway.cursors
         self._feed = feed
         self._after = after
-        self._as_events = wants_stream(request)
+        self._as_events = as_events
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._stopping = self._comment_due = False
@@ -179,9 +191,9 @@ def _after(place: str, gateway: Gateway) -> int:
     """
     if not place:
         return 0
-    if place.isascii() and place.isdigit() and len(place) < 19:
-        return max(int(place) - 1, 0)
-    if "-" not in place:
+    if not _PLACE.fullmatch(place):
         raise InvalidRequest("Expected a sequence or a cursor.", path="$.from")
+    if "-" not in place:
+        return max(int(place) - 1, 0)
     known = gateway.cursors.parse(place)
     return 0 if known is None else known.seq
