@@ -349,7 +349,11 @@ async def _all(bus: Bus) -> list[_Info]:
     found: list[_Info] = []
     after = 0
     while metas := await bus.read(FILES, "$O.FILES.M.>", after=after):
-        found += [msgspec.json.decode(meta.data, type=_Info) for meta in metas]
+        for meta in metas:
+            try:
+                found.append(msgspec.json.decode(meta.data, type=_Info))
+            except msgspec.DecodeError as error:  # not of our making: left alone
+                log.warning("objects.meta_unreadable", seq=meta.seq, error=str(error))
         after = metas[-1].seq
     return found
 

@@ -12,8 +12,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from weakref import WeakValueDictionary
 
-import msgspec
-
 from services.store import schedules
 from services.store.archive import Archive, Tombstone, links
 from services.store.database import Database
@@ -25,14 +23,13 @@ from services.store.trim import drop_remains
 from shared.attachments import attached_in
 from shared.bus import Bus, BusError, Stored
 from shared.chain import Overtaken, extend
-from shared.consumer import DeadLetter
 from shared.errors import Unavailable
 from shared.events import Delta, encode
 from shared.log import get_logger
 from shared.objects import erase as erase_object
 from shared.objects import erase_message, erase_refs
 from shared.streams import DEAD, FILES
-from shared.subjects import EVENTS, NONE, TOKENS, Address, parse
+from shared.subjects import EVENTS, NONE, TOKENS, Address
 
 log = get_logger()
 
@@ -219,13 +216,16 @@ class Eraser:
                     await erase_object(self._bus, base64.urlsafe_b64decode(token).decode())
 
     async def _erase_letters(self, tombstone: Tombstone) -> None:
-        """Erase what is told of facts that nobody could handle: its reason may quote them."""
+        """Erase what is told of facts that nobody could handle: its reason may quote them.
+
+        A letter is not decoded for that, because one that cannot be read must go as well.
+        """
+        session = tombstone.session.encode()
         after = 0
         while batch := await self._bus.read(DEAD, "dead.>", after=after):
             after = batch[-1].seq
             for stored in batch:
-                letter = msgspec.json.decode(stored.data, type=DeadLetter)
-                if parse(letter.subject).session == tombstone.session:
+                if session in stored.data:
                     await erase_message(self._bus, DEAD, stored.seq)
 
 

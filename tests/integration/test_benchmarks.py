@@ -45,5 +45,5 @@ async def test_recordings_are_shown_as_fast_as_can_be():
     assert [row.split()[:2] for row in rows] == [
         [dialect, deltas]
         for deltas in ("1", "50", "1000")
-        for dialect in ("assistant", "assistant-socket", "channels")
+        for dialect in ("assistant", "assistant-socket", "channels", "interview")
     ]
