@@ -14,7 +14,8 @@ from shared.commands import CreateSession, DeleteSession, GetFacts, Rebuild
 from shared.errors import Conflict, NotFound
 from shared.events import CancelRequested, Delta, encode
 from shared.objects import put
-from shared.subjects import EVENTS
+from shared.streams import DEAD
+from shared.subjects import EVENTS, dead_letters
 from tests.support.nats_server import NatsServer
 from tests.support.store_at_work import StoreAtWork, final_of, store_at_work
 
@@ -165,6 +166,20 @@ async def test_a_refused_facts_fields_go_too(own_nats_server: NatsServer, at_wor
 
     assert files_with(SECRET, own_nats_server.directory) == []
     assert files_with("Kept in FILES", own_nats_server.directory) != []
+
+
+async def test_a_letter_about_it_goes_too_although_nobody_can_read_it(
+    own_nats_server: NatsServer, at_work: StoreAtWork
+):
+    session = await at_work.create()
+    await at_work.bus.store(dead_letters("chat"), f'{{"of": "{session}", "{SECRET}'.encode())
+    await at_work.bus.store(dead_letters("chat"), b"7")
+
+    await delete(at_work, session)
+
+    left = await at_work.bus.read(DEAD, "dead.>")
+    assert [letter.data for letter in left] == [b"7"]
+    assert files_with(SECRET, own_nats_server.directory) == []
 
 
 async def test_a_deletion_that_a_crash_cut_short_is_taken_up_again(

@@ -5,6 +5,7 @@ from pathlib import Path
 from shared import ids, objects
 from shared.bus import Bus
 from shared.commands import CreateJob
+from shared.streams import FILES
 from shared.subjects import NONE
 from tests.support.nats_server import NatsServer
 from tests.support.plans import a_document
@@ -78,3 +79,14 @@ async def test_a_file_is_kept_whose_store_accepted_the_job_just_before_it_died(
     async with store_at_work(own_nats_server, tmp_path / "second") as second:
         assert await second.store.orphans.sweep(ANY_AGE) == 0
         assert await names(second.bus) == {kept}
+
+
+async def test_an_entry_that_nobody_can_read_is_left_alone(
+    own_nats_server: NatsServer, tmp_path: Path
+):
+    async with store_at_work(own_nats_server, tmp_path) as at:
+        await at.bus.store("$O.FILES.M.c3RyYW5nZQ==", b'{"nuid": ')
+        await a_file(at.bus, ids.new_id())
+
+        assert await at.store.orphans.sweep(ANY_AGE) == 1
+        assert await at.bus.head(FILES, "$O.FILES.M.c3RyYW5nZQ==") is not None
