@@ -10,12 +10,15 @@ cursor.
 
 import asyncio
 import json
+import os
 import sys
 from typing import Any
 
 import aiohttp
 
-URL = "http://127.0.0.1:8000"
+URL = os.environ.get("NATTERLOG_URL", "http://127.0.0.1:8000")
+TOKEN = os.environ.get("NATTERLOG_TOKEN")  # needed as soon as there is one
+HEADERS = {"Authorization": f"Bearer {TOKEN}"} if TOKEN else {}
 API = "/api/v1/chat"
 
 
@@ -65,7 +68,8 @@ def show(event: dict[str, Any]) -> bool:
 
 
 async def main(content: str = "What should my next video be about?") -> None:
-    async with aiohttp.ClientSession(read_bufsize=2**22) as http:  # the last line has all of it
+    # the last line of a stream has all of the reply
+    async with aiohttp.ClientSession(headers=HEADERS, read_bufsize=2**22) as http:
         await follow(http, await send(http, content))
 
 

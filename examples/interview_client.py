@@ -10,11 +10,14 @@ cut in its middle is told, and asked for once more.
 
 import asyncio
 import json
+import os
 import sys
 
 import aiohttp
 
-URL = "http://127.0.0.1:8000"
+URL = os.environ.get("NATTERLOG_URL", "http://127.0.0.1:8000")
+TOKEN = os.environ.get("NATTERLOG_TOKEN")  # needed as soon as there is one
+HEADERS = {"Authorization": f"Bearer {TOKEN}"} if TOKEN else {}
 SYSTEM = "You are an interviewer. Ask one short question at a time."
 
 
@@ -61,7 +64,7 @@ async def show(response: aiohttp.ClientResponse) -> str:
 
 async def main(*answers: str) -> None:
     transcript = ""
-    async with aiohttp.ClientSession() as http:
+    async with aiohttp.ClientSession(headers=HEADERS) as http:
         model = await choose(http)
         for answer in answers or ("Hello! I would like the job.",):
             print(f"> {answer}")
