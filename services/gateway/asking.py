@@ -122,29 +122,3 @@ def read_query(request: web.Request, shape: type[Q]) -> Q:
         return msgspec.convert(given, shape, strict=False)
     except msgspec.ValidationError as error:
         raise _misfit(str(error)) from error
-
-
-def number(request: web.Request, name: str, default: int, *, least: int = 1) -> int:
-    """A number of the query string.
-
-    Raises:
-        InvalidRequest: it is none, or too small.
-    """
-    text = request.query.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 16) or int(text) < least:
-        raise InvalidRequest(f"Expected a number of at least {least}.", path=f"$.{name}")
-    return int(text)
-
-
-def choice(request: web.Request, name: str, allowed: dict[str, T], default: str) -> T:
-    """One of a few words of the query string.
-
-    Raises:
-        InvalidRequest: another word.
-    """
-    word = request.query.get(name, default)
-    if word not in allowed:
-        raise InvalidRequest(f"Expected one of {', '.join(allowed)}.", path=f"$.{name}")
-    return allowed[word]

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from services.gateway.moments import RunView, reply_of
 from shared.chain import Link
 from shared.events import (
     BranchChosen,
@@ -101,21 +102,14 @@ class Remembered:
         if never_sent and turn.content is not None and question is not None:
             unsent = msgspec.structs.replace(question, status="cancelled")
             self._messages[question.id] = unsent
-        self._messages[turn.assistant_message_id] = Message(
-            id=turn.assistant_message_id,
-            session_id=self._session_id,
-            parent_id=turn.user_message_id,
-            role="assistant",
-            content=final.text,
-            tokens=final.usage.output_tokens if final.usage else None,
-            latency_ms=final.latency_ms,
-            created_at=final.at,
-            status=final.status,
-            feedback=None,
-            attachments=[],
-            model=final.model,
+        view = RunView(
             run_id=run_id,
+            session_id=self._session_id,
+            user_message_id=turn.user_message_id,
+            assistant_message_id=turn.assistant_message_id,
+            user_message=question,
         )
+        self._messages[turn.assistant_message_id] = reply_of(view, final)
         if not never_sent and self._leaf == turn.user_message_id:
             self._leaf = turn.assistant_message_id
 
