@@ -21,6 +21,7 @@ from shared.events import (
     Plan,
     Rating,
     SessionStatus,
+    Thoughts,
     Whole,
 )
 from shared.records import (
@@ -183,6 +184,17 @@ class Regenerate(StartsRun, frozen=True, kw_only=True):
     name: ClassVar[str] = "regenerate"
     session_id: str | None = None
     message_id: str | None = None
+    idempotency_key: str | None = None
+
+
+class ContinueReply(StartsRun, frozen=True, kw_only=True):
+    """Have a reply go on that was cut at a limit → :class:`Accepted`; its message grows.
+
+    The key works as for :class:`SendMessage`.
+    """
+
+    name: ClassVar[str] = "continue_reply"
+    message_id: str
     idempotency_key: str | None = None
 
 
@@ -612,6 +624,10 @@ class ContextMessage(msgspec.Struct, frozen=True, kw_only=True):
     files: list[ContextFile] = []
     missing_files: int = 0
     """Attachments that are not there any more."""
+    thoughts: Thoughts | None = None
+    """What a reply's model thought; ``provider`` and ``model`` wrote it, nobody else wants it."""
+    provider: str | None = None
+    model: str | None = None
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):

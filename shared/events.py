@@ -45,6 +45,35 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     retryable: bool = False
 
 
+class Thoughts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model thought before it answered: apart from the text, and not in its digest."""
+
+    text: str
+    blocks: list[dict[str, Any]] = []
+    """As the provider wants them back with the next turn (Anthropic's signed blocks)."""
+
+
+class Try(msgspec.Struct, frozen=True, kw_only=True):
+    """One failed call of a provider."""
+
+    ms: int
+    """Milliseconds from the claim to the call's end."""
+    code: str
+    message: str
+    status: int | None = None
+    """The HTTP status, where the provider answered with one that is not 200."""
+    usage: Usage | None = None
+    cost: Whole | None = None
+    """Billionths of a US dollar, as for :class:`RunEnded`."""
+
+
+class Continued(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reply had when it was asked to go on: its run's text begins with that."""
+
+    length: Whole
+    tokens: Whole | None = None
+
+
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
     """A user message and the reply that is asked for.
 
@@ -72,6 +101,9 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     """What of the wish is not honoured, one sentence each."""
     context: str | None = None
     """The message whose branch is the prompt, where a run of elsewhere is run again."""
+    continues: Continued | None = None
+    """Set where ``assistant_message_id`` is a reply that was cut and now goes on: the run's
+    text is the whole of it, the old and the new, and when it ends well the message is that."""
 
 
 class PastMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +120,8 @@ class PastMessage(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     feedback: dict[str, str] | None = None
     attachments: list[str] = []
+    stop_reason: str | None = None
+    thoughts: Thoughts | None = None
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
@@ -264,6 +298,8 @@ class PreviousAttempt(msgspec.Struct, frozen=True, kw_only=True):
     """Of a reading: (milliseconds since the claim, thousandths done)."""
     fault: Fault | None = None
     """What the provider failed with, where that was the reason."""
+    tries: list[Try] = []
+    """The provider's failed calls within the attempt."""
 
 
 # -- facts --------------------------------------------------------------------
@@ -425,9 +461,14 @@ class RunEnded(Fact, frozen=True, kw_only=True, tag="final"):
     model: str | None = None
     provider: str | None = None
     stop_reason: str | None = None
+    """end_turn, max_tokens, stop_sequence, refusal, content_filter, tool_calls, max_length
+    (natterlog's own bound); None where the run failed or was cancelled."""
     usage: Usage | None = None
     cost: Whole | None = None
     """Billionths of a US dollar, by the prices known then; None: the model has no known price."""
+    thoughts: Thoughts | None = None
+    tries: list[Try] = []
+    """The failed calls of a provider within the last attempt."""
     error: Fault | None = None
     latency_ms: int | None = None
     first_delta_ms: int | None = None

@@ -59,6 +59,10 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     attachments: list[str]
     model: str | None
     run_id: str | None
+    stop_reason: str | None = None
+    """How a reply ended (``RunEnded``); None: it failed, was cancelled, or is no reply."""
+    thoughts: str | None = None
+    """What the model thought before it answered."""
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +86,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """The run's latest fact as far as the projection has got: the chain's head."""
     cancelled: bool
     """A cancel is on the chain: whatever comes next ends the run."""
+    stop_reason: str | None = None
 
 
 class JobStep(msgspec.Struct, frozen=True, kw_only=True):

@@ -50,6 +50,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Characters of one message."""
     max_upload: int = 50 * 1024 * 1024
     """Bytes of one file."""
+    max_reply: int = 4 * 1024 * 1024
+    """Bytes of one reply's text, as UTF-8; then it ends with the stop reason ``max_length``."""
     messages_per_minute: int = 120
     """Of one user, over everything that starts a run; 0: no limit."""
     sockets_per_user: int = 64
@@ -83,7 +85,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     openai_api_key: str | None = None
     default_model: str | None = None
     llm_timeout: float = 30.0
-    """Seconds without content from a provider."""
+    """Seconds without content from a provider, once its first word has come."""
+    first_word_timeout: float = 300.0
+    """Seconds until a provider's first word; a model may have to be loaded for it."""
     llm_max_tokens: int | None = None
     llm_temperature: float | None = None
     enable_tools: bool = False
@@ -221,6 +225,8 @@ VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "NATTERLOG_MAX_FRAME": ("max_frame", _positive),
     "NATTERLOG_MAX_MESSAGE": ("max_message", _positive),
     "NATTERLOG_MAX_UPLOAD": ("max_upload", _positive),
+    "NATTERLOG_MAX_REPLY": ("max_reply", _positive),
+    "NATTERLOG_FIRST_WORD_TIMEOUT": ("first_word_timeout", _seconds),
     "NATTERLOG_MESSAGES_PER_MINUTE": ("messages_per_minute", _count),
     "NATTERLOG_SOCKETS_PER_USER": ("sockets_per_user", _count),
     "NATTERLOG_PIPELINES_DIR": ("pipelines_dir", Path),

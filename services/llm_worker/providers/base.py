@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from shared.events import ModelDetails, SentFile, Usage
+from shared.events import ModelDetails, SentFile, Thoughts, Usage
 from shared.records import Role
 from shared.subjects import Address
 
@@ -24,6 +24,8 @@ class PromptMessage(msgspec.Struct, frozen=True):
     content: str
     files: list[PromptFile] = []
     """What goes with it: only what the provider takes."""
+    thoughts: Thoughts | None = None
+    """What the same model of the same provider thought before it said this."""
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,8 +55,11 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """The provider said all it had to say."""
 
     stop_reason: str
-    """end_turn, max_tokens, stop_sequence, tool_use, refusal: the Anthropic words, for all."""
+    """One of those that :class:`shared.events.RunEnded` lists."""
     usage: Usage | None
+    thoughts: Thoughts | None = None
+    notes: list[str] = []
+    """What of the answer could not be read and was left out, one sentence each."""
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
