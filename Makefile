@@ -19,8 +19,8 @@ help: ## show this list
 run: $(VENV)/.run ## start natterlog with all it needs, until Ctrl-C
 	@exec $(BIN)/natterlog up $(ARGS)
 
-test: $(VENV)/.dev ## run all tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev ## run all tests, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/.dev ## lint, format, types, and who may import whom
 	$(BIN)/ruff check .

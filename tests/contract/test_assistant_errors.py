@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shared.ids import new_id
+from tests.support.absent import ABSENT_ID
 from tests.support.nats_server import NatsServer
 from tests.support.stage import DEADLINE, Stage, stage
 
@@ -86,7 +86,7 @@ async def test_a_missing_field_is_named(on_stage: Stage):
     assert (status, problem["path"]) == (400, "$.session_id")
 
 
-@pytest.mark.parametrize("session_id", [new_id(), "no-id", "*", "a.b.>", ""])
+@pytest.mark.parametrize("session_id", [ABSENT_ID, "no-id", "*", "a.b.>", ""])
 async def test_what_is_not_there_is_not_found(on_stage: Stage, session_id: str):
     body = {"session_id": session_id, "content": "Hello"}
 
@@ -96,7 +96,7 @@ async def test_what_is_not_there_is_not_found(on_stage: Stage, session_id: str):
 @pytest.mark.parametrize(
     "path", ["/sessions/{}", "/messages/{}", "/runs/{}", "/runs/{}/stream", "/sessions/{}/"]
 )
-@pytest.mark.parametrize("name", [new_id(), "no-id", "%2A", "a.b"])
+@pytest.mark.parametrize("name", [ABSENT_ID, "no-id", "%2A", "a.b"])
 async def test_every_path_of_what_is_not_there_is_not_found(on_stage: Stage, path: str, name: str):
     status, problem = await refused(on_stage, "GET", "/api/v1/chat" + path.format(name))
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from shared.ids import new_id
 from tests.contract.conftest import Whole
+from tests.support.absent import ABSENT_ID
 from tests.support.native_client import events_of
 from tests.support.stage import DEADLINE
 
@@ -106,6 +106,6 @@ async def test_a_place_that_is_none_is_refused(whole: Whole, query: str, path: s
     assert (status, problem["path"]) == (400, path)
 
 
-@pytest.mark.parametrize("session_id", [new_id(), "no-id", "%2A"])
+@pytest.mark.parametrize("session_id", [ABSENT_ID, "no-id", "%2A"])
 async def test_there_is_no_log_of_what_is_not_there(whole: Whole, session_id: str):
     assert (await whole.call("GET", f"/sessions/{session_id}/events"))[0] == 404

@@ -8,7 +8,8 @@ import aiohttp
 import pytest
 
 from shared.events import Fault
-from shared.ids import LOCAL_USER, new_id
+from shared.ids import LOCAL_USER
+from tests.support.absent import ABSENT_ID
 from tests.support.nats_server import NatsServer
 from tests.support.stage import Stage, close_code, frame, frames, stage
 
@@ -227,7 +228,7 @@ async def test_the_same_client_id_again_is_answered_and_starts_nothing(on_stage:
     assert len(on_stage.store.runs) == 1
 
 
-@pytest.mark.parametrize("session_id", [new_id(), "no-id", "a.b"])
+@pytest.mark.parametrize("session_id", [ABSENT_ID, "no-id", "a.b"])
 async def test_a_session_that_is_not_there_is_a_close_code(on_stage: Stage, session_id: str):
     ws = await on_stage.open(path(session_id))
 
@@ -302,7 +303,7 @@ async def test_a_reply_is_written_anew_without_its_question(on_stage: Stage):
         assert told[1]["message"]["id"] != first["id"]
 
 
-@pytest.mark.parametrize("message_id", [None, new_id(), "no-id"])
+@pytest.mark.parametrize("message_id", [None, ABSENT_ID, "no-id"])
 async def test_what_is_not_there_cannot_be_answered_anew(on_stage: Stage, message_id: str | None):
     ws = await on_stage.open(path(await on_stage.session()))
     await frame(ws)

@@ -12,9 +12,9 @@ import pytest
 from shared import objects
 from shared.commands import CheckToken, CreateJob
 from shared.events import DocumentPlan, Fault
-from shared.ids import new_id
 from shared.streams import FILES
 from shared.subjects import store_command
+from tests.support.absent import ABSENT_ID
 from tests.support.nats_server import NatsServer
 from tests.support.stage import Stage, stage
 
@@ -374,7 +374,7 @@ async def test_jobs_are_listed_newest_first_by_status_and_page(on_stage: Stage):
     ("path", "status", "code"),
     [
         ("/api/jobs/nonsense", 404, "not_found"),
-        (f"/api/jobs/{new_id()}", 404, "not_found"),
+        (f"/api/jobs/{ABSENT_ID}", 404, "not_found"),
         ("/api/jobs?status=running", 400, "invalid_request"),
         ("/api/jobs?limit=0", 400, "invalid_request"),
         ("/api/jobs?cursor=x", 404, "not_found"),

@@ -6,8 +6,8 @@ import aiohttp
 import pytest
 
 from shared.events import Fault, PreviousAttempt
-from shared.ids import new_id
 from tests.contract.test_documents_http import accepted
+from tests.support.absent import ABSENT_ID
 from tests.support.nats_server import NatsServer
 from tests.support.stage import Stage, frame, frames, stage
 
@@ -189,7 +189,7 @@ async def test_a_cancel_is_told_as_a_failure_with_its_code(on_stage: Stage):
         ('{"type": "cancel"}', "invalid_request"),
         ('{"type": "cancel", "job_id": 1}', "invalid_request"),
         ('{"type": "cancel", "job_id": "x"}', "not_found"),
-        (f'{{"type": "subscribe", "job_ids": ["{new_id()}"]}}', "not_found"),
+        (f'{{"type": "subscribe", "job_ids": ["{ABSENT_ID}"]}}', "not_found"),
     ],
 )
 async def test_a_bad_message_is_refused_and_the_socket_stays(

@@ -14,6 +14,7 @@ from services.gateway.describing import description_of
 from shared.ids import new_id, now
 from shared.settings import BadSetting
 from tests.contract.test_gateway_outage import Line
+from tests.support.absent import ABSENT_ID
 from tests.support.nats_server import NatsServer
 from tests.support.stage import DEADLINE, Stage, close_code, frame, stage
 
@@ -127,7 +128,7 @@ async def test_without_a_token_each_dialect_refuses_in_its_own_words(
     "path",
     [
         *(SOCKET, "/ws", "/ws/ai-chat/sessions/"),
-        *(f"/ws/ai-chat/session/{new_id()}/", f"/ws/chat/{new_id()}"),
+        *(f"/ws/ai-chat/session/{ABSENT_ID}/", f"/ws/chat/{ABSENT_ID}"),
     ],
 )
 async def test_a_socket_without_a_token_is_accepted_only_to_say_so(on_stage: Stage, path: str):

@@ -12,8 +12,8 @@ from services.gateway import calls
 from services.gateway.dialects.interview import decode_generate, last
 from shared import commands as c
 from shared.events import Fault, ModelDetails, RunEnded, Usage
-from shared.ids import new_id
 from shared.offers import Refresh
+from tests.support.absent import ABSENT_ID
 from tests.support.fake_models import a_model
 from tests.support.nats_server import NatsServer
 from tests.support.stage import DEADLINE, Stage, stage
@@ -375,7 +375,7 @@ async def test_the_same_key_in_a_session_is_the_same_turn(on_stage: Stage):
     assert len(on_stage.store.runs) == 1
 
 
-@pytest.mark.parametrize("session_id", [new_id(), "nonsense", "", "a.b.>", "😀"])
+@pytest.mark.parametrize("session_id", [ABSENT_ID, "nonsense", "", "a.b.>", "😀"])
 async def test_a_session_that_is_not_there_is_not_found(on_stage: Stage, session_id: str):
     async with on_stage.http.post(GENERATE, json={**PROMPT, "session_id": session_id}) as answer:
         refusal = await answer.json()

@@ -26,6 +26,7 @@ from shared.objects import put
 from shared.records import Run
 from shared.store_client import StoreClient
 from shared.subjects import holds
+from tests.support.absent import ABSENT_ID
 from tests.support.nats_server import NatsServer
 from tests.support.store_at_work import StoreAtWork, store_at_work
 
@@ -306,7 +307,7 @@ async def test_a_large_message_is_kept_whole(at_work: StoreAtWork):
     assert len(fact.data) < 1000
 
 
-@pytest.mark.parametrize("session", [ids.new_id(), "nonsense", "a.b", "*", ""])
+@pytest.mark.parametrize("session", [ABSENT_ID, "nonsense", "a.b", "*", ""])
 async def test_a_session_that_is_not_there_takes_no_message(at_work: StoreAtWork, session: str):
     with pytest.raises(NotFound):
         await at_work.send(session)
