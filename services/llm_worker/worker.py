@@ -213,6 +213,7 @@ class Worker:
                 self._breaker,
                 failures=run.standing.failures,
                 most_failures=self._settings.provider_failures,
+                max_reply=self._settings.max_reply,
             )
         )
         interrupted = asyncio.create_task(run.interrupted.wait())
