@@ -117,7 +117,7 @@ async def test_all_become_ready_and_stop_in_order(tmp_path: Path):
     assert code == 0
     assert asked == [f"{name} | asked to stop" for name in ALL]
     assert set(running_now.children) == {"nats", *ALL}
-    assert running_now.children["store"].health_port == 4000
+    assert running_now.children["store"].health_port
     assert mode == 0o600
     assert not (tmp_path / "run.json").exists()
 
@@ -289,6 +289,74 @@ async def test_a_service_that_is_never_ready_is_named_with_its_last_lines(tmp_pa
     told = it.said[it.said.index("natterlog: processor did not start. Its last lines:") + 1]
     assert code == 1
     assert told == "  still thinking"
+
+
+async def test_a_service_that_stays_stuck_is_killed_and_started_again(tmp_path: Path):
+    async with up(tmp_path, "processor:stuck", "store:waiting", STUCK_FOR="0.5") as it:
+        first = await it.line(r"processor \| began (\d+)")
+        store = await it.line(r"store \| began (\d+)")
+        await it.line("natterlog is ready")
+
+        why = await it.line(r".*child_stuck.*")
+        second = await it.line(r"processor \| began (\d+)")
+        third = await it.line(r"processor \| began (\d+)")
+        now = run_file(tmp_path)
+        it.signal(signal.SIGTERM)
+        code = await it.ended()
+
+    assert "asleep" in why[0]
+    assert len({first[1], second[1], third[1]}) == 3
+    assert now.children["store"].pid == int(store[1])  # it waits for another part: let it
+    assert code == 0
+
+
+@pytest.mark.parametrize("stopped", ["gateway", "nats"])
+async def test_what_stands_still_is_killed_and_started_again(tmp_path: Path, stopped: str):
+    async with up(tmp_path, "gateway", STUCK_FOR="0.5") as it:
+        await it.line("natterlog is ready")
+        before = run_file(tmp_path)
+
+        os.kill(before.children[stopped].pid, signal.SIGSTOP)
+        await it.line(r".*child_stuck.*")
+        await gone(before.children[stopped].pid)
+        after = await changed(tmp_path, stopped, before.children[stopped].pid)
+        it.signal(signal.SIGTERM)
+        code = await it.ended()
+
+    others = set(before.children) - {stopped}
+    assert {name: after.children[name] for name in others} == {
+        name: before.children[name] for name in others
+    }
+    assert code == 0
+
+
+async def changed(data_dir: Path, name: str, pid: int) -> running.Running:
+    """What runs once the child has another process."""
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            now = running.read(data_dir)
+            if now and name in now.children and now.children[name].pid != pid:
+                return now
+            await asyncio.sleep(0.01)
+
+
+async def test_who_is_cut_off_is_started_again_only_while_nats_is_there(tmp_path: Path):
+    async with up(tmp_path, "gateway:cut-off", STUCK_FOR="2") as it:
+        first = await it.line(r"gateway \| began (\d+)")
+        await it.line("natterlog is ready")
+        nats_pid = run_file(tmp_path).children["nats"].pid
+
+        os.kill(nats_pid, signal.SIGSTOP)
+        stuck = await it.line(r".*child_stuck.*")
+        second = await it.line(r"gateway \| began (\d+)")
+        it.signal(signal.SIGTERM)
+        code = await it.ended()
+
+    lines = [line for line in it.said if "child_stuck" in line]
+    assert f'"child": "nats", "pid": {nats_pid}' in stuck[0]
+    assert '"faults": {"bus": "not connected"}' in lines[1]
+    assert second[1] != first[1]
+    assert code == 0
 
 
 async def test_a_data_directory_that_cannot_be_used_is_named(tmp_path: Path):
