@@ -30,6 +30,7 @@ from prometheus_client import Counter
 
 from shared.bus import Bus, BusError, Incoming, NoAnswer, Unsendable
 from shared.endings import end_unhandled
+from shared.errors import shortened
 from shared.events import AnyFact, Fault, decode_fact
 from shared.ids import now
 from shared.log import get_logger
@@ -44,8 +45,6 @@ _KEEP_ALIVE = 2.0
 _PAUSE = 1.0
 _WORST_DELAY = 30.0
 _MOST_ERRORS = 10
-_LONGEST_REASON = 2_000
-"""Characters of a dead letter's reason: it may quote what a stranger has sent."""
 
 _outcomes = Counter("natterlog_deliveries", "Deliveries by outcome", ["consumer", "outcome"])
 
@@ -202,7 +201,7 @@ class Work:
         return "done", b"+ACK"
 
     async def _bury(self, message: Incoming, seq: int, reason: str, kind: str) -> tuple[str, bytes]:
-        reason = reason[:_LONGEST_REASON]
+        reason = shortened(reason)
         log.error("consumer.rejected", consumer=self._name, seq=seq, reason=reason)
         letter = DeadLetter(
             consumer=self._name,

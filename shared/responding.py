@@ -13,8 +13,6 @@ log = get_logger()
 
 FRAME = 256 * 1024
 """Bytes of one frame of an answer; also the most that a fact may have (architecture.md)."""
-_LONGEST_SENTENCE = 2_000
-"""Characters of an error's sentence."""
 
 
 class WireError(msgspec.Struct):
@@ -48,8 +46,7 @@ async def respond(request: MicroRequest, handler: Callable[[bytes], Awaitable[by
 
 async def respond_error(request: MicroRequest, error: errors.NatterlogError) -> None:
     """Answer with an error, whose sentence may quote whatever a stranger has sent."""
-    path = error.path and error.path[:_LONGEST_SENTENCE]
-    message = _shortened(error.message)
+    message, path = errors.shortened(error.message), error.path and errors.shortened(error.path)
     body = WireError(error.code, error.status, message, path, error.retry_after)
     await request.respond_error(str(error.status), error.code, data=msgspec.json.encode(body))
 
@@ -57,9 +54,3 @@ async def respond_error(request: MicroRequest, error: errors.NatterlogError) -> 
 def away(kind: type[errors.Unavailable] = errors.Unavailable) -> errors.Unavailable:
     """What is told of a service that does not answer just now."""
     return kind("This part of natterlog is restarting; please try again.", retry_after=2.0)
-
-
-def _shortened(sentence: str) -> str:
-    if len(sentence) <= _LONGEST_SENTENCE:
-        return sentence
-    return f"{sentence[:_LONGEST_SENTENCE]} …"

@@ -27,7 +27,7 @@ from shared.commands import Context, GetContext
 from shared.consumer import ACK_WAIT, Delivery, RetryLater
 from shared.deltas import read_attempt
 from shared.endings import ended as ended_now
-from shared.errors import NotFound, Unavailable
+from shared.errors import NotFound, Unavailable, shortened
 from shared.events import EndStatus, Fault, PreviousAttempt, PromptSource
 from shared.holding import HeldRun, Holding
 from shared.log import get_logger
@@ -315,4 +315,4 @@ def _say_what_closing_broke(streaming: asyncio.Task[Outcome]) -> None:
 
 
 def _fault(error: ProviderError) -> Fault:
-    return Fault(code=error.code, message=error.message, retryable=error.passing)
+    return Fault(code=error.code, message=shortened(error.message), retryable=error.passing)
