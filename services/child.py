@@ -130,6 +130,11 @@ class Child:
         await asyncio.wait({self.keeper})
         return obeyed
 
+    def end_stuck(self, faults: Mapping[str, str]) -> None:
+        """End it at once: it is started again, like any other that died."""
+        log.error("supervisor.child_stuck", child=self.name, pid=self.pid, faults=dict(faults))
+        self._kill_all_of_it()
+
     # -- one life after the other ---------------------------------------------
 
     async def _keep_running(self) -> None:

@@ -155,8 +155,14 @@ def _up(asked: argparse.Namespace) -> int:
 
 
 def _service(asked: argparse.Namespace) -> int:
+    from shared.bus import BusClosed
+
     settings = read_settings(os.environ)
-    run_service(importlib.import_module(asked.module).main, settings)
+    try:
+        run_service(importlib.import_module(asked.module).main, settings)
+    except BusClosed as error:  # the log has said so
+        sys.stderr.write(f"natterlog: the connection to NATS is closed for good: {error}\n")
+        return FAILED
     return 0
 
 

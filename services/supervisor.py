@@ -1,7 +1,7 @@
 """``natterlog up``: a nats-server and one of each service, kept running until Ctrl-C.
 
 hold the data directory → nats-server accepts → all services at once → each
-tells that it is ready → announce → start again what dies, until Ctrl-C →
+tells that it is ready → announce → start again what dies or is stuck, until Ctrl-C →
 stop in order: gateways, llm_workers, processors, store, nats-server
 """
 
@@ -21,6 +21,7 @@ import msgspec
 
 from services import embedded_nats, running
 from services.child import Backoff, CannotStart, Child, Program
+from services.watching import Watch, Watchfulness
 from shared.log import configure, get_logger
 from shared.settings import Settings
 
@@ -52,6 +53,7 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     ready_within: float = 60.0
     """Seconds that nats-server, and then all services together, have to become ready."""
     backoff: Backoff = Backoff()
+    watchfulness: Watchfulness = Watchfulness()
 
 
 class CannotListen(Exception):
@@ -155,6 +157,7 @@ class Family:
         self._lifeline, self._our_end = os.pipe()
         self._nats: list[Child] = []
         self._groups: list[list[Child]] = []
+        self._watches: list[asyncio.Task[None]] = []
 
     async def start(self, nats: Program | None, groups: list[list[Program]]) -> None:
         """Start nats-server, then everything else at once, and wait until all are ready.
@@ -169,6 +172,9 @@ class Family:
 
     async def until_one_gives_up(self) -> None:
         """Watch; each child is started again by itself, so this ends with a defect only."""
+        how, host = self._patience.watchfulness, _host(self._settings)
+        watches = [Watch(child, host, self._nats_url, how) for child in self._children]
+        self._watches = [asyncio.create_task(watch.run()) for watch in watches]
         done, _ = await asyncio.wait(
             [child.keeper for child in self._children], return_when=asyncio.FIRST_COMPLETED
         )
@@ -177,6 +183,8 @@ class Family:
 
     async def stop(self, forced: asyncio.Event) -> bool:
         """Stop one group after the other; did all end by themselves?"""
+        for watch in self._watches:
+            watch.cancel()
         clean = True
         for children, grace in (
             *((group, self._settings.grace + MARGIN) for group in self._groups),

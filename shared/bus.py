@@ -16,25 +16,27 @@ from typing import Any, NamedTuple
 import msgspec
 
 from shared import errors
-from shared.connection import (
-    FRAME_HEADER,
-    BusError,
-    Connection,
-    Incoming,
-    Listening,
-    MicroRequest,
-    NoAnswer,
-    NoResponders,
-)
+from shared.connection import Connection, Listening, MicroRequest
 from shared.log import get_logger
+from shared.responding import FRAME, WireError, away, respond, respond_error
 from shared.subjects import LIVE, Scope, chain_filter
+from shared.wire import BusClosed, BusError, Incoming, NoAnswer, NoResponders, Unsendable
 
-__all__ = ["ApiError", "Bus", "BusError", "Incoming", "Listening", "NoAnswer", "NoResponders"]
+__all__ = [
+    "FRAME",
+    "ApiError",
+    "Bus",
+    "BusClosed",
+    "BusError",
+    "Incoming",
+    "Listening",
+    "NoAnswer",
+    "NoResponders",
+    "Unsendable",
+]
 
 log = get_logger()
 
-FRAME = 256 * 1024
-"""Bytes of one frame of an answer; also the most that a fact may have (architecture.md)."""
 _RESTART = 2.0
 """Seconds that a service is given to come back when nobody listens."""
 MAX_REQUESTS = 256
@@ -80,16 +82,6 @@ class _StoredMessage(msgspec.Struct):
 class _GetAnswer(msgspec.Struct):
     message: _StoredMessage | None = None
     error: _PubError | None = None
-
-
-class _WireError(msgspec.Struct):
-    """How an error of :mod:`shared.errors` travels."""
-
-    code: str
-    status: int
-    message: str
-    path: str | None = None
-    retry_after: float | None = None
 
 
 _decode_ack = msgspec.json.Decoder(_PubAck).decode
@@ -269,6 +261,7 @@ class Bus(Connection):
 
         Raises:
             NatterlogError: the service's own answer, raised again here.
+            TooLarge: it is larger than a message on the bus may be.
             Unreached: it never got the request.
             Unavailable: it did not answer.
         """
@@ -278,11 +271,13 @@ class Bus(Connection):
             try:
                 return await self._ask_somebody(subject, request, timeout, give_up)
             except NoResponders:
-                raise _away(errors.Unavailable if asked else errors.Unreached) from None
+                raise away(errors.Unavailable if asked else errors.Unreached) from None
+            except Unsendable:
+                raise errors.TooLarge("This is more than one request can carry.") from None
             except NoAnswer:
                 asked, tries = True, tries - 1
                 if not tries:
-                    raise _away() from None
+                    raise away() from None
 
     async def _ask_somebody(
         self, subject: str, request: bytes, timeout: float, give_up: float
@@ -300,7 +295,7 @@ class Bus(Connection):
         async with aclosing(self.call_parts(subject, request, _frames_go_on, timeout)) as parts:
             async for part in parts:
                 if b"Nats-Service-Error" in part.headers:
-                    fault = msgspec.json.decode(part.data, type=_WireError)
+                    fault = msgspec.json.decode(part.data, type=WireError)
                     raise errors.from_wire(
                         fault.code, fault.status, fault.message, fault.path, fault.retry_after
                     )
@@ -326,40 +321,13 @@ class Bus(Connection):
     ) -> Callable[[MicroRequest], Awaitable[None]]:
         async def accept(request: MicroRequest) -> None:
             if len(self._requests) >= MAX_REQUESTS:
-                await _respond_error(request, _away())
+                await respond_error(request, away())
                 return
-            task = asyncio.create_task(_respond(request, handler))
+            task = asyncio.create_task(respond(request, handler))
             self._requests.add(task)
             task.add_done_callback(self._requests.discard)
 
         return accept
-
-
-async def _respond(request: MicroRequest, handler: Callable[[bytes], Awaitable[bytes]]) -> None:
-    try:
-        answer = await handler(request.data)
-    except errors.NatterlogError as error:
-        await _respond_error(request, error)
-    except NoAnswer as error:
-        log.warning("bus.request_unanswered", subject=request.subject, error=str(error))
-        await _respond_error(request, _away())
-    except Exception:  # the asker must get an answer, whatever happened
-        log.exception("bus.request_failed", subject=request.subject)
-        await _respond_error(request, errors.Internal("The request failed; the log says why."))
-    else:
-        frames = [answer[start : start + FRAME] for start in range(0, len(answer) or 1, FRAME)]
-        for number, frame in enumerate(frames, start=1):
-            headers = {FRAME_HEADER: f"{number}/{len(frames)}"} if len(frames) > 1 else None
-            await request.respond(frame, headers=headers)
-
-
-async def _respond_error(request: MicroRequest, error: errors.NatterlogError) -> None:
-    body = _WireError(error.code, error.status, error.message, error.path, error.retry_after)
-    await request.respond_error(str(error.status), error.code, data=msgspec.json.encode(body))
-
-
-def _away(kind: type[errors.Unavailable] = errors.Unavailable) -> errors.Unavailable:
-    return kind("This part of natterlog is restarting; please try again.", retry_after=2.0)
 
 
 def _expectation(subject: str, expected: int, scope: Scope) -> bytes:

@@ -55,6 +55,7 @@ async def extend(
     Raises:
         Overtaken: the chain went on without it.
         NoAnswer: after ``tries`` tries it is still unknown whether it was stored.
+        NotKept: one of its fields is too large for a fact, and FILES refused it.
     """
     fact = msgspec.structs.replace(fact, prev=expected, nonce=new_id())
     data = encode(fact)

@@ -8,12 +8,13 @@ straight from the parser, and publishes are written without a task switch
 
 import asyncio
 import itertools
+import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 import nats.micro
 from nats.aio.client import Client
@@ -23,65 +24,17 @@ from nats.micro.service import Service, ServiceConfig
 
 from shared.ids import new_id
 from shared.log import get_logger
+from shared.wire import BusClosed, BusError, Incoming, NoAnswer, NoResponders, check_sendable
 
 log = get_logger()
 
 MIN_SERVER = (2, 12)
-FRAME_HEADER = "Natterlog-Frame"
-"""Which of how many frames of an answer a message is, as ``2/3``."""
+MIN_PAYLOAD = 512 * 1024
+"""Bytes that a message may have at least: what natterlog writes of its own accord has half."""
+_REFUSED = re.compile(r"authorization violation|authentication (expired|revoked)", re.IGNORECASE)
 _SWEEP = 0.1
 _GOODBYE = 2.0
 _MAX_PENDING = 64 * 1024 * 1024
-
-
-class BusError(Exception):
-    """An exchange with the bus did not go as asked."""
-
-
-class NoAnswer(BusError):
-    """Nobody answered in time: the request may have been carried out, or not."""
-
-
-class NoResponders(NoAnswer):
-    """Nobody listens there: the request was certainly not carried out."""
-
-
-class Incoming(NamedTuple):
-    """A message as it came in; ``header`` finds one value without parsing the rest."""
-
-    subject: str
-    reply: str
-    data: bytes
-    headers: bytes
-
-    def header(self, name: bytes) -> str | None:
-        start = self.headers.find(b"\r\n" + name + b":")
-        if start < 0:
-            return None
-        start += len(name) + 3
-        return self.headers[start : self.headers.find(b"\r\n", start)].strip().decode()
-
-    @property
-    def status(self) -> int:
-        """The status of a message that carries one (404, 408, 503, …), else 0."""
-        word = self.headers[8:12].strip()
-        return int(word) if word.isdigit() else 0
-
-    @property
-    def sequence(self) -> int:
-        """The sequence in its stream of a republished or directly read message."""
-        return int(self.header(b"Nats-Sequence") or 0)
-
-    @property
-    def frame(self) -> tuple[int, int]:
-        """Which of how many frames of an answer this is."""
-        number, _, of = (self.header(FRAME_HEADER.encode()) or "1/1").partition("/")
-        return int(number), int(of)
-
-    @property
-    def is_last(self) -> bool:
-        number, of = self.frame
-        return number == of
 
 
 @dataclass(slots=True)
@@ -96,6 +49,26 @@ class _Client(Client):
     def __init__(self) -> None:
         super().__init__()
         self.shortcuts: dict[int, Callable[[Incoming], None]] = {}
+
+    @property
+    def gave_up(self) -> str | None:
+        """Why it will never connect again; None while it is connected, or tries to be.
+
+        nats-py closes itself after every error of the server but two, and stops
+        reconnecting after an exception that it does not expect.
+        """
+        task = self._reconnection_task
+        stopped = self.is_reconnecting and task is not None and task.done()
+        if not (self.is_closed or stopped):
+            return None
+        return str(self._err or "nats-py stopped reconnecting")
+
+    async def _read_loop(self) -> None:
+        # What nats-py does not expect ends its loop, and leaves the client deaf and "connected".
+        await super()._read_loop()
+        mine = self._reading_task is asyncio.current_task()  # pyright: ignore[reportUnknownMemberType]
+        if mine and self.is_connected:
+            await self._process_op_err(Error("nats-py stopped reading"))
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
@@ -157,29 +130,50 @@ class Connection:
         self._services: list[Service] = []
         self._reconnected: list[Callable[[], None]] = []
         self._connected = asyncio.Event()
+        self._closed = asyncio.Event()  # for good, and not by us
+        self.closed_because: str | None = None
+        """Why the connection is closed for good; None as long as it mends itself."""
 
     # -- life -------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        await self._client.connect(
-            self._url,
-            name=self._name,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=0.2,  # pyright: ignore[reportArgumentType]  (seconds; it sleeps)
-            pending_size=_MAX_PENDING,
-            ping_interval=20,
-            error_cb=self._on_error,
-            disconnected_cb=self._on_disconnect,
-            reconnected_cb=self._on_reconnect,
-        )
-        version = self._client.connected_server_version
-        if (version.major, version.minor) < MIN_SERVER:
+        await self._connect()
+        if fault := self._unfit():
             await self._client.close()
-            raise BusError(f"nats-server {version} is too old: natterlog needs 2.12 or newer")
+            raise BusError(fault)
         self._connected.set()
         await self.listen(f"{self._inbox}.*", self._on_answer)
         self._sweeper = asyncio.create_task(self._sweep(), name="bus-sweeper")
         return self
+
+    async def _connect(self) -> None:
+        """Connect, however long that takes; nats-py would try for ever where it is refused.
+
+        Raises:
+            BusClosed: the server takes neither user nor password.
+        """
+        connecting = asyncio.create_task(
+            self._client.connect(
+                self._url,
+                name=self._name,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.2,  # pyright: ignore[reportArgumentType]  (seconds; it sleeps)
+                pending_size=_MAX_PENDING,
+                ping_interval=20,
+                error_cb=self._on_error,
+                disconnected_cb=self._on_disconnect,
+                reconnected_cb=self._on_reconnect,
+            )
+        )
+        refused = asyncio.create_task(self._closed.wait())
+        try:
+            await asyncio.wait({connecting, refused}, return_when=asyncio.FIRST_COMPLETED)
+            if not connecting.done():
+                raise BusClosed(self.closed_because)
+            await connecting
+        finally:
+            connecting.cancel()
+            refused.cancel()
 
     async def __aexit__(
         self,
@@ -211,10 +205,32 @@ class Connection:
     async def wait_connected(self) -> None:
         await self._connected.wait()
 
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed for good, other than by us."""
+        await self._closed.wait()
+
+    def _give_up(self, why: str) -> None:
+        self._connected.clear()
+        if self.closed_because is None:
+            self.closed_because = why
+            log.error("bus.closed", reason=why)
+        self._closed.set()
+
+    def _unfit(self) -> str | None:
+        """What is wrong with the server, if anything is."""
+        version, most = self._client.connected_server_version, self._client.max_payload
+        if (version.major, version.minor) < MIN_SERVER:
+            return f"nats-server {version} is too old: natterlog needs 2.12 or newer"
+        if most < MIN_PAYLOAD:
+            return f"nats-server's max_payload is {most}: natterlog needs {MIN_PAYLOAD} at least"
+        return None
+
     # An exception in one of these would end nats-py's reconnecting for good.
 
     async def _on_error(self, error: Exception) -> None:
         log.warning("bus.error", error=repr(error))
+        if _REFUSED.search(str(error)) and not self._client.is_connected:
+            self._give_up(f"nats-server refuses our user: {str(error).strip()}")
 
     async def _on_disconnect(self) -> None:
         self._connected.clear()
@@ -222,6 +238,8 @@ class Connection:
             log.warning("bus.disconnected")
 
     async def _on_reconnect(self) -> None:
+        if fault := self._unfit():
+            return self._give_up(fault)
         self._connected.set()
         log.info("bus.reconnected")
         for callback in self._reconnected:
@@ -229,6 +247,7 @@ class Connection:
                 callback()
             except Exception:  # see above
                 log.exception("bus.reconnect_callback_failed")
+        return None
 
     # -- asking and publishing ----------------------------------------------------
 
@@ -237,8 +256,14 @@ class Connection:
 
         Raises:
             NoAnswer: the connection is closed or far behind.
+            Unsendable: the server would hang up on us.
         """
-        self._client.post(subject, data, reply, b"")
+        self._post(subject, data, reply, b"")
+
+    def _post(self, subject: str, data: bytes, reply: str, headers: bytes) -> None:
+        """Publish what the server takes, and nothing else: every publish of ours comes here."""
+        check_sendable(subject, reply, len(headers) + len(data), most=self._client.max_payload)
+        self._client.post(subject, data, reply, headers)
 
     def call_soon(
         self,
@@ -253,9 +278,10 @@ class Connection:
 
         Raises:
             NoAnswer: it could not even be sent.
+            Unsendable: the server would hang up on us.
         """
         token = str(next(self._tokens))
-        self._client.post(subject, data, f"{self._inbox}.{token}", headers)
+        self._post(subject, data, f"{self._inbox}.{token}", headers)
         self._pending[token] = _Pending(answer, time.monotonic() + timeout)
 
     async def call(
@@ -266,6 +292,7 @@ class Connection:
         Raises:
             NoAnswer: none came within ``timeout`` seconds, connecting included.
             NoResponders: nobody listens on ``subject``.
+            Unsendable: the server would hang up on us.
         """
         async with _deadline(timeout):
             await self._connected.wait()
@@ -294,6 +321,8 @@ class Connection:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP)
+            if why := self._client.gave_up:  # looked for here: nats-py may fail to call back
+                self._give_up(why)
             now = time.monotonic()
             for token in [t for t, p in self._pending.items() if p.deadline < now]:
                 pending = self._pending.pop(token)
@@ -308,7 +337,7 @@ class Connection:
         """The parts of an answer in several messages: all for which ``goes_on``, and the last.
 
         Raises:
-            NoAnswer, NoResponders: as for :meth:`call`.
+            NoAnswer, NoResponders, Unsendable: as for :meth:`call`.
         """
         async with _deadline(timeout):
             await self._connected.wait()
@@ -320,7 +349,7 @@ class Connection:
             if part is not None and goes_on(part):
                 self._pending[token] = _Pending(answer, time.monotonic() + timeout)
 
-        self._client.post(subject, data, f"{self._inbox}.{token}", b"")
+        self._post(subject, data, f"{self._inbox}.{token}", b"")
         self._pending[token] = _Pending(answer, time.monotonic() + timeout)
         try:
             while True:

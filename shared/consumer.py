@@ -8,7 +8,9 @@ Outcomes are decided here and nowhere else.  A handler
     returns                     → ack: the todo is done, or somebody else did it
     raises RetryLater(after)    → nak with that delay
     raises Rejected, or the     → dead letter, then term: no try will ever help
-      fact does not decode
+      fact does not decode, or
+      what follows it cannot
+      be sent (Unsendable)
     is cancelled by the stop    → nak now, so that another worker goes on at once
     raises NoAnswer             → nak with a short delay: the bus was away
     raises anything else        → logged with its traceback, nak with a growing
@@ -26,8 +28,9 @@ from typing import NamedTuple, Self
 import msgspec
 from prometheus_client import Counter
 
-from shared.bus import Bus, BusError, Incoming, NoAnswer
+from shared.bus import Bus, BusError, Incoming, NoAnswer, Unsendable
 from shared.endings import end_unhandled
+from shared.errors import shortened
 from shared.events import AnyFact, Fault, decode_fact
 from shared.ids import now
 from shared.log import get_logger
@@ -185,7 +188,7 @@ class Work:
         except NoAnswer as error:  # the fact's fault it is not
             log.warning("consumer.unanswered", consumer=self._name, seq=seq, error=str(error))
             return "later", _nak(_PAUSE)
-        except (Rejected, msgspec.ValidationError, ObjectMissing) as error:
+        except (Rejected, msgspec.ValidationError, ObjectMissing, Unsendable) as error:
             return await self._bury(message, seq, str(error), kind)
         except Exception as error:  # whatever it was, the todo must not be lost
             # Deliveries do not count: most of them were nobody's fault (architecture.md, law 4).
@@ -198,6 +201,7 @@ class Work:
         return "done", b"+ACK"
 
     async def _bury(self, message: Incoming, seq: int, reason: str, kind: str) -> tuple[str, bytes]:
+        reason = shortened(reason)
         log.error("consumer.rejected", consumer=self._name, seq=seq, reason=reason)
         letter = DeadLetter(
             consumer=self._name,

@@ -11,6 +11,15 @@ from shared.bus import Bus
 from shared.events import Delta, Timeline, decode_tick
 from shared.subjects import TOKENS, Address
 
+LONGEST = 43_000
+"""Code points of one delta: JSON needs six bytes for each at most (a control character), so
+that whatever they are, a delta has less than 256 KiB."""
+
+
+def split(text: str, longest: int = LONGEST) -> list[str]:
+    """The text in pieces, each short enough for a delta."""
+    return [text[start : start + longest] for start in range(0, len(text), longest)]
+
 
 class Merge(Enum):
     """What became of a delta."""

@@ -1,15 +1,23 @@
-"""How a run ends: its one final, made here whoever appends it."""
+"""How a run ends: its one final, made and appended here, whoever ends it."""
 
+import asyncio
 import hashlib
 
 import msgspec
 
-from shared.bus import Bus
+from shared.bus import Bus, Unsendable
 from shared.chain import Overtaken, extend
 from shared.deltas import NOTHING, read_attempt
 from shared.events import EndStatus, Fault, RunEnded
 from shared.ids import now
+from shared.log import get_logger
+from shared.objects import NotKept
 from shared.subjects import EVENTS, Address, what
+
+log = get_logger()
+
+_AGAIN = (1.0, 3.0)
+"""Seconds after which FILES is asked once more to keep a final's large fields."""
 
 
 def ended(
@@ -30,6 +38,53 @@ def ended(
         sha256=hashlib.sha256(text.encode()).hexdigest(),
         error=error,
         fraction=fraction,
+    )
+
+
+async def append_final(
+    bus: Bus, address: Address, final: RunEnded, *, expected: int, tries: int | None = None
+) -> RunEnded:
+    """Append a run's final, and answer it as it is in the log.
+
+    What cannot be kept would be written, and paid for, again and again.  So the run fails
+    then: with a final that holds nothing large.
+
+    Raises:
+        Overtaken, NoAnswer, ApiError: as for :func:`shared.chain.extend`.
+    """
+    subject = address.fact("final")
+    for pause in (*_AGAIN, None):
+        try:
+            await extend(bus, subject, final, expected=expected, tries=tries)
+        except (NotKept, Unsendable) as error:
+            log.warning("final.not_kept", run_id=address.run, error=str(error))
+            if pause is not None:
+                await asyncio.sleep(pause)
+        else:
+            return final
+    final = not_kept(final)
+    await extend(bus, subject, final, expected=expected, tries=tries)
+    return final
+
+
+def not_kept(final: RunEnded) -> RunEnded:
+    """The final of a run that fails because what it wrote could not be kept."""
+    fault = Fault(code="internal", message="What was written could not be kept; the log says why.")
+    cancelled = final.status == "cancelled"
+    empty = ended(
+        "cancelled" if cancelled else "failed",
+        attempt=final.attempt,
+        error=None if cancelled else fault,
+        fraction=final.fraction,
+    )
+    return msgspec.structs.replace(
+        empty,
+        model=final.model,
+        provider=final.provider,
+        usage=final.usage,
+        cost=final.cost,
+        latency_ms=final.latency_ms,
+        first_delta_ms=final.first_delta_ms,
     )
 
 
@@ -68,7 +123,7 @@ async def end_unhandled(
             progress=written.progress,
         )
         try:
-            await extend(bus, address.fact("final"), final, expected=chain[-1].seq, tries=2)
+            await append_final(bus, address, final, expected=chain[-1].seq, tries=2)
         except Overtaken:
             continue
         return True

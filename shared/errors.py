@@ -12,6 +12,16 @@ A service raises one; the bus carries it as (code, sentence) and raises it again
 on the other side; a dialect puts it into its own envelope (docs/api.md).
 """
 
+LONGEST_SENTENCE = 2_000
+"""Characters of an error's sentence on the bus and in the log: it may quote a stranger's text."""
+
+
+def shortened(sentence: str) -> str:
+    """The sentence, or as much of it as anybody reads."""
+    if len(sentence) <= LONGEST_SENTENCE:
+        return sentence
+    return f"{sentence[:LONGEST_SENTENCE]} …"
+
 
 class NatterlogError(Exception):
     """Something went wrong that a client is told about in a sentence."""

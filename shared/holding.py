@@ -12,9 +12,10 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from shared import subjects
-from shared.bus import Bus, BusError, Incoming
+from shared.bus import Bus, BusError, Incoming, Unsendable
 from shared.chain import Overtaken, extend, read_chain
 from shared.consumer import ACK_WAIT, Delivery, RetryLater
+from shared.endings import append_final, ended, not_kept
 from shared.events import (
     CancelRequested,
     Fact,
@@ -28,6 +29,7 @@ from shared.events import (
 )
 from shared.ids import now
 from shared.log import get_logger
+from shared.objects import NotKept
 from shared.standing import Standing
 from shared.subjects import Address, what
 
@@ -193,6 +195,8 @@ class Holding(Generic[W]):
     async def go_on(self, run: HeldRun[W], subject: str, todo: Fact) -> bool:
         """Append the run's next todo, which ends this one; False when a cancel came first.
 
+        A todo that cannot be kept ends the run.
+
         Raises:
             RetryLater: another attempt has begun.
         """
@@ -203,6 +207,9 @@ class Holding(Generic[W]):
             except Overtaken as overtaken:
                 run.take_in(overtaken)
                 _check_still_ours(run, attempt)
+            except (NotKept, Unsendable) as error:
+                log.error("todo.not_kept", subject=subject, error=str(error))
+                await self.conclude(run, not_kept(ended("failed", attempt=attempt)))
             else:
                 run.standing.over = True
         return run.standing.over
@@ -218,8 +225,8 @@ class Holding(Generic[W]):
             if run.standing.cancelled:
                 final = msgspec.structs.replace(final, status="cancelled", error=None)
             try:
-                await extend(
-                    self._bus, run.address.fact("final"), final, expected=run.standing.head
+                final = await append_final(
+                    self._bus, run.address, final, expected=run.standing.head
                 )
             except Overtaken as overtaken:
                 run.take_in(overtaken)

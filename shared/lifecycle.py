@@ -7,13 +7,16 @@
             await life.stopping.wait()
             ...                     # finish what runs, within life.grace
 
-SIGTERM, SIGINT and the end of the supervisor set ``stopping``.
+SIGTERM, SIGINT and the end of the supervisor set ``stopping``.  So does a connection to
+NATS that is closed for good: without one a process is of no use, so it ends with an
+error and whoever watches over it starts another.
 """
 
 import asyncio
 import json
 import os
 import signal
+import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Literal
@@ -22,12 +25,15 @@ import msgspec
 import prometheus_client
 from aiohttp import web
 
-from shared.bus import Bus
+from shared.bus import Bus, BusClosed
 from shared.log import configure, get_logger
 from shared.settings import Settings
 from shared.streams import ensure_streams
 
 log = get_logger()
+
+CLOSING = 10.0
+"""Seconds that a process has to end in order once its connection to NATS is closed."""
 
 
 class Alive(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +50,8 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     service: str
     checks: dict[str, str]
     """Part → `ok`, or a sentence."""
+    restart_for: list[str] = []
+    """Failing checks of what is wrong with this process alone: a new one may do better."""
 
 
 Check = Callable[[], Awaitable[str | None]]
@@ -64,7 +72,9 @@ class Life:
         self.stopping = asyncio.Event()
         self.health_port = 0
         self._ready = False
-        self._checks: dict[str, Check] = {"bus": self._bus_connected}
+        self._checks: dict[str, Check] = {}
+        self._own: set[str] = set()
+        self.add_check("bus", self._bus_connected, own=True)
 
     def ready(self, **known: str) -> None:
         """The service does its work from now on; ``known`` is for the log."""
@@ -75,9 +85,15 @@ class Life:
             note = {"service": self.service, "health_port": self.health_port, "pid": os.getpid()}
             os.write(int(descriptor), json.dumps(note).encode() + b"\n")
 
-    def add_check(self, name: str, check: Check) -> None:
-        """Let /readyz depend on ``check``."""
+    def add_check(self, name: str, check: Check, *, own: bool = False) -> None:
+        """Let /readyz depend on ``check``.
+
+        ``own``: where it fails for long, this process is stuck, and is to be started
+        anew; not where another part is away, or there is much to do.
+        """
         self._checks[name] = check
+        if own:
+            self._own.add(name)
 
     def health_routes(self) -> list[web.RouteDef]:
         """The routes /livez, /readyz and /metrics; none needs a token."""
@@ -96,7 +112,9 @@ class Life:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         """Tell whether the service does its work; 503 while it does not."""
-        checks = {name: await check() for name, check in self._checks.items()}
+        names = list(self._checks)
+        faults = await asyncio.gather(*(_fault(self._checks[name]) for name in names))
+        checks = dict(zip(names, faults, strict=True))
         if not self._ready:
             checks["service"] = "still starting"
         if self.stopping.is_set():
@@ -106,6 +124,7 @@ class Life:
             status="ready" if ready else "not ready",
             service=self.service,
             checks={name: fault or "ok" for name, fault in checks.items()},
+            restart_for=[name for name in names if name in self._own and checks[name]],
         )
         return _json(told, status=200 if ready else 503)
 
@@ -115,6 +134,14 @@ class Life:
             body=prometheus_client.generate_latest(),
             headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST},
         )
+
+
+async def _fault(check: Check) -> str | None:
+    try:
+        return await check()
+    except Exception:  # whoever asks must get an answer
+        log.exception("service.check_failed")
+        return "this could not be checked; the log says why"
 
 
 def _json(body: msgspec.Struct, *, status: int = 200) -> web.Response:
@@ -132,6 +159,7 @@ async def running(
 
     Raises:
         BusError: NATS is too old, or JetStream refuses.
+        BusClosed: the connection to NATS was closed for good.
     """
     configure(settings, service=service)
     if settings.nats_url is None:
@@ -143,12 +171,30 @@ async def running(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, life.stopping.set)
         _watch_supervisor(loop, life)
-        runner = await _serve_health(life, settings) if own_health else None
+        watching = asyncio.create_task(_watch_bus(life), name="bus-watch")
+        runner = await serve_health(life, settings) if own_health else None
         try:
             yield life
         finally:
+            watching.cancel()
             if runner is not None:
                 await runner.cleanup()
+    if bus.closed_because is not None:
+        raise BusClosed(bus.closed_because)
+
+
+async def _watch_bus(life: Life) -> None:
+    """Stop once the connection is closed for good, at the latest after a few seconds."""
+    await life.bus.wait_closed()
+    last = threading.Timer(CLOSING, os._exit, (1,))  # whatever hangs, hangs no longer than that
+    last.daemon = True
+    last.start()
+    life.grace = 0.0
+    life.stopping.set()
+    try:
+        await asyncio.Event().wait()
+    finally:  # it has ended in order
+        last.cancel()
 
 
 def _watch_supervisor(loop: asyncio.AbstractEventLoop, life: Life) -> None:
@@ -165,7 +211,8 @@ def _watch_supervisor(loop: asyncio.AbstractEventLoop, life: Life) -> None:
     loop.add_reader(int(descriptor), ended)
 
 
-async def _serve_health(life: Life, settings: Settings) -> web.AppRunner:
+async def serve_health(life: Life, settings: Settings) -> web.AppRunner:
+    """Answer health checks on a port of their own."""
     app = web.Application()
     app.add_routes(life.health_routes())
     runner = web.AppRunner(app, access_log=None)

@@ -56,6 +56,10 @@ class _Pointer(msgspec.Struct, frozen=True):
     file: str = msgspec.field(name="$file")
 
 
+class NotKept(BusError):
+    """FILES refused a fact's large field, so the fact could not be appended."""
+
+
 class ObjectMissing(Exception):
     """FILES does not hold the object, or not whole."""
 
@@ -72,7 +76,8 @@ async def pack(bus: Bus, subject: str, data: bytes) -> bytes:
     """The fact ``data`` with its largest fields moved to FILES until it is small enough.
 
     Raises:
-        NoAnswer, ApiError: a field could not be stored.
+        NoAnswer: a field is not known to be stored.
+        NotKept: FILES refused one.
     """
     fields: dict[str, Any] = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
     size = len(data)
@@ -81,9 +86,12 @@ async def pack(bus: Bus, subject: str, data: bytes) -> bytes:
             break
         raw = bytes(fields[name])
         key = f"{parse(subject).session}/{hashlib.sha256(raw).hexdigest()}"
-        # Once is enough, and a second copy's chunks would be out of reach of an erase.
-        if await bus.head(FILES, _meta(key)) is None:
-            await put(bus, key, raw)
+        try:
+            # Once is enough, and a second copy's chunks would be out of reach of an erase.
+            if await bus.head(FILES, _meta(key)) is None:
+                await put(bus, key, raw)
+        except ApiError as error:
+            raise NotKept(f"{name}, {len(raw)} bytes: {error}") from error
         fields[name] = _Pointer(key)
         size -= len(raw)
     return msgspec.json.encode(fields)

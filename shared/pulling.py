@@ -79,6 +79,11 @@ class Pulling(ABC):
         self._tending = asyncio.create_task(self._tend(), name=f"{self._name}-tend")
         return self
 
+    async def check(self) -> str | None:
+        """Why nothing is pulled any more, if that is so."""
+        stopped = self._tending is not None and self._tending.done()
+        return f"{self._name} todos are not asked for any more" if stopped else None
+
     async def stop(self, grace: float) -> None:
         """Stop pulling, let what runs finish within ``grace`` seconds, hand back the rest."""
         self._pulling = False

@@ -23,7 +23,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     reuse_port: bool = False
     """Several gateways share the port (SO_REUSEPORT); the supervisor sets it."""
     health_port: int = 0
-    """Port of a worker's or the store's own /livez, /readyz, /metrics; 0: any free one."""
+    """Port of /livez, /readyz, /metrics where a process shares no other, or one with others;
+    0: any free one."""
     nats_url: str | None = None
     """None: the supervisor starts an embedded server."""
     database_url: str | None = None

@@ -158,6 +158,11 @@ def llm_command(name: str) -> str:
     return f"cmd.llm.{name}"
 
 
+def ping(service: str) -> str:
+    """Where every NATS micro service of that name answers that it is there."""
+    return f"$SRV.PING.{service}"
+
+
 def holds(worker: str) -> str:
     """Where a worker answers whether it is writing a run right now."""
     return f"sig.worker.{worker}.holds"

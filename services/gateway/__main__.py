@@ -13,11 +13,11 @@ from services.gateway.cursor import Cursors
 from services.gateway.hub import Hub
 from services.gateway.limits import SocketCount
 from services.gateway.models import Models
+from services.gateway.others import Others
 from services.gateway.rates import Rates
 from services.gateway.uploads import sweep_now_and_then
 from shared import pipelines
-from shared.bus import Bus, NoAnswer
-from shared.lifecycle import Life, running
+from shared.lifecycle import Life, running, serve_health
 from shared.llm_client import LlmClient
 from shared.log import get_logger
 from shared.settings import Settings
@@ -27,8 +27,8 @@ log = get_logger()
 
 SHORT = 5.0
 """Seconds that requests may take to finish once their streams were ended."""
-_PING = 0.5
-"""Seconds that the store has to say that it is there."""
+OTHERS = ("store", "llm_worker", "processor")
+"""The services without which a gateway can accept and show, but not all that it should."""
 LINGERING = 30.0
 """Seconds for which an upload that was refused may go on, so that its sender reads why."""
 
@@ -36,7 +36,9 @@ LINGERING = 30.0
 async def main(settings: Settings) -> None:
     read = pipelines.load(settings)
     async with running(settings, "gateway", own_health=False) as life:
-        life.add_check("store", partial(_store_answers, life.bus))
+        others = Others(life.bus)
+        for kind in OTHERS:
+            life.add_check(kind, partial(others.check, kind))
         store = StoreClient(life.bus)
         async with (
             Accounts(settings, life.bus, store) as accounts,
@@ -82,8 +84,10 @@ async def _serve(gateway: Gateway, life: Life) -> None:
             backlog=1024,
         )
         await site.start()
-        life.health_port = runner.addresses[0][1]
-        log.info("gateway.listening", host=settings.host, port=life.health_port)
+        life.health_port = port = runner.addresses[0][1]
+        log.info("gateway.listening", host=settings.host, port=port)
+        # Whoever asks a shared port is answered by any gateway: each has another for its health.
+        health = await serve_health(life, settings) if settings.reuse_port else None
         life.ready()
         sweeping = asyncio.create_task(sweep_now_and_then(life.bus), name="sweep")
         await life.stopping.wait()
@@ -91,6 +95,8 @@ async def _serve(gateway: Gateway, life: Life) -> None:
         await site.stop()
         gateway.connections.stop()
         await runner.cleanup()
+        if health is not None:
+            await health.cleanup()
 
 
 async def _may_listen(life: Life, accounts: Accounts) -> bool:
@@ -107,11 +113,3 @@ async def _may_listen(life: Life, accounts: Accounts) -> bool:
     finally:
         stopping.cancel()
         asking.cancel()
-
-
-async def _store_answers(bus: Bus) -> str | None:
-    try:
-        await bus.call("$SRV.PING.store", b"", timeout=_PING)
-    except NoAnswer:
-        return "no store answers"
-    return None

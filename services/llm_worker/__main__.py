@@ -44,6 +44,8 @@ async def main(settings: Settings) -> None:
             life.bus, "generate", generate_todos, worker.handle, slots=settings.job_slots
         )
         async with chat, jobs:
+            life.add_check("chats", chat.check, own=True)
+            life.add_check("jobs", jobs.check, own=True)
             life.ready(worker=worker_id)  # which claims name
             await registry.preload()
             await asyncio.to_thread(prices.load)

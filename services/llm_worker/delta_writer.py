@@ -3,25 +3,32 @@
 Text that comes while a delta is in flight goes with the next one, so order,
 backpressure and batching follow from one rule (architecture.md, law 5).  The chain also
 fences: once another attempt has written, nothing of this one is stored.
+
+What is longer than a delta may be goes as several, one after the other, and so does
+the whole text when it is said again.
 """
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 
 from prometheus_client import Counter
 
 from services.llm_worker.pacer import Pacer
-from shared.bus import Bus, BusError
+from shared.bus import Bus, BusError, Unsendable
+from shared.deltas import split
 from shared.events import Delta, Timeline, decode_tick, encode
 from shared.log import get_logger
 from shared.subjects import TOKENS, Address
 
 log = get_logger()
 
-SNAPSHOT_BYTES = 64 * 1024
+SNAPSHOT_LENGTH = 64 * 1024
+"""Code points after which the whole text is said again, so that TOKENS may forget old deltas;
+then after as many as it had, so that a long text is not said over and over."""
 SNAPSHOT_SECONDS = 120.0
-"""How often the whole text is said again, so that TOKENS may forget old deltas."""
+"""The same, by time."""
 _ACK_TIMEOUT = 5.0
 
 _published = Counter("natterlog_deltas", "Deltas published")
@@ -53,10 +60,13 @@ class DeltaWriter:
         self._still_mine = still_mine
         self._lost = lost
         self._began = time.monotonic()
-        self._said: list[str] = []  # all text so far, in pieces
+        self._said: list[str] = []  # the text so far, but for what is new
+        self._new: list[str] = []  # what came since the last delta was made
+        self._pieces: deque[str] = deque()  # of the text, as deltas will carry them
+        self._sent = 0  # where the first of them begins
         self._length = 0
-        self._new: list[str] = []  # what no delta has carried yet
-        self._sent = 0
+        self.size = 0
+        """Bytes of the text so far, as UTF-8."""
         self._flight = 0  # counts up, so that an answer that came too late is known as such
         self._busy = False  # a delta is in flight, queued, or being chained anew
         self._closed = False
@@ -67,9 +77,11 @@ class DeltaWriter:
 
     def add(self, text: str) -> None:
         """Take the next piece of the reply; it leaves as soon as the pacer lets it."""
-        self._said.append(text)
+        if not text:
+            return
         self._new.append(text)
         self._length += len(text)
+        self.size += len(text) if text.isascii() else len(text.encode())
         if not self._busy:
             self._busy = True
             self._pacer.ask(self._publish, first=not self.timeline)
@@ -77,7 +89,7 @@ class DeltaWriter:
     @property
     def text(self) -> str:
         """Everything that was added."""
-        return "".join(self._said)
+        return "".join((*self._said, *self._new))
 
     @property
     def first_delta_ms(self) -> int | None:
@@ -111,21 +123,34 @@ class DeltaWriter:
     def _publish(self) -> None:
         if self._closed:
             return
-        ms = self.elapsed_ms
+        if not self._pieces:
+            self._cut()
+        self._send_piece()
+
+    def _cut(self) -> None:
+        """Make pieces of what is new, or of the whole text when that is due."""
+        new = "".join(self._new)
+        self._new.clear()
+        self._said.append(new)
         if self._snapshot_due():
             self._said = [self.text]
-            delta = Delta(self.attempt, 0, self._said[0], ms)
+            self._sent = 0
             self._snapshot_at, self._snapshot_length = time.monotonic(), self._length
-        else:
-            delta = Delta(self.attempt, self._sent, "".join(self._new), ms)
-        self._new.clear()
-        self._sent = self._length
-        self.timeline.append((ms, self._length))
+        self._pieces.extend(split(new if self._sent else self.text))
+
+    def _send_piece(self) -> None:
+        """Send the next piece; without any that the attempt has begun."""
+        piece = self._pieces.popleft() if self._pieces else ""
+        delta = Delta(self.attempt, self._sent, piece, self.elapsed_ms)
+        self._sent += len(piece)
+        if self._sent > (self.timeline[-1][1] if self.timeline else 0):
+            self.timeline.append((delta.ms, self._sent))
         _published.inc()
         self._send(delta)
 
     def _snapshot_due(self) -> bool:
-        return self._length - self._snapshot_length > SNAPSHOT_BYTES or (
+        new = self._length - self._snapshot_length
+        return new > max(SNAPSHOT_LENGTH, self._snapshot_length) or (
             time.monotonic() - self._snapshot_at > SNAPSHOT_SECONDS
         )
 
@@ -140,6 +165,9 @@ class DeltaWriter:
                 expected=self._head,
                 timeout=_ACK_TIMEOUT,
             )
+        except Unsendable as error:  # the final will tell; what can be said, is said in the log
+            log.error("deltas.unsendable", error=str(error))
+            self.close()
         except BusError:  # once whoever sends is done, who may be the mending itself
             asyncio.get_running_loop().call_soon(self.recheck)
 
@@ -150,7 +178,7 @@ class DeltaWriter:
             self.recheck()
             return
         self._head = result
-        if self._new:
+        if self._pieces or self._new:
             self._pacer.ask(self._publish, first=not self.timeline)
         else:
             self._busy = False
@@ -181,19 +209,12 @@ class DeltaWriter:
             if isinstance(tick, Delta) and tick.attempt == self.attempt:
                 stored = tick.offset + len(tick.text)
             self._head = last.seq if last else 0
-            self._new = [self.text[stored:]]
+            self._said = [self.text]
+            self._new.clear()
+            self._pieces = deque(split(self._said[0][stored:]))
             self._sent = stored
-            if self._new[0] or stored == 0:
-                self._send_rest()
+            if self._pieces or stored == 0:
+                self._send_piece()
             else:
                 self._busy = False
             return
-
-    def _send_rest(self) -> None:
-        ms = self.elapsed_ms
-        delta = Delta(self.attempt, self._sent, "".join(self._new), ms)
-        self._new.clear()
-        self._sent = self._length
-        if self._length > (self.timeline[-1][1] if self.timeline else 0):
-            self.timeline.append((ms, self._length))
-        self._send(delta)

@@ -37,12 +37,15 @@ async def generate(
     *,
     failures: int,
     most_failures: int,
+    max_reply: int,
 ) -> Outcome:
     """Stream the provider's answer into ``writer`` and say how it ended.
 
     Before the first piece came, a passing fault is invisible to the user, so it
     is tried again here.  Afterwards another try would contradict words that are
     on the screen already: that is a new attempt, and the caller's decision.
+
+    At ``max_reply`` bytes the text ends, and the provider with it.
     """
     while True:
         try:
@@ -50,7 +53,7 @@ async def generate(
         except ProviderError as closed:  # an open breaker is a clear failure at once
             return Outcome(None, closed, most_failures)
         try:
-            ended = await _stream(provider, prompt, writer)
+            ended = await _stream(provider, prompt, writer, max_reply)
         except ProviderError as failed:
             fault = failed if writer.text else as_refusal(failed, prompt) or failed
             _calls.labels(provider.name, fault.code).inc()
@@ -69,13 +72,24 @@ async def generate(
             return Outcome(ended, None, failures)
 
 
-async def _stream(provider: Provider, prompt: Prompt, writer: DeltaWriter) -> Ended:
+async def _stream(provider: Provider, prompt: Prompt, writer: DeltaWriter, max_reply: int) -> Ended:
     async with aclosing(provider.stream(prompt)) as pieces:
         async for piece in pieces:
             if isinstance(piece, Ended):
                 return piece
-            writer.add(piece)
+            fitting = _fitting(piece, max_reply - writer.size)
+            writer.add(fitting)
+            if len(fitting) < len(piece):
+                log.info("reply.too_long", provider=provider.name, most=max_reply)
+                return Ended(stop_reason="max_length", usage=None)
     raise ProviderError("The provider's answer ended without its end.", passing=True)
+
+
+def _fitting(text: str, room: int) -> str:
+    """As much of the text as ``room`` bytes hold, cut between two code points."""
+    if len(text) * 4 <= room:
+        return text
+    return text.encode()[: max(room, 0)].decode(errors="ignore")
 
 
 def backoff(failures: int, wished: float | None) -> float:

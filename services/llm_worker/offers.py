@@ -35,6 +35,8 @@ Endpoint = Callable[[bytes], Awaitable[bytes]]
 
 LONGEST_NAME = 300
 """Characters of a model's name that anybody will want to see."""
+LONGEST_LIST = 1024 * 1024
+"""Bytes of JSON of one provider's models: the lists of all go to the store as one message."""
 _AGAIN = 1.0
 
 
@@ -76,7 +78,7 @@ class Offering:
         states = [
             ProviderState(
                 name=name,
-                models=[m for m in offered if m is not None and m.provider == name],
+                models=_first([m for m in offered if m is not None and m.provider == name]),
                 circuit=await self._breaker.circuit(name),
                 latency_ms=None if name in failures else self._registry.latency_ms(name),
                 error=failures[name].message if name in failures else None,
@@ -137,6 +139,17 @@ def _offered(provider: str, info: ModelInfo) -> OfferedModel | None:
     except msgspec.ValidationError as error:
         log.warning("models.description_unusable", provider=provider, error=str(error))
         return OfferedModel(provider=provider, name=name)
+
+
+def _first(models: list[OfferedModel]) -> list[OfferedModel]:
+    """As many of a provider's models as a list may have."""
+    size = 0
+    for count, model in enumerate(models):
+        size += len(msgspec.json.encode(model)) + 1
+        if size > LONGEST_LIST:
+            log.warning("models.too_many", provider=model.provider, listed=count, of=len(models))
+            return models[:count]
+    return models
 
 
 def _endpoint(

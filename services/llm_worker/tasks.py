@@ -18,6 +18,7 @@ from services.llm_worker.refusals import RefusedBy
 from shared.bus import Bus
 from shared.commands import Context
 from shared.consumer import Delivery, Rejected
+from shared.errors import shortened
 from shared.events import (
     Ask,
     Fault,
@@ -200,7 +201,7 @@ class Step:
 
     def _again(self, ask: Ask, fault: str) -> Next | Fault:
         """Ask once more, with the fault named; the misses so far are in the log."""
-        todo, misses = self._todo, ask.misses + 1
+        todo, misses, fault = self._todo, ask.misses + 1, shortened(fault)
         if misses >= MISSES:
             message = f"The answers of the step “{ask.step}” did not fit its schema: {fault}"
             return Fault(code="provider_error", message=message)

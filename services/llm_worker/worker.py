@@ -27,7 +27,7 @@ from shared.commands import Context, GetContext
 from shared.consumer import ACK_WAIT, Delivery, RetryLater
 from shared.deltas import read_attempt
 from shared.endings import ended as ended_now
-from shared.errors import NotFound, Unavailable
+from shared.errors import NotFound, Unavailable, shortened
 from shared.events import EndStatus, Fault, PreviousAttempt, PromptSource
 from shared.holding import HeldRun, Holding
 from shared.log import get_logger
@@ -213,6 +213,7 @@ class Worker:
                 self._breaker,
                 failures=run.standing.failures,
                 most_failures=self._settings.provider_failures,
+                max_reply=self._settings.max_reply,
             )
         )
         interrupted = asyncio.create_task(run.interrupted.wait())
@@ -314,4 +315,4 @@ def _say_what_closing_broke(streaming: asyncio.Task[Outcome]) -> None:
 
 
 def _fault(error: ProviderError) -> Fault:
-    return Fault(code=error.code, message=error.message, retryable=error.passing)
+    return Fault(code=error.code, message=shortened(error.message), retryable=error.passing)

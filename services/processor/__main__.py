@@ -18,10 +18,12 @@ async def main(settings: Settings) -> None:
         await life.bus.listen(holds(worker_id), processor.held.on_holds)
         await life.bus.listen_live(LIVE_CANCELS, processor.held.on_cancel)
         life.bus.on_reconnect(processor.held.on_reconnect)
+        await life.bus.serve("processor", {})  # it says that it is there, and nothing else
         watching = asyncio.create_task(processor.held.watch(), name="watch")
         async with PriorityConsumer(
             life.bus, "process", process_todos, processor.handle, slots=settings.steps
         ) as steps:
+            life.add_check("todos", steps.check, own=True)
             life.ready(worker=worker_id)  # which claims name
             await life.stopping.wait()
             await steps.stop(life.grace)

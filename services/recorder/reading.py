@@ -33,7 +33,7 @@ from shared.inspection import (
 )
 from shared.objects import ObjectMissing, unpack
 from shared.settings import Settings
-from shared.subjects import EVENTS, Address, parse, store_command, what
+from shared.subjects import EVENTS, Address, parse, ping, store_command, what
 
 T = TypeVar("T", FoundRun, FoundSession)
 
@@ -200,7 +200,7 @@ async def reading(settings: Settings, files: AskingFiles) -> AsyncGenerator[Log]
 async def store_answers(bus: Bus) -> bool:
     """Whether there is a store to ask."""
     try:
-        await bus.call("$SRV.PING.store", b"", timeout=_PING)
+        await bus.call(ping("store"), timeout=_PING)
     except NoAnswer:
         return False
     return True

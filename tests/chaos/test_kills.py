@@ -10,6 +10,8 @@ import signal
 
 import pytest
 
+from shared.subjects import EVENTS
+from tests.support.fake_script import Script
 from tests.support.log_checks import check_run, wait_until_all_ended
 from tests.support.native_client import NativeClient, Reply
 from tests.support.running import Running, running_system
@@ -102,6 +104,32 @@ async def test_a_killed_worker_is_told_as_a_reset_and_its_text_is_kept_in_the_ne
     assert second.fact.previous.attempt == first.seq
     assert second.fact.previous.text.startswith(seen)
     assert runs[reply.run_id].final.attempt == second.seq
+
+
+async def test_a_worker_killed_in_a_very_long_reply_is_told_as_a_reset_and_its_text_is_kept(
+    natterlog: Running,
+):
+    words = " ".join(f"{n:04d}" + "\x01" * 99_996 for n in range(30))  # 3 MB, 18 MB as JSON
+    natterlog.fake.default = Script(reply=words, rate=40)
+    session_id = await natterlog.client.session()
+    reply = Reply()
+    await natterlog.client.start(reply, session_id, "A very long one.")
+    await natterlog.client.follow(reply, until=2_500_000)
+    seen = reply.text
+
+    await kill_and_restart(natterlog, natterlog.system.one("llm-worker"))
+    async with asyncio.timeout(60):
+        await natterlog.client.follow(reply)
+
+    run = (await wait_until_all_ended(natterlog.bus))[reply.run_id]
+    first, second = run.claims
+    stored = await natterlog.bus.facts_after(EVENTS, f"evt.*.*.{reply.run_id}.>", 0)
+    reply.check()
+    assert (reply.text, reply.resets) == (words, 1)
+    assert second.fact.previous.attempt == first.seq
+    assert words.startswith(second.fact.previous.text)
+    assert len(second.fact.previous.text) >= len(seen)
+    assert max(len(fact.data) for fact in stored) <= 256 * 1024
 
 
 async def test_a_second_gateway_goes_on_where_the_first_was_killed():

@@ -13,7 +13,7 @@ from shared import objects
 from shared.bus import MAX_REQUESTS, Bus, Incoming, NoAnswer, WrongSequence
 from shared.chain import Link, Overtaken, extend, read_chain
 from shared.deltas import NOTHING, read_attempt
-from shared.errors import Conflict, Internal, InvalidRequest, Unavailable
+from shared.errors import Conflict, Internal, InvalidRequest, TooLarge, Unavailable
 from shared.events import CancelRequested, Delta, RunEnded, encode
 from shared.ids import new_id, now
 from shared.streams import DEAD, FILES, ensure_streams
@@ -625,6 +625,26 @@ async def test_a_service_can_leave_although_its_server_is_gone(own_nats_server: 
 
     assert not bus.connected
     await own_nats_server.start()
+
+
+async def test_a_request_that_no_message_can_carry_is_too_large(bus: Bus):
+    with pytest.raises(TooLarge):
+        await bus.ask("cmd.test", bytes(9 * 1024 * 1024))
+
+
+async def test_an_error_is_short_whatever_it_quotes(connect: Connect):
+    async with connect() as bus, connect() as asker:
+        subject = f"cmd.{new_id()}"
+
+        async def refuse(request: bytes) -> bytes:
+            raise InvalidRequest("\x01" * 10_000_000, path="$." + "x" * 10_000_000)
+
+        await bus.serve("test", {subject: refuse})
+        with pytest.raises(InvalidRequest) as refused:
+            await asker.ask(subject, b"")
+
+    assert refused.value.message == "\x01" * 2_000 + " …"
+    assert len(refused.value.path or "") < 2_010
 
 
 async def test_what_is_asked_while_the_server_is_away_is_answered_when_it_is_back(

@@ -1,6 +1,7 @@
 """The Channels front ends over HTTP, in Django REST framework's manner."""
 
 import asyncio
+import io
 from typing import Any
 
 import aiohttp
@@ -288,6 +289,21 @@ async def test_a_file_where_a_word_is_wanted_is_refused(on_stage: Stage):
         400,
         {"title": ["Not a valid string."]},
     )
+
+
+async def test_a_form_that_no_request_on_the_bus_can_carry_is_too_large_and_hurts_nobody(
+    on_stage: Stage,
+):
+    # Within the limit as a form; as JSON each of these characters has six bytes.
+    part = b'--x\r\nContent-Disposition: form-data; name="system_prompt"\r\n\r\n%b\r\n--x--\r\n'
+    form = io.BytesIO(part % (b"\x01" * 3_000_000))
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+
+    status, told = await call(on_stage, "POST", SESSIONS, data=form, headers=headers)
+    after, _ = await call(on_stage, "POST", SESSIONS, json={"title": "After it"})
+
+    assert (status, told["code"]) == (413, "too_large")
+    assert (after, on_stage.bus.connected) == (201, True)
 
 
 async def test_a_body_that_is_too_large_is_refused_in_every_form(nats_server: NatsServer):

@@ -135,6 +135,39 @@ async def test_a_handler_that_fails_is_asked_again(twin: MemoryBus, fault: Excep
     assert await desk.letters() == []
 
 
+async def test_what_can_never_be_sent_is_not_tried_again_and_its_run_ends(bus: Bus):
+    desk = Desk(bus)
+    seq = await desk.todo()
+
+    async def sends_too_much(_: Delivery) -> None:
+        bus.post("sig.test", bytes(9 * 1024 * 1024))
+
+    async with desk.consumer(sends_too_much):
+        delivery = await desk.next()
+        await desk.settled()
+
+    [letter] = await desk.letters()
+    [stored] = await bus.facts_after(EVENTS, delivery.address.facts, seq)
+    final = decode_fact(stored.data)
+    assert isinstance(final, RunEnded)
+    assert final.status == "failed"
+    assert (letter.seq, letter.kind) == (seq, "rejected")
+    assert "more than nats-server's max_payload" in letter.reason
+    assert desk.delivered.empty()
+
+
+async def test_a_dead_letter_is_short_whatever_its_reason_quotes(bus: Bus):
+    desk = Desk(bus)
+    await desk.todo()
+
+    async with desk.consumer(fails(Rejected("\x01" * 10_000_000))):
+        await desk.next()
+        await desk.settled()
+
+    [letter] = await desk.letters()
+    assert letter.reason == "\x01" * 2_000 + " …"
+
+
 async def test_a_handler_says_how_soon_it_is_asked_again(bus: Bus):
     desk = Desk(bus)
     seq = await desk.todo()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -103,23 +104,36 @@ async def test_a_cursor_of_another_log_or_of_the_future_is_refused(natterlog: Ru
     ] * 2
 
 
-async def test_the_gateway_says_when_no_store_answers_and_counts_what_it_does(natterlog: Running):
-    gateway, store = natterlog.system.one("gateway"), natterlog.system.one("store")
-    await natterlog.client.session()
+ALL_WELL = {"bus": "ok", "store": "ok", "llm_worker": "ok", "processor": "ok"}
 
-    async def ready() -> tuple[int, dict[str, str]]:
+
+@pytest.mark.parametrize("service", ["store", "llm-worker", "processor"])
+async def test_the_gateway_says_who_does_not_answer(natterlog: Running, service: str):
+    gateway, other = natterlog.system.one("gateway"), natterlog.system.one(service)
+    kind = service.replace("-", "_")
+
+    async def ready() -> tuple[int, dict[str, Any]]:
         async with natterlog.client.http.get(f"{gateway.url}/readyz") as response:
-            return response.status, (await response.json())["checks"]
+            return response.status, await response.json()
 
     before = await ready()
-    await store.kill()
+    await other.kill()
     away = await ready()
-    await store.start()
+    await other.start()
     after = await ready()
+
+    well = {"status": "ready", "service": "gateway", "checks": ALL_WELL, "restart_for": []}
+    missing = {"status": "not ready", "checks": ALL_WELL | {kind: f"no {kind} answers"}}
+    assert before == after == (200, well)
+    assert away == (503, well | missing)
+
+
+async def test_the_gateway_counts_what_it_does(natterlog: Running):
+    gateway = natterlog.system.one("gateway")
+    await natterlog.client.session()
+
     metrics = await text_of(natterlog.client.http, f"{gateway.url}/metrics")
 
-    assert before == after == (200, {"bus": "ok", "store": "ok"})
-    assert away == (503, {"bus": "ok", "store": "no store answers"})
     assert 'natterlog_requests_total{dialect="assistant",status="201"}' in metrics
     assert "natterlog_feeds" in metrics
 

@@ -29,7 +29,7 @@ from shared.pipelines import load
 from shared.records import Job
 from shared.settings import Settings
 from shared.store_client import StoreClient
-from shared.subjects import TOKENS, Address, what
+from shared.subjects import EVENTS, TOKENS, Address, what
 from tests.support.fake_provider import FakeProvider
 from tests.support.fake_script import Script
 from tests.support.log_checks import RunLog, wait_until_ended
@@ -169,6 +169,33 @@ async def test_a_pipeline_goes_from_step_to_step(natterlog: Shop):
     spent = [r.usage.output_tokens for r in job.results if r.usage]
     assert job.run.usage is not None
     assert job.run.usage.output_tokens == sum(spent) > 0
+
+
+async def test_a_pipeline_whose_answers_are_very_long_goes_on_with_all_of_them(natterlog: Shop):
+    long = "".join(f"{n:07d}\x01" for n in range(400_000))  # 3.2 MB, and 5 MB of JSON
+    natterlog.fake.next.extend([GOOD, Script(reply=long), GOOD])
+
+    made = await natterlog.create(PIPELINE)
+    job, log = await natterlog.ended(made)
+
+    assert job.run.status == "completed"
+    assert [result.text for result in job.results] == ['{"good": true}', long, '{"good": true}']
+    assert long in natterlog.fake.seen[2].message
+    assert log.final.results == job.results
+    address = natterlog.address(made)
+    stored = await natterlog.bus.facts_after(EVENTS, address.facts, 0)
+    stored += await natterlog.bus.facts_after(TOKENS, address.ticks, 0)
+    assert max(len(message.data) for message in stored) <= 256 * 1024
+
+
+async def test_a_steps_answer_that_has_no_end_ends_at_its_bound():
+    async with shop(NATTERLOG_MAX_REPLY="5000") as natterlog:
+        natterlog.fake.next.extend([GOOD, Script(reply="word " * 5_000), GOOD])
+
+        job, _ = await natterlog.ended(await natterlog.create(PIPELINE))
+
+    assert [len(result.text) for result in job.results] == [14, 5_000, 14]
+    assert job.run.status == "completed"
 
 
 async def test_the_demo_goes_through_natterlogs_own_pipeline():

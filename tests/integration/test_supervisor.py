@@ -16,6 +16,7 @@ import pytest
 
 from services import running
 from shared.settings import read_settings
+from tests.support.system import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 ALL = ("gateway", "llm_worker", "processor", "store")
@@ -117,7 +118,7 @@ async def test_all_become_ready_and_stop_in_order(tmp_path: Path):
     assert code == 0
     assert asked == [f"{name} | asked to stop" for name in ALL]
     assert set(running_now.children) == {"nats", *ALL}
-    assert running_now.children["store"].health_port == 4000
+    assert running_now.children["store"].health_port
     assert mode == 0o600
     assert not (tmp_path / "run.json").exists()
 
@@ -289,6 +290,138 @@ async def test_a_service_that_is_never_ready_is_named_with_its_last_lines(tmp_pa
     told = it.said[it.said.index("natterlog: processor did not start. Its last lines:") + 1]
     assert code == 1
     assert told == "  still thinking"
+
+
+async def test_a_service_that_stays_stuck_is_killed_and_started_again(tmp_path: Path):
+    async with up(tmp_path, "processor:stuck", "store:waiting", STUCK_FOR="0.5") as it:
+        first = await it.line(r"processor \| began (\d+)")
+        store = await it.line(r"store \| began (\d+)")
+        await it.line("natterlog is ready")
+
+        why = await it.line(r".*child_stuck.*")
+        second = await it.line(r"processor \| began (\d+)")
+        third = await it.line(r"processor \| began (\d+)")
+        now = run_file(tmp_path)
+        it.signal(signal.SIGTERM)
+        code = await it.ended()
+
+    assert "asleep" in why[0]
+    assert len({first[1], second[1], third[1]}) == 3
+    assert now.children["store"].pid == int(store[1])  # it waits for another part: let it
+    assert code == 0
+
+
+@pytest.mark.parametrize("stopped", ["gateway", "nats"])
+async def test_what_stands_still_is_killed_and_started_again(tmp_path: Path, stopped: str):
+    async with up(tmp_path, "gateway", STUCK_FOR="0.5") as it:
+        await it.line("natterlog is ready")
+        before = run_file(tmp_path)
+
+        os.kill(before.children[stopped].pid, signal.SIGSTOP)
+        await it.line(r".*child_stuck.*")
+        await gone(before.children[stopped].pid)
+        after = await changed(tmp_path, stopped, before.children[stopped].pid)
+        it.signal(signal.SIGTERM)
+        code = await it.ended()
+
+    others = set(before.children) - {stopped}
+    assert {name: after.children[name] for name in others} == {
+        name: before.children[name] for name in others
+    }
+    assert code == 0
+
+
+async def changed(data_dir: Path, name: str, pid: int) -> running.Running:
+    """What runs once the child has another process."""
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            now = running.read(data_dir)
+            if now and name in now.children and now.children[name].pid != pid:
+                return now
+            await asyncio.sleep(0.01)
+
+
+async def test_who_is_cut_off_is_started_again_only_while_nats_is_there(tmp_path: Path):
+    async with up(tmp_path, "gateway:cut-off", STUCK_FOR="2") as it:
+        first = await it.line(r"gateway \| began (\d+)")
+        await it.line("natterlog is ready")
+        nats_pid = run_file(tmp_path).children["nats"].pid
+
+        os.kill(nats_pid, signal.SIGSTOP)
+        stuck = await it.line(r".*child_stuck.*")
+        second = await it.line(r"gateway \| began (\d+)")
+        it.signal(signal.SIGTERM)
+        code = await it.ended()
+
+    lines = [line for line in it.said if "child_stuck" in line]
+    assert f'"child": "nats", "pid": {nats_pid}' in stuck[0]
+    assert '"faults": {"bus": "not connected"}' in lines[1]
+    assert second[1] != first[1]
+    assert code == 0
+
+
+async def test_a_gateway_beside_others_on_one_port_that_stands_still_is_started_again(
+    tmp_path: Path,
+):
+    async with up(
+        tmp_path, "real", GATEWAYS="2", STUCK_FOR="2", NATTERLOG_PORT=str(free_port())
+    ) as it:
+        url = (await it.line(r"natterlog is ready: (\S+)"))[1]
+        before = run_file(tmp_path).children
+        ports = {name: child.health_port for name, child in before.items()}
+
+        os.kill(before["gateway-2"].pid, signal.SIGSTOP)
+        await it.line(r".*child_stuck.*")
+        now = await changed(tmp_path, "gateway-2", before["gateway-2"].pid)
+        answers = await ready(url)
+        it.signal(signal.SIGTERM)
+        code = await it.ended()
+
+    assert len({ports["gateway-1"], ports["gateway-2"], int(url.rpartition(":")[2])}) == 3
+    assert {name for name in before if now.children.get(name) != before[name]} == {"gateway-2"}
+    assert answers == {"bus": "ok", "store": "ok", "llm_worker": "ok", "processor": "ok"}
+    assert code == 0
+
+
+async def test_services_that_nats_turned_out_end_and_come_back_once_it_lets_them_in(
+    tmp_path: Path,
+):
+    async with up(tmp_path, "real", STUCK_FOR="20", NATTERLOG_PORT=str(free_port())) as it:
+        url = (await it.line(r"natterlog is ready: (\S+)"))[1]
+        before = run_file(tmp_path).children
+        config = tmp_path / "nats.conf"
+        password = config.read_text()
+
+        config.write_text(re.sub(r'password: ".*"', 'password: "another"', password))
+        os.kill(before["nats"].pid, signal.SIGHUP)
+        ends = [await it.line(r".*child_ended.*") for _ in range(4)]
+        config.write_text(password)
+        os.kill(before["nats"].pid, signal.SIGHUP)
+        answers = await ready(url)
+        after = run_file(tmp_path).children
+        it.signal(signal.SIGTERM)
+        code = await it.ended()
+
+    closed = [line for line in it.said if '"reason": "nats: authorization failed"' in line]
+    assert {line.split('"service": "')[1].split('"')[0] for line in closed} == set(ALL)
+    assert all('"code": 1,' in end[0] for end in ends)
+    assert answers == {"bus": "ok", "store": "ok", "llm_worker": "ok", "processor": "ok"}
+    assert after["nats"] == before["nats"]
+    assert not {child.pid for child in after.values()} & {before[name].pid for name in ALL}
+    assert code == 0
+
+
+async def ready(url: str) -> dict[str, str]:
+    """The checks of a gateway, once all are well."""
+    async with asyncio.timeout(DEADLINE), aiohttp.ClientSession() as http:
+        while True:
+            try:
+                async with http.get(f"{url}/readyz") as answer:
+                    if answer.status == 200:
+                        return (await answer.json())["checks"]
+            except aiohttp.ClientError:
+                pass
+            await asyncio.sleep(0.05)
 
 
 async def test_a_data_directory_that_cannot_be_used_is_named(tmp_path: Path):

@@ -13,12 +13,13 @@ from services.llm_worker.breaker import Breaker
 from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, ProviderError
 from services.llm_worker.shelf import KvShelf
 from services.llm_worker.worker import Worker
-from shared import objects
+from shared import chain, endings, objects
 from shared.bus import Bus, Incoming
 from shared.chain import Link, extend, read_chain
 from shared.commands import Context, ContextMessage, GetContext
 from shared.consumer import Delivery, RetryLater
-from shared.deltas import AttemptText, read_attempt
+from shared.deltas import AttemptText, read_attempt, split
+from shared.endings import end_unhandled
 from shared.errors import NotFound
 from shared.events import (
     CancelRequested,
@@ -36,10 +37,11 @@ from shared.events import (
 )
 from shared.holding import Holding
 from shared.ids import new_id, now
+from shared.objects import NotKept
 from shared.pulling import Consumer
 from shared.records import Run
 from shared.settings import Settings
-from shared.streams import ensure_streams
+from shared.streams import FILES, ensure_streams
 from shared.subjects import EVENTS, LIVE_CANCELS, TOKENS, Address, holds, store_command, what
 from tests.support.nats_server import NatsServer
 
@@ -193,10 +195,10 @@ class Stage:
         head = (await self.chain())[-1].seq
         return await extend(self.bus, self.run.fact(what_happened), fact, expected=head)
 
-    async def write(self, attempt: int, text: str) -> None:
-        """Another worker writes the run's whole text so far."""
+    async def write(self, attempt: int, text: str, offset: int = 0) -> None:
+        """Another worker writes the run's text, all of it so far or the next piece."""
         last = await self.bus.head(TOKENS, self.run.ticks)
-        delta = encode(Delta(attempt, 0, text))
+        delta = encode(Delta(attempt, offset, text))
         await self.bus.append(self.run.ticks, delta, expected=last.seq if last else 0)
 
     async def written(self, length: int) -> None:
@@ -772,3 +774,117 @@ async def test_a_reply_goes_on_while_its_server_pauses(own_nats_server: NatsServ
             await working
 
         assert (await stage.final()).text == "Before, after."
+
+
+# -- what cannot be kept ----------------------------------------------------------------
+
+
+async def refuse_large_fields(bus: Bus) -> None:
+    """Let FILES take nothing of any size, as where its disk is full."""
+    config = (await bus.api(f"STREAM.INFO.{FILES}"))["config"]
+    await bus.api(f"STREAM.UPDATE.{FILES}", config | {"max_msg_size": 1_000})
+
+
+async def test_a_reply_that_cannot_be_kept_fails_and_is_paid_for_once(
+    own_nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(endings, "_AGAIN", (0.0, 0.0))
+    provider = Scripted(["y" * 300_000, DONE])
+
+    async with a_stage(own_nats_server) as stage, stage.worker(provider) as worker:
+        await refuse_large_fields(stage.bus)
+        async with stage.consumer(worker):
+            final = await stage.ended()
+        chain = await stage.said()
+        [(attempt, _)] = await stage.claims()
+
+    assert chain == ["todo.chat.0", "claim", "final"]
+    assert final == RunEnded(
+        at=final.at,
+        prev=attempt,
+        nonce=final.nonce,
+        status="failed",
+        attempt=attempt,
+        text="",
+        length=0,
+        sha256=sha256(""),
+        model="model-1",
+        provider=provider.name,
+        usage=DONE.usage,
+        latency_ms=final.latency_ms,
+        first_delta_ms=final.first_delta_ms,
+        error=Fault(
+            code="internal", message="What was written could not be kept; the log says why."
+        ),
+    )
+    assert len(provider.prompts) == 1
+
+
+async def test_a_reply_is_kept_if_its_storage_had_only_moments_of_weakness(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(endings, "_AGAIN", (0.0, 0.0))
+    pack, refusals = chain.pack, 2
+
+    async def weak(bus: Bus, subject: str, data: bytes) -> bytes:
+        nonlocal refusals
+        if refusals:
+            refusals -= 1
+            raise NotKept("the disk is full")
+        return await pack(bus, subject, data)
+
+    monkeypatch.setattr(chain, "pack", weak)
+
+    async with stage.worker(Scripted(["y" * 300_000, DONE])) as worker:
+        await worker.handle(stage.delivery)
+
+    final = await stage.final()
+    assert (final.status, final.length, refusals) == ("completed", 300_000, 0)
+
+
+async def test_a_run_that_nobody_can_handle_ends_although_its_text_cannot_be_kept(
+    own_nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(endings, "_AGAIN", (0.0, 0.0))
+    fault = Fault(code="internal", message="This could not be handled; the log says why.")
+
+    async with a_stage(own_nats_server) as stage:
+        attempt = await stage.claim()
+        for offset in range(0, 400_000, 40_000):
+            await stage.write(attempt, "z" * 40_000, offset)
+        await refuse_large_fields(stage.bus)
+        done = await end_unhandled(stage.bus, stage.run, fault, although_claimed=True)
+        final = await stage.final()
+
+    assert done
+    assert (final.status, final.attempt, final.length) == ("failed", attempt, 0)
+
+
+async def test_a_lost_attempt_of_any_length_is_kept_in_the_next_claim(stage: Stage):
+    text = "".join(f"{n:07d}\x01" for n in range(400_000))  # 3.2 MB, and 5 MB of JSON
+    attempt, offset = await stage.claim(), 0
+    for piece in split(text):
+        await stage.write(attempt, piece, offset)
+        offset += len(piece)
+
+    async with stage.worker(Scripted(["Once more.", DONE])) as worker:
+        await worker.handle(stage.delivery)
+
+    [_, (_, claim)] = await stage.claims()
+    assert claim.previous is not None
+    assert (claim.previous.attempt, claim.previous.text == text) == (attempt, True)
+    stored = await stage.bus.facts_after(EVENTS, stage.run.facts, 0)
+    assert max(len(fact.data) for fact in stored) <= 256 * 1024
+    assert (await stage.final()).text == "Once more."
+
+
+async def test_a_reply_that_ends_at_its_bound_says_so(stage: Stage):
+    provider = Scripted(["0123456789" * 10, "more", DONE])
+
+    async with stage.worker(provider, max_reply=42) as worker:
+        await worker.handle(stage.delivery)
+
+    final = await stage.final()
+    assert (final.status, final.stop_reason, final.error) == ("completed", "max_length", None)
+    assert (final.text, final.usage) == (("0123456789" * 10)[:42], None)
+    await soon(provider.closed)

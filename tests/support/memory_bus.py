@@ -82,6 +82,9 @@ class _Client:
     """What :mod:`shared.connection`, and nats-py's micro services, ask of a client."""
 
     connected_server_version = _Version()
+    max_payload = 8 * 1024 * 1024
+    is_connected = True
+    gave_up: str | None = None
 
     def __init__(self, server: MemoryNats, lost: Callable[[str], None]) -> None:
         self.lost = lost

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import io
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -96,11 +97,12 @@ class NativeClient:
     async def start(self, reply: Reply, session_id: str, content: str, **fields: Any) -> None:
         """Send a message and read up to its ``message_start``; retried with one key."""
         key = f"{session_id}:{hash(content)}"
-        body = {"session_id": session_id, "content": content, **fields}
+        body = json.dumps({"session_id": session_id, "content": content, **fields}).encode()
+        headers = {"Idempotency-Key": key, "Content-Type": "application/json"}
         while not reply.run_id:
             try:
                 async with self.http.post(
-                    self.url("/messages?stream=true"), json=body, headers={"Idempotency-Key": key}
+                    self.url("/messages?stream=true"), data=io.BytesIO(body), headers=headers
                 ) as response:
                     if response.status == 503:
                         raise aiohttp.ClientError("not now")
@@ -138,11 +140,22 @@ class NativeClient:
         await asyncio.sleep(0.05)  # a real client's pause, not a wait for something
 
 
+async def lines_of(response: aiohttp.ClientResponse) -> AsyncIterator[str]:
+    """Every line of a response, however long; aiohttp's own have 128 KiB at most."""
+    rest = bytearray()
+    async for data in response.content.iter_any():
+        rest += data
+        if b"\n" in data:
+            *lines, last = bytes(rest).split(b"\n")
+            rest = bytearray(last)
+            for line in lines:
+                yield line.decode().rstrip("\r")
+
+
 async def events_of(response: aiohttp.ClientResponse) -> AsyncIterator[tuple[dict[str, Any], str]]:
     """(event, cursor) of every event of an SSE response."""
     cursor, data = "", ""
-    async for raw in response.content:
-        line = raw.decode().rstrip("\r\n")
+    async for line in lines_of(response):
         if line.startswith("id:"):
             cursor = line[3:].strip()
         elif line.startswith("data:"):

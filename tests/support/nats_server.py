@@ -81,6 +81,10 @@ class NatsServer:
     def resume(self) -> None:
         self._running.send_signal(signal.SIGCONT)
 
+    def reload(self) -> None:
+        """Have it read its configuration anew, without a restart."""
+        self._running.send_signal(signal.SIGHUP)
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self

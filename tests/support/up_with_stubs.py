@@ -1,6 +1,7 @@
 """``natterlog up`` with other programs: ``python -m tests.support.up_with_stubs NAME[:HABIT] …``.
 
-Settings come from the environment, as for the real one.
+Settings come from the environment, as for the real one.  ``real`` instead of names are the
+real services, with as many gateways as ``GATEWAYS`` says.
 """
 
 import os
@@ -8,16 +9,25 @@ import sys
 from pathlib import Path
 
 from services.child import Backoff, Program
-from services.supervisor import Patience, supervise
+from services.supervisor import Counts, Patience, services, supervise
+from services.watching import Watchfulness
 from shared.settings import read_settings
 
 STUB = str(Path(__file__).with_name("stub_service.py"))
 PATIENCE = Patience(
-    ready_within=float(os.environ.get("READY_WITHIN", "20")), backoff=Backoff(first=0.01)
+    ready_within=float(os.environ.get("READY_WITHIN", "20")),
+    backoff=Backoff(first=0.01),
+    watchfulness=Watchfulness(
+        stuck_for=float(os.environ.get("STUCK_FOR", "30")), every=0.2, timeout=1.0
+    ),
 )
+SETTINGS = read_settings(os.environ)
 
 
 def plan(nats_url: str) -> list[list[Program]]:
+    if sys.argv[1:] == ["real"]:
+        counts = Counts(gateways=int(os.environ.get("GATEWAYS", "1")))
+        return services(SETTINGS, os.environ, counts, nats_url)
     environ = {**os.environ, "NATTERLOG_NATS_URL": nats_url}
     return [[stub(*word.split(":"), environ=environ)] for word in sys.argv[1:]]
 
@@ -27,4 +37,4 @@ def stub(name: str, habit: str = "", *, environ: dict[str, str]) -> Program:
     return Program(name=name, command=command, environ=environ)
 
 
-sys.exit(supervise(read_settings(os.environ), plan, PATIENCE))
+sys.exit(supervise(SETTINGS, plan, PATIENCE))

@@ -267,9 +267,120 @@ async def test_now_and_then_the_whole_text_is_said_again(bus: MemoryBus):
     said = await deltas(bus)
     assert [(delta.offset, len(delta.text)) for delta in said] == [
         *((n * 10_000, 10_000) for n in range(6)),
-        (0, 70_000),
+        (0, 43_000),
+        (43_000, 27_000),
         (70_000, 10_000),
     ]
+    assert [length for _, length in writer.timeline] == [
+        *range(10_000, 60_001, 10_000),
+        70_000,
+        80_000,
+    ]
+    assert (await read_attempt(bus, RUN)).text == writer.text
+
+
+async def test_a_long_text_is_said_again_as_often_as_it_doubles(bus: MemoryBus):
+    writer = a_writer(bus)
+
+    for _ in range(100):
+        writer.add("y" * 10_000)
+        await quiet(writer)
+
+    said = await deltas(bus)
+    from_the_start = [n for n, delta in enumerate(said) if delta.offset == 0]
+    assert len(from_the_start) == 5  # the first, and at 70, 150, 310 and 630 thousand
+    assert sum(len(delta.text) for delta in said) < 3 * 1_000_000
+    assert (await read_attempt(bus, RUN)).text == writer.text
+
+
+@pytest.mark.parametrize("character", ["z", "\x01", "😀"])
+async def test_a_piece_of_any_size_leaves_in_deltas_of_256_kib_at_most(
+    bus: MemoryBus, character: str
+):
+    writer = a_writer(bus)
+    text = character * 1_000_000
+
+    writer.add("First. ")
+    await quiet(writer)
+    writer.add(text)
+    writer.add(" Last.")
+    await quiet(writer)
+
+    stored = await bus.read(TOKENS, RUN.ticks)
+    assert max(len(message.data) for message in stored) <= 256 * 1024
+    written = await read_attempt(bus, RUN)
+    assert written.text == writer.text == f"First. {text} Last."
+    assert [length for _, length in written.timeline] == [length for _, length in writer.timeline]
+    assert writer.size == len(writer.text.encode())
+
+
+async def test_text_that_comes_between_the_pieces_of_a_long_one_follows_them(bus: MemoryBus):
+    writer = a_writer(bus)
+    bus.server.hold_answers()
+    writer.add("1" * 100_000)
+    await asyncio.sleep(0)
+    writer.add("2" * 100)
+
+    bus.server.release_answers()
+    await quiet(writer)
+
+    said = await deltas(bus)
+    assert [(delta.offset, len(delta.text)) for delta in said] == [
+        (0, 43_000),
+        (43_000, 43_000),
+        (86_000, 14_000),
+        (100_000, 100),
+    ]
+
+
+@pytest.mark.parametrize("lost", range(1, 5))
+async def test_an_answer_that_is_lost_within_a_text_said_again_loses_nothing(
+    bus: MemoryBus, lost: int
+):
+    writer = a_writer(bus)
+    writer.add("a" * 60_000)
+    await quiet(writer)
+    answers = 0
+    append_soon = bus.append_soon
+
+    def lossy(*args: Any, **how: Any) -> None:
+        nonlocal answers
+        answers += 1
+        if answers == lost:
+            bus.server.lose_answers(1)
+        append_soon(*args, **how)
+
+    vars(bus)["append_soon"] = lossy
+    writer.add("b" * 90_000)
+    await quiet(writer)
+    writer.add("c")
+    await quiet(writer)
+
+    assert (await read_attempt(bus, RUN)).text == writer.text
+    assert [length for _, length in writer.timeline][-1] == 150_001
+
+
+async def test_what_the_server_would_hang_up_on_is_left_to_the_final(bus: MemoryBus):
+    writer = a_writer(bus)
+    writer.add("Said. ")
+    await quiet(writer)
+
+    bus._client.max_payload = 100
+    writer.add("Not said, because of a server that takes very short messages only. " * 2)
+    bus._client.max_payload = 10_000
+    await quiet(writer)
+
+    assert await deltas(bus) == [Delta(ATTEMPT, 0, "Said. ")]
+    assert writer.text.startswith("Said. Not said, ")
+
+
+async def test_an_empty_piece_is_no_delta(bus: MemoryBus):
+    writer = a_writer(bus)
+
+    writer.add("")
+    await quiet(writer)
+
+    assert (await deltas(bus), writer.timeline) == ([], [])
 
 
 async def test_a_slow_reply_is_said_again_after_two_minutes(bus: MemoryBus, monkeypatch: Any):

@@ -50,6 +50,10 @@ class Paper:
     def add(self, text: str) -> None:
         self.text += text
 
+    @property
+    def size(self) -> int:
+        return len(self.text.encode())
+
 
 class Guard:
     """A breaker that keeps a diary."""
@@ -70,10 +74,22 @@ class Guard:
 
 
 async def outcome_of(
-    provider: Scripted, paper: Any, guard: Any, *, failures: int = 0, most_failures: int = 3
+    provider: Scripted,
+    paper: Any,
+    guard: Any,
+    *,
+    failures: int = 0,
+    most_failures: int = 3,
+    max_reply: int = 1_000,
 ) -> Outcome:
     return await generate(
-        provider, PROMPT, paper, guard, failures=failures, most_failures=most_failures
+        provider,
+        PROMPT,
+        paper,
+        guard,
+        failures=failures,
+        most_failures=most_failures,
+        max_reply=max_reply,
     )
 
 
@@ -84,6 +100,36 @@ async def test_an_answer_is_written_and_its_end_told():
 
     assert outcome == Outcome(DONE, None, 0)
     assert (paper.text, guard.told, provider.closed) == ("Good day", ["succeeded"], 1)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        (["12345", "67890", "more"], "1234567890"),
+        (["1234567", "890123", "more"], "1234567890"),
+        (["a piece that is far longer by itself"], "a piece th"),
+        (["😀😀😀", "more"], "😀😀"),  # four bytes each: the third does not fit
+        (["äöü", "€€", "more"], "äöü€"),
+        (["1234567890", "😀"], "1234567890"),
+    ],
+)
+async def test_a_reply_ends_at_its_bound_between_two_characters_and_its_provider_with_it(
+    pieces: list[str], text: str
+):
+    provider, paper, guard = Scripted([*pieces, "never asked for", DONE]), Paper(), Guard()
+
+    outcome = await outcome_of(provider, paper, guard, max_reply=10)
+
+    assert outcome == Outcome(Ended(stop_reason="max_length", usage=None), None, 0)
+    assert (paper.text, guard.told, provider.closed) == (text, ["succeeded"], 1)
+
+
+async def test_a_reply_that_fills_its_bound_exactly_ends_as_it_would():
+    provider, paper, guard = Scripted(["12345", "67890", "", DONE]), Paper(), Guard()
+
+    outcome = await outcome_of(provider, paper, guard, max_reply=10)
+
+    assert (outcome, paper.text) == (Outcome(DONE, None, 0), "1234567890")
 
 
 async def test_a_fault_before_the_first_piece_is_tried_again():

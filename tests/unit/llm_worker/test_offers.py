@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from services.llm_worker.breaker import Breaker
-from services.llm_worker.offers import LONGEST_NAME, Offering
+from services.llm_worker.offers import LONGEST_LIST, LONGEST_NAME, Offering
 from services.llm_worker.providers.base import ModelInfo
 from services.llm_worker.providers.demo import Demo
 from services.llm_worker.providers.registry import Registry
@@ -104,6 +104,20 @@ async def test_one_that_cannot_be_asked_is_told_with_its_error(
     assert isinstance(away, UnavailableProvider)
     assert away.provider == "ollama"
     assert "cannot be reached" in away.error
+
+
+async def test_of_an_endless_list_the_first_models_are_told(
+    make: Make, store: Noting, fake: FakeProvider
+):
+    fake.models["openai"] = [f"{n:06d}-{'x' * 280}" for n in range(20_000)]
+
+    await make(settings_for(fake)).refresh(Refresh())
+
+    (noted,) = store.asked
+    names = [m.name for m in noted.models if m.provider == "openai"]
+    assert names == fake.models["openai"][: len(names)]
+    assert LONGEST_LIST / 2 < sum(map(len, names)) < LONGEST_LIST
+    assert {m.provider for m in noted.models} == {"anthropic", "ollama", "openai", "demo"}
 
 
 async def test_a_default_that_nobody_knows_is_not_guessed(make: Make, store: Noting):

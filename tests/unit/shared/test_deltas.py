@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.bus import Bus
-from shared.deltas import AttemptText, Merge, Written, read_attempt
+from shared.deltas import LONGEST, AttemptText, Merge, Written, read_attempt, split
 from shared.events import Delta, Progress, encode
 from shared.ids import new_id
 from shared.streams import ensure_streams
@@ -47,6 +47,24 @@ def test_deltas_in_any_order_make_a_beginning_of_the_text_and_never_another(
         else:
             assert known.text == before
             assert (merge is Merge.GAP) == (delta.offset > len(before))
+
+
+@given(texts, st.integers(1, 50))
+def test_a_text_is_split_into_pieces_that_make_it_again(text: str, longest: int):
+    pieces = split(text, longest)
+
+    assert "".join(pieces) == text
+    assert all(0 < len(piece) <= longest for piece in pieces)
+    assert all(len(piece) == longest for piece in pieces[:-1])
+
+
+@pytest.mark.parametrize("character", ["a", "\x01", '"', "\n", "é", "€", "😀", "\u2028", "\x7f"])
+def test_a_piece_of_any_characters_fits_into_a_delta_of_256_kib(character: str):
+    attempt = offset = ms = 2**53 - 1
+
+    (piece,) = split(character * LONGEST)
+
+    assert len(encode(Delta(attempt, offset, piece, ms))) <= 256 * 1024
 
 
 @given(texts, st.data())
