@@ -10,7 +10,7 @@ from shared.bus import Bus
 from shared.subjects import store_command
 
 _SESSION = c.CreateSession | c.UpdateSession | c.GetSession | c.ForkSession | c.ChooseBranch
-_ACCEPTED = c.SendMessage | c.Regenerate | c.EditMessage
+_ACCEPTED = c.SendMessage | c.Regenerate | c.ContinueReply | c.EditMessage
 _RUN = c.CancelRun | c.GetRun
 _PRESET = c.CreatePreset | c.UpdatePreset | c.GetPreset
 
@@ -21,6 +21,7 @@ _ANSWERS: dict[type[c.Request], type] = {
     c.DeleteSession: c.Done,
     c.SendMessage: c.Accepted,
     c.Regenerate: c.Accepted,
+    c.ContinueReply: c.Accepted,
     c.EditMessage: c.Accepted,
     c.ForkSession: c.SessionAnswer,
     c.ChooseBranch: c.SessionAnswer,
