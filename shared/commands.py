@@ -377,7 +377,7 @@ class GetUsage(Request, frozen=True, kw_only=True):
     """
 
     name: ClassVar[str] = "get_usage"
-    group_by: Literal["day", "model", "session"] = "day"
+    group_by: Literal["day", "model", "session", "stop_reason"] = "day"
     since: datetime | None = None
     until: datetime | None = None
     limit: int = 50
@@ -628,6 +628,7 @@ class ContextMessage(msgspec.Struct, frozen=True, kw_only=True):
     """What a reply's model thought; ``provider`` and ``model`` wrote it, nobody else wants it."""
     provider: str | None = None
     model: str | None = None
+    stop_reason: str | None = None
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):

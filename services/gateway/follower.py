@@ -12,6 +12,7 @@ from services.gateway.moments import (
     SessionChanged,
     SessionGone,
     TextAdded,
+    ThoughtsAdded,
     TurnAccepted,
     reply_of,
     view_of_run,
@@ -157,8 +158,12 @@ class Follower:
             found.append((place, TextAdded(final.text, shown)))
         run = self._runs.pop(run_id, None) or self.feed.runs.get(run_id)
         run = run or await self._ask_run(run_id)
+        message = reply_of(run, final)
+        if message.thoughts is not None and final.status != "failed":
+            # At the place before: who is cut off behind it must still be told the end.
+            found.append((place, ThoughtsAdded(message.thoughts)))
         self.place = Place(seq)
-        found.append((self.place, ReplyEnded(run, final, reply_of(run, final))))
+        found.append((self.place, ReplyEnded(run, final, message)))
 
     async def _ask_run(self, run_id: str) -> RunView:
         answer = await self._store.ask(GetRun(user_id=self.feed.user, run_id=run_id))

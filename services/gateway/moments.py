@@ -9,6 +9,7 @@ from datetime import datetime
 
 import msgspec
 
+from shared import conversation
 from shared.commands import Accepted, UnfinishedRun
 from shared.events import RunEnded, RunWaiting, SessionUpdated, TodoChat, Turn
 from shared.records import Message, Run
@@ -55,6 +56,12 @@ class ReplyReset(msgspec.Struct, frozen=True, gc=False):
     """The text shown so far is void: the reply starts over."""
 
 
+class ThoughtsAdded(msgspec.Struct, frozen=True, gc=False):
+    """What the model thought before it answered: all of it, just before the end."""
+
+    text: str
+
+
 class ReplyEnded(msgspec.Struct, frozen=True, gc=False):
     """The reply is over; its text was shown up to the last character."""
 
@@ -84,6 +91,7 @@ Moment = (
     | ReplyDue
     | TextAdded
     | ReplyReset
+    | ThoughtsAdded
     | ReplyEnded
     | SessionChanged
     | MessagesChanged
@@ -161,19 +169,11 @@ def view_of_run(run: Run) -> RunView:
 
 def reply_of(run: RunView, final: RunEnded) -> Message:
     """The reply as the store keeps it once it has applied ``final``."""
-    return Message(
-        id=run.assistant_message_id,
-        session_id=run.session_id,
+    return conversation.reply(
+        final,
+        message_id=run.assistant_message_id,
         parent_id=run.user_message_id,
-        role="assistant",
-        content=final.text,
-        tokens=final.usage.output_tokens if final.usage else None,
-        latency_ms=final.latency_ms,
-        created_at=final.at,
-        status=final.status,
-        feedback=None,
-        attachments=[],
-        model=final.model,
+        session_id=run.session_id,
         run_id=run.run_id,
     )
 

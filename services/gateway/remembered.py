@@ -3,6 +3,7 @@
 import msgspec
 
 from services.gateway.moments import RunView, reply_of
+from shared import conversation
 from shared.chain import Link
 from shared.events import (
     BranchChosen,
@@ -69,6 +70,8 @@ class Remembered:
                 attachments=past.attachments,
                 model=past.model,
                 run_id=None,
+                stop_reason=conversation.stop_reason(past.status, past.stop_reason),
+                thoughts=conversation.thoughts_text(past.thoughts),
             )
         self._leaf = history.leaf
 

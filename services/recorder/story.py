@@ -14,6 +14,7 @@ from itertools import pairwise
 import msgspec
 
 from services.recorder.reading import Recorded
+from shared.conversation import stop_reason, thoughts_text
 from shared.events import (
     CancelRequested,
     EndStatus,
@@ -28,6 +29,7 @@ from shared.events import (
     TodoChat,
     TodoGenerate,
     TodoProcess,
+    Try,
     Usage,
 )
 from shared.plans import kind_of_plan
@@ -68,6 +70,8 @@ class Attempt(msgspec.Struct, kw_only=True):
     """Code points a second, from the first delta to the last."""
     longest_ms: int | None = None
     gaps: list[Gap] = []
+    tries: list[Try] = []
+    """The provider's failed calls within it; known once it is over."""
     ended: str | None = None
     ended_ms: int | None = None
     """Since its claim."""
@@ -101,6 +105,8 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     status: EndStatus
     attempt: int
     stop_reason: str | None
+    thoughts: int | None
+    """Code points of what the model thought before it answered."""
     length: int
     sha256: str
     intact: bool
@@ -214,6 +220,8 @@ def _next_step(story: Story, seq: int, ms: int, fact: TodoProcess | TodoGenerate
         missed = isinstance(fact, TodoGenerate) and fact.ask.misses > 0
         attempt.ended = "its answer missed the schema" if missed else "done: the next step follows"
         attempt.ended_ms = _since(attempt.at, fact.at)
+        if fact.previous is not None and fact.previous.attempt == attempt.attempt:
+            attempt.tries = fact.previous.tries
 
 
 def _claimed(story: Story, seq: int, fact: RunClaimed, at_of: dict[int, datetime]) -> Attempt:
@@ -239,6 +247,7 @@ def _lost(story: Story, claim: RunClaimed, ms: int) -> None:
     previous = claim.previous
     if previous is not None and previous.attempt == attempt.attempt:
         attempt.ended, attempt.length = previous.reason, len(previous.text)
+        attempt.tries = previous.tries
         _measure(attempt, previous.timeline)
     if claim.failures > attempt.failures:
         attempt.ended += f" (failed call {claim.failures} of this run)"
@@ -246,13 +255,15 @@ def _lost(story: Story, claim: RunClaimed, ms: int) -> None:
 
 def _end(story: Story, recorded: Recorded, fact: RunEnded, ms: int) -> None:
     sha256 = hashlib.sha256(fact.text.encode()).hexdigest()
+    thoughts = thoughts_text(fact.thoughts)
     story.end = End(
         seq=recorded.seq,
         at=fact.at,
         ms=ms,
         status=fact.status,
         attempt=fact.attempt,
-        stop_reason=fact.stop_reason,
+        stop_reason=stop_reason(fact.status, fact.stop_reason),
+        thoughts=None if thoughts is None else len(thoughts),
         length=fact.length,
         sha256=fact.sha256,
         intact=(len(fact.text), sha256) == (fact.length, fact.sha256),
@@ -268,7 +279,7 @@ def _end(story: Story, recorded: Recorded, fact: RunEnded, ms: int) -> None:
         attempt.ended = f"the run {'was cancelled' if fact.status == 'cancelled' else fact.status}"
         attempt.ended_ms = _since(attempt.at, fact.at)
         if fact.attempt == attempt.attempt:
-            attempt.length = fact.length
+            attempt.length, attempt.tries = fact.length, fact.tries
             _measure(attempt, fact.timeline)
             attempt.first_delta_ms = fact.first_delta_ms or attempt.first_delta_ms
 
@@ -326,8 +337,9 @@ def say(recorded: Recorded) -> str:
         case CancelRequested() as fact:
             return f"cancel: {fact.reason}"
         case RunEnded() as fact:
-            code = f" ({fact.error.code})" if fact.error else ""
-            return f"{fact.status}{code}, {fact.length} chars of attempt {fact.attempt}"
+            how = fact.error.code if fact.error else stop_reason(fact.status, fact.stop_reason)
+            why = f" ({how})" if how not in (None, "end_turn") else ""
+            return f"{fact.status}{why}, {fact.length} chars of attempt {fact.attempt}"
         case fact:
             return type(fact).__name__
 

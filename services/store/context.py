@@ -18,6 +18,10 @@ from shared.records import MessageStatus
 CONTEXT_MESSAGES = 20
 
 _USABLE: tuple[MessageStatus, ...] = ("completed", "cancelled")
+_READ = (
+    *("id", "role", "content", "attachments"),
+    *("thoughts", "provider", "model", "stop_reason"),
+)
 
 
 def get_context(connection: sa.Connection, request: GetContext) -> Context:
@@ -62,6 +66,10 @@ def _with_files(
             content=row.content,
             files=[known[file] for file in row.attachments if file in known],
             missing_files=sum(file not in known for file in row.attachments),
+            thoughts=row.thoughts,
+            provider=row.provider,
+            model=row.model,
+            stop_reason=row.stop_reason,
         )
         for row in found
     ]
@@ -102,7 +110,7 @@ def _context() -> Any:
         .where(walk.c.found < CONTEXT_MESSAGES)
     )
     return (
-        sa.select(messages.c.id, messages.c.role, messages.c.content, messages.c.attachments)
+        sa.select(*(messages.c[name] for name in _READ))
         .join(walk, walk.c.id == messages.c.id)
         .where(usable)
         .order_by(messages.c.depth.desc())

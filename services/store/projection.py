@@ -7,6 +7,7 @@ of :mod:`services.store.applying`.
 """
 
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -14,6 +15,7 @@ from services.store import library, past, steps
 from services.store.library import Library
 from services.store.rows import MessageRow, RunRow, SessionRow, UsageRow
 from services.store.titles import title_of
+from shared import conversation
 from shared.chain import Link
 from shared.events import (
     BranchChosen,
@@ -187,6 +189,7 @@ def _end(rows: Rows, session: SessionRow, run: RunRow, fact: RunEnded) -> None:
     run.status, run.ended_at = fact.status, fact.at
     run.sha256, run.length = fact.sha256, fact.length
     run.usage, run.error = fact.usage, fact.error
+    run.stop_reason = conversation.stop_reason(fact.status, fact.stop_reason)
     if run.plan is not None:
         steps.over(run, run.plan, fact)
     if run.turn is None:
@@ -314,22 +317,20 @@ def _user_message(run: RunRow, turn: Turn, content: str, *, depth: int) -> Messa
 
 
 def _reply(session: SessionRow, run: RunRow, turn: Turn, fact: RunEnded, depth: int) -> MessageRow:
-    return MessageRow(
-        id=turn.assistant_message_id,
-        session_id=session.id,
-        user_id=session.user_id,
-        role="assistant",
-        content=fact.text,
-        tokens=fact.usage.output_tokens if fact.usage else None,
-        latency_ms=fact.latency_ms,
-        created_at=fact.at,
+    reply = conversation.reply(
+        fact,
+        message_id=turn.assistant_message_id,
         parent_id=turn.user_message_id,
-        depth=depth,
-        status=fact.status,
-        attachments=[],
-        model=fact.model,
+        session_id=session.id,
         run_id=run.id,
+    )
+    fields: dict[str, Any] = msgspec.structs.asdict(reply) | {"thoughts": fact.thoughts}
+    return MessageRow(
+        **fields,
+        user_id=session.user_id,
+        depth=depth,
         seq=run.last_seq,
+        provider=fact.provider,
     )
 
 
@@ -356,4 +357,5 @@ def _usage(address: Address, session_id: str | None, fact: RunEnded) -> UsageRow
         latency_ms=fact.latency_ms,
         first_delta_ms=fact.first_delta_ms,
         created_at=fact.at,
+        stop_reason=conversation.stop_reason(fact.status, fact.stop_reason),
     )

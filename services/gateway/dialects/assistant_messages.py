@@ -35,7 +35,7 @@ from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.ids import is_id
 from shared.records import Hit, Message
 
-_TURN = {201: words.TurnView, 200: Events(words.StreamEvent)}
+_TURN = {201: words.TurnView, 200: Events(words.RunEvent)}
 
 
 def routes() -> list[web.RouteDef]:
@@ -154,7 +154,8 @@ async def _answer_turn(
     request[RUN_ID] = accepted.run.id
     async with following(gateway, request[USER].id, accepted.run) as follower:
         if streaming:
-            frames = words.SseFrames(gateway.cursors)
+            thoughts = read_query(request, words.ReplyAsked).thoughts
+            frames = words.SseFrames(gateway.cursors, thoughts=thoughts)
             return await stream(request, follower, frames)
         reply = await ended(gateway, follower)
     check_success(reply)
