@@ -1,6 +1,6 @@
 """What a run's end makes of its message: one rule for tables, live streams and recordings."""
 
-from shared.events import EndStatus, RunEnded, StopReason, Thoughts
+from shared.events import Continued, EndStatus, RunEnded, StopReason, Thoughts
 from shared.records import Message
 
 _STOP_REASONS: dict[str, StopReason] = {
@@ -31,19 +31,43 @@ def thoughts_text(thoughts: Thoughts | None) -> str | None:
     return (thoughts and thoughts.text) or None
 
 
+def grows(before: Continued, final: RunEnded) -> bool:
+    """Whether a reply that went on is another since; else its message stays as it was.
+
+    A run that fails changes nothing, nor does one that is cancelled before it said a word.
+    """
+    if final.status == "completed":
+        return final.length >= before.length
+    return final.status == "cancelled" and final.length > before.length
+
+
 def reply(
-    final: RunEnded, *, message_id: str, parent_id: str, session_id: str, run_id: str
+    final: RunEnded,
+    *,
+    message_id: str,
+    parent_id: str,
+    session_id: str,
+    run_id: str,
+    before: Continued | None = None,
 ) -> Message:
-    """The reply that a run ended with."""
+    """The reply that a run ended with; ``before`` is what it had, where it went on.
+
+    A rating was of the text as it was then, so a reply that went on has none.
+    """
+    tokens = final.usage.output_tokens if final.usage else None
+    created_at = final.at
+    if before is not None:
+        created_at = before.created_at or created_at
+        tokens = None if tokens is None or before.tokens is None else before.tokens + tokens
     return Message(
         id=message_id,
         session_id=session_id,
         parent_id=parent_id,
         role="assistant",
         content=final.text,
-        tokens=final.usage.output_tokens if final.usage else None,
+        tokens=tokens,
         latency_ms=final.latency_ms,
-        created_at=final.at,
+        created_at=created_at,
         status=final.status,
         feedback=None,
         attachments=[],

@@ -82,6 +82,8 @@ class Continued(msgspec.Struct, frozen=True, kw_only=True):
 
     length: Whole
     tokens: Whole | None = None
+    created_at: datetime | None = None
+    """When it was there first; its message keeps that."""
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,6 +175,8 @@ class PromptSource(msgspec.Struct, frozen=True, kw_only=True):
     """What the provider could not be told, one sentence each."""
     files: list[SentFile] | None = None
     """What went with the messages, or with a job's step; None in claims of before it was told."""
+    go_on: str | None = None
+    """Natterlog's own words after the messages, where a reply that was cut is to go on."""
 
 
 class FileRef(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from shared.events import (
+    Continued,
     Fault,
     FileRef,
     ModelDetails,
@@ -88,6 +89,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: bool
     """A cancel is on the chain: whatever comes next ends the run."""
     stop_reason: StopReason | None = None
+    continues: Continued | None = None
+    """What the reply had that it goes on with, if that was there before."""
 
 
 class JobStep(msgspec.Struct, frozen=True, kw_only=True):

@@ -44,6 +44,7 @@ _ANSWERS: dict[type[c.Request], type] = {
     c.ListMessages: c.MessagePage,
     c.SearchMessages: c.HitPage,
     c.ExportSession: c.Export,
+    c.GetMessage: c.MessageAnswer,
     c.GetFile: c.FileAnswer,
     c.GetUsage: c.UsagePage,
     c.CheckToken: c.TokenCheck,
@@ -105,7 +106,7 @@ class StoreClient:
     @overload
     async def ask(self, request: c.ListMessages) -> c.MessagePage: ...
     @overload
-    async def ask(self, request: c.RateMessage) -> c.MessageAnswer: ...
+    async def ask(self, request: c.RateMessage | c.GetMessage) -> c.MessageAnswer: ...
     @overload
     async def ask(self, request: c.SearchMessages) -> c.HitPage: ...
     @overload

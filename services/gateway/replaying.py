@@ -334,6 +334,7 @@ _REPLAYED: dict[Handler, Handler] = {
     assistant_messages.send_message: run_stream,
     assistant_messages.regenerate: run_stream,
     assistant_messages.edit: run_stream,
+    assistant_messages.continue_reply: run_stream,
     assistant_socket.socket: native_socket,
     channels_socket.session_socket: channels_session,
     interview_http.generate: interview_stream,

@@ -144,6 +144,8 @@ def show_story(page: Page, story: Story, now: datetime) -> None:
 
 def _conditions(story: Story) -> str:
     told = ", imported" if story.imported else ""
+    if story.continues is not None:
+        told += f", goes on after {story.continues} chars"
     if story.waited_ms:
         told += f", waited {span(story.waited_ms)}"
     if story.due is not None:

@@ -30,6 +30,7 @@ from shared.events import (
     TodoGenerate,
     TodoProcess,
     Try,
+    Turn,
     Usage,
 )
 from shared.plans import kind_of_plan
@@ -135,6 +136,8 @@ class Story(msgspec.Struct, kw_only=True):
     """Behind another run of its session; None when it did not have to."""
     due: datetime | None = None
     priority: int | None = None
+    continues: int | None = None
+    """Code points of the reply that went on; the texts of the attempts begin with it."""
     attempts: list[Attempt] = []
     steps: list[Step] = []
     end: End | None = None
@@ -183,12 +186,13 @@ def running_text(story: Story, length: int) -> None:
 def _take(story: Story, recorded: Recorded, at_of: dict[int, datetime]) -> None:
     ms = _since(story.accepted_at, recorded.fact.at)
     match recorded.fact:
-        case RunWaiting():
-            story.state = "queued"
+        case RunWaiting() as fact:
+            story.state, story.continues = "queued", _before(fact.turn)
         case RunScheduled() as fact:
             story.state, story.due, story.priority = "scheduled", fact.due, fact.priority
-        case TodoChat():
+        case TodoChat() as fact:
             story.waited_ms = ms if len(at_of) > 1 and ms else None
+            story.continues = _before(fact.turn)
         case TodoProcess() | TodoGenerate() as fact:
             _next_step(story, recorded.seq, ms, fact)
         case RunClaimed() as fact:
@@ -200,6 +204,10 @@ def _take(story: Story, recorded: Recorded, at_of: dict[int, datetime]) -> None:
             _end(story, recorded, fact, ms)
         case _:
             pass
+
+
+def _before(turn: Turn) -> int | None:
+    return None if turn.continues is None else turn.continues.length
 
 
 def _next_step(story: Story, seq: int, ms: int, fact: TodoProcess | TodoGenerate) -> None:
@@ -248,7 +256,7 @@ def _lost(story: Story, claim: RunClaimed, ms: int) -> None:
     if previous is not None and previous.attempt == attempt.attempt:
         attempt.ended, attempt.length = previous.reason, len(previous.text)
         attempt.tries = previous.tries
-        _measure(attempt, previous.timeline)
+        _measure(attempt, _new(story, previous.timeline))
     if claim.failures > attempt.failures:
         attempt.ended += f" (failed call {claim.failures} of this run)"
 
@@ -280,8 +288,13 @@ def _end(story: Story, recorded: Recorded, fact: RunEnded, ms: int) -> None:
         attempt.ended_ms = _since(attempt.at, fact.at)
         if fact.attempt == attempt.attempt:
             attempt.length, attempt.tries = fact.length, fact.tries
-            _measure(attempt, fact.timeline)
+            _measure(attempt, _new(story, fact.timeline))
             attempt.first_delta_ms = fact.first_delta_ms or attempt.first_delta_ms
+
+
+def _new(story: Story, timeline: Timeline) -> Timeline:
+    """When what an attempt wrote itself came."""
+    return [(ms, length) for ms, length in timeline if length > (story.continues or 0)]
 
 
 def _measure(attempt: Attempt, timeline: Timeline) -> None:
@@ -325,6 +338,8 @@ def say(recorded: Recorded) -> str:
         case RunScheduled() as fact:
             return f"accepted for {fact.due:%Y-%m-%d %H:%M:%S}, priority {fact.priority}"
         case TodoChat(turn=turn):
+            if turn.continues is not None:
+                return f"to go on: a reply of {turn.continues.length} chars"
             words = "an earlier message" if turn.content is None else f"{len(turn.content)} chars"
             return f"to be answered: {words}"
         case TodoProcess() as fact:

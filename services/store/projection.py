@@ -54,6 +54,8 @@ class Rows:
         self.depths: dict[str, int] = {}
         """How deep in its branch a message is, for those that others may follow."""
         self.changed_messages: set[str] = set()
+        self.grown_messages: set[str] = set()
+        """Those whose text is another than before."""
         self.deleted_sessions: set[str] = set()
         self.library = Library()
 
@@ -69,6 +71,7 @@ class Rows:
         for message in [m for m in self.messages.values() if m.session_id == session_id]:
             del self.messages[message.id]
             self.changed_messages.discard(message.id)
+            self.grown_messages.discard(message.id)
         for usage in self.usage.values():
             if usage.session_id == session_id:
                 usage.session_id = None
@@ -183,6 +186,8 @@ def _begin(rows: Rows, session: SessionRow, run: RunRow, fact: TodoChat) -> None
         else:
             _said(session, turn.content, fact.at)
     session.active_leaf, session.depth = turn.user_message_id, run.user_depth
+    if turn.continues is not None:  # its reply is there, and stays until it has grown
+        session.active_leaf, session.depth = turn.assistant_message_id, run.user_depth + 1
 
 
 def _end(rows: Rows, session: SessionRow, run: RunRow, fact: RunEnded) -> None:
@@ -194,6 +199,10 @@ def _end(rows: Rows, session: SessionRow, run: RunRow, fact: RunEnded) -> None:
         steps.over(run, run.plan, fact)
     if run.turn is None:
         return
+    if run.turn.continues is not None:
+        run.waiting = False
+        _grow(rows, session, run, run.turn, fact)
+        return
     if run.waiting and run.turn.content is not None:
         session.waiting -= 1
         rows.put_message(_user_message(run, run.turn, run.turn.content, depth=0))
@@ -203,6 +212,18 @@ def _end(rows: Rows, session: SessionRow, run: RunRow, fact: RunEnded) -> None:
     if not run.waiting and session.active_leaf == run.user_message_id:
         session.active_leaf, session.depth = run.assistant_message_id, depth
     run.waiting = False
+
+
+def _grow(rows: Rows, session: SessionRow, run: RunRow, turn: Turn, fact: RunEnded) -> None:
+    """A reply that went on takes the place of what it was."""
+    before = rows.messages.get(turn.assistant_message_id)
+    if before is None or turn.continues is None or not conversation.grows(turn.continues, fact):
+        return
+    grown = _reply(session, run, turn, fact, before.depth)
+    grown.seq = before.seq
+    rows.put_message(grown)
+    rows.grown_messages.add(grown.id)
+    session.last_message_at = fact.at
 
 
 def _said(session: SessionRow, content: str, at: datetime) -> None:
@@ -323,6 +344,7 @@ def _reply(session: SessionRow, run: RunRow, turn: Turn, fact: RunEnded, depth: 
         parent_id=turn.user_message_id,
         session_id=session.id,
         run_id=run.id,
+        before=turn.continues,
     )
     fields: dict[str, Any] = msgspec.structs.asdict(reply) | {"thoughts": fact.thoughts}
     return MessageRow(

@@ -174,6 +174,7 @@ class RunRow(msgspec.Struct, kw_only=True):
             last_seq=self.last_seq,
             cancelled=self.cancelled,
             stop_reason=self.stop_reason,
+            continues=self.turn.continues if self.turn else None,
         )
 
     def job(self, plan: Plan, client_ref: str | None) -> Job:

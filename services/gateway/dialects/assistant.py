@@ -379,7 +379,7 @@ def _end_of(reply: ReplyEnded, **where: str) -> Event:
     final = reply.final
     if final.status != "failed":
         return MessageComplete(
-            message=reply.message, usage=final.usage, sha256=final.sha256, **where
+            message=reply.message, usage=final.usage, sha256=reply.sha256, **where
         )
     fault = final.error or Fault(code="internal", message="The reply failed.")
     return Failed(message=fault.message, code=fault.code, retryable=fault.retryable, **where)
