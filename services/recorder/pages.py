@@ -215,7 +215,7 @@ def _show_end(page: Page, end: End, *, asked: bool) -> None:
         _pair(page, "error", page.style(f"{end.error.code}: {end.error.message}{again}", "red"))
     _pair(page, "text", f"{end.length} chars")
     if end.thoughts is not None:
-        _pair(page, "thoughts", f"{end.thoughts} chars")
+        _pair(page, "thought", f"{end.thoughts} chars")
     intact = "matches the text" if end.intact else page.style("DOES NOT MATCH THE TEXT", "red")
     _pair(page, "sha256", end.sha256)
     _pair(page, "", intact)
