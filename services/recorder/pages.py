@@ -57,7 +57,7 @@ def list_runs(page: Page, runs: Sequence[FoundRun]) -> None:
 def _written_by(run: FoundRun) -> str:
     """The model, or the kind of what asked none; and how it ended, where that is worth a word."""
     model = run.model or run.kind
-    return model if run.stop_reason in (None, "end_turn") else f"{model} ({run.stop_reason})"
+    return model if run.stop_reason in (None, "end_turn") else f"{run.stop_reason}, {model}"
 
 
 def first_word_ms(run: FoundRun) -> float | None:

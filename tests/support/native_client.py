@@ -97,10 +97,18 @@ class NativeClient:
         """Send a message and read up to its ``message_start``; retried with one key."""
         key = f"{session_id}:{hash(content)}"
         body = {"session_id": session_id, "content": content, **fields}
+        await self._begin(reply, "/messages?stream=true", key, json=body)
+
+    async def go_on(self, reply: Reply, message_id: str) -> None:
+        """Have a message go on, and read up to its ``message_start``; retried with one key."""
+        key = f"{message_id}:{id(reply)}"
+        await self._begin(reply, f"/messages/{message_id}/continue?stream=true", key)
+
+    async def _begin(self, reply: Reply, path: str, key: str, **body: Any) -> None:
         while not reply.run_id:
             try:
                 async with self.http.post(
-                    self.url("/messages?stream=true"), json=body, headers={"Idempotency-Key": key}
+                    self.url(path), headers={"Idempotency-Key": key}, **body
                 ) as response:
                     if response.status == 503:
                         raise aiohttp.ClientError("not now")

@@ -139,7 +139,7 @@ def test_runs_are_added_up_by_how_they_ended():
 
 
 @pytest.mark.parametrize(
-    ("stop_reason", "shown"), [(None, "big"), ("end_turn", "big"), ("refusal", "big (refusal)")]
+    ("stop_reason", "shown"), [(None, "big"), ("end_turn", "big"), ("refusal", "refusal, big")]
 )
 def test_a_list_says_which_replies_did_not_end_by_themselves(
     stop_reason: StopReason | None, shown: str
