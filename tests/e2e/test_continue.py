@@ -221,7 +221,7 @@ async def test_the_recorder_tells_of_it_and_the_tables_are_what_the_log_says(nat
         cut["content"],
         GO_ON,
     ]
-    assert "max_tokens, fake-gpt" in listed.out
+    assert "max_tokens, fake" in listed.out
     keys = sorted(json.loads(line)["key"] for line in summed.out.splitlines())
     assert keys == ["end_turn", "max_tokens"]
     assert (checked.code, "no differences" in checked.out) == (0, True)
