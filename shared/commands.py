@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from shared.events import (
+    Continued,
     Fault,
     FileRef,
     OfferedModel,
@@ -188,9 +189,10 @@ class Regenerate(StartsRun, frozen=True, kw_only=True):
 
 
 class ContinueReply(StartsRun, frozen=True, kw_only=True):
-    """Have a reply go on that was cut at a limit → :class:`Accepted`; its message grows.
+    """Have a reply go on that was cut at a limit, or cancelled → :class:`Accepted`.
 
-    The key works as for :class:`SendMessage`.
+    Its message grows: the run's text is the whole of it.  It must be the last of its
+    branch (:class:`shared.errors.Conflict`).  The key works as for :class:`SendMessage`.
     """
 
     name: ClassVar[str] = "continue_reply"
@@ -356,6 +358,13 @@ class SearchMessages(Request, frozen=True, kw_only=True):
     offset: int = 0
 
 
+class GetMessage(Request, frozen=True, kw_only=True):
+    """A message of any branch → :class:`MessageAnswer`."""
+
+    name: ClassVar[str] = "get_message"
+    message_id: str
+
+
 class ExportSession(Request, frozen=True, kw_only=True):
     """A session with everything that was said in it → :class:`Export`."""
 
@@ -377,7 +386,7 @@ class GetUsage(Request, frozen=True, kw_only=True):
     """
 
     name: ClassVar[str] = "get_usage"
-    group_by: Literal["day", "model", "session"] = "day"
+    group_by: Literal["day", "model", "session", "stop_reason"] = "day"
     since: datetime | None = None
     until: datetime | None = None
     limit: int = 50
@@ -628,6 +637,7 @@ class ContextMessage(msgspec.Struct, frozen=True, kw_only=True):
     """What a reply's model thought; ``provider`` and ``model`` wrote it, nobody else wants it."""
     provider: str | None = None
     model: str | None = None
+    stop_reason: str | None = None
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
@@ -641,6 +651,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     run: Run
     seq: int
     notes: list[str] = []
+    continues: bool = False
+    """Whether the last message is the reply that is to go on."""
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -658,6 +670,7 @@ class UnfinishedRun(msgspec.Struct, frozen=True, kw_only=True):
     assistant_message_id: str
     attempt: int
     waiting: bool
+    continues: Continued | None = None
 
 
 class FeedState(msgspec.Struct, frozen=True, kw_only=True):

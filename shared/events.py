@@ -21,6 +21,16 @@ Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 SessionStatus = Literal["active", "inactive"]
 EndStatus = Literal["completed", "failed", "cancelled"]
+StopReason = Literal[
+    "end_turn",
+    "max_tokens",
+    "stop_sequence",
+    "refusal",
+    "content_filter",
+    "tool_calls",
+    "max_length",
+]
+"""How a complete reply ended; ``max_length`` is natterlog's own bound of its text."""
 Rating = Literal["up", "down"]
 FileKind = Literal["pdf", "image", "csv", "markdown", "text"]
 
@@ -72,6 +82,8 @@ class Continued(msgspec.Struct, frozen=True, kw_only=True):
 
     length: Whole
     tokens: Whole | None = None
+    created_at: datetime | None = None
+    """When it was there first; its message keeps that."""
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +134,8 @@ class PastMessage(msgspec.Struct, frozen=True, kw_only=True):
     attachments: list[str] = []
     stop_reason: str | None = None
     thoughts: Thoughts | None = None
+    provider: str | None = None
+    """Of its model: thoughts are for whoever had them."""
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,6 +175,8 @@ class PromptSource(msgspec.Struct, frozen=True, kw_only=True):
     """What the provider could not be told, one sentence each."""
     files: list[SentFile] | None = None
     """What went with the messages, or with a job's step; None in claims of before it was told."""
+    go_on: str | None = None
+    """Natterlog's own words after the messages, where a reply that was cut is to go on."""
 
 
 class FileRef(msgspec.Struct, frozen=True, kw_only=True):
@@ -461,8 +477,8 @@ class RunEnded(Fact, frozen=True, kw_only=True, tag="final"):
     model: str | None = None
     provider: str | None = None
     stop_reason: str | None = None
-    """end_turn, max_tokens, stop_sequence, refusal, content_filter, tool_calls, max_length
-    (natterlog's own bound); None where the run failed or was cancelled."""
+    """One of ``StopReason``; None where the run failed or was cancelled.  Older facts have the
+    provider's own word (:func:`shared.conversation.stop_reason` reads all)."""
     usage: Usage | None = None
     cost: Whole | None = None
     """Billionths of a US dollar, by the prices known then; None: the model has no known price."""

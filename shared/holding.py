@@ -223,7 +223,9 @@ class Holding(Generic[W]):
         attempt = run.standing.attempt
         while not run.standing.over:
             if run.standing.cancelled:
-                final = msgspec.structs.replace(final, status="cancelled", error=None)
+                final = msgspec.structs.replace(
+                    final, status="cancelled", stop_reason=None, error=None
+                )
             try:
                 final = await append_final(
                     self._bus, run.address, final, expected=run.standing.head

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import msgspec
 
-from shared.events import Fault, Usage
+from shared.events import Fault, StopReason, Usage
 from shared.operating import Operation
 from shared.records import RunStatus, Session
 
@@ -85,6 +85,7 @@ class FoundRun(msgspec.Struct, frozen=True, kw_only=True):
     provider: str | None
     model: str | None
     length: int | None
+    stop_reason: StopReason | None = None
     usage: Usage | None
     error: Fault | None
     called: bool

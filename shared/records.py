@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from shared.events import (
+    Continued,
     Fault,
     FileRef,
     ModelDetails,
@@ -13,6 +14,7 @@ from shared.events import (
     Plan,
     SessionStatus,
     StepResult,
+    StopReason,
     Usage,
 )
 
@@ -59,8 +61,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     attachments: list[str]
     model: str | None
     run_id: str | None
-    stop_reason: str | None = None
-    """How a reply ended (``RunEnded``); None: it failed, was cancelled, or is no reply."""
+    stop_reason: StopReason | None = None
+    """How a reply ended; null: it failed, was cancelled, or is none."""
     thoughts: str | None = None
     """What the model thought before it answered."""
 
@@ -86,7 +88,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """The run's latest fact as far as the projection has got: the chain's head."""
     cancelled: bool
     """A cancel is on the chain: whatever comes next ends the run."""
-    stop_reason: str | None = None
+    stop_reason: StopReason | None = None
+    continues: Continued | None = None
+    """What the reply had that it goes on with, if that was there before."""
 
 
 class JobStep(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,7 +233,8 @@ class UsageGroup(msgspec.Struct, frozen=True, kw_only=True):
     """What the calls of models came to that have ``key`` in common."""
 
     key: str | None
-    """The day (UTC), the model, or the session; None: of deleted sessions, of no known model."""
+    """The day (UTC), the model, the session, or how the replies ended; None: of deleted sessions,
+    of no known model, of replies that failed or were cancelled."""
     calls: int
     input_tokens: int
     output_tokens: int

@@ -10,7 +10,7 @@ from shared.bus import Bus
 from shared.subjects import store_command
 
 _SESSION = c.CreateSession | c.UpdateSession | c.GetSession | c.ForkSession | c.ChooseBranch
-_ACCEPTED = c.SendMessage | c.Regenerate | c.EditMessage
+_ACCEPTED = c.SendMessage | c.Regenerate | c.ContinueReply | c.EditMessage
 _RUN = c.CancelRun | c.GetRun
 _PRESET = c.CreatePreset | c.UpdatePreset | c.GetPreset
 
@@ -21,6 +21,7 @@ _ANSWERS: dict[type[c.Request], type] = {
     c.DeleteSession: c.Done,
     c.SendMessage: c.Accepted,
     c.Regenerate: c.Accepted,
+    c.ContinueReply: c.Accepted,
     c.EditMessage: c.Accepted,
     c.ForkSession: c.SessionAnswer,
     c.ChooseBranch: c.SessionAnswer,
@@ -43,6 +44,7 @@ _ANSWERS: dict[type[c.Request], type] = {
     c.ListMessages: c.MessagePage,
     c.SearchMessages: c.HitPage,
     c.ExportSession: c.Export,
+    c.GetMessage: c.MessageAnswer,
     c.GetFile: c.FileAnswer,
     c.GetUsage: c.UsagePage,
     c.CheckToken: c.TokenCheck,
@@ -104,7 +106,7 @@ class StoreClient:
     @overload
     async def ask(self, request: c.ListMessages) -> c.MessagePage: ...
     @overload
-    async def ask(self, request: c.RateMessage) -> c.MessageAnswer: ...
+    async def ask(self, request: c.RateMessage | c.GetMessage) -> c.MessageAnswer: ...
     @overload
     async def ask(self, request: c.SearchMessages) -> c.HitPage: ...
     @overload

@@ -16,7 +16,7 @@ from services.gateway.moments import RunView, view_of_turn, view_of_unfinished
 from services.gateway.typists import Typists
 from shared.bus import Bus, BusError, Incoming, Listening, Stored
 from shared.chain import Link
-from shared.commands import GetFacts, ListMessages, OpenFeed
+from shared.commands import GetFacts, GetMessage, ListMessages, OpenFeed
 from shared.deltas import AttemptText, Merge, read_attempt
 from shared.events import (
     Delta,
@@ -313,6 +313,15 @@ class Feed:
             found += page.items
             if not page.items or len(found) >= page.total:
                 return found
+
+    async def message(self, message_id: str) -> Message:
+        """A message of any branch as of now, asked of the store.
+
+        Raises:
+            NotFound: it was erased.
+        """
+        query = GetMessage(user_id=self.user, message_id=message_id, min_seq=self.seq)
+        return (await self._store.ask(query)).message
 
     async def learn_questions(self) -> None:
         """Complete the unfinished runs that answer an old question anew."""

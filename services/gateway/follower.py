@@ -12,6 +12,7 @@ from services.gateway.moments import (
     SessionChanged,
     SessionGone,
     TextAdded,
+    ThoughtsAdded,
     TurnAccepted,
     reply_of,
     view_of_run,
@@ -19,6 +20,8 @@ from services.gateway.moments import (
 )
 from shared.chain import Link
 from shared.commands import GetRun
+from shared.conversation import grows
+from shared.errors import NotFound
 from shared.events import (
     BranchChosen,
     MessageRated,
@@ -29,6 +32,7 @@ from shared.events import (
     SessionUpdated,
     TodoChat,
 )
+from shared.records import Message
 from shared.store_client import StoreClient
 from shared.subjects import parse
 
@@ -147,18 +151,32 @@ class Follower:
 
     async def _end(self, seq: int, final: RunEnded, run_id: str, found: News) -> None:
         """Heal from the final: the rest of its text, or all of it after a reset."""
-        place = self.place
-        if place.offset and (place.attempt != final.attempt or place.offset > len(final.text)):
-            place = Place(place.seq, final.attempt, 0)
-            found.append((place, ReplyReset()))
-        if len(final.text) > place.offset:
-            shown = place.offset
-            place = Place(place.seq, final.attempt, len(final.text))
-            found.append((place, TextAdded(final.text, shown)))
         run = self._runs.pop(run_id, None) or self.feed.runs.get(run_id)
         run = run or await self._ask_run(run_id)
+        message = await self._reply(run, final)
+        place, text = self.place, message.content
+        if place.offset and (place.attempt != final.attempt or place.offset > len(text)):
+            place = Place(place.seq, final.attempt, 0)
+            found.append((place, ReplyReset()))
+        if len(text) > place.offset:
+            shown = place.offset
+            place = Place(place.seq, final.attempt, len(text))
+            found.append((place, TextAdded(text, shown)))
+        if message.thoughts is not None and final.status != "failed":
+            # At the place before: who is cut off behind it must still be told the end.
+            found.append((place, ThoughtsAdded(message.thoughts)))
         self.place = Place(seq)
-        found.append((self.place, ReplyEnded(run, final, reply_of(run, final))))
+        found.append((self.place, ReplyEnded(run, final, message)))
+
+    async def _reply(self, run: RunView, final: RunEnded) -> Message:
+        """The reply as it is since; one that a cancel left as it was is not in its run."""
+        before = run.continues
+        if before is None or final.status != "cancelled" or grows(before, final):
+            return reply_of(run, final)
+        try:
+            return await self.feed.message(run.assistant_message_id)
+        except NotFound:  # erased with its session, which is told next
+            return reply_of(run, final)
 
     async def _ask_run(self, run_id: str) -> RunView:
         answer = await self._store.ask(GetRun(user_id=self.feed.user, run_id=run_id))

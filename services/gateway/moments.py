@@ -5,12 +5,14 @@ moments, and decides there, once for every dialect, what must be told anew.  A
 dialect turns moments into its own frames and decides nothing.
 """
 
+import hashlib
 from datetime import datetime
 
 import msgspec
 
+from shared import conversation
 from shared.commands import Accepted, UnfinishedRun
-from shared.events import RunEnded, RunWaiting, SessionUpdated, TodoChat, Turn
+from shared.events import Continued, RunEnded, RunWaiting, SessionUpdated, TodoChat, Turn
 from shared.records import Message, Run
 
 
@@ -30,6 +32,8 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     first_seq: int = 0
     """The sequence of the run's first fact, 0 when it is not known."""
     waiting: bool = False
+    continues: Continued | None = None
+    """What the reply had, where it was there before and goes on: its text is the whole of it."""
 
 
 class TurnAccepted(msgspec.Struct, frozen=True, gc=False):
@@ -55,12 +59,26 @@ class ReplyReset(msgspec.Struct, frozen=True, gc=False):
     """The text shown so far is void: the reply starts over."""
 
 
+class ThoughtsAdded(msgspec.Struct, frozen=True, gc=False):
+    """What the model thought before it answered: all of it, just before the end."""
+
+    text: str
+
+
 class ReplyEnded(msgspec.Struct, frozen=True, gc=False):
     """The reply is over; its text was shown up to the last character."""
 
     run: RunView
     final: RunEnded
     message: Message
+    """The reply as it is since; where the run failed, nobody's but the run's."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the message's text: the run's own, unless its end left the message as it was."""
+        if self.message.content == self.final.text:
+            return self.final.sha256
+        return hashlib.sha256(self.message.content.encode()).hexdigest()
 
 
 class SessionChanged(msgspec.Struct, frozen=True, gc=False):
@@ -84,6 +102,7 @@ Moment = (
     | ReplyDue
     | TextAdded
     | ReplyReset
+    | ThoughtsAdded
     | ReplyEnded
     | SessionChanged
     | MessagesChanged
@@ -119,6 +138,7 @@ def view_of_turn(
         branches=turn.content is None or turn.edits is not None,
         first_seq=seq if before is None else before.first_seq,
         waiting=waiting,
+        continues=turn.continues,
     )
 
 
@@ -131,6 +151,7 @@ def view_of_unfinished(run: UnfinishedRun) -> RunView:
         assistant_message_id=run.assistant_message_id,
         user_message=run.user_message,
         waiting=run.waiting,
+        continues=run.continues,
     )
 
 
@@ -144,6 +165,7 @@ def view_of_accepted(accepted: Accepted, client_id: str | None) -> RunView:
         user_message=accepted.user_message,
         client_id=client_id,
         first_seq=accepted.run.first_seq,
+        continues=accepted.run.continues,
     )
 
 
@@ -156,31 +178,25 @@ def view_of_run(run: Run) -> RunView:
         assistant_message_id=run.assistant_message_id or "",
         user_message=None,
         first_seq=run.first_seq,
+        continues=run.continues,
     )
 
 
 def reply_of(run: RunView, final: RunEnded) -> Message:
-    """The reply as the store keeps it once it has applied ``final``."""
-    return Message(
-        id=run.assistant_message_id,
-        session_id=run.session_id,
+    """The reply as the store keeps it once it has applied ``final`` and that changed it."""
+    return conversation.reply(
+        final,
+        message_id=run.assistant_message_id,
         parent_id=run.user_message_id,
-        role="assistant",
-        content=final.text,
-        tokens=final.usage.output_tokens if final.usage else None,
-        latency_ms=final.latency_ms,
-        created_at=final.at,
-        status=final.status,
-        feedback=None,
-        attachments=[],
-        model=final.model,
+        session_id=run.session_id,
         run_id=run.run_id,
+        before=run.continues,
     )
 
 
 def question_of(run: RunView, final: RunEnded) -> Message | None:
     """The user's message as it is once its run has ended; None when it is not known."""
-    if run.user_message is None or not run.waiting:
+    if run.user_message is None or run.regenerated or not run.waiting:
         return run.user_message
     return msgspec.structs.replace(run.user_message, status=final.status)
 

@@ -3,7 +3,9 @@
 import msgspec
 
 from services.gateway.moments import RunView, reply_of
+from shared import conversation
 from shared.chain import Link
+from shared.errors import NotFound
 from shared.events import (
     BranchChosen,
     History,
@@ -53,6 +55,16 @@ class Remembered:
             leaf = message.parent_id
         return branch[::-1] + [m for m in self._messages.values() if m.status == "waiting"]
 
+    def message(self, message_id: str) -> Message:
+        """A message of any branch.
+
+        Raises:
+            NotFound: there is none.
+        """
+        if message_id not in self._messages:
+            raise NotFound("There is no such message.")
+        return self._messages[message_id]
+
     def _begin(self, history: History) -> None:
         for past in history.messages:
             self._messages[past.id] = Message(
@@ -69,6 +81,8 @@ class Remembered:
                 attachments=past.attachments,
                 model=past.model,
                 run_id=None,
+                stop_reason=conversation.stop_reason(past.status, past.stop_reason),
+                thoughts=conversation.thoughts_text(past.thoughts),
             )
         self._leaf = history.leaf
 
@@ -93,7 +107,8 @@ class Remembered:
                 run_id=run_id,
             )
         if not waits:
-            self._leaf = turn.user_message_id
+            going_on = turn.continues is not None  # its reply is there already
+            self._leaf = turn.assistant_message_id if going_on else turn.user_message_id
 
     def _end(self, run_id: str, asked: RunWaiting | TodoChat, final: RunEnded) -> None:
         turn = asked.turn
@@ -108,7 +123,12 @@ class Remembered:
             user_message_id=turn.user_message_id,
             assistant_message_id=turn.assistant_message_id,
             user_message=question,
+            continues=turn.continues,
         )
+        if turn.continues is not None:
+            if conversation.grows(turn.continues, final):
+                self._messages[turn.assistant_message_id] = reply_of(view, final)
+            return
         self._messages[turn.assistant_message_id] = reply_of(view, final)
         if not never_sent and self._leaf == turn.user_message_id:
             self._leaf = turn.assistant_message_id

@@ -245,6 +245,10 @@ class RecordedFeed(Feed):
         """The active branch as of now, by the recording itself."""
         return self._remembered.shown()
 
+    async def message(self, message_id: str) -> Message:
+        """A message as of now, by the recording itself."""
+        return self._remembered.message(message_id)
+
     def _learn(self, link: Link) -> None:
         self._remembered.take(link)
         if isinstance(link.fact, RunWaiting | TodoChat):

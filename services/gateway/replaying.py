@@ -10,7 +10,7 @@ from functools import wraps
 import msgspec
 from aiohttp import web
 
-from services.gateway.asking import an_id, decode_json, missing
+from services.gateway.asking import an_id, decode_json, missing, read_query
 from services.gateway.calls import Followed, streamed
 from services.gateway.context import RUN_ID, USER, Handler, gateway_of
 from services.gateway.cursor import Place
@@ -95,7 +95,8 @@ async def run_stream(request: web.Request) -> web.StreamResponse:
         return web.Response(status=204)
     replay = Replay(recording, speed, place)
     try:
-        frames = assistant.SseFrames(gateway_of(request).cursors)
+        asked = read_query(request, assistant.StreamAsked)
+        frames = assistant.SseFrames(gateway_of(request).cursors, thoughts=asked.thoughts)
         return await stream(request, replay, frames)
     finally:
         replay.playing.stop()
@@ -333,6 +334,7 @@ _REPLAYED: dict[Handler, Handler] = {
     assistant_messages.send_message: run_stream,
     assistant_messages.regenerate: run_stream,
     assistant_messages.edit: run_stream,
+    assistant_messages.continue_reply: run_stream,
     assistant_socket.socket: native_socket,
     channels_socket.session_socket: channels_session,
     interview_http.generate: interview_stream,

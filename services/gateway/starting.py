@@ -15,6 +15,7 @@ from services.gateway.context import RATE, USER, Gateway, gateway_of
 from services.gateway.rates import Rate
 from shared.commands import (
     Accepted,
+    ContinueReply,
     CreateJob,
     EditMessage,
     JobAnswer,
@@ -25,7 +26,7 @@ from shared.commands import (
 from shared.errors import NatterlogError, Unavailable, Unreached
 from shared.ids import now
 
-Turned = SendMessage | EditMessage | Regenerate
+Turned = SendMessage | EditMessage | Regenerate | ContinueReply
 """Commands that are answered by a reply."""
 
 
@@ -93,9 +94,7 @@ async def counted(request: web.Request) -> AsyncGenerator[Start]:
 
 
 @overload
-async def start(
-    request: web.Request, command: SendMessage | EditMessage | Regenerate
-) -> Accepted: ...
+async def start(request: web.Request, command: Turned) -> Accepted: ...
 @overload
 async def start(request: web.Request, command: CreateJob) -> JobAnswer: ...
 

@@ -67,6 +67,7 @@ class DeltaWriter:
         self._length = 0
         self.size = 0
         """Bytes of the text so far, as UTF-8."""
+        self._opening = 0  # code points that were there before the attempt
         self._flight = 0  # counts up, so that an answer that came too late is known as such
         self._busy = False  # a delta is in flight, queued, or being chained anew
         self._closed = False
@@ -86,6 +87,16 @@ class DeltaWriter:
             self._busy = True
             self._pacer.ask(self._publish, first=not self.timeline)
 
+    def open_with(self, text: str) -> None:
+        """Begin with what was written before the attempt: its reply goes on."""
+        self._opening = len(text)
+        self.add(text)
+
+    @property
+    def grew(self) -> bool:
+        """Whether the provider said anything."""
+        return self._length > self._opening
+
     @property
     def text(self) -> str:
         """Everything that was added."""
@@ -93,7 +104,7 @@ class DeltaWriter:
 
     @property
     def first_delta_ms(self) -> int | None:
-        return self.timeline[0][0] if self.timeline else None
+        return next((ms for ms, length in self.timeline if length > self._opening), None)
 
     @property
     def elapsed_ms(self) -> int:

@@ -55,13 +55,13 @@ async def generate(
         try:
             ended = await _stream(provider, prompt, writer, max_reply)
         except ProviderError as failed:
-            fault = failed if writer.text else as_refusal(failed, prompt) or failed
+            fault = failed if writer.grew else as_refusal(failed, prompt) or failed
             _calls.labels(provider.name, fault.code).inc()
             await breaker.failed(provider.name, fault)
             if isinstance(fault, Refused):  # it was asked for too much, and did not fail
                 return Outcome(None, fault, failures)
             failures += 1
-            if not fault.passing or writer.text or failures >= most_failures:
+            if not fault.passing or writer.grew or failures >= most_failures:
                 return Outcome(None, fault, failures)
             pause = backoff(failures, fault.retry_after)
             log.info("provider.retry", provider=provider.name, failures=failures, pause=pause)

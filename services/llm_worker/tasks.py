@@ -16,7 +16,7 @@ from services.llm_worker.providers.base import (
 )
 from services.llm_worker.refusals import RefusedBy
 from shared.bus import Bus
-from shared.commands import Context
+from shared.commands import Context, ContextMessage
 from shared.consumer import Delivery, Rejected
 from shared.errors import shortened
 from shared.events import (
@@ -26,6 +26,7 @@ from shared.events import (
     RunEnded,
     SentFile,
     StepResult,
+    Thoughts,
     TodoChat,
     TodoGenerate,
     TodoProcess,
@@ -48,8 +49,19 @@ class Next(NamedTuple):
     """Why the attempt ended here."""
 
 
+GO_ON = (
+    "Your last reply was cut off. Go on exactly where it stopped: begin with its very next "
+    "characters, repeat nothing of it, and say nothing about it."
+)
+"""What is asked where a reply is to go on; no provider must be able to go on by itself."""
+
+
 class Task(Protocol):
     """One todo of this worker's."""
+
+    def opening(self, context: Context) -> str:
+        """What the text begins with, before the provider says anything."""
+        ...
 
     async def prompt(
         self, provider: Provider, model: str, context: Context, refused: RefusedBy
@@ -91,6 +103,12 @@ class Reply:
     def __init__(self, bus: Bus, prices: Prices) -> None:
         self._bus = bus
         self._prices = prices
+        self._goes_on: ContextMessage | None = None
+        """The reply that was cut, where it is to go on."""
+
+    def opening(self, context: Context) -> str:
+        self._goes_on = context.messages[-1] if context.continues else None
+        return "" if self._goes_on is None else self._goes_on.content
 
     async def prompt(
         self, provider: Provider, model: str, context: Context, refused: RefusedBy
@@ -99,9 +117,10 @@ class Reply:
             return provider.takes(model, file.media_type) and not refused.file(file)
 
         told = await conversation(self._bus, context, takes)
+        asks = [PromptMessage("user", GO_ON)] if context.continues else []
         return Prompt(
             model=model,
-            messages=told.messages,
+            messages=[*told.messages, *asks],
             notes=[*context.notes, *told.notes],
             sent=told.sent,
             system=context.system_prompt,
@@ -114,7 +133,22 @@ class Reply:
 
     def dress(self, final: RunEnded) -> RunEnded:
         cost = self._prices.cost(final.provider, final.model, final.usage)
-        return msgspec.structs.replace(final, cost=cost)
+        final = msgspec.structs.replace(final, cost=cost)
+        if self._goes_on is None or self._goes_on.thoughts is None:
+            return final
+        return msgspec.structs.replace(
+            final, thoughts=_all_thoughts(self._goes_on, self._goes_on.thoughts, final)
+        )
+
+
+def _all_thoughts(before: ContextMessage, thoughts: Thoughts, final: RunEnded) -> Thoughts:
+    """Those of a reply that went on, with its first ones; blocks are for who made them alone."""
+    same = (before.provider, before.model) == (final.provider, final.model)
+    blocks = thoughts.blocks if same else []
+    if final.thoughts is None:
+        return Thoughts(text=thoughts.text, blocks=blocks)
+    text = "\n\n".join(filter(None, (thoughts.text, final.thoughts.text)))
+    return Thoughts(text=text, blocks=[*blocks, *final.thoughts.blocks])
 
 
 class Step:
@@ -130,6 +164,9 @@ class Step:
         self._result: StepResult | None = None
         self._spent = todo.ask.spent
         self._notes: list[str] = []
+
+    def opening(self, context: Context) -> str:
+        return ""
 
     async def prompt(
         self, provider: Provider, model: str, context: Context, refused: RefusedBy

@@ -20,7 +20,7 @@ from services.llm_worker.prices import Prices
 from services.llm_worker.providers.base import Ended, Prompt, Provider, ProviderError
 from services.llm_worker.providers.registry import Registry
 from services.llm_worker.refusals import Refusals, Refused
-from services.llm_worker.tasks import Next, Task, task_of
+from services.llm_worker.tasks import GO_ON, Next, Task, task_of
 from shared.bus import Bus, BusError
 from shared.chain import read_chain
 from shared.commands import Context, GetContext
@@ -108,6 +108,7 @@ class Worker:
     async def _answer(self, run: Run, delivery: Delivery, context: Context, task: Task) -> None:
         """Attempt the text until it has an end: one claim, one text, one fact after it."""
         standing = run.standing
+        opening = task.opening(context)
         lost_to: Fault | None = None
         while not standing.over:
             if run.lost:
@@ -130,7 +131,8 @@ class Worker:
             source = _source(context, provider, prompt)
             attempt = await self.held.claim(run, delivery, source, previous)
             if attempt is not None:
-                outcome = await self._write(run, attempt, tick_head, provider, prompt)
+                writer = self._writer(run, attempt, tick_head, opening)
+                outcome = await self._write(run, writer, provider, prompt)
                 lost_to = await self._settle(run, task, outcome, source)
         return None
 
@@ -201,10 +203,9 @@ class Worker:
         return previous, written.seq
 
     async def _write(
-        self, run: Run, attempt: int, tick_head: int, provider: Provider, prompt: Prompt
+        self, run: Run, writer: DeltaWriter, provider: Provider, prompt: Prompt
     ) -> Outcome | None:
         """Stream the provider into the log; None when the run was interrupted."""
-        writer = self._writer(run, attempt, tick_head)
         streaming = asyncio.create_task(
             generate(
                 provider,
@@ -234,7 +235,7 @@ class Worker:
             )
         return outcome
 
-    def _writer(self, run: Run, attempt: int, tick_head: int) -> DeltaWriter:
+    def _writer(self, run: Run, attempt: int, tick_head: int, opening: str) -> DeltaWriter:
         """What writes this attempt's deltas; the one of an attempt before it is closed."""
         if run.writer is not None:
             run.writer.close()
@@ -249,6 +250,8 @@ class Worker:
         )
         if run.standing.claims > 1:
             run.writer.begin()
+        if opening:
+            run.writer.open_with(opening)
         return run.writer
 
     async def _conclude(
@@ -275,7 +278,8 @@ class Worker:
             ended_now(status, text, attempt=run.standing.attempt, error=error),
             model=source.model if source else None,
             provider=source.provider if source else None,
-            stop_reason=ended.stop_reason if ended else None,
+            stop_reason=ended.stop_reason if ended and status == "completed" else None,
+            thoughts=ended.thoughts if ended else None,
             usage=ended.usage if ended else None,
             latency_ms=writer.elapsed_ms if writer else None,
             first_delta_ms=writer.first_delta_ms if writer else None,
@@ -305,6 +309,7 @@ def _source(context: Context, provider: Provider, prompt: Prompt) -> PromptSourc
         max_tokens=prompt.max_tokens,
         notes=notes,
         files=prompt.sent,
+        go_on=GO_ON if context.continues else None,
     )
 
 

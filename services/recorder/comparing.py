@@ -6,6 +6,7 @@ from difflib import SequenceMatcher
 from typing import Literal, NamedTuple
 
 from services.recorder.terminal import dollars, shortened, span
+from shared.conversation import stop_reason
 from shared.events import RunEnded
 
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
@@ -81,6 +82,7 @@ def differences(old: RunEnded, new: RunEnded) -> list[tuple[str, str, str, str]]
     before, after = old.usage, new.usage
     return [
         ("status", old.status, new.status, ""),
+        ("stop reason", _stop_reason(old), _stop_reason(new), ""),
         ("model", _model(old), _model(new), ""),
         _row(
             "input tokens",
@@ -97,6 +99,10 @@ def differences(old: RunEnded, new: RunEnded) -> list[tuple[str, str, str, str]]
         _times("first text", old.first_delta_ms, new.first_delta_ms),
         _times("whole reply", old.latency_ms, new.latency_ms),
     ]
+
+
+def _stop_reason(final: RunEnded) -> str:
+    return stop_reason(final.status, final.stop_reason) or "–"
 
 
 def _model(final: RunEnded) -> str:

@@ -93,6 +93,11 @@ def _write(corpus: Path, name: str, named: Named, frames: list[FrameLine]) -> No
         for fact in named.facts:
             raw = msgspec.Raw(fact.data)
             writer.write(FactLine(seq=fact.seq, run=fact.address.run, fact=raw))
+    _write_frames(corpus, name, named, frames)
+
+
+def _write_frames(corpus: Path, name: str, named: Named, frames: list[FrameLine]) -> None:
+    version = importlib.metadata.version("natterlog")
     header = Header(format=FORMAT, natterlog=version, session=named.session_id)
     lines = [_encode(header), *map(_encode, frames)]
     (corpus / f"{name}{FRAMES}").write_bytes(b"\n".join(lines) + b"\n")
@@ -109,6 +114,23 @@ async def frames_of(named: Named, make: MakePlayback) -> list[FrameLine]:
                 async for frame in frames
             ]
     return found
+
+
+async def render(corpus: Path, name: str, make: MakePlayback) -> int:
+    """Write a session's frames anew from its facts, which stay as they are; answers how many.
+
+    Only where the frames of a dialect are meant to be others from now on.  It keeps the
+    dialects that it has.
+
+    Raises:
+        InvalidRequest: a file is not whole, or none of ours.
+        OSError: a file cannot be read or written.
+    """
+    named = read(corpus / f"{name}{FACTS}")
+    known = {line.dialect for line in _read_frames(corpus / f"{name}{FRAMES}")}
+    frames = [line for line in await frames_of(named, make) if line.dialect in known]
+    _write_frames(corpus, name, named, frames)
+    return len(frames)
 
 
 # -- holding today's code against it --------------------------------------------------

@@ -15,7 +15,7 @@ import msgspec
 from services.recorder.reading import Log, Recorded
 from services.recorder.redoing import do_again
 from shared.bus import Bus
-from shared.commands import CreateJob, ListMessages, Regenerate, SendMessage
+from shared.commands import ContinueReply, CreateJob, ListMessages, Regenerate, SendMessage
 from shared.consumer import DeadLetter
 from shared.errors import Conflict, NotFound
 from shared.events import (
@@ -170,6 +170,11 @@ async def _answer_again(store: StoreClient, letter: Letter, turn: Turn, *, anywa
             "front. `--anyway` does that."
         )
     key = letter.made("key")
+    if turn.continues is not None:
+        again = ContinueReply(
+            user_id=user, message_id=turn.assistant_message_id, idempotency_key=key
+        )
+        return (await store.start_run(again)).run.id
     try:
         accepted = await store.start_run(
             Regenerate(

@@ -20,7 +20,7 @@ from services.recorder.terminal import (
     span,
     table,
 )
-from shared.events import SessionCreated, SessionDeleted, SessionUpdated, Usage
+from shared.events import SessionCreated, SessionDeleted, SessionUpdated, Try, Usage
 from shared.inspection import FoundRun, FoundSession
 from shared.records import RunStatus
 
@@ -47,11 +47,17 @@ def list_runs(page: Page, runs: Sequence[FoundRun]) -> None:
             run.status,
             span(first_word_ms(run)),
             _took(run),
-            run.error.code if run.error else run.model or run.kind,
+            run.error.code if run.error else _written_by(run),
         )
         for run in runs
     ]
     table(page, ("RUN", "ACCEPTED (UTC)", "STATE", "FIRST", "TOOK", "MODEL OR ERROR"), rows)
+
+
+def _written_by(run: FoundRun) -> str:
+    """The model, or the kind of what asked none; and how it ended, where that is worth a word."""
+    model = run.model or run.kind
+    return model if run.stop_reason in (None, "end_turn") else f"{run.stop_reason}, {model}"
 
 
 def first_word_ms(run: FoundRun) -> float | None:
@@ -138,6 +144,8 @@ def show_story(page: Page, story: Story, now: datetime) -> None:
 
 def _conditions(story: Story) -> str:
     told = ", imported" if story.imported else ""
+    if story.continues is not None:
+        told += f", goes on after {story.continues} chars"
     if story.waited_ms:
         told += f", waited {span(story.waited_ms)}"
     if story.due is not None:
@@ -166,11 +174,25 @@ def _show_attempt(page: Page, number: int, attempt: Attempt) -> None:
         _pair(page, "first", f"{span(attempt.first_delta_ms)} after the claim")
     if attempt.length is not None:
         _pair(page, "text", _text_of(attempt))
+    for each, failed in enumerate(attempt.tries, start=1):
+        _show_try(page, each, failed)
     for gap in attempt.gaps:
         told = f"{span(gap.ms)} without a word, {span(gap.at_ms)} in, after {gap.length} chars"
         _pair(page, "gap", page.style(told, "yellow"))
     ended = "still running" if attempt.ended is None else attempt.ended
     _pair(page, "ended", ended + (f", after {span(attempt.ended_ms)}" if attempt.ended else ""))
+
+
+def _show_try(page: Page, number: int, failed: Try) -> None:
+    """A failed call: when, with what, what it said and what it took."""
+    status = "" if failed.status is None else f"{failed.status} "
+    told = f"{status}{failed.code}, {span(failed.ms)} in"
+    if failed.usage is not None:
+        told += f"; {tokens(failed.usage)}"
+    if failed.cost is not None:
+        told += f"; {dollars(failed.cost)}"
+    _pair(page, f"try {number}", page.style(told, "yellow"))
+    page.words(failed.message, indent=" " * 10)
 
 
 def _text_of(attempt: Attempt) -> str:
@@ -192,6 +214,8 @@ def _show_end(page: Page, end: End, *, asked: bool) -> None:
         again = "; may work another time" if end.error.retryable else ""
         _pair(page, "error", page.style(f"{end.error.code}: {end.error.message}{again}", "red"))
     _pair(page, "text", f"{end.length} chars")
+    if end.thoughts is not None:
+        _pair(page, "thought", f"{end.thoughts} chars")
     intact = "matches the text" if end.intact else page.style("DOES NOT MATCH THE TEXT", "red")
     _pair(page, "sha256", end.sha256)
     _pair(page, "", intact)
@@ -223,6 +247,13 @@ def _pair(page: Page, name: str, value: str) -> None:
 
 
 # -- prompts ----------------------------------------------------------------------------
+
+
+def show_thoughts(page: Page, text: str) -> None:
+    """What the model thought before it answered."""
+    page.line()
+    page.line(page.style("thoughts", "bold"))
+    page.words(text, indent="  | ")
 
 
 def show_prompt(page: Page, prompt: SentPrompt) -> None:

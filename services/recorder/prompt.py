@@ -7,6 +7,7 @@ import msgspec
 
 from services.recorder.attached import Attached
 from services.recorder.reading import Recorded
+from shared.conversation import grows
 from shared.events import (
     FileRef,
     PastMessage,
@@ -132,6 +133,9 @@ def _of_chat(
     for each in source.message_ids:
         parts.append(_message(known.get(each), each))
         parts += _attachments(known.get(each), each, source.files, files)
+    if source.go_on is not None:
+        origin = "natterlog asks for the reply to go on"
+        parts.append(Part(role="user", text=source.go_on, origin=origin, seq=None))
     turn = todo.fact.turn if todo and isinstance(todo.fact, TodoChat) else None
     leaf = turn and (turn.context or turn.user_message_id)
     return parts, _left_out(known, leaf, source.message_ids)
@@ -255,6 +259,8 @@ def _messages(facts: Sequence[Recorded]) -> dict[str, _Known]:
                 )
         elif isinstance(fact, RunEnded) and run in asked:
             turn = asked[run].turn
+            if turn.continues is not None and not grows(turn.continues, fact):
+                continue
             found[turn.assistant_message_id] = _Known(
                 turn.assistant_message_id,
                 "assistant",

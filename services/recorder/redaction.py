@@ -30,9 +30,12 @@ KEPT: dict[type, frozenset[str]] = {
             *("model", "context", "edits"),
         }
     ),
-    e.PastMessage: frozenset({"id", "parent_id", "role", "status", "model", "attachments"}),
+    e.PastMessage: frozenset(
+        {"id", "parent_id", "role", "status", "model", "provider", "attachments"}
+    ),
+    e.Try: frozenset({"code"}),
     e.History: frozenset({"leaf"}),
-    e.PromptSource: frozenset({"provider", "model", "message_ids"}),
+    e.PromptSource: frozenset({"provider", "model", "message_ids", "go_on"}),
     e.SentFile: frozenset({"id", "message_id", "as_it_is", "missing"}),
     e.FileRef: frozenset({"id", "kind", "media_type"}),
     e.PipelineStep: frozenset({"name"}),
@@ -66,6 +69,7 @@ OWN_WORDS = frozenset(
         *("another message came", "the session was deleted"),
         # how providers say that they stopped
         *("end_turn", "max_tokens", "stop_sequence", "stop", "length", "tool_use", "refusal"),
+        *("content_filter", "tool_calls", "max_length"),
     }
 )
 _SCHEMA_WORDS = re.compile(r"object|array|string|number|integer|boolean|null")
@@ -95,6 +99,8 @@ def _struct(value: msgspec.Struct) -> msgspec.Struct:
             changes["sha256"] = hashlib.sha256(changes["text"].encode()).hexdigest()
         case e.FileRef():
             changes["sha256"] = _NO_DIGEST  # the file's own would tell what is in it
+        case e.Thoughts():
+            changes["blocks"] = []  # signed by their provider: changed they are no use
         case e.Turn():
             changes["idempotency_digest"] = None  # that of what was asked would, too
         case _:

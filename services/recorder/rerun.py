@@ -77,6 +77,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     context: str
     source: PromptSource
     final: RunEnded
+    went_on: bool = False
+    """It went on with a reply that was cut: the whole of that is asked for again."""
 
 
 class AskedJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,6 +190,7 @@ def _reply(named: Named) -> Asked:
         context=turn.context or turn.user_message_id,
         source=source,
         final=final,
+        went_on=turn.continues is not None,
     )
 
 
@@ -221,6 +224,8 @@ async def _begin(
             idempotency_key=new_id(),
         )
     )
+    if before.went_on:
+        sys.stderr.write("That run went on with a reply that was cut: all of it is asked for.\n")
     sys.stderr.write(f"Running as {accepted.run.id}, with {model}.\n")
     return Address(named.user, session_id, accepted.run.id)
 

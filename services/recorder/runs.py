@@ -8,14 +8,23 @@ from typing import get_args
 import msgspec
 
 from services.recorder.attached import attached_files
-from services.recorder.pages import list_runs, list_sums, show_fact, show_prompt, show_story
+from services.recorder.pages import (
+    list_runs,
+    list_sums,
+    show_fact,
+    show_prompt,
+    show_story,
+    show_thoughts,
+)
 from services.recorder.prompt import SentPrompt, branch_of, prompts
 from services.recorder.reading import Log, NotRecorded, Recorded, recorded
 from services.recorder.story import running_text, tell
 from services.recorder.sums import KEYS, Sums
 from services.recorder.terminal import Page, add_output, add_times, brief_ids, how_many
 from shared.bus import Bus, Incoming
+from shared.conversation import thoughts_text
 from shared.errors import Unavailable
+from shared.events import RunEnded
 from shared.ids import now
 from shared.inspection import FindRuns, FoundRun
 from shared.objects import ObjectMissing, unpack
@@ -29,7 +38,7 @@ examples:
   natterlog runs ls --user 0000 --model demo --json
   natterlog runs sum --since 2026-11-26 --by model
   natterlog runs show 01a21645-bd32
-  natterlog runs show 01a21645-bd32 --prompt
+  natterlog runs show 01a21645-bd32 --prompt --thoughts
   natterlog runs tail --session 01a21645-bcb7
 
 Ids may be cut as long as they are unique. All times are UTC.
@@ -53,6 +62,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     show = commands.add_parser("show", help="tell a run's story: attempts, times, end")
     show.add_argument("run_id", metavar="RUN", help="its id, or the beginning of it")
     show.add_argument("--prompt", action="store_true", help="also what each attempt asked, exactly")
+    show.add_argument("--thoughts", action="store_true", help="also what the model thought first")
     show.set_defaults(command=show_run)
     tail = commands.add_parser("tail", help="show facts as they happen, until Ctrl-C")
     tail.add_argument("run_id", metavar="RUN", nargs="?", help="of this run alone, until its end")
@@ -122,14 +132,24 @@ async def show_run(asked: argparse.Namespace, log: Log, _: Settings) -> int:
     if story.end is None and story.attempts and (written := await log.written(run)):
         running_text(story, len(written.text) if written.attempt == run.attempt else 0)
     sent = await _prompts(log, run, facts) if asked.prompt else []
+    thoughts = _thoughts(facts) if asked.thoughts else None
     page = Page()
     if asked.json:
-        page.document({"story": story, "prompts": sent} if asked.prompt else story)
+        more = {"prompts": sent} if asked.prompt else {}
+        more |= {"thoughts": thoughts} if asked.thoughts else {}
+        page.document({"story": story, **more} if more else story)
         return 0
     show_story(page, story, now())
     for prompt in sent:
         show_prompt(page, prompt)
+    if thoughts is not None:
+        show_thoughts(page, thoughts)
     return 0
+
+
+def _thoughts(facts: Sequence[Recorded]) -> str | None:
+    finals = (fact.fact for fact in facts if isinstance(fact.fact, RunEnded))
+    return next((thoughts_text(final.thoughts) for final in finals), None)
 
 
 async def _prompts(log: Log, run: FoundRun, facts: Sequence[Recorded]) -> list[SentPrompt]:

@@ -14,6 +14,7 @@ from itertools import pairwise
 import msgspec
 
 from services.recorder.reading import Recorded
+from shared.conversation import stop_reason, thoughts_text
 from shared.events import (
     CancelRequested,
     EndStatus,
@@ -28,6 +29,8 @@ from shared.events import (
     TodoChat,
     TodoGenerate,
     TodoProcess,
+    Try,
+    Turn,
     Usage,
 )
 from shared.plans import kind_of_plan
@@ -68,6 +71,8 @@ class Attempt(msgspec.Struct, kw_only=True):
     """Code points a second, from the first delta to the last."""
     longest_ms: int | None = None
     gaps: list[Gap] = []
+    tries: list[Try] = []
+    """The provider's failed calls within it; known once it is over."""
     ended: str | None = None
     ended_ms: int | None = None
     """Since its claim."""
@@ -101,6 +106,8 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     status: EndStatus
     attempt: int
     stop_reason: str | None
+    thoughts: int | None
+    """Code points of what the model thought before it answered."""
     length: int
     sha256: str
     intact: bool
@@ -129,6 +136,8 @@ class Story(msgspec.Struct, kw_only=True):
     """Behind another run of its session; None when it did not have to."""
     due: datetime | None = None
     priority: int | None = None
+    continues: int | None = None
+    """Code points of the reply that went on; the texts of the attempts begin with it."""
     attempts: list[Attempt] = []
     steps: list[Step] = []
     end: End | None = None
@@ -177,12 +186,13 @@ def running_text(story: Story, length: int) -> None:
 def _take(story: Story, recorded: Recorded, at_of: dict[int, datetime]) -> None:
     ms = _since(story.accepted_at, recorded.fact.at)
     match recorded.fact:
-        case RunWaiting():
-            story.state = "queued"
+        case RunWaiting() as fact:
+            story.state, story.continues = "queued", _before(fact.turn)
         case RunScheduled() as fact:
             story.state, story.due, story.priority = "scheduled", fact.due, fact.priority
-        case TodoChat():
+        case TodoChat() as fact:
             story.waited_ms = ms if len(at_of) > 1 and ms else None
+            story.continues = _before(fact.turn)
         case TodoProcess() | TodoGenerate() as fact:
             _next_step(story, recorded.seq, ms, fact)
         case RunClaimed() as fact:
@@ -194,6 +204,10 @@ def _take(story: Story, recorded: Recorded, at_of: dict[int, datetime]) -> None:
             _end(story, recorded, fact, ms)
         case _:
             pass
+
+
+def _before(turn: Turn) -> int | None:
+    return None if turn.continues is None else turn.continues.length
 
 
 def _next_step(story: Story, seq: int, ms: int, fact: TodoProcess | TodoGenerate) -> None:
@@ -214,6 +228,8 @@ def _next_step(story: Story, seq: int, ms: int, fact: TodoProcess | TodoGenerate
         missed = isinstance(fact, TodoGenerate) and fact.ask.misses > 0
         attempt.ended = "its answer missed the schema" if missed else "done: the next step follows"
         attempt.ended_ms = _since(attempt.at, fact.at)
+        if fact.previous is not None and fact.previous.attempt == attempt.attempt:
+            attempt.tries = fact.previous.tries
 
 
 def _claimed(story: Story, seq: int, fact: RunClaimed, at_of: dict[int, datetime]) -> Attempt:
@@ -239,20 +255,23 @@ def _lost(story: Story, claim: RunClaimed, ms: int) -> None:
     previous = claim.previous
     if previous is not None and previous.attempt == attempt.attempt:
         attempt.ended, attempt.length = previous.reason, len(previous.text)
-        _measure(attempt, previous.timeline)
+        attempt.tries = previous.tries
+        _measure(attempt, _new(story, previous.timeline))
     if claim.failures > attempt.failures:
         attempt.ended += f" (failed call {claim.failures} of this run)"
 
 
 def _end(story: Story, recorded: Recorded, fact: RunEnded, ms: int) -> None:
     sha256 = hashlib.sha256(fact.text.encode()).hexdigest()
+    thoughts = thoughts_text(fact.thoughts)
     story.end = End(
         seq=recorded.seq,
         at=fact.at,
         ms=ms,
         status=fact.status,
         attempt=fact.attempt,
-        stop_reason=fact.stop_reason,
+        stop_reason=stop_reason(fact.status, fact.stop_reason),
+        thoughts=None if thoughts is None else len(thoughts),
         length=fact.length,
         sha256=fact.sha256,
         intact=(len(fact.text), sha256) == (fact.length, fact.sha256),
@@ -268,9 +287,14 @@ def _end(story: Story, recorded: Recorded, fact: RunEnded, ms: int) -> None:
         attempt.ended = f"the run {'was cancelled' if fact.status == 'cancelled' else fact.status}"
         attempt.ended_ms = _since(attempt.at, fact.at)
         if fact.attempt == attempt.attempt:
-            attempt.length = fact.length
-            _measure(attempt, fact.timeline)
+            attempt.length, attempt.tries = fact.length, fact.tries
+            _measure(attempt, _new(story, fact.timeline))
             attempt.first_delta_ms = fact.first_delta_ms or attempt.first_delta_ms
+
+
+def _new(story: Story, timeline: Timeline) -> Timeline:
+    """When what an attempt wrote itself came."""
+    return [(ms, length) for ms, length in timeline if length > (story.continues or 0)]
 
 
 def _measure(attempt: Attempt, timeline: Timeline) -> None:
@@ -314,6 +338,8 @@ def say(recorded: Recorded) -> str:
         case RunScheduled() as fact:
             return f"accepted for {fact.due:%Y-%m-%d %H:%M:%S}, priority {fact.priority}"
         case TodoChat(turn=turn):
+            if turn.continues is not None:
+                return f"to go on: a reply of {turn.continues.length} chars"
             words = "an earlier message" if turn.content is None else f"{len(turn.content)} chars"
             return f"to be answered: {words}"
         case TodoProcess() as fact:
@@ -326,8 +352,9 @@ def say(recorded: Recorded) -> str:
         case CancelRequested() as fact:
             return f"cancel: {fact.reason}"
         case RunEnded() as fact:
-            code = f" ({fact.error.code})" if fact.error else ""
-            return f"{fact.status}{code}, {fact.length} chars of attempt {fact.attempt}"
+            how = fact.error.code if fact.error else stop_reason(fact.status, fact.stop_reason)
+            why = f" ({how})" if how not in (None, "end_turn") else ""
+            return f"{fact.status}{why}, {fact.length} chars of attempt {fact.attempt}"
         case fact:
             return type(fact).__name__
 

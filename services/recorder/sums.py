@@ -12,6 +12,7 @@ KEYS: dict[str, Callable[[FoundRun], str]] = {
     "model": lambda run: f"{run.provider}/{run.model}" if run.model else "–",
     "kind": lambda run: run.kind,
     "state": lambda run: run.status,
+    "stop": lambda run: run.stop_reason or "–",
     "error": lambda run: run.error.code if run.error else "–",
     "day": lambda run: f"{run.created_at:%Y-%m-%d}",
     "hour": lambda run: f"{run.created_at:%Y-%m-%d %H}:00",

@@ -18,9 +18,11 @@ examples:
   natterlog verify
   natterlog verify ~/bugs --json
   natterlog verify --add 01a21645-bcb7 --as reply-that-restarted
+  natterlog verify --render
 
 --add keeps a session of the log with the frames that it has today; from then on they
-must stay the same. Nothing need run to verify.
+must stay the same. --render writes the frames of all sessions anew, as today's code has
+them: after a change of what clients are sent that is meant. Nothing need run to verify.
 Exit code: 0 all are the same, 1 one differs, 2 asked wrongly, 3 no such session."""
 
 CORPUS = Path("tests/corpus")
@@ -45,6 +47,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--add", metavar="SESSION", help="keep this session in the corpus")
     parser.add_argument("--as", dest="name", metavar="NAME", help="under this name")
+    parser.add_argument(
+        "--render", action="store_true", help="write all frames anew from the recorded facts"
+    )
     add_output(parser)
     parser.set_defaults(command=verify, needs_log=_adds)
 
@@ -56,6 +61,8 @@ def _adds(asked: argparse.Namespace) -> bool:
 async def verify(asked: argparse.Namespace, log: Log, _: Settings) -> int:
     if asked.add is not None:
         return await _add(asked, log)
+    if asked.render:
+        return await render(asked.corpus, asked.playback, Page())
     return await check(asked.corpus, asked.playback, Page(), as_json=asked.json)
 
 
@@ -67,6 +74,13 @@ async def _add(asked: argparse.Namespace, log: Log) -> int:
     named = named._replace(run_id=None)
     frames = await corpus.add(asked.corpus, name, named, asked.playback)
     sys.stdout.write(f"{asked.corpus / name}: {len(named.facts)} facts, {frames} frames.\n")
+    return 0
+
+
+async def render(path: Path, make: MakePlayback, page: Page) -> int:
+    """Write the frames of a whole corpus anew → the exit code."""
+    for name in corpus.names(path):
+        page.line(f"{name}: {await corpus.render(path, name, make)} frames.")
     return 0
 
 

@@ -21,7 +21,7 @@ from services.store.schema import (
     usage_log,
 )
 from shared.chain import Link
-from shared.events import AnyFact, BranchChosen, MessageRated, TodoChat, inside
+from shared.events import AnyFact, BranchChosen, MessageRated, RunWaiting, TodoChat, inside
 from shared.subjects import NONE, parse
 
 
@@ -81,9 +81,10 @@ def _load(connection: sa.Connection, links: list[Link]) -> Rows:
             run = run_row(row)
             rows.runs[run.id] = run
     told = [inside(link.fact) for link in links]
-    rated = {fact.message_id for fact in told if isinstance(fact, MessageRated)}
-    if rated:
-        for row in connection.execute(_MESSAGES, {"ids": list(rated)}):
+    known = {fact.message_id for fact in told if isinstance(fact, MessageRated)}
+    known |= _going_on(told, rows)
+    if known:
+        for row in connection.execute(_MESSAGES, {"ids": list(known)}):
             rows.messages[row.id] = message_row(row)
             rows.depths[row.id] = row.depth
     parents = _parents(told) - rows.depths.keys()
@@ -91,6 +92,13 @@ def _load(connection: sa.Connection, links: list[Link]) -> Rows:
         for row in connection.execute(_DEPTHS, {"ids": list(parents)}):
             rows.depths[row.id] = row.depth
     return rows
+
+
+def _going_on(facts: Iterable[AnyFact], rows: Rows) -> set[str]:
+    """The replies that may have grown since."""
+    turns = [fact.turn for fact in facts if isinstance(fact, RunWaiting | TodoChat)]
+    turns += [run.turn for run in rows.runs.values() if run.turn is not None]
+    return {turn.assistant_message_id for turn in turns if turn.continues is not None}
 
 
 def _parents(facts: Iterable[AnyFact]) -> set[str]:
@@ -120,20 +128,23 @@ def _save(connection: sa.Connection, rows: Rows) -> None:
         )
     upsert(connection, sessions, rows.sessions.values())
     upsert(connection, runs, rows.runs.values())
-    _save_messages(connection, [rows.messages[i] for i in sorted(rows.changed_messages)])
+    changed = [rows.messages[i] for i in sorted(rows.changed_messages)]
+    _save_messages(connection, changed, rows.grown_messages)
     upsert(connection, usage_log, rows.usage.values())
     library.save(connection, rows.library)
 
 
-def _save_messages(connection: sa.Connection, changed: list[MessageRow]) -> None:
+def _save_messages(connection: sa.Connection, changed: list[MessageRow], grown: set[str]) -> None:
     known = set[str]()
     # In parts: one fact can bring more messages than a statement of SQLite's may name.
     for start in range(0, len(changed), _AT_ONCE):
         part = [message.id for message in changed[start : start + _AT_ONCE]]
         known |= set(connection.execute(_KNOWN, {"ids": part}).scalars())
     upsert(connection, messages, changed)
-    new = [message for message in changed if message.id not in known]  # words never change
-    search.add(connection, new)
+    new = [message for message in changed if message.id not in known]
+    others = [message for message in changed if message.id in known & grown]
+    search.drop(connection, [message.id for message in others])
+    search.add(connection, [*new, *others])  # the words of all others are the same
     uses = [
         {"file_id": file, "message_id": message.id, "session_id": message.session_id}
         for message in new

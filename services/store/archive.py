@@ -331,15 +331,22 @@ def _cost(item: Entry) -> dict[str, object] | None:
     if not isinstance(final, RunEnded) or not was_called(final):
         return None
     address = parse(item.subject)._replace(session=NONE)
-    fact = msgspec.structs.replace(
-        final,
+    # Made anew of what is named here: a field of a later version stays only if it is meant to.
+    fact = RunEnded(
+        at=final.at,
+        prev=final.prev,
+        status=final.status,
+        attempt=final.attempt,
         text="",
         length=0,
         sha256="",
-        nonce="",
-        error=None,
-        timeline=[],
-        notes=[],
+        model=final.model,
+        provider=final.provider,
+        stop_reason=final.stop_reason,
+        usage=final.usage,
+        cost=final.cost,
+        latency_ms=final.latency_ms,
+        first_delta_ms=final.first_delta_ms,
         results=[_worth(r) for r in final.results],
     )
     return _row(Entry(item.seq, address.fact("final"), encode(fact), fact), address)

@@ -23,6 +23,7 @@ from shared.commands import (
     ChooseBranch,
     EditMessage,
     ForkSession,
+    GetMessage,
     GetSession,
     MessageAnswer,
     RateMessage,
@@ -131,7 +132,8 @@ class Branches:
             )
 
         await self._commands.decide_on_session(request.user_id, rated.session_id, attempt)
-        return await self._database.read(get_message, request.user_id, rated.id)
+        query = GetMessage(user_id=request.user_id, message_id=rated.id)
+        return await self._database.read(get_message, query)
 
 
 # -- queries ------------------------------------------------------------------------
@@ -183,8 +185,8 @@ def leaf_below(connection: sa.Connection, message: MessageRow) -> str:
     return max(leaves, key=lambda leaf: (leaves[leaf], leaf))
 
 
-def get_message(connection: sa.Connection, user_id: str, message_id: str) -> MessageAnswer:
-    row = queries.find_message(connection, user_id, message_id)
+def get_message(connection: sa.Connection, request: GetMessage) -> MessageAnswer:
+    row = queries.find_message(connection, request.user_id, request.message_id)
     return MessageAnswer(message=row.record(), seq=read_applied(connection))
 
 

@@ -18,6 +18,10 @@ from shared.records import MessageStatus
 CONTEXT_MESSAGES = 20
 
 _USABLE: tuple[MessageStatus, ...] = ("completed", "cancelled")
+_READ = (
+    *("id", "role", "content", "attachments"),
+    *("thoughts", "provider", "model", "stop_reason"),
+)
 
 
 def get_context(connection: sa.Connection, request: GetContext) -> Context:
@@ -28,7 +32,10 @@ def get_context(connection: sa.Connection, request: GetContext) -> Context:
     turn = run.turn
     if turn is None:
         return _context_of_job(connection, session, run)
-    found = connection.execute(_CONTEXT, {"leaf": _leaf(connection, run, turn)}).all()
+    found: list[sa.Row[Any]] = [
+        *_going_on(connection, turn),
+        *connection.execute(_CONTEXT, {"leaf": _leaf(connection, run, turn)}),
+    ][:CONTEXT_MESSAGES]
     return Context(
         messages=_with_files(connection, request.user_id, found[::-1]),
         system_prompt=_first(turn.system, session.system_prompt),
@@ -38,7 +45,15 @@ def get_context(connection: sa.Connection, request: GetContext) -> Context:
         run=run.record(),
         seq=read_applied(connection),
         notes=turn.notes,
+        continues=turn.continues is not None,
     )
+
+
+def _going_on(connection: sa.Connection, turn: Turn) -> Sequence[sa.Row[Any]]:
+    """The reply that goes on, if one does: it follows what it answers."""
+    if turn.continues is None:
+        return ()
+    return connection.execute(_REPLY, {"id": turn.assistant_message_id}).all()
 
 
 def _leaf(connection: sa.Connection, run: RunRow, turn: Turn) -> str | None:
@@ -62,6 +77,10 @@ def _with_files(
             content=row.content,
             files=[known[file] for file in row.attachments if file in known],
             missing_files=sum(file not in known for file in row.attachments),
+            thoughts=row.thoughts,
+            provider=row.provider,
+            model=row.model,
+            stop_reason=row.stop_reason,
         )
         for row in found
     ]
@@ -102,7 +121,7 @@ def _context() -> Any:
         .where(walk.c.found < CONTEXT_MESSAGES)
     )
     return (
-        sa.select(messages.c.id, messages.c.role, messages.c.content, messages.c.attachments)
+        sa.select(*(messages.c[name] for name in _READ))
         .join(walk, walk.c.id == messages.c.id)
         .where(usable)
         .order_by(messages.c.depth.desc())
@@ -110,3 +129,6 @@ def _context() -> Any:
 
 
 _CONTEXT = _context()
+_REPLY: Any = sa.select(*(messages.c[name] for name in _READ)).where(
+    messages.c.id == sa.bindparam("id")
+)

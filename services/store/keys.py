@@ -5,7 +5,7 @@ import hashlib
 import msgspec
 
 from services.store.rows import RunRow
-from shared.commands import EditMessage, Regenerate, SendMessage
+from shared.commands import ContinueReply, EditMessage, Regenerate, SendMessage
 from shared.errors import KeyReused
 from shared.events import Turn
 
@@ -17,7 +17,7 @@ def same(known: RunRow, turn: Turn) -> RunRow:
     return known
 
 
-def digest(request: SendMessage | EditMessage | Regenerate) -> str | None:
+def digest(request: SendMessage | EditMessage | Regenerate | ContinueReply) -> str | None:
     """What must be equal when an idempotency key comes again."""
     if request.idempotency_key is None:
         return None

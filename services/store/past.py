@@ -3,6 +3,7 @@
 from services.store.rows import MessageRow, SessionRow
 from services.store.titles import title_of
 from shared import ids
+from shared.conversation import stop_reason
 from shared.events import History, PastMessage
 
 
@@ -39,6 +40,9 @@ def _row(session: SessionRow, message: PastMessage, parent: MessageRow | None) -
         model=message.model,
         run_id=None,
         seq=session.last_seq,
+        stop_reason=stop_reason(message.status, message.stop_reason),
+        thoughts=message.thoughts,
+        provider=message.provider,
     )
 
 
@@ -58,6 +62,9 @@ def history_of(branch: list[MessageRow]) -> History:
             model=row.model,
             feedback=row.feedback,
             attachments=row.attachments,
+            stop_reason=row.stop_reason,
+            thoughts=row.thoughts,
+            provider=row.provider,
         )
         for row in branch
     ]

@@ -7,6 +7,7 @@ of :mod:`services.store.applying`.
 """
 
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -14,6 +15,7 @@ from services.store import library, past, steps
 from services.store.library import Library
 from services.store.rows import MessageRow, RunRow, SessionRow, UsageRow
 from services.store.titles import title_of
+from shared import conversation
 from shared.chain import Link
 from shared.events import (
     BranchChosen,
@@ -52,6 +54,8 @@ class Rows:
         self.depths: dict[str, int] = {}
         """How deep in its branch a message is, for those that others may follow."""
         self.changed_messages: set[str] = set()
+        self.grown_messages: set[str] = set()
+        """Those whose text is another than before."""
         self.deleted_sessions: set[str] = set()
         self.library = Library()
 
@@ -67,6 +71,7 @@ class Rows:
         for message in [m for m in self.messages.values() if m.session_id == session_id]:
             del self.messages[message.id]
             self.changed_messages.discard(message.id)
+            self.grown_messages.discard(message.id)
         for usage in self.usage.values():
             if usage.session_id == session_id:
                 usage.session_id = None
@@ -181,15 +186,22 @@ def _begin(rows: Rows, session: SessionRow, run: RunRow, fact: TodoChat) -> None
         else:
             _said(session, turn.content, fact.at)
     session.active_leaf, session.depth = turn.user_message_id, run.user_depth
+    if turn.continues is not None:  # its reply is there, and stays until it has grown
+        session.active_leaf, session.depth = turn.assistant_message_id, run.user_depth + 1
 
 
 def _end(rows: Rows, session: SessionRow, run: RunRow, fact: RunEnded) -> None:
     run.status, run.ended_at = fact.status, fact.at
     run.sha256, run.length = fact.sha256, fact.length
     run.usage, run.error = fact.usage, fact.error
+    run.stop_reason = conversation.stop_reason(fact.status, fact.stop_reason)
     if run.plan is not None:
         steps.over(run, run.plan, fact)
     if run.turn is None:
+        return
+    if run.turn.continues is not None:
+        run.waiting = False
+        _grow(rows, session, run, run.turn, fact)
         return
     if run.waiting and run.turn.content is not None:
         session.waiting -= 1
@@ -200,6 +212,18 @@ def _end(rows: Rows, session: SessionRow, run: RunRow, fact: RunEnded) -> None:
     if not run.waiting and session.active_leaf == run.user_message_id:
         session.active_leaf, session.depth = run.assistant_message_id, depth
     run.waiting = False
+
+
+def _grow(rows: Rows, session: SessionRow, run: RunRow, turn: Turn, fact: RunEnded) -> None:
+    """A reply that went on takes the place of what it was."""
+    before = rows.messages.get(turn.assistant_message_id)
+    if before is None or turn.continues is None or not conversation.grows(turn.continues, fact):
+        return
+    grown = _reply(session, run, turn, fact, before.depth)
+    grown.seq = before.seq
+    rows.put_message(grown)
+    rows.grown_messages.add(grown.id)
+    session.last_message_at = fact.at
 
 
 def _said(session: SessionRow, content: str, at: datetime) -> None:
@@ -314,22 +338,21 @@ def _user_message(run: RunRow, turn: Turn, content: str, *, depth: int) -> Messa
 
 
 def _reply(session: SessionRow, run: RunRow, turn: Turn, fact: RunEnded, depth: int) -> MessageRow:
-    return MessageRow(
-        id=turn.assistant_message_id,
-        session_id=session.id,
-        user_id=session.user_id,
-        role="assistant",
-        content=fact.text,
-        tokens=fact.usage.output_tokens if fact.usage else None,
-        latency_ms=fact.latency_ms,
-        created_at=fact.at,
+    reply = conversation.reply(
+        fact,
+        message_id=turn.assistant_message_id,
         parent_id=turn.user_message_id,
-        depth=depth,
-        status=fact.status,
-        attachments=[],
-        model=fact.model,
+        session_id=session.id,
         run_id=run.id,
+        before=turn.continues,
+    )
+    fields: dict[str, Any] = msgspec.structs.asdict(reply) | {"thoughts": fact.thoughts}
+    return MessageRow(
+        **fields,
+        user_id=session.user_id,
+        depth=depth,
         seq=run.last_seq,
+        provider=fact.provider,
     )
 
 
@@ -356,4 +379,5 @@ def _usage(address: Address, session_id: str | None, fact: RunEnded) -> UsageRow
         latency_ms=fact.latency_ms,
         first_delta_ms=fact.first_delta_ms,
         created_at=fact.at,
+        stop_reason=conversation.stop_reason(fact.status, fact.stop_reason),
     )

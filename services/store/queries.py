@@ -175,6 +175,7 @@ def open_feed(connection: sa.Connection, request: OpenFeed) -> FeedState:
                 assistant_message_id=run.assistant_message_id,
                 attempt=run.attempt,
                 waiting=run.waiting,
+                continues=run.turn.continues if run.turn else None,
             )
             for run in unfinished
             if run.user_message_id in asked and run.assistant_message_id

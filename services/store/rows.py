@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from shared.conversation import thoughts_text
 from shared.events import (
     EndStatus,
     Fault,
@@ -15,6 +16,8 @@ from shared.events import (
     Plan,
     SessionStatus,
     StepResult,
+    StopReason,
+    Thoughts,
     Turn,
     Usage,
 )
@@ -94,6 +97,9 @@ class MessageRow(msgspec.Struct, kw_only=True):
     model: str | None
     run_id: str | None
     seq: int
+    stop_reason: StopReason | None = None
+    thoughts: Thoughts | None = None
+    provider: str | None = None
 
     def record(self) -> Message:
         return Message(
@@ -110,6 +116,8 @@ class MessageRow(msgspec.Struct, kw_only=True):
             attachments=self.attachments,
             model=self.model,
             run_id=self.run_id,
+            stop_reason=self.stop_reason,
+            thoughts=thoughts_text(self.thoughts),
         )
 
 
@@ -146,6 +154,7 @@ class RunRow(msgspec.Struct, kw_only=True):
     results: list[StepResult] = []
     notes: list[str] = []
     text: str = ""
+    stop_reason: StopReason | None = None
 
     def record(self) -> Run:
         return Run(
@@ -164,6 +173,8 @@ class RunRow(msgspec.Struct, kw_only=True):
             first_seq=self.first_seq,
             last_seq=self.last_seq,
             cancelled=self.cancelled,
+            stop_reason=self.stop_reason,
+            continues=self.turn.continues if self.turn else None,
         )
 
     def job(self, plan: Plan, client_ref: str | None) -> Job:
@@ -277,6 +288,7 @@ class UsageRow(msgspec.Struct, kw_only=True):
     latency_ms: int | None
     first_delta_ms: int | None
     created_at: datetime
+    stop_reason: StopReason | None = None
 
 
 def session_row(row: sa.Row[Any]) -> SessionRow:

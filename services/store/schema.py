@@ -11,10 +11,10 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from shared.events import Fault, ModelDetails, Plan, StepResult, Turn, Usage
+from shared.events import Fault, ModelDetails, Plan, StepResult, Thoughts, Turn, Usage
 from shared.records import JobStep
 
-VERSION = "0007"
+VERSION = "0008"
 """The newest migration."""
 
 
@@ -100,6 +100,10 @@ messages = sa.Table(
     sa.Column("model", sa.Text),
     sa.Column("run_id", sa.String(36)),
     sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("stop_reason", sa.Text),
+    # what the model thought, and whose that is
+    sa.Column("thoughts", Document(Thoughts)),
+    sa.Column("provider", sa.Text),
     sa.Index("ix_ai_chat_messages_session", "session_id", "status", "seq"),
 )
 
@@ -130,6 +134,7 @@ usage_log = sa.Table(
     sa.Column("created_at", Moment, nullable=False),
     # billionths of a US dollar; NULL: the model has no known price
     sa.Column("cost", sa.BigInteger),
+    sa.Column("stop_reason", sa.Text),
     sa.Index("ix_api_usage_log_user", "user_id", "created_at"),
     sa.Index("ix_api_usage_log_session", "session_id"),
 )
@@ -171,6 +176,7 @@ runs = sa.Table(
     sa.Column("results", Document(list[StepResult]), nullable=False),
     sa.Column("notes", Document(list[str]), nullable=False),
     sa.Column("text", sa.Text, nullable=False),
+    sa.Column("stop_reason", sa.Text),
     sa.Index("ix_runs_session", "session_id", "ended_at", "first_seq"),
     sa.Index("ix_runs_unfinished", "ended_at", "first_seq"),
     # not unique: two stores may accept one key in two sessions at the same moment,

@@ -37,7 +37,7 @@ _HAS_SECURE_DELETE = sqlite3.sqlite_version_info >= (3, 42)
 
 
 def add(connection: sa.Connection, rows: Iterable[MessageRow]) -> None:
-    """Take in the words of new messages."""
+    """Take in the words of messages that are not in it."""
     values = [
         {"number": _number(row.id), "text": _spaced(row.content), "id": row.id}
         for row in rows
@@ -50,15 +50,20 @@ def add(connection: sa.Connection, rows: Iterable[MessageRow]) -> None:
 def forget(connection: sa.Connection, session_ids: list[str]) -> None:
     """Leave nothing of what was said in these sessions, in whatever part of the index."""
     said = sa.select(messages.c.id).where(messages.c.session_id.in_(session_ids))
-    numbers = [{"number": _number(known)} for known in connection.execute(said).scalars()]
-    if not numbers:
-        return
-    if _HAS_SECURE_DELETE:
-        connection.execute(_SECURE)
-    connection.execute(_DROP, numbers)
-    if not _HAS_SECURE_DELETE:
+    dropped = drop(connection, connection.execute(said).scalars())
+    if dropped and not _HAS_SECURE_DELETE:
         # A dropped word stays in its segment until that is merged: merge all of them.
         connection.execute(_MERGE)
+
+
+def drop(connection: sa.Connection, message_ids: Iterable[str]) -> int:
+    """Take out the words of these messages; answers how many messages."""
+    numbers = [{"number": _number(known)} for known in message_ids]
+    if numbers:
+        if _HAS_SECURE_DELETE:
+            connection.execute(_SECURE)
+        connection.execute(_DROP, numbers)
+    return len(numbers)
 
 
 def clear(connection: sa.Connection) -> None:

@@ -35,9 +35,10 @@ from services.store.answering import Endpoint, endpoint
 from services.store.applied import Applied
 from services.store.applying import apply, read_applied, read_epoch, set_epoch
 from services.store.archive import Archive, Entry, entry, links
-from services.store.branches import Branches
+from services.store.branches import Branches, get_message
 from services.store.commands import Commands
 from services.store.context import get_context
+from services.store.continuing import Continuing
 from services.store.database import Database, database_path
 from services.store.dispatch import Dispatcher
 from services.store.erase import Eraser
@@ -124,6 +125,7 @@ class Store:
         )
         self.jobs = Jobs(self.commands, database)
         self.branches = Branches(self.commands, database)
+        self.continuing = Continuing(self.commands, database, settings)
         self.releasing = Releasing(self.commands, database)
         self.eraser.release = self.releasing.release
         self.presets = presets.Presets(bus, database, self.applied)
@@ -310,6 +312,7 @@ class Store:
                 endpoint(asked.DeleteSession, do.delete_session, applied),
                 endpoint(asked.SendMessage, do.send_message, applied),
                 endpoint(asked.Regenerate, do.regenerate, applied),
+                endpoint(asked.ContinueReply, self.continuing.continue_reply, applied),
                 endpoint(asked.EditMessage, self.branches.edit, applied),
                 endpoint(asked.ForkSession, self.branches.fork, applied),
                 endpoint(asked.ChooseBranch, self.branches.choose, applied),
@@ -342,6 +345,7 @@ class Store:
                 endpoint(asked.GetContext, ask(get_context), applied),
                 endpoint(asked.SearchMessages, ask(search_messages), applied),
                 endpoint(asked.ExportSession, ask(export_session), applied),
+                endpoint(asked.GetMessage, ask(get_message), applied),
                 endpoint(asked.GetFile, ask(file_queries.get_file), applied),
                 endpoint(asked.GetUsage, ask(get_usage), applied),
                 endpoint(asked.OpenFeed, ask(queries.open_feed), applied),

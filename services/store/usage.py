@@ -21,6 +21,7 @@ _KEYS: dict[str, Any] = {
     "day": sa.func.date(usage_log.c.created_at),
     "model": usage_log.c.model,
     "session": usage_log.c.session_id,
+    "stop_reason": usage_log.c.stop_reason,
 }
 _NOTHING = UsageGroup(
     key=None,

@@ -580,3 +580,27 @@ def test_what_nobody_counted_is_nothing():
 
     assert (told.total_duration, told.eval_count, told.prompt_eval_count) == (0, 0, 0)
     assert told.done_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("stop_reason", "done_reason"),
+    [
+        ("end_turn", "stop"),
+        ("refusal", "stop"),
+        ("max_tokens", "length"),
+        ("max_length", "length"),
+        ("model_context_window_exceeded", "length"),  # as facts of before say it
+    ],
+)
+def test_a_reply_that_was_cut_ends_for_its_length(stop_reason: str, done_reason: str):
+    final = RunEnded(
+        at=datetime(2026, 11, 20, 12, tzinfo=UTC),
+        status="completed",
+        attempt=1,
+        text="",
+        length=0,
+        sha256="",
+        stop_reason=stop_reason,
+    )
+
+    assert last("m", final.at, final, response="").done_reason == done_reason

@@ -10,9 +10,9 @@ from services.store.erase import Eraser
 from shared import ids
 from shared.bus import WrongSequence
 from shared.chain import Overtaken, extend
-from shared.commands import CreateSession, DeleteSession, GetFacts, Rebuild
+from shared.commands import ContinueReply, CreateSession, DeleteSession, GetFacts, Rebuild
 from shared.errors import Conflict, NotFound
-from shared.events import CancelRequested, Delta, encode
+from shared.events import CancelRequested, Delta, Thoughts, Try, encode
 from shared.objects import put
 from shared.streams import DEAD
 from shared.subjects import EVENTS, dead_letters
@@ -72,6 +72,29 @@ async def test_no_file_holds_a_word_of_a_deleted_session(
     assert files_with("Kept", own_nats_server.directory) != []
     chain = await at_work.bus.facts_after(EVENTS, f"evt.{at_work.user}.{session}.>", 0)
     assert [stored.seq for stored in chain] == [seq]
+
+
+async def test_nothing_is_left_of_thoughts_of_tries_and_of_a_reply_that_grew(
+    own_nats_server: NatsServer, at_work: StoreAtWork
+):
+    session = await at_work.create()
+    failed = Try(ms=5, code="overloaded", message=f"It said {SECRET}")
+    thoughts = Thoughts(text=SECRET, blocks=[{"thinking": SECRET * 20_000}])
+    run = await at_work.reply(
+        session, "Go.", "Once halfword", stop_reason="max_tokens", thoughts=thoughts, tries=[failed]
+    )
+    request = ContinueReply(user_id=at_work.user, message_id=run.assistant_message_id or "")
+    again = (await at_work.store.continuing.continue_reply(request)).run
+    await at_work.claim(again)
+    await at_work.end(again, "Once halfwords were whole", thoughts=thoughts)
+    before = [files_with(text, own_nats_server.directory) for text in (SECRET, "halfword")]
+
+    await delete(at_work, session)
+
+    names = [{Path(name).name.split("-")[0] for name in each} for each in before]
+    assert all(each >= {"natterlog.db", "log.db"} for each in names)
+    assert files_with(SECRET, own_nats_server.directory) == []
+    assert files_with("halfword", own_nats_server.directory) == []
 
 
 async def test_a_deleted_session_is_not_there(at_work: StoreAtWork):

@@ -12,6 +12,7 @@ import pytest
 from services.llm_worker.breaker import Breaker
 from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, ProviderError
 from services.llm_worker.shelf import KvShelf
+from services.llm_worker.tasks import GO_ON
 from services.llm_worker.worker import Worker
 from shared import chain, endings, objects
 from shared.bus import Bus, Incoming
@@ -23,12 +24,15 @@ from shared.endings import end_unhandled
 from shared.errors import NotFound
 from shared.events import (
     CancelRequested,
+    Continued,
     Delta,
     Fault,
     PreviousAttempt,
+    Progress,
     PromptSource,
     RunClaimed,
     RunEnded,
+    Thoughts,
     TodoChat,
     Turn,
     Usage,
@@ -98,6 +102,8 @@ class Stage:
         self.bus = bus
         self.run = Address(new_id(), new_id(), new_id())
         self.todo = 0
+        self.cut: ContextMessage | None = None
+        """The reply that is to go on, if one is."""
 
     @asynccontextmanager
     async def worker(self, provider: Scripted, **settings: Any) -> AsyncIterator[Worker]:
@@ -125,6 +131,9 @@ class Stage:
     @property
     def delivery(self) -> Delivery:
         turn = Turn(user_message_id="u", assistant_message_id="a", content="?")
+        if self.cut is not None:
+            before = Continued(length=len(self.cut.content), tokens=5)
+            turn = msgspec.structs.replace(turn, content=None, continues=before)
         fact = TodoChat(at=now(), n=0, turn=turn)
         return Delivery(self.todo, self.run.todo_chat(0), self.run, fact, 1)
 
@@ -157,13 +166,17 @@ class Stage:
             cancelled=False,
         )
         context = Context(
-            messages=[ContextMessage(id="u", role="user", content="?")],
+            messages=[
+                ContextMessage(id="u", role="user", content="?"),
+                *([] if self.cut is None else [self.cut]),
+            ],
             system_prompt="Be brief.",
             model=None,
             temperature=0.5,
             max_tokens=100,
             run=run,
             seq=chain[-1].seq,
+            continues=self.cut is not None,
         )
         return msgspec.json.encode(context)
 
@@ -227,10 +240,11 @@ async def stage(nats_server: NatsServer) -> AsyncIterator[Stage]:
 
 
 @asynccontextmanager
-async def a_stage(server: NatsServer) -> AsyncIterator[Stage]:
+async def a_stage(server: NatsServer, cut: ContextMessage | None = None) -> AsyncIterator[Stage]:
     async with Bus(server.url, name="test") as bus:
         await ensure_streams(bus)
         made = Stage(server.url, bus)
+        made.cut = cut
         await made.begin()
         yield made
 
@@ -888,3 +902,157 @@ async def test_a_reply_that_ends_at_its_bound_says_so(stage: Stage):
     assert (final.status, final.stop_reason, final.error) == ("completed", "max_length", None)
     assert (final.text, final.usage) == (("0123456789" * 10)[:42], None)
     await soon(provider.closed)
+
+
+# -- a reply that goes on ---------------------------------------------------------------
+
+CUT = ContextMessage(
+    id="a",
+    role="assistant",
+    content="Once upon a",
+    thoughts=Thoughts(text="A raven?", blocks=[{"signature": "one"}]),
+    provider="p",
+    model="model-1",
+    stop_reason="max_tokens",
+)
+MORE = Ended(
+    stop_reason="max_tokens",
+    usage=Usage(input_tokens=9, output_tokens=2),
+    thoughts=Thoughts(text="Midnight.", blocks=[{"signature": "two"}]),
+)
+
+
+@pytest.fixture
+async def cut_stage(nats_server: NatsServer) -> AsyncIterator[Stage]:
+    async with a_stage(nats_server, CUT) as made:
+        yield made
+
+
+async def test_a_reply_goes_on_and_its_run_has_the_whole_of_it(cut_stage: Stage):
+    go_on = asyncio.Event()
+    provider = Scripted([go_on, " midnight", " dreary", MORE])
+    heard: list[Delta | Progress] = []
+    await cut_stage.bus.listen_live(
+        f"live.{cut_stage.run.ticks}", lambda message: heard.append(decode_tick(message.data))
+    )
+
+    async with cut_stage.worker(provider) as worker:
+        working = asyncio.create_task(worker.handle(cut_stage.delivery))
+        await cut_stage.written(11)  # what was there comes at once
+        go_on.set()
+        await working
+
+    [(attempt, claim)] = await cut_stage.claims()
+    final = await cut_stage.final()
+    whole = "Once upon a midnight dreary"
+    assert (final.status, final.text, final.length) == ("completed", whole, 27)
+    assert (final.sha256, final.stop_reason) == (sha256(whole), "max_tokens")
+    assert final.usage == MORE.usage
+    assert final.timeline[0][1] == 11
+    assert final.first_delta_ms == final.timeline[1][0]
+    first = heard[0]
+    assert isinstance(first, Delta)
+    assert (first.attempt, first.offset, first.text) == (attempt, 0, "Once upon a")
+    [prompt] = provider.prompts
+    assert [(m.role, m.content) for m in prompt.messages] == [
+        ("user", "?"),
+        ("assistant", "Once upon a"),
+        ("user", GO_ON),
+    ]
+    assert claim.prompt is not None
+    assert (claim.prompt.message_ids, claim.prompt.go_on) == (["u", "a"], GO_ON)
+
+
+async def test_thoughts_of_a_reply_that_goes_on_are_kept_together(cut_stage: Stage):
+    provider = Scripted([" midnight", MORE])
+    provider.name = "p"
+
+    async with cut_stage.worker(provider) as worker:
+        await worker.handle(cut_stage.delivery)
+
+    assert (await cut_stage.final()).thoughts == Thoughts(
+        text="A raven?\n\nMidnight.", blocks=[{"signature": "one"}, {"signature": "two"}]
+    )
+
+
+async def test_signed_thoughts_of_another_model_are_kept_as_text_alone(cut_stage: Stage):
+    provider = Scripted([" midnight", DONE])
+
+    async with cut_stage.worker(provider) as worker:
+        await worker.handle(cut_stage.delivery)
+
+    assert (await cut_stage.final()).thoughts == Thoughts(text="A raven?")
+
+
+async def test_a_fault_before_the_first_new_word_is_retried_unseen(cut_stage: Stage):
+    provider = Scripted([BUSY], [" midnight", DONE])
+
+    async with cut_stage.worker(provider) as worker:
+        await worker.handle(cut_stage.delivery)
+
+    assert await cut_stage.said() == ["todo.chat.0", "claim", "final"]
+    assert (await cut_stage.final()).text == "Once upon a midnight"
+
+
+async def test_a_continuation_that_starts_over_begins_with_the_old_text(cut_stage: Stage):
+    go_on = asyncio.Event()
+    provider = Scripted([" noon", go_on, BUSY], [" midnight", DONE])
+
+    async with cut_stage.worker(provider) as worker:
+        working = asyncio.create_task(worker.handle(cut_stage.delivery))
+        await cut_stage.written(16)
+        go_on.set()
+        await working
+
+    (_, _), (second, claim) = await cut_stage.claims()
+    final = await cut_stage.final()
+    assert claim.previous is not None
+    assert claim.previous.text == "Once upon a noon"
+    assert (final.attempt, final.text) == (second, "Once upon a midnight")
+
+
+async def test_a_continuation_of_a_lost_worker_begins_with_the_old_text(cut_stage: Stage):
+    lost = await cut_stage.claim()
+    await cut_stage.write(lost, "Once upon a no")
+    provider = Scripted([" midnight", DONE])
+
+    async with cut_stage.worker(provider) as worker:
+        await worker.handle(cut_stage.delivery)
+
+    (_, _), (_, claim) = await cut_stage.claims()
+    assert claim.previous is not None
+    assert claim.previous.text == "Once upon a no"
+    assert (await cut_stage.final()).text == "Once upon a midnight"
+
+
+async def test_a_continuation_cancelled_before_its_first_word_has_the_old_text(cut_stage: Stage):
+    provider = Scripted([asyncio.Event()])
+
+    async with cut_stage.worker(provider) as worker:
+        working = asyncio.create_task(worker.handle(cut_stage.delivery))
+        await soon(provider.waiting)
+        await cut_stage.cancel()
+        await working
+
+    final = await cut_stage.final()
+    assert (final.status, final.text, final.stop_reason) == ("cancelled", "Once upon a", None)
+
+
+async def test_a_cancel_that_comes_just_before_the_end_takes_the_stop_reason(stage: Stage):
+    provider = Scripted(["Whole", DONE])
+    appended = asyncio.Event()
+
+    async with stage.worker(provider) as worker:
+        conclude = worker.held.conclude
+
+        async def later(run: Any, final: RunEnded) -> None:
+            await stage.cancel()
+            appended.set()
+            await conclude(run, final)
+
+        worker.held.conclude = later  # type: ignore[method-assign]
+        await worker.handle(stage.delivery)
+
+    final = await stage.final()
+    assert appended.is_set()
+    assert (final.status, final.text, final.stop_reason) == ("cancelled", "Whole", None)

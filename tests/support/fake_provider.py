@@ -340,6 +340,7 @@ class Telling:
             prompt_tokens=len(str(body.get("messages")).split()),
             include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
             thinks=script.think > 0,
+            stop=script.stop,
         )
         self._words = script.reply.split(" ") if script.reply is not None else None
         self._tokens = script.tokens if self._words is None else len(self._words)

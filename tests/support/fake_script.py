@@ -8,6 +8,7 @@ user message wins over whatever the fake was told before:
 ``rate=r``         tokens a second of this stream, evenly; 0: all at once
 ``delay=s``        seconds before the first byte of the answer
 ``think=n``        tokens of thinking before the text
+``stop=length``    how it says that it ended, in OpenAI's words (default stop)
 ``fail=529x2``     the first two such requests get this HTTP status (default 1)
 ``retry_after=s``  what a failing answer asks for
 ``error=type``     the type of an ``error`` fault (default overloaded_error)
@@ -34,7 +35,7 @@ FaultKind = Literal[
 ]
 ALWAYS = 1_000_000_000
 
-_WORD = re.compile(r"\b(tokens|rate|delay|think|fail|retry_after|error|fault|refuses)=(\S+)")
+_WORD = re.compile(r"\b(tokens|rate|delay|think|stop|fail|retry_after|error|fault|refuses)=(\S+)")
 _FAIL = re.compile(r"(\d{3})(?:x(\d+))?$")
 _FAULT = re.compile(rf"({'|'.join(get_args(FaultKind))})(?:@(\d+))?(?:x(\d+))?$")
 
@@ -46,6 +47,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     rate: float = 0.0
     delay: float = 0.0
     think: int = 0
+    stop: str = "stop"
     fail: str | None = None
     retry_after: float | None = None
     error: str = "overloaded_error"

@@ -17,6 +17,8 @@ class Reply:
     prompt_tokens: int
     include_usage: bool = False
     thinks: bool = False
+    stop: str = "stop"
+    """In OpenAI's words."""
 
 
 class Wire(Protocol):
@@ -37,6 +39,8 @@ class Wire(Protocol):
     def catalogue(self, names: list[str]) -> dict[str, Any]: ...
 
 
+_STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
+"""OpenAI's words in Anthropic's."""
 _CUT = "\x00"
 _TEXT = {"type": "text", "text": ""}
 
@@ -66,7 +70,7 @@ class OpenAI:
         return b""
 
     def closing(self, reply: Reply, tokens: int) -> bytes:
-        frames = self._chunk(reply, {}, finish_reason="stop")
+        frames = self._chunk(reply, {}, finish_reason=reply.stop)
         if reply.include_usage:
             usage = self._usage(reply, tokens)
             frames += self._frame(self._head(reply) | {"choices": [], "usage": usage})
@@ -77,7 +81,7 @@ class OpenAI:
 
     def whole(self, reply: Reply, text: str, tokens: int) -> dict[str, Any]:
         message = {"role": "assistant", "content": text, "refusal": None}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reply.stop}
         head = self._head(reply) | {"object": "chat.completion"}
         return head | {"choices": [choice], "usage": self._usage(reply, tokens)}
 
@@ -152,7 +156,7 @@ class Anthropic:
         )
 
     def closing(self, reply: Reply, tokens: int) -> bytes:
-        delta = {"stop_reason": "end_turn", "stop_sequence": None}
+        delta = {"stop_reason": _STOP_REASONS.get(reply.stop, reply.stop), "stop_sequence": None}
         usage = {"output_tokens": tokens}
         return (
             self._frame({"type": "content_block_stop", "index": int(reply.thinks)})
@@ -170,7 +174,7 @@ class Anthropic:
             "role": "assistant",
             "model": reply.model,
             "content": [{"type": "text", "text": text}],
-            "stop_reason": "end_turn",
+            "stop_reason": _STOP_REASONS.get(reply.stop, reply.stop),
             "stop_sequence": None,
             "usage": {
                 "input_tokens": reply.prompt_tokens,
@@ -254,7 +258,7 @@ class Ollama:
             "created_at": CREATED_TEXT,
             "message": {"role": "assistant", "content": text},
             "done": True,
-            "done_reason": "stop",
+            "done_reason": reply.stop,
             "total_duration": 5_000_000,
             "load_duration": 1_000_000,
             "prompt_eval_count": reply.prompt_tokens,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from shared.bus import Bus
 from shared.chain import Link
-from shared.events import RunClaimed, RunEnded, TodoChat, decode_fact
+from shared.events import RunClaimed, RunEnded, RunWaiting, TodoChat, decode_fact
 from shared.objects import unpack
 from shared.subjects import EVENTS, EVERY_FACT, NONE, parse
 from tests.support.fake_provider import check_unspliced
@@ -27,6 +27,12 @@ class RunLog:
     @property
     def finals(self) -> list[RunEnded]:
         return [link.fact for link in self.links if isinstance(link.fact, RunEnded)]
+
+    @property
+    def opening(self) -> int:
+        """Code points that its text had before it began, because a reply went on."""
+        turns = (k.fact.turn for k in self.links if isinstance(k.fact, TodoChat | RunWaiting))
+        return next((turn.continues.length for turn in turns if turn.continues), 0)
 
     @property
     def final(self) -> RunEnded:
@@ -77,8 +83,8 @@ def check_run(run: RunLog) -> None:
     assert run.links[-1].fact is final, f"run {run.run_id} went on after its final"
     assert final.length == len(final.text)
     assert final.sha256 == hashlib.sha256(final.text.encode()).hexdigest()
-    if final.text:
-        check_unspliced(final.text)
+    if text := final.text[run.opening :]:
+        check_unspliced(text)
     assert final.attempt in [0, *(claim.seq for claim in run.claims)]
     for before, after in zip(run.links, run.links[1:], strict=False):
         # A todo extends its whole session's chain, so others' facts may come between.

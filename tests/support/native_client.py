@@ -98,11 +98,19 @@ class NativeClient:
         """Send a message and read up to its ``message_start``; retried with one key."""
         key = f"{session_id}:{hash(content)}"
         body = json.dumps({"session_id": session_id, "content": content, **fields}).encode()
+        await self._begin(reply, "/messages?stream=true", key, body)
+
+    async def go_on(self, reply: Reply, message_id: str) -> None:
+        """Have a message go on, and read up to its ``message_start``; retried with one key."""
+        key = f"{message_id}:{id(reply)}"
+        await self._begin(reply, f"/messages/{message_id}/continue?stream=true", key)
+
+    async def _begin(self, reply: Reply, path: str, key: str, body: bytes = b"") -> None:
         headers = {"Idempotency-Key": key, "Content-Type": "application/json"}
         while not reply.run_id:
             try:
                 async with self.http.post(
-                    self.url("/messages?stream=true"), data=io.BytesIO(body), headers=headers
+                    self.url(path), data=io.BytesIO(body), headers=headers
                 ) as response:
                     if response.status == 503:
                         raise aiohttp.ClientError("not now")

@@ -152,11 +152,13 @@ class StoreAtWork:
         await self.store.applied.reach(seq)
         return seq
 
-    async def reply(self, session: str, content: str = "Hi", text: str = "Hello!") -> Run:
-        """A whole turn."""
+    async def reply(
+        self, session: str, content: str = "Hi", text: str = "Hello!", **fields: Any
+    ) -> Run:
+        """A whole turn; ``fields`` are the final's."""
         run = (await self.send(session, content)).run
         await self.claim(run)
-        await self.end(run, text)
+        await self.end(run, text, **fields)
         return await self.run(run.id)
 
     async def cancel_unseen(self, run: Run) -> int:

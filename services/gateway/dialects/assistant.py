@@ -16,11 +16,12 @@ from services.gateway.moments import (
     RunView,
     SessionGone,
     TextAdded,
+    ThoughtsAdded,
     TurnAccepted,
 )
 from shared.commands import CreateSession, UpdateSession
 from shared.errors import InvalidRequest, NatterlogError
-from shared.events import Fault, OnBusy, Rating, SessionStatus, Usage
+from shared.events import Fault, OnBusy, Rating, SessionStatus, StopReason, Usage
 from shared.ids import new_id
 from shared.records import Message, Run, RunStatus, Session
 from shared.settings import Settings
@@ -129,12 +130,17 @@ class SearchAsked(msgspec.Struct, frozen=True, kw_only=True):
         return Window(limit=self.limit, page=self.page, page_size=self.page_size)
 
 
-class ReplyAsked(Replayed, frozen=True, kw_only=True):
+class StreamAsked(Replayed, frozen=True, kw_only=True):
+    thoughts: bool = False
+    """In a stream: also what the model thought, as `thought`."""
+
+
+class ReplyAsked(StreamAsked, frozen=True, kw_only=True):
     stream: bool = False
     """Stream the reply, as `Accept: text/event-stream` does."""
 
 
-class RunStreamAsked(Replayed, frozen=True, kw_only=True):
+class RunStreamAsked(StreamAsked, frozen=True, kw_only=True):
     cursor: str = ""
     """The same as `Last-Event-ID`, for those who cannot send headers."""
 
@@ -258,6 +264,7 @@ class RunStateView(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     sha256: str | None
     length: int | None
+    stop_reason: StopReason | None
     usage: Usage | None
     error: Fault | None
     created_at: datetime
@@ -307,6 +314,12 @@ class Chunk(Event, frozen=True, kw_only=True, tag="chunk"):
     content: str
 
 
+class Thought(Event, frozen=True, kw_only=True, tag="thought"):
+    """What the model thought before it answered; only with `thoughts`."""
+
+    content: str
+
+
 class Reset(Event, frozen=True, kw_only=True, tag="reset"):
     """Forget the text so far: the reply starts over."""
 
@@ -328,6 +341,8 @@ class Failed(Event, frozen=True, kw_only=True, tag="error"):
 
 
 StreamEvent = MessageStart | Chunk | Reset | MessageComplete | Failed
+"""What is told of a run."""
+RunEvent = StreamEvent | Thought
 """What the stream of one run tells."""
 
 
@@ -364,7 +379,7 @@ def _end_of(reply: ReplyEnded, **where: str) -> Event:
     final = reply.final
     if final.status != "failed":
         return MessageComplete(
-            message=reply.message, usage=final.usage, sha256=final.sha256, **where
+            message=reply.message, usage=final.usage, sha256=reply.sha256, **where
         )
     fault = final.error or Fault(code="internal", message="The reply failed.")
     return Failed(message=fault.message, code=fault.code, retryable=fault.retryable, **where)
@@ -373,10 +388,13 @@ def _end_of(reply: ReplyEnded, **where: str) -> Event:
 class SseFrames:
     """Moments as server-sent events, each with its cursor as ``id:``."""
 
-    def __init__(self, cursors: Cursors) -> None:
+    def __init__(self, cursors: Cursors, *, thoughts: bool = False) -> None:
         self._cursors = cursors
+        self._thoughts = thoughts
 
     def __call__(self, place: Place, moment: Moment) -> bytes | None:
+        if isinstance(moment, ThoughtsAdded):
+            return self.frame(place, Thought(content=moment.text)) if self._thoughts else None
         event = event_of(moment)
         return None if event is None else self.frame(place, event)
 

@@ -24,6 +24,7 @@ from services.gateway.starting import start
 from services.gateway.turns import check_success, ended, following
 from shared.commands import (
     Accepted,
+    ContinueReply,
     EditMessage,
     ListMessages,
     RateMessage,
@@ -35,7 +36,7 @@ from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.ids import is_id
 from shared.records import Hit, Message
 
-_TURN = {201: words.TurnView, 200: Events(words.StreamEvent)}
+_TURN = {201: words.TurnView, 200: Events(words.RunEvent)}
 
 
 def routes() -> list[web.RouteDef]:
@@ -43,6 +44,7 @@ def routes() -> list[web.RouteDef]:
         web.post(f"{PREFIX}/messages", send_message),
         web.get(PREFIX + "/messages/{session_id}", list_messages),
         web.post(PREFIX + "/messages/{message_id}/regenerate", regenerate),
+        web.post(PREFIX + "/messages/{message_id}/continue", continue_reply),
         web.post(PREFIX + "/messages/{message_id}/edit", edit),
         web.put(PREFIX + "/messages/{message_id}/feedback", rate),
         web.get(f"{PREFIX}/search", search),
@@ -93,6 +95,26 @@ async def regenerate(request: web.Request) -> web.StreamResponse:
     accepted = await start(
         request,
         Regenerate(
+            user_id=request[USER].id,
+            message_id=message_id,
+            idempotency_key=idempotency_key(request),
+        ),
+    )
+    return await _answer_turn(request, accepted, streaming=streaming)
+
+
+@describe(query=words.ReplyAsked, headers=(IDEMPOTENCY_KEY,), answers=_TURN, errors=REPLYING)
+async def continue_reply(request: web.Request) -> web.StreamResponse:
+    """Have a reply go on that was cut at a limit, or cancelled: the same message grows.
+
+    It must be the last of its branch.  The stream tells the whole of it, the old text
+    first; a continuation that fails leaves the message as it was.
+    """
+    streaming = wants_stream(request)
+    message_id = message_id_of(request)
+    accepted = await start(
+        request,
+        ContinueReply(
             user_id=request[USER].id,
             message_id=message_id,
             idempotency_key=idempotency_key(request),
@@ -154,7 +176,8 @@ async def _answer_turn(
     request[RUN_ID] = accepted.run.id
     async with following(gateway, request[USER].id, accepted.run) as follower:
         if streaming:
-            frames = words.SseFrames(gateway.cursors)
+            thoughts = read_query(request, words.ReplyAsked).thoughts
+            frames = words.SseFrames(gateway.cursors, thoughts=thoughts)
             return await stream(request, follower, frames)
         reply = await ended(gateway, follower)
     check_success(reply)

@@ -43,7 +43,7 @@ async def cancel_run(request: web.Request) -> web.Response:
 @describe(
     query=words.RunStreamAsked,
     headers=(LAST_EVENT_ID,),
-    answers={200: Events(words.StreamEvent), 204: None},
+    answers={200: Events(words.RunEvent), 204: None},
     errors=(Conflict,),
 )
 async def stream_run(request: web.Request) -> web.StreamResponse:
@@ -56,7 +56,7 @@ async def stream_run(request: web.Request) -> web.StreamResponse:
     run = await _run(request)
     asked = read_query(request, words.RunStreamAsked)
     cursor = request.headers.get("Last-Event-ID") or asked.cursor
-    frames = words.SseFrames(gateway.cursors)
+    frames = words.SseFrames(gateway.cursors, thoughts=asked.thoughts)
     request[RUN_ID] = run.id
     async with following(gateway, request[USER].id, run) as follower:
         if not cursor:

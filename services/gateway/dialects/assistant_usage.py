@@ -18,7 +18,7 @@ from shared.commands import GetUsage
 from shared.errors import InvalidRequest
 from shared.records import UsageGroup
 
-GroupBy = Literal["day", "model", "session"]
+GroupBy = Literal["day", "model", "session", "stop_reason"]
 _BILLION = 1_000_000_000
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
@@ -38,11 +38,12 @@ class UsageAsked(words.NumberedWindow, frozen=True, kw_only=True):
 
 
 class UsageView(msgspec.Struct, frozen=True, kw_only=True):
-    """One group's sums; it has the one of the three keys by which it is grouped."""
+    """One group's sums; it has the one of the keys by which it is grouped."""
 
     day: str | UnsetType | None = UNSET
     model: str | UnsetType | None = UNSET
     session_id: str | UnsetType | None = UNSET
+    stop_reason: str | UnsetType | None = UNSET
     calls: int
     input_tokens: int
     output_tokens: int
@@ -66,7 +67,7 @@ def routes() -> list[web.RouteDef]:
 
 @describe(query=UsageAsked, answers={200: UsageList})
 async def get_usage(request: web.Request) -> web.Response:
-    """Sum up what calls of models came to, by day, model or session.
+    """Sum up what calls of models came to, by day, model, session or stop reason.
 
     A model without a known price is counted as unpriced, never as free.
     """
@@ -96,6 +97,7 @@ def view_of(group: UsageGroup, group_by: GroupBy | None) -> UsageView:
         day=group.key if group_by == "day" else UNSET,
         model=group.key if group_by == "model" else UNSET,
         session_id=group.key if group_by == "session" else UNSET,
+        stop_reason=group.key if group_by == "stop_reason" else UNSET,
         calls=group.calls,
         input_tokens=group.input_tokens,
         output_tokens=group.output_tokens,

@@ -11,6 +11,7 @@ from services.gateway.calls import Asked
 from services.gateway.limits import Words
 from services.gateway.models import bare_names
 from services.gateway.moments import ReplyEnded
+from shared.conversation import stop_reason
 from shared.errors import NatterlogError
 from shared.events import ModelDetails, RunEnded
 from shared.ids import now
@@ -213,7 +214,7 @@ def last(model: str, accepted_at: datetime, final: RunEnded, *, response: str) -
         model=model,
         created_at=final.at,
         response=response,
-        done_reason="length" if final.stop_reason == "max_tokens" else "stop",
+        done_reason="length" if stop_reason(final.status, final.stop_reason) in _CUT else "stop",
         total_duration=_nanoseconds(total),
         load_duration=_nanoseconds(total - latency),
         prompt_eval_count=read,
@@ -221,6 +222,9 @@ def last(model: str, accepted_at: datetime, final: RunEnded, *, response: str) -
         eval_count=usage.output_tokens if usage is not None else 0,
         eval_duration=_nanoseconds(latency - first),
     )
+
+
+_CUT = ("max_tokens", "max_length")
 
 
 def model_list(models: list[Model]) -> ModelList:

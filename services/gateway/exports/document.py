@@ -12,8 +12,17 @@ from msgspec import Meta
 from services.gateway.dialects.assistant import MaxTokens, Mode, Model, Tags, Temperature, Title
 from services.gateway.dialects.assistant_files import FileView, view_of
 from shared.commands import Export
+from shared.conversation import stop_reason
 from shared.errors import InvalidRequest
-from shared.events import EndStatus, History, OnBusy, PastMessage, Rating
+from shared.events import (
+    EndStatus,
+    History,
+    OnBusy,
+    PastMessage,
+    Rating,
+    StopReason,
+    Thoughts,
+)
 from shared.ids import is_id, new_id
 from shared.records import HIDDEN_MODES, Message, MessageStatus, Role
 
@@ -58,6 +67,8 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     feedback: Opinion | None = None
     attachments: Annotated[list[str], Meta(max_length=1000)] = []
+    stop_reason: StopReason | None = None
+    thoughts: str | None = None
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +120,8 @@ def _said(message: Message) -> Said:
         model=message.model,
         feedback=msgspec.convert(message.feedback, Opinion | None),
         attachments=message.attachments,
+        stop_reason=message.stop_reason,
+        thoughts=message.thoughts,
     )
 
 
@@ -168,6 +181,8 @@ def _past(said: Said, new: dict[str, str]) -> PastMessage:
         model=said.model,
         feedback=None if feedback is None else msgspec.to_builtins(feedback),
         attachments=said.attachments,
+        stop_reason=stop_reason(said.status, said.stop_reason),
+        thoughts=Thoughts(text=said.thoughts) if said.thoughts else None,
     )
 
 

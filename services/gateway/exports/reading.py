@@ -7,10 +7,18 @@ from urllib.parse import quote
 import msgspec
 
 from shared.commands import Export
+from shared.events import StopReason
 from shared.records import Message
 
 YOU, ASSISTANT = "You", "Assistant"
 _LONGEST = 80
+_ENDINGS: dict[StopReason, str] = {
+    "max_tokens": "cut off at its limit of tokens",
+    "max_length": "cut off: as long as a reply may be",
+    "refusal": "the model refused",
+    "content_filter": "stopped by a content filter",
+}
+"""What is said of a reply that is complete and yet not all that it might have been."""
 _NO_NAME = re.compile(r"[^\w.-]+")
 
 
@@ -92,8 +100,14 @@ def _turned(message: Message, names: dict[str, str]) -> Turned:
         when=f"{message.created_at:%Y-%m-%d %H:%M} UTC",
         text=message.content,
         files=[names.get(file, "a file that is gone") for file in message.attachments],
-        note=None if message.status == "completed" else message.status,
+        note=_note(message),
     )
+
+
+def _note(message: Message) -> str | None:
+    if message.status != "completed":
+        return message.status
+    return None if message.stop_reason is None else _ENDINGS.get(message.stop_reason)
 
 
 def _more(message: Turned) -> list[str]:

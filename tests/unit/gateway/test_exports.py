@@ -1,14 +1,18 @@
 """Conversations as files: Markdown into blocks, names of files, and the paper that is shown."""
 
+import json
 import re
+from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pypdfium2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.gateway.exports.blocks import blocks_of
+from services.gateway.exports.document import as_json, decode, history_of
 from services.gateway.exports.pdf import as_pdf
 from services.gateway.exports.reading import (
     Paper,
@@ -16,7 +20,14 @@ from services.gateway.exports.reading import (
     as_markdown,
     as_text,
     disposition,
+    paper_of,
 )
+from shared.commands import Export
+from shared.events import Thoughts
+from shared.ids import new_id
+from shared.records import Message, Session
+
+AT = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
 
 def a_turn(text: str, **fields: Any) -> Turned:
@@ -141,3 +152,118 @@ async def test_a_long_conversation_has_pages_with_numbers():
 
     assert len(pages) > 10
     assert f"2 / {len(pages)}" in pages[1].get_textpage().get_text_range()
+
+
+# -- how replies ended ------------------------------------------------------------------
+
+
+def a_reply(**fields: Any) -> Message:
+    known: dict[str, Any] = {
+        "id": new_id(),
+        "session_id": "s",
+        "parent_id": None,
+        "role": "assistant",
+        "content": "Once upon a",
+        "tokens": 3,
+        "latency_ms": 5,
+        "created_at": AT,
+        "status": "completed",
+        "feedback": None,
+        "attachments": [],
+        "model": "demo",
+        "run_id": None,
+    }
+    return Message(**(known | fields))
+
+
+def an_export(*messages: Message) -> Export:
+    session = Session(
+        id="s",
+        user_id="u",
+        title="Cats",
+        mode="general",
+        status="active",
+        model=None,
+        temperature=None,
+        max_tokens=None,
+        system_prompt=None,
+        context_tags=[],
+        on_busy="queue",
+        enable_tools=False,
+        client_ref=None,
+        message_count=len(messages),
+        created_at=AT,
+        updated_at=AT,
+        last_message_at=None,
+    )
+    ids = [message.id for message in messages]
+    return Export(session=session, messages=list(messages), branch=ids, files=[], seq=1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "note"),
+    [
+        ({"stop_reason": "end_turn"}, None),
+        ({"stop_reason": None}, None),
+        ({"stop_reason": "max_tokens"}, "cut off at its limit of tokens"),
+        ({"stop_reason": "max_length"}, "cut off: as long as a reply may be"),
+        ({"stop_reason": "refusal"}, "the model refused"),
+        ({"stop_reason": "content_filter"}, "stopped by a content filter"),
+        ({"status": "cancelled"}, "cancelled"),
+    ],
+)
+def test_readers_are_told_where_a_reply_was_cut_or_refused(
+    fields: dict[str, Any], note: str | None
+):
+    paper = paper_of(an_export(a_reply(**fields)))
+
+    assert [message.note for message in paper.messages] == [note]
+    assert (note is None) or f"({note})" in as_text(paper)
+    assert (note is None) or f"*({note})*" in as_markdown(paper)
+
+
+async def test_a_pdf_says_where_a_reply_was_cut():
+    data = await as_pdf(paper_of(an_export(a_reply(stop_reason="max_tokens"))))
+
+    text = pypdfium2.PdfDocument(data)[0].get_textpage().get_text_range()
+    assert "cut off at its limit of tokens" in text
+
+
+def test_endings_and_thoughts_come_back_with_an_import():
+    cut = a_reply(stop_reason="max_tokens", thoughts="A raven?")
+    failed = a_reply(status="failed")
+
+    history = history_of(decode(as_json(an_export(cut, failed))))
+
+    one, other = history.messages
+    assert (one.stop_reason, one.thoughts) == ("max_tokens", Thoughts(text="A raven?"))
+    assert (other.stop_reason, other.thoughts) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("status", "kept"), [("completed", "refusal"), ("failed", None), ("cancelled", None)]
+)
+def test_only_what_is_complete_has_a_stop_reason(status: str, kept: str | None):
+    document = json.loads(as_json(an_export(a_reply(stop_reason="refusal"))))
+    document["messages"][0]["status"] = status
+
+    (message,) = history_of(decode(json.dumps(document).encode())).messages
+
+    assert message.stop_reason == kept
+
+
+def test_a_stop_reason_that_is_none_is_refused():
+    document = json.loads(as_json(an_export(a_reply())))
+    document["messages"][0]["stop_reason"] = "boredom"
+
+    with pytest.raises(msgspec.ValidationError, match="stop_reason"):
+        decode(json.dumps(document).encode())
+
+
+def test_a_document_of_before_is_still_read():
+    document = json.loads(as_json(an_export(a_reply())))
+    del document["messages"][0]["stop_reason"], document["messages"][0]["thoughts"]
+
+    (message,) = history_of(decode(json.dumps(document).encode())).messages
+
+    assert (message.stop_reason, message.thoughts) == (None, None)

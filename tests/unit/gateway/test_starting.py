@@ -11,6 +11,7 @@ from services.gateway.app import over_http
 from services.gateway.describing import description_of
 from services.gateway.starting import Start
 from shared.commands import (
+    ContinueReply,
     CreateJob,
     EditMessage,
     Regenerate,
@@ -46,7 +47,7 @@ def test_whatever_begins_a_run_is_counted():
         set(counted)
         == set(StartsRun.__subclasses__())
         == {
-            *(SendMessage, EditMessage, Regenerate),
+            *(SendMessage, EditMessage, Regenerate, ContinueReply),
             CreateJob,
         }
     )

@@ -414,3 +414,21 @@ async def test_nothing_is_published_after_the_close(bus: MemoryBus):
 
     assert await deltas(bus) == [Delta(ATTEMPT, 0, "Out")]
     assert writer.text == "Out with the final, too"
+
+
+async def test_a_reply_that_goes_on_is_written_whole(bus: MemoryBus):
+    writer = a_writer(bus)
+
+    writer.open_with("Once upon a")
+    await quiet(writer)
+    opened = (writer.grew, writer.first_delta_ms)
+    writer.add(" midnight")
+    await quiet(writer)
+
+    assert await deltas(bus) == [
+        Delta(ATTEMPT, 0, "Once upon a"),
+        Delta(ATTEMPT, 11, " midnight"),
+    ]
+    assert opened == (False, None)
+    assert (writer.text, writer.grew) == ("Once upon a midnight", True)
+    assert writer.first_delta_ms == writer.timeline[1][0]

@@ -47,6 +47,10 @@ class Paper:
     def __init__(self) -> None:
         self.text = ""
 
+    @property
+    def grew(self) -> bool:
+        return self.text != ""
+
     def add(self, text: str) -> None:
         self.text += text
 

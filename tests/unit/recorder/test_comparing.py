@@ -66,6 +66,7 @@ def test_numbers_are_told_with_their_difference_and_unknown_ones_without():
         ended("completed", "Hi"),
         provider="demo",
         model="demo",
+        stop_reason="max_tokens",
         usage=Usage(input_tokens=1200, output_tokens=5),
         cost=1_500_000,
         latency_ms=1500,
@@ -75,6 +76,7 @@ def test_numbers_are_told_with_their_difference_and_unknown_ones_without():
 
     assert differences(old, new) == [
         ("status", "completed", "failed", ""),
+        ("stop reason", "max_tokens", "–", ""),
         ("model", "demo/demo", "–", ""),
         ("input tokens", "1,200", "–", ""),
         ("output tokens", "5", "–", ""),

@@ -10,7 +10,7 @@ import pytest
 from services.gateway.playback import Playback
 from services.recorder import corpus
 from services.recorder.terminal import Page
-from services.recorder.verify import CORPUS, check
+from services.recorder.verify import CORPUS, check, render
 from services.store import queries
 from services.store.applying import apply
 from shared.commands import ListMessages
@@ -87,6 +87,21 @@ async def test_a_frame_that_is_missing_is_a_difference(a_copy: Path):
 
     assert difference is not None
     assert (difference.was, difference.dialect) == (None, "channels")
+
+
+async def test_frames_are_written_anew_where_that_is_meant_and_facts_never(a_copy: Path):
+    frames, facts = a_copy / "reset.frames.jsonl", (a_copy / "reset.jsonl").read_bytes()
+    recorded = frames.read_bytes()
+    header, first, *rest = recorded.splitlines(keepends=True)
+    older = [line for line in (first, *rest) if b'"dialect":"channels"' not in line]
+    frames.write_bytes(header + b"".join(older).replace(b"message_start", b"message_begin"))
+
+    code = await render(a_copy, Playback, Page(io.StringIO(), coloured=False))
+
+    assert code == 0
+    assert await corpus.difference(a_copy, "reset", Playback) == (len(older), None)
+    assert frames.read_bytes() == header + b"".join(older)  # no dialect that it had not
+    assert (a_copy / "reset.jsonl").read_bytes() == facts
 
 
 async def test_a_fact_that_was_changed_is_seen(a_copy: Path):

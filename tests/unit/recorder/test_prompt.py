@@ -12,6 +12,7 @@ from services.recorder.terminal import Page
 from services.store import context
 from shared.endings import ended
 from shared.events import (
+    Continued,
     Fault,
     FilePlan,
     FileRef,
@@ -332,3 +333,35 @@ def test_a_prompt_reads_at_eighty_columns():
 
     assert max(map(len, out.getvalue().splitlines())) <= 80
     assert "\x1b" not in out.getvalue()  # nobody's words may paint on an operator's terminal
+
+
+def test_a_reply_that_goes_on_is_a_part_and_so_is_what_asks_for_it():
+    told = Told()
+    told.created()
+    claim = told.claim(1, told.todo(0, turn(1, "A story."), OTHER), OTHER)
+    told.final(2, "Once upon a", OTHER, attempt=claim, stop_reason="max_tokens")
+    before = Continued(length=11)
+    goes_on = msgspec.structs.replace(turn(1, None), continues=before)
+    claim = told.claim(
+        4, told.todo(3, goes_on), message_ids=[question(1), answer(1)], go_on="Go on."
+    )
+    told.final(5, "Once upon a midnight", attempt=claim, status="failed")
+    again = told.claim(
+        7, told.todo(6, goes_on, RUNS[0]), RUNS[0], message_ids=[question(1), answer(1)]
+    )
+    told.final(8, "Once upon a time", RUNS[0], attempt=again)
+    asked = told.todo(9, turn(2, "And?", answer(1)), RUNS[1])
+    told.claim(10, asked, RUNS[1], message_ids=[answer(1)])
+
+    [prompt] = prompts(told.facts, RUN)
+    [after_a_failure] = prompts(told.facts, RUNS[0])
+    [after] = prompts(told.facts, RUNS[1])
+
+    assert [(part.role, part.text) for part in prompt.parts[1:]] == [
+        ("user", "A story."),
+        ("assistant", "Once upon a"),
+        ("user", "Go on."),
+    ]
+    assert prompt.parts[-1].origin == "natterlog asks for the reply to go on"
+    assert after_a_failure.parts[-1].text == "Once upon a"
+    assert after.parts[-1].text == "Once upon a time"

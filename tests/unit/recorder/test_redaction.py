@@ -150,3 +150,17 @@ def test_a_redacted_fact_is_a_fact(number: int):
     fact = redacted(restarted().facts[number].fact)
 
     assert decode_fact(encode(fact)) == fact
+
+
+def test_thoughts_and_what_providers_said_are_somebodys_words():
+    thoughts = events.Thoughts(text=SECRET, blocks=[{"thinking": SECRET, "signature": "c2ln"}])
+    failed = events.Try(ms=5, code="overloaded", message=SECRET, status=529, cost=7)
+    told = Told()
+    told.final(0, "Hi", attempt=0, thoughts=thoughts, tries=[failed], stop_reason="max_length")
+
+    fact = redacted(told.facts[0].fact)
+
+    assert isinstance(fact, events.RunEnded)
+    assert fact.thoughts == events.Thoughts(text=redacted_text(SECRET))
+    assert fact.tries == [msgspec.structs.replace(failed, message=redacted_text(SECRET))]
+    assert fact.stop_reason == "max_length"

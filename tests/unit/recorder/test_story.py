@@ -3,12 +3,13 @@
 import io
 from typing import Any
 
+import msgspec
 import pytest
 
 from services.recorder.pages import show_story
 from services.recorder.story import Gap, Step, tell
 from services.recorder.terminal import Page
-from shared.events import Fault, PreviousAttempt, Usage
+from shared.events import Continued, Fault, PreviousAttempt, Thoughts, Try, Usage
 from tests.unit.recorder.told import OTHER, RUN, Told, at, restarted, turn
 
 SPENT = Usage(input_tokens=3, output_tokens=5)
@@ -213,3 +214,129 @@ def test_another_run_of_the_session_is_no_part_of_it():
     told.todo(13_000, turn(2, "And coffee?"), OTHER)
 
     assert len(tell(told.of(RUN)).facts) == 4
+
+
+# -- tries, thoughts, continuations ---------------------------------------------------
+
+BUSY = Try(
+    ms=210,
+    code="overloaded",
+    message="The provider answered 529: it has more to do than it can.",
+    status=529,
+    usage=SPENT,
+    cost=1_500,
+)
+BROKEN = Try(ms=1400, code="provider_error", message="The connection broke.")
+
+TRIED = """\
+attempt 1 (#2)
+  claimed 03:00:00.005, 5 ms after its todo
+  worker  01a21500-0000-7000-8000-0000000000c1
+  asked   demo/demo, temperature 0.7, at most 1024 tokens
+  first   3 ms after the claim
+  text    2 chars in 1 delta
+  try 1   529 overloaded, 210 ms in; 3 in, 5 out; $0.000002
+          The provider answered 529: it has more to do than it can.
+  try 2   provider_error, 1.40 s in
+          The connection broke.
+  ended   the provider failed (failed call 2 of this run), after 1.45 s
+
+attempt 2 (#3)
+  claimed 03:00:01.450, 1.45 s after its todo
+  worker  01a21500-0000-7000-8000-0000000000c1
+  asked   demo/demo, temperature 0.7, at most 1024 tokens
+  text    1 chars
+  try 1   provider_error, 1.40 s in
+          The connection broke.
+  ended   the run completed, after 1.55 s
+
+final (#4)
+  state   completed, max_tokens, 3.00 s after the acceptance
+  text    1 chars
+  thought 3 chars
+"""
+
+
+def test_every_try_of_every_attempt_is_told_with_what_it_took():
+    told = Told()
+    todo = told.todo(0, turn(1, "Hi"))
+    first = told.claim(5, todo)
+    previous = PreviousAttempt(
+        attempt=first,
+        text="He",
+        reason="the provider failed",
+        timeline=[(3, 2)],
+        tries=[BUSY, BROKEN],
+    )
+    second = told.claim(1450, todo, previous=previous, failures=2)
+    told.final(
+        3000,
+        "H",
+        attempt=second,
+        tries=[BROKEN],
+        stop_reason="max_tokens",
+        thoughts=Thoughts(text="Hm."),
+    )
+
+    story = tell(told.of(RUN))
+
+    assert [attempt.tries for attempt in story.attempts] == [[BUSY, BROKEN], [BROKEN]]
+    assert story.end is not None
+    assert (story.end.stop_reason, story.end.thoughts) == ("max_tokens", 3)
+    assert story.facts[-1].told == "completed (max_tokens), 1 chars of attempt 3"
+    assert TRIED in shown(told)
+
+
+def test_the_tries_of_a_jobs_step_are_told():
+    told = Told()
+    read = told.process(0)
+    told.claim(5, read)
+    asked = told.generate(10)
+    claim = told.claim(20, asked)
+    previous = PreviousAttempt(
+        attempt=claim, text="{", reason="its answer missed the schema", tries=[BUSY]
+    )
+    told.generate(300, n=2, misses=1, previous=previous)
+
+    story = tell(told.of(RUN))
+
+    assert [attempt.tries for attempt in story.attempts] == [[], [BUSY]]
+
+
+@pytest.mark.parametrize(
+    ("word", "reason", "line"),
+    [
+        ("end_turn", "end_turn", "completed, 2 chars of attempt 2"),
+        ("tool_use", "tool_calls", "completed (tool_calls), 2 chars of attempt 2"),
+        (None, None, "completed, 2 chars of attempt 2"),
+    ],
+)
+def test_facts_of_before_there_was_a_list_are_told_by_it(
+    word: str | None, reason: str | None, line: str
+):
+    told = Told()
+    claim = told.claim(0, told.todo(0, turn(1, "Hi")))
+    told.final(10, "He", attempt=claim, stop_reason=word)
+
+    story = tell(told.of(RUN))
+
+    assert story.end is not None
+    assert story.end.stop_reason == reason
+    assert story.facts[-1].told == line
+
+
+def test_a_reply_that_goes_on_is_told_with_what_it_had():
+    told = Told()
+    before = Continued(length=11, tokens=3)
+    todo = told.todo(0, msgspec.structs.replace(turn(1, None), continues=before))
+    claim = told.claim(5, todo)
+    timeline = [(1, 11), (2001, 14), (3001, 20)]
+    told.final(4000, "Once upon a midnight", attempt=claim, timeline=timeline, first_delta_ms=2001)
+
+    story = tell(told.of(RUN))
+
+    [attempt] = story.attempts
+    assert (story.continues, story.facts[0].told) == (11, "to go on: a reply of 11 chars")
+    assert (attempt.first_delta_ms, attempt.deltas, attempt.rate) == (2001, 2, 6.0)
+    assert attempt.gaps == [Gap(at_ms=2001, length=14, ms=1000)]
+    assert "chat, accepted 2026-11-26 03:00:00 UTC, goes on after 11 chars" in shown(told)

@@ -9,7 +9,7 @@ import pytest
 from services.recorder.pages import first_word_ms, list_runs, list_sums
 from services.recorder.sums import KEYS, Sum, Sums
 from services.recorder.terminal import Page
-from shared.events import Fault, Usage
+from shared.events import Fault, StopReason, Usage
 from shared.inspection import FoundRun
 from tests.unit.recorder.told import RUN, SESSION, USER, at
 
@@ -125,3 +125,27 @@ def test_lists_fit_the_width():
         "ERROR    RUNS  FAILED  IN  OUT  CACHED  COST",
         "timeout  1     1       0   0    0       –",
     ]
+
+
+def test_runs_are_added_up_by_how_they_ended():
+    sums = Sums("stop")
+
+    sums.add([DONE, msgspec.structs.replace(DONE, stop_reason="max_tokens"), FAILED])
+
+    assert [(row.key, row.runs, row.failed) for row in sums.rows()] == [
+        ("max_tokens", 1, 0),
+        ("–", 2, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stop_reason", "shown"), [(None, "big"), ("end_turn", "big"), ("refusal", "refusal, big")]
+)
+def test_a_list_says_which_replies_did_not_end_by_themselves(
+    stop_reason: StopReason | None, shown: str
+):
+    out = io.StringIO()
+
+    list_runs(Page(out, coloured=False), [msgspec.structs.replace(DONE, stop_reason=stop_reason)])
+
+    assert out.getvalue().splitlines()[1].endswith(f"  {shown}")

@@ -94,6 +94,7 @@ class Told:
         message_ids: list[str] | None = None,
         previous: PreviousAttempt | None = None,
         failures: int = 0,
+        go_on: str | None = None,
     ) -> int:
         prompt = PromptSource(
             provider="demo",
@@ -102,6 +103,7 @@ class Told:
             message_ids=message_ids or [],
             temperature=0.7,
             max_tokens=1024,
+            go_on=go_on,
         )
         claim = RunClaimed(
             at=at(ms),
@@ -140,7 +142,9 @@ class Told:
         fact = TodoProcess(at=at(ms), n=n, priority=5, step=step, plan=PLAN)
         return self.tell(f"todo.process.5.{n}", fact, RUN)
 
-    def generate(self, ms: int, n: int = 1, misses: int = 0) -> int:
+    def generate(
+        self, ms: int, n: int = 1, misses: int = 0, previous: PreviousAttempt | None = None
+    ) -> int:
         ask = Ask(
             step="answer",
             prompt="What do I owe?",
@@ -151,7 +155,14 @@ class Told:
         )
         results = [StepResult(step="extract", text="")]
         fact = TodoGenerate(
-            at=at(ms), n=n, priority=5, ask=ask, plan=PLAN, results=results, last=True
+            at=at(ms),
+            n=n,
+            priority=5,
+            ask=ask,
+            plan=PLAN,
+            results=results,
+            last=True,
+            previous=previous,
         )
         return self.tell(f"todo.generate.5.{n}", fact, RUN)
 

@@ -15,6 +15,7 @@ from shared.events import (
     AnyFact,
     BranchChosen,
     CancelRequested,
+    Continued,
     EndStatus,
     MessageRated,
     Rating,
@@ -87,6 +88,16 @@ class Story:
         self._turns[run] = turn
         self.tell(self.address(run).fact("waiting"), RunWaiting(at=self.now, turn=turn))
         return run
+
+    def go_on(self, first: str, before: str, *, waits: bool = False, **fields: Any) -> str:
+        """The reply of a run goes on from the text that it has; answers the new run."""
+        old = self._turns[first]
+        turn = {
+            "user_message_id": old.user_message_id,
+            "assistant_message_id": old.assistant_message_id,
+            "continues": Continued(length=len(before), tokens=5, created_at=self.now),
+        }
+        return (self.wait if waits else self.todo)(None, **(turn | fields))
 
     def dispatch(self, run: str, parent: str | None) -> None:
         turn = Turn(**{**_fields(self._turns[run]), "parent_id": parent})

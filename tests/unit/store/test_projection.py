@@ -2,15 +2,20 @@
 
 import random
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
 from services.store import queries
 from services.store.applying import apply, clear, read_applied
+from services.store.branches import branch_of
+from services.store.context import get_context
+from services.store.past import history_of
 from services.store.rows import RunRow, SessionRow
 from services.store.schema import messages, runs, sessions, usage_log
-from shared.commands import GetSession, ListMessages
-from shared.events import SessionCreated, TodoProcess
+from shared import ids
+from shared.commands import GetContext, GetSession, ListMessages
+from shared.events import EndStatus, SessionCreated, Thoughts, TodoProcess
 from shared.records import Message
 from shared.subjects import session_address
 from tests.support.plans import a_document
@@ -330,3 +335,76 @@ def test_every_table_is_written_by_some_fact():
             if connection.execute(sa.select(sa.func.count()).select_from(table)).scalar() == 0
         ]
         assert empty == []
+
+
+# -- how replies ended, and what was thought before them ----------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("end_turn", "end_turn"),
+        ("max_tokens", "max_tokens"),
+        ("content_filter", "content_filter"),
+        ("max_length", "max_length"),
+        ("tool_use", "tool_calls"),  # as facts of before say it
+        ("model_context_window_exceeded", "max_tokens"),
+        ("pause_turn", "end_turn"),
+        ("never heard of", None),
+        (None, None),
+    ],
+)
+def test_a_reply_and_its_run_say_how_they_ended(story: Story, word: str | None, reason: str | None):
+    run = story.todo("Hi")
+    story.end(run, "Ho", attempt=story.claim(run), stop_reason=word)
+
+    usage = story.connection.execute(sa.select(usage_log.c.stop_reason)).scalar_one()
+    assert branch(story)[-1].stop_reason == reason
+    assert run_of(story, run).record().stop_reason == reason
+    assert usage == reason
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+def test_what_did_not_end_well_has_no_stop_reason(story: Story, status: EndStatus):
+    run = story.todo("Hi")
+    story.end(run, "Ho", status, attempt=story.claim(run), stop_reason="end_turn")
+
+    assert branch(story)[-1].stop_reason is None
+    assert run_of(story, run).record().stop_reason is None
+
+
+def test_thoughts_are_kept_beside_the_text_with_whose_they_are(story: Story):
+    thoughts = Thoughts(text="Hm.", blocks=[{"type": "thinking", "signature": "s"}])
+    run = story.todo("Hi")
+    story.end(run, "Ho", attempt=story.claim(run), thoughts=thoughts, provider="anthropic")
+    following = story.todo("And?", parent_id=story.answered(run))
+
+    request = GetContext(user_id=USER, session_id=story.session, run_id=following)
+    _, reply, _ = get_context(story.connection, request).messages
+
+    assert (branch(story)[1].content, branch(story)[1].thoughts) == ("Ho", "Hm.")
+    assert (reply.thoughts, reply.provider, reply.model) == (thoughts, "anthropic", "demo")
+
+
+def test_thoughts_go_with_their_session(story: Story):
+    run = story.todo("Hi")
+    story.end(run, "Ho", attempt=story.claim(run), thoughts=Thoughts(text="Hm."))
+    story.delete()
+
+    assert story.connection.execute(sa.select(messages)).all() == []
+
+
+def test_a_branch_that_is_copied_takes_endings_and_thoughts_along(story: Story):
+    thoughts = Thoughts(text="Hm.", blocks=[{"signature": "s"}])
+    run = story.todo("Hi")
+    story.end(run, "Ho", attempt=story.claim(run), thoughts=thoughts, stop_reason="max_tokens")
+    copied = history_of(branch_of(story.connection, story.answered(run)))
+    opened = story.links[0].fact
+    assert isinstance(opened, SessionCreated)
+    story.session = ids.new_id()
+    fact = msgspec.structs.replace(opened, history=copied)
+
+    story.tell(session_address(USER, story.session).fact("created"), fact)
+
+    reply = branch_of(story.connection, copied.leaf)[-1]
+    assert (reply.stop_reason, reply.thoughts, reply.provider) == ("max_tokens", thoughts, "demo")

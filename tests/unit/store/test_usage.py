@@ -107,3 +107,18 @@ def test_pages_are_numbered(story: Story):
     with pytest.raises(InvalidRequest):
         usage(story, offset=-1)
     assert story.now > START
+
+
+def test_calls_are_summed_by_how_their_replies_ended(story: Story):
+    call(story, stop_reason="max_tokens")
+    call(story, stop_reason="max_tokens")
+    call(story, stop_reason="end_turn")
+    call(story, status="cancelled", stop_reason="end_turn")
+
+    page = usage(story, group_by="stop_reason")
+
+    assert sorted((group.key or "", group.calls) for group in page.items) == [
+        ("", 1),
+        ("end_turn", 1),
+        ("max_tokens", 2),
+    ]

@@ -1,0 +1,240 @@
+"""A reply that goes on: its message grows when the run ends well, and stays as it was else."""
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+
+from services.store import queries
+from services.store.applying import apply
+from services.store.context import get_context
+from services.store.search import search_messages
+from shared.commands import Context, GetContext, ListMessages, OpenFeed, SearchMessages
+from shared.events import Continued, EndStatus, SessionCreated, Thoughts, Usage
+from shared.ids import new_id
+from shared.records import Message
+from shared.subjects import session_address
+from tests.unit.store.story import START, USER, Story, dump, tables
+
+CUT = "Once upon a"
+WHOLE = "Once upon a midnight dreary"
+
+
+@pytest.fixture
+def first(story: Story) -> str:
+    """The run of a reply that was cut."""
+    run = story.todo("Tell me a story.")
+    story.end(run, CUT, attempt=story.claim(run), stop_reason="max_tokens")
+    return run
+
+
+def branch(story: Story) -> list[Message]:
+    request = ListMessages(user_id=USER, session_id=story.session)
+    return queries.list_messages(story.connection, request).items
+
+
+def found(story: Story, words: str) -> list[str]:
+    request = SearchMessages(user_id=USER, query=words)
+    return [hit.message_id for hit in search_messages(story.connection, request).items]
+
+
+def context(story: Story, run: str) -> Context:
+    request = GetContext(user_id=USER, session_id=story.session, run_id=run)
+    return get_context(story.connection, request)
+
+
+def test_a_reply_that_goes_on_grows_at_its_place(story: Story, first: str):
+    before = branch(story)[-1]
+    run = story.go_on(
+        first, CUT, continues=Continued(length=11, tokens=5, created_at=before.created_at)
+    )
+    attempt = story.claim(run)
+    meanwhile = branch(story)
+    story.end(run, WHOLE, attempt=attempt, stop_reason="end_turn", latency_ms=70)
+
+    grown = branch(story)[-1]
+
+    assert meanwhile[-1] == before
+    assert grown == msgspec.structs.replace(
+        before, content=WHOLE, tokens=10, latency_ms=70, run_id=run, stop_reason="end_turn"
+    )
+    assert [m.content for m in branch(story)] == ["Tell me a story.", WHOLE]
+    session = queries.find_session(story.connection, USER, story.session).record()
+    assert session.message_count == 2
+    assert session.last_message_at == story.links[-1].fact.at
+    ended = queries.find_run(story.connection, USER, run).record()
+    assert (ended.status, ended.length, ended.stop_reason) == ("completed", 27, "end_turn")
+    assert ended.usage == Usage(input_tokens=3, output_tokens=5)
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [("failed", WHOLE), ("failed", CUT), ("cancelled", CUT), ("cancelled", ""), ("failed", "")],
+)
+def test_an_end_that_brings_nothing_leaves_the_message_as_it_was(
+    story: Story, first: str, status: EndStatus, text: str
+):
+    story.rate(story.answered(first), "up")
+    before = branch(story)
+    run = story.go_on(first, CUT)
+    story.end(run, text, status, attempt=story.claim(run))
+
+    assert branch(story) == before
+    assert queries.find_run(story.connection, USER, run).record().status == status
+
+
+def test_a_continuation_that_is_cancelled_keeps_what_it_wrote(story: Story, first: str):
+    run = story.go_on(first, CUT)
+    story.end(run, "Once upon a mid", "cancelled", attempt=story.claim(run), usage=None)
+
+    grown = branch(story)[-1]
+
+    assert (grown.content, grown.status) == ("Once upon a mid", "cancelled")
+    assert (grown.stop_reason, grown.tokens) == (None, None)
+
+
+def test_a_rating_was_of_the_text_as_it_was(story: Story, first: str):
+    story.rate(story.answered(first), "down", "It stops in the middle.")
+    run = story.go_on(first, CUT)
+    story.end(run, WHOLE, attempt=story.claim(run))
+
+    assert branch(story)[-1].feedback is None
+
+
+def test_a_continuation_that_waits_and_is_cancelled_changes_nothing(story: Story, first: str):
+    other = story.todo(None, user_message_id=story.asked(first))
+    before = branch(story)
+    run = story.go_on(first, CUT, waits=True)
+    story.cancel(run)
+    story.end(run, status="cancelled", attempt=0)
+
+    assert branch(story) == before
+    story.end(other, "Another one.", attempt=story.claim(other))
+    assert [m.content for m in branch(story)] == ["Tell me a story.", "Another one."]
+
+
+def test_a_branch_that_goes_on_is_the_active_one(story: Story, first: str):
+    story.end((again := story.todo(None, user_message_id=story.asked(first))), "Not now.")
+    run = story.go_on(first, CUT, waits=True)
+    waiting = [m.content for m in branch(story)]
+    story.dispatch(run, None)
+    going_on = [m.content for m in branch(story)]
+    story.end(run, WHOLE, attempt=story.claim(run))
+
+    assert story.answered(again) != story.answered(run) == story.answered(first)
+    assert waiting == ["Tell me a story.", "Not now."]
+    assert going_on == ["Tell me a story.", CUT]
+    assert [m.content for m in branch(story)] == ["Tell me a story.", WHOLE]
+
+
+def test_siblings_keep_their_order_when_one_of_them_grows(story: Story, first: str):
+    again = story.todo(None, user_message_id=story.asked(first))
+    story.end(again, "Another one.", attempt=story.claim(again))
+    run = story.go_on(first, CUT)
+    story.end(run, WHOLE, attempt=story.claim(run))
+
+    request = ListMessages(user_id=USER, session_id=story.session, all_branches=True)
+    listed = queries.list_messages(story.connection, request).items
+
+    assert [m.content for m in listed] == ["Tell me a story.", WHOLE, "Another one."]
+
+
+def test_words_are_found_in_what_was_added_and_once(story: Story, first: str):
+    run = story.go_on(first, "Once upon a")
+    story.end(run, "Once upon afternoon", attempt=story.claim(run))
+
+    assert found(story, "afternoon") == [story.answered(first)]
+    assert found(story, "once upon") == [story.answered(first)]
+    assert found(story, "a once") == []  # the word that was cut is another now
+
+
+def test_what_was_thought_is_not_found(story: Story, first: str):
+    run = story.reply("And then?", "Nothing.", parent=story.answered(first))
+    story.end(run, "Nothing.", attempt=1, thoughts=Thoughts(text="A zeppelin, perhaps?"))
+
+    assert branch(story)[-1].thoughts == "A zeppelin, perhaps?"
+    assert found(story, "zeppelin") == []
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
+def test_facts_give_the_same_rows_in_batches_of_any_size(size: int):
+    with tables() as one_by_one, tables() as batched:
+        story = Story(one_by_one)
+        run = story.todo("Tell me a story.")
+        story.end(run, CUT, attempt=story.claim(run), stop_reason="max_tokens")
+        for text in (WHOLE, f"{WHOLE}, while I pondered", "no more"):
+            before = branch(story)[-1].content
+            again = story.go_on(run, before)
+            story.end(again, text, attempt=story.claim(again), stop_reason="max_tokens")
+            story.rate(story.answered(run), "up")
+        for start in range(0, len(story.links), size):
+            part = story.links[start : start + size]
+            apply(batched, part, part[-1].seq)
+
+        assert dump(batched) == dump(one_by_one)
+        assert found(story, "pondered") == [story.answered(run)]
+        words = "SELECT text, message_id FROM words ORDER BY message_id"
+        assert batched.exec_driver_sql(words).all() == one_by_one.exec_driver_sql(words).all()
+        assert len(one_by_one.exec_driver_sql(words).all()) == 2
+
+
+def test_the_context_ends_with_the_reply_that_goes_on(story: Story, first: str):
+    run = story.go_on(first, CUT)
+
+    told = context(story, run)
+
+    assert [(m.role, m.content) for m in told.messages] == [
+        ("user", "Tell me a story."),
+        ("assistant", CUT),
+    ]
+    assert told.continues
+    assert (told.messages[-1].stop_reason, told.messages[-1].provider) == ("max_tokens", "demo")
+
+
+def test_a_reply_of_another_sessions_prompt_goes_on_with_that_prompt(story: Story, first: str):
+    asked = story.asked(first)
+    story.session = new_id()
+    opened = story.links[0].fact
+    assert isinstance(opened, SessionCreated)
+    story.tell(session_address(USER, story.session).fact("created"), opened)
+    rerun = story.todo("Tell me a story.", context=asked)
+    story.end(rerun, "It was", attempt=story.claim(rerun), stop_reason="max_tokens")
+    run = story.go_on(rerun, "It was", context=asked)
+
+    assert [m.content for m in context(story, run).messages] == ["Tell me a story.", "It was"]
+
+
+def test_a_reply_that_went_on_is_in_the_context_as_it_is(story: Story, first: str):
+    run = story.go_on(first, CUT)
+    story.end(run, WHOLE, attempt=story.claim(run))
+    following = story.todo("Go on.", parent_id=story.answered(first))
+
+    told = context(story, following)
+
+    assert [m.content for m in told.messages] == ["Tell me a story.", WHOLE, "Go on."]
+    assert not told.continues
+
+
+def test_twenty_messages_are_the_context_with_the_reply_that_goes_on(story: Story):
+    leaf = None
+    for number in range(15):
+        last = story.reply(f"u{number}", f"a{number}", parent=leaf)
+        leaf = story.answered(last)
+
+    told = context(story, story.go_on(last, "a14"))
+
+    assert [m.content for m in told.messages] == [
+        text for number in range(5, 15) for text in (f"u{number}", f"a{number}")
+    ]
+
+
+def test_a_feed_is_told_what_the_reply_had(story: Story, first: str):
+    before = Continued(length=11, tokens=5, created_at=START + timedelta(seconds=9))
+    run = story.go_on(first, CUT, continues=before)
+
+    (unfinished,) = queries.open_feed(
+        story.connection, OpenFeed(user_id=USER, session_id=story.session)
+    ).unfinished
+
+    assert (unfinished.run_id, unfinished.continues) == (run, before)
+    assert queries.find_run(story.connection, USER, run).record().continues == before
