@@ -1,7 +1,6 @@
 """Whether a child that lives does its work: asked of its health port, and of NATS itself."""
 
 import asyncio
-from contextlib import suppress
 from urllib.parse import urlsplit
 
 import msgspec
@@ -12,7 +11,7 @@ _NATS_PORT = 4222
 class _Readiness(msgspec.Struct, frozen=True):
     """Of what /readyz says: the checks, and those that only a new start may mend."""
 
-    checks: dict[str, str]
+    checks: dict[str, str] = {}
     restart_for: list[str] = []
 
 
@@ -23,13 +22,18 @@ async def stuck(host: str, port: int, timeout: float) -> dict[str, str]:
     """
     try:
         async with asyncio.timeout(timeout):
-            body = await _get(host, port, "/readyz")
-        said = msgspec.json.decode(body, type=_Readiness)
+            status, body = await _get(host, port, "/readyz")
     except TimeoutError:
         return {"health": f"no answer within {timeout:g} s"}
-    except (OSError, EOFError, msgspec.DecodeError) as error:
-        return {"health": f"no answer: {error or type(error).__name__}"}
-    return {name: said.checks.get(name, "") for name in said.restart_for}
+    except OSError as error:
+        return {"health": f"no answer: {error}"}
+    if not status.startswith(b"HTTP/"):
+        return {"health": "the connection was closed without an answer"}
+    try:
+        readiness = msgspec.json.decode(body, type=_Readiness)
+    except msgspec.DecodeError:  # whatever that was, somebody answers
+        return {}
+    return {name: readiness.checks.get(name, "") for name in readiness.restart_for}
 
 
 async def greets(nats_url: str, timeout: float) -> bool:
@@ -38,12 +42,7 @@ async def greets(nats_url: str, timeout: float) -> bool:
         try:
             url = urlsplit(one if "://" in one else f"nats://{one}")
             async with asyncio.timeout(timeout):
-                reader, writer = await asyncio.open_connection(url.hostname, url.port or _NATS_PORT)
-            try:
-                async with asyncio.timeout(timeout):
-                    greeting = await reader.readline()
-            finally:
-                writer.close()
+                greeting = await _first_line(url.hostname or "", url.port or _NATS_PORT)
         except (OSError, ValueError):  # a TimeoutError is an OSError
             continue
         if greeting.startswith(b"INFO "):
@@ -51,16 +50,22 @@ async def greets(nats_url: str, timeout: float) -> bool:
     return False
 
 
-async def _get(host: str, port: int, path: str) -> bytes:
-    """The body of an answer over HTTP, whatever its status."""
+async def _first_line(host: str, port: int) -> bytes:
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        return await reader.readline()
+    finally:
+        writer.close()
+
+
+async def _get(host: str, port: int, path: str) -> tuple[bytes, bytes]:
+    """The head and the body of an answer over HTTP."""
     reader, writer = await asyncio.open_connection(host, port)
     try:
         name = f"[{host}]" if ":" in host else host
-        asked = f"GET {path} HTTP/1.1\r\nHost: {name}:{port}\r\nConnection: close\r\n\r\n"
-        writer.write(asked.encode())
-        _, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
-        return body
+        request = f"GET {path} HTTP/1.1\r\nHost: {name}:{port}\r\nConnection: close\r\n\r\n"
+        writer.write(request.encode())
+        head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
+        return head, body
     finally:
         writer.close()
-        with suppress(OSError):
-            await writer.wait_closed()

@@ -37,6 +37,8 @@ __all__ = [
 
 log = get_logger()
 
+_AT_ONCE = 8 * 1024 * 1024
+"""Bytes of a batch: nats-server hangs up on whoever does not take what it sends fast enough."""
 _RESTART = 2.0
 """Seconds that a service is given to come back when nobody listens."""
 MAX_REQUESTS = 256
@@ -206,25 +208,41 @@ class Bus(Connection):
     async def read(
         self, stream: str, subject_filter: str, *, after: int = 0, limit: int = 1000
     ) -> list[Stored]:
-        """The first ``limit`` messages after ``after``, in one batched direct get.
+        """The first ``limit`` messages after ``after``, in batched direct gets.
 
         Fast, and answered by any replica: it may lag behind the leader.
 
         Raises:
             NoAnswer, ApiError: they could not be read.
         """
-        query = {"seq": after + 1, "next_by_subj": subject_filter, "batch": limit}
         found: list[Stored] = []
+        more = True
+        while more and len(found) < limit:
+            last = found[-1].seq if found else after
+            query: dict[str, object] = {
+                "seq": last + 1,
+                "next_by_subj": subject_filter,
+                "batch": limit - len(found),
+                "max_bytes": _AT_ONCE,
+            }
+            more = await self._read_some(stream, query, found)
+        return found
+
+    async def _read_some(self, stream: str, query: dict[str, object], found: list[Stored]) -> bool:
+        """Add what one batch brings; is there more, that it had no room for?"""
         direct_get = f"$JS.API.DIRECT.GET.{stream}"
         answer = self.call_parts(direct_get, msgspec.json.encode(query), _direct_get_goes_on)
+        more, before = False, len(found)
         async with aclosing(answer) as parts:
             async for part in parts:
                 if part.status == 0:
                     subject = part.header(b"Nats-Subject") or ""
                     found.append(Stored(part.sequence, subject, part.data))
-                elif part.status not in (204, 404):
+                elif part.status == 204:
+                    more = int(part.header(b"Nats-Num-Pending") or 0) > 0
+                elif part.status != 404:
                     raise ApiError(part.status, "direct get refused")
-        return found
+        return more and len(found) > before
 
     async def api(self, subject: str, query: object = None) -> dict[str, Any]:
         """Ask JetStream's own API (``$JS.API.`` is put in front).

@@ -117,7 +117,7 @@ class Listening:
 
 
 class Connection:
-    """A connection to NATS that mends itself for as long as the process lives."""
+    """A connection to NATS that mends itself, or says why it never will (:meth:`wait_closed`)."""
 
     def __init__(self, url: str, *, name: str) -> None:
         self._url = url

@@ -196,6 +196,22 @@ def lose_one_answer(bus: Bus, *, stored: bool) -> None:
 # -- reading ------------------------------------------------------------------------
 
 
+async def test_a_log_of_large_messages_is_read_whole_however_much_it_is(nats_server: NatsServer):
+    run, piece = a_run(), bytes(250_000)
+    async with Bus(nats_server.url, name="test") as bus:
+        await ensure_streams(bus)
+        seqs = [0]
+        for _ in range(300):  # 75 MB: more than the server sends at once
+            seqs.append(await bus.append(run.ticks, piece, expected=seqs[-1]))
+
+        found = await bus.read(TOKENS, run.ticks)
+        some = await bus.read(TOKENS, run.ticks, after=seqs[10], limit=100)
+        await bus.api(f"STREAM.PURGE.{TOKENS}", {"filter": run.ticks})
+
+    assert [message.seq for message in found] == seqs[1:]
+    assert [message.seq for message in some] == seqs[11:111]
+
+
 async def test_a_log_of_more_than_a_thousand_messages_is_read_whole(bus: Bus):
     run = a_run()
     pieces = [f"{n} " for n in range(1100)]
