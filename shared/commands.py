@@ -359,10 +359,12 @@ class SearchMessages(Request, frozen=True, kw_only=True):
 
 
 class GetMessage(Request, frozen=True, kw_only=True):
-    """A message of any branch → :class:`MessageAnswer`."""
+    """A message of any branch → :class:`MessageAnswer`; with ``at`` as for a session."""
 
     name: ClassVar[str] = "get_message"
+    session_id: str
     message_id: str
+    at: int | None = None
 
 
 class ExportSession(Request, frozen=True, kw_only=True):

@@ -61,6 +61,8 @@ class Attempt(msgspec.Struct, kw_only=True):
     """The sequence of the fact that ended it; 0: none has."""
     lost: bool = False
     """Whether another attempt at the same todo followed."""
+    opening: int = 0
+    """Code points that its text had before it began, because a reply went on."""
     text: str = ""
     timeline: Timeline = []
     progress: Timeline = []
@@ -83,6 +85,7 @@ def attempts_of(links: Iterable[Link]) -> list[Attempt]:
     found: list[Attempt] = []
     open_: dict[str, Attempt] = {}
     steps: dict[str, str] = {}
+    openings: dict[str, int] = {}
     for link in links:
         run_id, fact = parse(link.subject).run, link.fact
         if run_id == NONE:
@@ -91,13 +94,20 @@ def attempts_of(links: Iterable[Link]) -> list[Attempt]:
         if attempt is not None and _ends(attempt, link.seq, fact):
             del open_[run_id]
         match fact:
+            case TodoChat(turn=turn) if turn.continues is not None:
+                openings[run_id] = turn.continues.length
             case TodoProcess(step=step):
                 steps[run_id] = step
             case TodoGenerate(ask=ask):
                 steps[run_id] = ask.step
             case RunClaimed():
-                step = steps.get(run_id, "")
-                open_[run_id] = Attempt(id=link.seq, run_id=run_id, claim=fact, step=step)
+                open_[run_id] = Attempt(
+                    id=link.seq,
+                    run_id=run_id,
+                    claim=fact,
+                    step=steps.get(run_id, ""),
+                    opening=openings.get(run_id, 0),
+                )
                 found.append(open_[run_id])
             case _:
                 pass

@@ -314,13 +314,19 @@ class Feed:
             if not page.items or len(found) >= page.total:
                 return found
 
-    async def message(self, message_id: str) -> Message:
-        """A message of any branch as of now, asked of the store.
+    async def message(self, message_id: str, seq: int) -> Message:
+        """A message of any branch, as it was when ``seq`` was the last fact.
 
         Raises:
             NotFound: it was erased.
         """
-        query = GetMessage(user_id=self.user, message_id=message_id, min_seq=self.seq)
+        query = GetMessage(
+            user_id=self.user,
+            session_id=self.session_id,
+            message_id=message_id,
+            at=seq,
+            min_seq=seq,
+        )
         return (await self._store.ask(query)).message
 
     async def learn_questions(self) -> None:

@@ -153,7 +153,7 @@ class Follower:
         """Heal from the final: the rest of its text, or all of it after a reset."""
         run = self._runs.pop(run_id, None) or self.feed.runs.get(run_id)
         run = run or await self._ask_run(run_id)
-        message = await self._reply(run, final)
+        message = await self._reply(seq, run, final)
         place, text = self.place, message.content
         if place.offset and (place.attempt != final.attempt or place.offset > len(text)):
             place = Place(place.seq, final.attempt, 0)
@@ -168,13 +168,13 @@ class Follower:
         self.place = Place(seq)
         found.append((self.place, ReplyEnded(run, final, message)))
 
-    async def _reply(self, run: RunView, final: RunEnded) -> Message:
+    async def _reply(self, seq: int, run: RunView, final: RunEnded) -> Message:
         """The reply as it is since; one that a cancel left as it was is not in its run."""
         before = run.continues
         if before is None or final.status != "cancelled" or grows(before, final):
             return reply_of(run, final)
         try:
-            return await self.feed.message(run.assistant_message_id)
+            return await self.feed.message(run.assistant_message_id, seq)
         except NotFound:  # erased with its session, which is told next
             return reply_of(run, final)
 

@@ -245,8 +245,9 @@ class RecordedFeed(Feed):
         """The active branch as of now, by the recording itself."""
         return self._remembered.shown()
 
-    async def message(self, message_id: str) -> Message:
-        """A message as of now, by the recording itself."""
+    async def message(self, message_id: str, seq: int) -> Message:
+        """A message as of now, by the recording itself: it has got as far as ``seq``."""
+        del seq
         return self._remembered.message(message_id)
 
     def _learn(self, link: Link) -> None:

@@ -132,7 +132,9 @@ class Branches:
             )
 
         await self._commands.decide_on_session(request.user_id, rated.session_id, attempt)
-        query = GetMessage(user_id=request.user_id, message_id=rated.id)
+        query = GetMessage(
+            user_id=request.user_id, session_id=rated.session_id, message_id=rated.id
+        )
         return await self._database.read(get_message, query)
 
 
@@ -187,6 +189,8 @@ def leaf_below(connection: sa.Connection, message: MessageRow) -> str:
 
 def get_message(connection: sa.Connection, request: GetMessage) -> MessageAnswer:
     row = queries.find_message(connection, request.user_id, request.message_id)
+    if row.session_id != request.session_id:
+        raise queries.not_found("message")
     return MessageAnswer(message=row.record(), seq=read_applied(connection))
 
 

@@ -15,10 +15,10 @@ from services.store.applying import apply
 from services.store.archive import Archive, entry, facts, links
 from services.store.schema import metadata, projection
 from shared.chain import Link
-from shared.commands import GetSession, ListMessages
+from shared.commands import GetMessage, GetSession, ListMessages
 from shared.errors import NotFound
 
-R = TypeVar("R", GetSession, ListMessages)
+R = TypeVar("R", GetSession, GetMessage, ListMessages)
 A = TypeVar("A")
 
 

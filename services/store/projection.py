@@ -217,7 +217,9 @@ def _end(rows: Rows, session: SessionRow, run: RunRow, fact: RunEnded) -> None:
 def _grow(rows: Rows, session: SessionRow, run: RunRow, turn: Turn, fact: RunEnded) -> None:
     """A reply that went on takes the place of what it was."""
     before = rows.messages.get(turn.assistant_message_id)
-    if before is None or turn.continues is None or not conversation.grows(turn.continues, fact):
+    if before is None or before.session_id != session.id:
+        return  # told of by an import: no other session's message is touched
+    if turn.continues is None or not conversation.grows(turn.continues, fact):
         return
     grown = _reply(session, run, turn, fact, before.depth)
     grown.seq = before.seq

@@ -68,7 +68,7 @@ log = get_logger()
 
 R = TypeVar("R", bound=asked.Request)
 A = TypeVar("A")
-T = TypeVar("T", asked.GetSession, asked.ListMessages)
+T = TypeVar("T", asked.GetSession, asked.GetMessage, asked.ListMessages)
 
 BATCH = 500
 _TICK = 1.0
@@ -345,7 +345,7 @@ class Store:
                 endpoint(asked.GetContext, ask(get_context), applied),
                 endpoint(asked.SearchMessages, ask(search_messages), applied),
                 endpoint(asked.ExportSession, ask(export_session), applied),
-                endpoint(asked.GetMessage, ask(get_message), applied),
+                endpoint(asked.GetMessage, self._ask_then(get_message), applied),
                 endpoint(asked.GetFile, ask(file_queries.get_file), applied),
                 endpoint(asked.GetUsage, ask(get_usage), applied),
                 endpoint(asked.OpenFeed, ask(queries.open_feed), applied),

@@ -247,3 +247,24 @@ async def test_a_run_that_went_on_is_run_again_whole(natterlog: Running):
         "end_turn",
         "max_tokens",
     )
+
+
+async def test_a_recorded_session_goes_on_where_the_recorded_one_went_on(natterlog: Running):
+    session_id, cut = await a_cut_reply(natterlog)
+    natterlog.fake.next.append(Script(tokens=6))
+    reply, again = Reply(), Reply()
+    await natterlog.client.go_on(reply, cut["id"])
+    await natterlog.client.follow(reply)
+    await wait_until_all_ended(natterlog.bus)
+    calls = len(natterlog.fake.seen)
+
+    recorded = await natterlog.client.session(model=f"recorded/{session_id}@max")
+    first = await natterlog.client.send(recorded, "A story.")
+    await natterlog.client.go_on(again, (first.end or {})["message"]["id"])
+    await natterlog.client.follow(again)
+
+    assert (first.text, (first.end or {})["message"]["stop_reason"]) == (
+        cut["content"],
+        "max_tokens",
+    )
+    assert (again.text, len(natterlog.fake.seen)) == (reply.text, calls)

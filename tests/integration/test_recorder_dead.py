@@ -11,7 +11,7 @@ import pytest
 
 from services.recorder.letters import Letter, case_of, letters, put_back
 from shared import objects
-from shared.commands import CreateJob, DeleteSession
+from shared.commands import ContinueReply, CreateJob, DeleteSession
 from shared.consumer import DeadLetter, Delivery, Handler, Rejected
 from shared.errors import Conflict, NotFound
 from shared.events import DocumentPlan, FileRef
@@ -229,3 +229,24 @@ async def test_letters_may_be_dropped(at_work: StoreAtWork):
     assert [letter.number async for letter in letters(at_work.bus)] == [2]
     with pytest.raises(NotFound):
         await run(log, "dead", "drop", "1")
+
+
+async def test_a_continuation_is_put_back_as_one(at_work: StoreAtWork):
+    session = await at_work.create()
+    reply = await at_work.reply(session, "A story.", "Once upon a", stop_reason="max_tokens")
+    request = ContinueReply(user_id=at_work.user, message_id=reply.assistant_message_id or "")
+    going = (await at_work.store.continuing.continue_reply(request)).run
+    async with worker(at_work):
+        await at_work.until(going.id, lambda r: r.ended_at is not None)
+    before = await at_work.shown(session)
+
+    anew = await put_back(log_of(at_work), at_work.bus, await last_letter(at_work))
+    again = await at_work.run(anew)
+    await at_work.claim(again)
+    await at_work.end(again, "Once upon a midnight")
+
+    assert (before[-1], again.continues) == (("Once upon a", "completed"), going.continues)
+    assert await at_work.shown(session) == [
+        ("A story.", "completed"),
+        ("Once upon a midnight", "completed"),
+    ]

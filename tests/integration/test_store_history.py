@@ -134,9 +134,9 @@ async def test_every_difference_is_named(
         changed.execute("UPDATE ai_chat_sessions SET title = 'Coffee', depth = 7")
         changed.execute("DELETE FROM api_usage_log")
         changed.execute(
-            "INSERT INTO ai_chat_messages SELECT 'made up', session_id, user_id, role, content, "
-            "tokens, latency_ms, created_at, parent_id, depth, status, feedback, attachments, "
-            "model, run_id, seq FROM ai_chat_messages LIMIT 1"
+            "INSERT INTO ai_chat_messages (id, session_id, user_id, role, content, created_at, "
+            "depth, status, attachments, seq) SELECT 'made up', session_id, user_id, role, "
+            "content, created_at, depth, status, attachments, seq FROM ai_chat_messages LIMIT 1"
         )
     changed.close()
 

@@ -14,8 +14,9 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from tests.support.content_client import ContentClient
+from tests.support.documents_client import DocumentsClient
 from tests.support.fake_script import Script
-from tests.support.job_clients import ContentClient, DocumentsClient
 from tests.support.log_checks import wait_until_all_ended
 from tests.support.native_client import Reply
 from tests.support.running import Running, running_system
@@ -110,6 +111,27 @@ async def unicode(on: Running) -> str:
     return session_id
 
 
+async def continued(on: Running) -> str:
+    """A cut reply is rated, goes on, is cut again, is stopped at once, and comes to its end."""
+    session_id = await on.client.session()
+    reply = await on.client.send(session_id, "A story. tokens=6 rate=40 stop=length")
+    assert reply.end is not None
+    cut = reply.end["message"]["id"]
+    await on.client.call("PUT", f"/messages/{cut}/feedback", json={"rating": "down"})
+    on.fake.next.extend(
+        (Script(tokens=5, rate=40, stop="length"), Script(delay=60), Script(tokens=4, rate=40))
+    )
+    for stopped in (False, True, False):
+        going = Reply()
+        await on.client.go_on(going, cut)
+        if stopped:
+            await on.fake.wait_for(lambda: len(on.fake.seen) == 3)
+            await on.client.call("POST", f"/runs/{going.run_id}/cancel")
+        await on.client.follow(going)
+    await on.client.send(session_id, "And then? tokens=3 rate=40")
+    return session_id
+
+
 async def empty(on: Running) -> str:
     session_id = await on.client.session()
     await on.client.send(session_id, "fault=empty")
@@ -161,6 +183,7 @@ STORIES: list[Callable[[Running], Awaitable[str]]] = [
     queued,
     interrupted,
     unicode,
+    continued,
     empty,
     document,
     document_cancelled,

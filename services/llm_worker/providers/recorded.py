@@ -13,7 +13,9 @@ from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, Provide
 from shared.bus import Bus, BusError
 from shared.chain import Link, read_chain
 from shared.commands import GetRun
+from shared.conversation import stop_reason
 from shared.errors import NatterlogError, NotFound
+from shared.events import TodoChat
 from shared.ids import is_id
 from shared.recording import Attempt, attempts_of, read_session, runs_of
 from shared.store_client import StoreClient
@@ -39,7 +41,7 @@ class Recorded:
         """
         named, speed = _parsed(prompt.model)
         try:
-            attempt = await self._attempt(named, prompt.asker)
+            attempt, offset = await self._attempt(named, prompt.asker)
         except NotFound as error:
             raise ProviderError(
                 f"There is no run or session {named} of yours.",
@@ -50,7 +52,7 @@ class Recorded:
             raise ProviderError(
                 f"The log cannot be read: {error}", code="provider_unavailable", passing=True
             ) from error
-        pace, offset = _Pace(speed), 0
+        pace = _Pace(speed)
         for ms, length in attempt.timeline:
             await pace.reach(ms)
             if length > offset:
@@ -62,8 +64,11 @@ class Recorded:
             yield attempt.text[offset:]
         yield _end(attempt)
 
-    async def _attempt(self, named: str, asker: Address | None) -> Attempt:
-        """The recorded attempt whose turn it is."""
+    async def _attempt(self, named: str, asker: Address | None) -> tuple[Attempt, int]:
+        """The recorded attempt whose turn it is, and from where on its text is to be said.
+
+        A reply that goes on hears what was said when the recorded one went on.
+        """
         if asker is None:
             raise NotFound("Nobody asks.")
         links = await self._facts(named, asker.user)
@@ -75,7 +80,10 @@ class Recorded:
             raise _nothing_more("the recorded run has not ended")
         if done > len(recorded):
             raise _nothing_more(f"the recorded run had {len(recorded)} attempts")
-        return recorded[max(done, 1) - 1]
+        attempt = recorded[max(done, 1) - 1]
+        todos = (link.fact for link in own if isinstance(link.fact, TodoChat))
+        goes_on = any(todo.turn.continues for todo in todos)
+        return attempt, attempt.opening if goes_on else 0
 
     async def _same_turn(self, links: list[Link], asker: Address) -> str:
         """The recorded session's run that was the how-manieth this one is in its own."""
@@ -178,8 +186,9 @@ def _end(attempt: Attempt) -> Ended:
     if final is not None and final.attempt != attempt.id:
         raise _nothing_more("the recorded run was ended by somebody else")
     # A cancelled reply ends with what was kept of it: nobody knows what would have come.
-    stop_reason = final.stop_reason if final is not None and final.stop_reason else "end_turn"
-    return Ended(stop_reason=stop_reason, usage=attempt.usage)
+    told = None if final is None else stop_reason(final.status, final.stop_reason)
+    thoughts = None if final is None or attempt.opening else final.thoughts
+    return Ended(stop_reason=told or "end_turn", usage=attempt.usage, thoughts=thoughts)
 
 
 def _nothing_more(why: str) -> ProviderError:

@@ -238,3 +238,16 @@ def test_a_feed_is_told_what_the_reply_had(story: Story, first: str):
 
     assert (unfinished.run_id, unfinished.continues) == (run, before)
     assert queries.find_run(story.connection, USER, run).record().continues == before
+
+
+def test_no_other_sessions_message_grows_whatever_an_import_says(story: Story, first: str):
+    before = branch(story)
+    elsewhere, story.session = story.session, new_id()
+    opened = story.links[0].fact
+    assert isinstance(opened, SessionCreated)
+    story.tell(session_address(USER, story.session).fact("created"), opened)
+    run = story.go_on(first, CUT)
+    story.end(run, "Taken over, and longer.", attempt=story.claim(run))
+
+    story.session = elsewhere
+    assert branch(story) == before

@@ -76,6 +76,26 @@ async def test_rows_that_know_less_of_a_turn_are_made_anew(tmp_path: Path):
     await database.close()
 
 
+async def test_rows_that_know_no_endings_are_made_anew_with_their_words(tmp_path: Path):
+    database = Database(tmp_path / "old.db", durable=False)
+    await database.write(upgrade, "0007")
+    for told in (
+        "UPDATE projection SET applied = 7",
+        "INSERT INTO words(rowid, text, message_id) VALUES (1, 'once upon', 'm')",
+        "INSERT INTO attachments VALUES ('f', 'm', 's')",
+    ):
+        await database.write(lambda c, told=told: c.execute(sa.text(told)))
+
+    await migrate(database)
+
+    queries = ("SELECT count(*) FROM words", "SELECT count(*) FROM attachments")
+    left = [await database.read(lambda c, q=q: c.execute(sa.text(q)).scalar()) for q in queries]
+    assert left == [0, 0]
+    applied = sa.text("SELECT applied FROM projection")
+    assert await database.read(lambda c: c.execute(applied).scalar()) == 0
+    await database.close()
+
+
 def test_alembic_is_not_imported_while_there_is_nothing_to_migrate():
     script = "import sys, services.store.__main__; sys.exit('alembic' in sys.modules)"
 
