@@ -60,6 +60,8 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     thoughts: Thoughts | None = None
     notes: list[str] = []
     """What of the answer could not be read and was left out, one sentence each."""
+    sentence: str | None = None
+    """The text in place of an answer that did not come: natterlog's words, not the model's."""
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +86,7 @@ class ProviderError(Exception):
     ``passing`` says whether the same call may succeed later; ``retry_after`` is
     the provider's own wish in seconds; ``code`` is one of :mod:`shared.errors`.
     Where it answered something else than 200, ``status`` and ``words`` are that.
+    ``most_tries`` bounds the tries for this fault; None: the settings do.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class ProviderError(Exception):
         retry_after: float | None = None,
         status: int | None = None,
         words: str = "",
+        most_tries: int | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -103,6 +107,7 @@ class ProviderError(Exception):
         self.retry_after = retry_after
         self.status = status
         self.words = words
+        self.most_tries = most_tries
 
 
 class Provider(Protocol):

@@ -179,7 +179,8 @@ def _end(attempt: Attempt) -> Ended:
         raise _nothing_more("the recorded run was ended by somebody else")
     # A cancelled reply ends with what was kept of it: nobody knows what would have come.
     stop_reason = final.stop_reason if final is not None and final.stop_reason else "end_turn"
-    return Ended(stop_reason=stop_reason, usage=attempt.usage)
+    thoughts = final.thoughts if final is not None else None
+    return Ended(stop_reason=stop_reason, usage=attempt.usage, thoughts=thoughts)
 
 
 def _nothing_more(why: str) -> ProviderError:
