@@ -91,10 +91,10 @@ class OpenAIReading(Reading[_Usual, _Chunk]):
     def __init__(self, provider: str, address: str = "") -> None:
         super().__init__(provider, _usual, _decoder, address)
         self.reply.counts.cached_within = True
-        self._in_messages = False
-        """What text there is came in whole messages."""
+        self._beside = False
+        """What text there is came beside the deltas."""
         self._message: str | None = ""
-        """The latest of them; None: each has only what is new."""
+        """The latest whole message; None: each has only what is new."""
 
     def _take_usual(self, frame: _Usual) -> str | None:
         delta = frame.choices[0].delta
@@ -139,9 +139,10 @@ class OpenAIReading(Reading[_Usual, _Chunk]):
     def _take_message(self, choice: _Choice) -> str:
         """What is new in a whole message, or in the text beside it; deltas go before both."""
         message = choice.message
-        if self._said and not self._in_messages:
+        if self._said and not self._beside:
             return ""
         if message is None:
+            self._beside = self._beside or bool(choice.text)
             return choice.text or ""
         self._take_tools(message)
         thought = message.reasoning_content or message.reasoning
@@ -154,7 +155,7 @@ class OpenAIReading(Reading[_Usual, _Chunk]):
             text += self.reply.refuse(message.refusal)
         if not text:
             return ""
-        self._in_messages = True
+        self._beside = True
         if self._message is None or not text.startswith(self._message):
             self._message = None
             return text
@@ -192,6 +193,8 @@ class OpenAIReading(Reading[_Usual, _Chunk]):
         for name in ("reasoning_content", "reasoning"):
             if not isinstance(delta.get(name), str):
                 delta[name] = shapes.text_in(delta.get(name))
+        if (call := shapes.as_object(delta.get("tool_calls"))) is not None:
+            delta["tool_calls"] = [call]
         if isinstance(delta.get("content"), list | dict):
             delta["content"], thought = self._text_and_thought(delta["content"])
             if thought is not None:

@@ -329,7 +329,7 @@ class Reading(ABC, Generic[Usual, Frame]):
         text = self._take(frame)
         if text is None:
             self.reply.take_unknown(data, alone=self._whole)
-        elif lost:
+        if lost and not (text is None and self.reply.done):
             self.reply.lose(value)
         self._unmended = self._unmended or is_broken(text or "")
         return text or ""
@@ -372,6 +372,8 @@ async def spoken(
                         silence.listen()
                     elif reading.thinks:
                         silence.listen()
+                if reply.failure is not None:  # so the connection is closed at once
+                    raise reply.failure
     except ProviderError as error:
         reply.fail(error)
     try:

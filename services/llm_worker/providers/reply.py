@@ -97,7 +97,7 @@ class Reply:
 
     def take_unknown(self, data: Mapping[str, object], *, alone: bool) -> None:
         """An object that is no part of a reply; if it is all of the answer it is an error."""
-        if faults.is_error(data) or (alone and "message" in data):
+        if faults.is_error(data) or (alone and isinstance(data.get("message"), str)):
             self.fail(faults.from_event(self.provider, data))
         else:
             self.first_lost = self.first_lost or bytes(raw(data))[:EXCERPT]
