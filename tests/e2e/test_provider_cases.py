@@ -15,6 +15,7 @@ from shared.bus import Bus
 from shared.events import RunEnded
 from tests.support.case_provider import MODEL, PLAIN, Case, CaseProvider, read_cases
 from tests.support.log_checks import read_runs
+from tests.support.memory import peak, reset_peak, resident
 from tests.support.native_client import NativeClient, Reply
 from tests.support.system import System
 
@@ -22,7 +23,27 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 AT_ONCE = 24
 DEADLINE = 40.0
-CASES = {case.id: case for case in read_cases()}
+MEGABYTE = 1024 * 1024
+HOSTILE = [
+    Case(
+        id=f"hostile/{api}-{name}",
+        api=api,
+        expect="",
+        chunks=[(b"" if api == "ollama" else b"data: ") + start, *[piece] * 1_600],
+        pause=0.002,
+    )
+    for api in ("openai", "anthropic", "ollama")
+    for name, start, piece in (
+        ("line", b'{"message":{"content":"', b"x" * 65_536),
+        ("deep", b'{"error":', b"[" * 65_536),
+        ("wide", b'{"choices":[', b"{}," * 20_000),
+        ("garbage", b"ping\n", b"\x00\xff ping\n" * 5_000),
+    )
+]
+"""A hundred megabytes of what is no reply."""
+CASES = {case.id: case for case in [*read_cases(), *HOSTILE]}
+MOST_MEMORY = 300 * MEGABYTE
+"""More than before, at any time, in a worker that reads many of them at once."""
 
 
 class Expected(NamedTuple):
@@ -103,7 +124,9 @@ OTHERS = {
     "anthropic/d15html": broken("“Welcome to LiteLLM”", asked=1),
     "anthropic/d15_301": broken("redirects to https://example.invalid/v1/messages", asked=1),
     "anthropic/d15_308": broken("redirects to /v2", asked=1),
-    "anthropic/d15err200": broken("invalid x-api-key. Its key (CLAUDE_API_KEY) is wrong", asked=1),
+    "anthropic/d15err200": broken(
+        "invalid x-api-key. Its key (ANTHROPIC_API_KEY) is wrong", asked=1
+    ),
     "anthropic/d15_502html": broken("answered 502: 502 Bad Gateway"),
     "anthropic/redir": broken("redirects to http://127.0.0.1:8398/v1/messages", asked=1),
     "anthropic/d6": instead("The model refused to answer: no", "refusal"),
@@ -130,6 +153,10 @@ OTHERS = {
 }
 
 
+for one in HOSTILE:
+    OTHERS[one.id] = broken("sent what cannot be read")
+
+
 class Shown(NamedTuple):
     """What a client was shown of a case, and of the message after it."""
 
@@ -143,6 +170,8 @@ class Results(NamedTuple):
     finals: dict[str, RunEnded]
     """By run."""
     strayed: list[str]
+    memory: int
+    """Bytes that the worker had at most, beyond those before."""
     logs: str
 
 
@@ -164,7 +193,9 @@ async def results() -> AsyncIterator[Results]:
             Bus(system.nats.url, name="test") as bus,
             NativeClient(system.url) as client,
         ):
-            slots = asyncio.Semaphore(AT_ONCE)
+            slots, worker = asyncio.Semaphore(AT_ONCE), system.one("llm-worker").pid
+            before = resident(worker)
+            reset_peak(worker)
 
             async def tried(case: Case) -> Shown:
                 async with slots, asyncio.timeout(DEADLINE):
@@ -176,6 +207,7 @@ async def results() -> AsyncIterator[Results]:
                 shown=dict(zip(CASES, shown, strict=True)),
                 finals={run_id: run.final for run_id, run in runs.items() if run.finals},
                 strayed=provider.strayed,
+                memory=peak(worker) - before,
                 logs=system.logs(),
             )
 
@@ -216,3 +248,7 @@ async def test_no_case_is_a_defect_in_the_log(results: Results):
 
 async def test_no_conversation_follows_a_redirect(results: Results):
     assert results.strayed == []
+
+
+async def test_answers_of_any_length_take_bounded_memory(results: Results):
+    assert results.memory < MOST_MEMORY, f"{results.memory:,} bytes"

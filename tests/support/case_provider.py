@@ -16,7 +16,6 @@ CASES = Path(__file__).parents[1] / "cases" / "providers.jsonl"
 MODEL = "odd"
 PLAIN = "Plainly."
 PAUSE = 0.02
-"""Seconds between the chunks of an answer: no two come in one read."""
 
 _APIS = {"/v1/chat/completions": "openai", "/v1/messages": "anthropic", "/api/chat": "ollama"}
 _STREAMS = {
@@ -53,6 +52,8 @@ class Case(NamedTuple):
     status: int = 200
     headers: dict[str, str] = {}  # noqa: RUF012  (nobody changes it)
     body: bytes = b""
+    pause: float = PAUSE
+    """Seconds between the chunks: no two come in one read."""
 
     @property
     def reads(self) -> list[bytes]:
@@ -132,14 +133,14 @@ class CaseProvider:
             return
         api, message = _APIS[path], _last_message(json.loads(body))
         if not message.startswith("case "):
-            await _write_stream(writer, _STREAMS[api], [_PLAINLY[api].encode()])
+            await _write_stream(writer, _STREAMS[api], [_PLAINLY[api].encode()], PAUSE)
             return
         case = self._cases[message.removeprefix("case ")]
         self.asked[case.id] += 1
         if case.chunks is None:
             await _write_whole(writer, case.status, case.headers, case.body)
         else:
-            await _write_stream(writer, _STREAMS[api], case.chunks)
+            await _write_stream(writer, _STREAMS[api], case.chunks, case.pause, case.headers)
 
 
 async def _request(reader: asyncio.StreamReader) -> tuple[str, bytes]:
@@ -169,10 +170,17 @@ async def _write_whole(
     await writer.drain()
 
 
-async def _write_stream(writer: asyncio.StreamWriter, kind: str, chunks: list[bytes]) -> None:
-    writer.write(_head(200, {"Content-Type": kind, "Transfer-Encoding": "chunked"}))
+async def _write_stream(
+    writer: asyncio.StreamWriter,
+    kind: str,
+    chunks: list[bytes],
+    pause: float,
+    headers: dict[str, str] | None = None,
+) -> None:
+    fields = {"Content-Type": kind, "Transfer-Encoding": "chunked", **(headers or {})}
+    writer.write(_head(200, fields))
     for chunk in chunks:
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(pause)
         writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
         await writer.drain()
     writer.write(b"0\r\n\r\n")

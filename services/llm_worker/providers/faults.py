@@ -49,7 +49,7 @@ _ADDRESSES = {
     "anthropic": "ANTHROPIC_BASE_URL",
     "ollama": "OLLAMA_HOST",
 }
-_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "CLAUDE_API_KEY"}
+_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 _HIDDEN = re.compile(r"<(script|style)\b.*?(?:</\1>|\Z)", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<[^<>]*>?")
 _SENTENCES = ("message", "msg", "detail", "error", "description", "title")

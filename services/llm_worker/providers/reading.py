@@ -20,7 +20,7 @@ import msgspec
 from services.llm_worker.providers import faults, shapes
 from services.llm_worker.providers.base import Ended, Provider, ProviderError
 from services.llm_worker.providers.lines import LONGEST_LINE, PAGE, Beginning, Event
-from services.llm_worker.providers.reply import EXCERPT, Reply
+from services.llm_worker.providers.reply import Reply
 from services.llm_worker.providers.shapes import Object
 from services.llm_worker.providers.silence import Silence
 from services.llm_worker.providers.unicode import (
@@ -240,11 +240,11 @@ class Reading(ABC, Generic[Usual, Frame]):
             case b"error":
                 self._report(value)
             case b"" | b"id" | b"retry":
-                pass
+                self.reply.ignore(b"")
             case _ if self._whole or line.lstrip().startswith((b"{", b"[")):
                 return self._read_bare(line)
             case _:
-                self.reply.first_lost = self.reply.first_lost or line[:EXCERPT]
+                self.reply.ignore(line)
         return ""
 
     def _name_event(self, name: bytes) -> None:

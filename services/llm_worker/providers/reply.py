@@ -15,6 +15,8 @@ from shared.log import get_logger
 
 log = get_logger()
 
+MOST_LOST = 100_000
+"""Lines that say nothing, or cannot be read, after which nobody looks at more of them."""
 MOST_TOOLS = 5
 """Tools that a sentence names."""
 EXCERPT = 4096
@@ -53,6 +55,8 @@ class Reply:
         self._refused = False
         self._lost = 0
         """Parts that could not be read."""
+        self._ignored = 0
+        """These, and all else that was passed over."""
 
     # -- what comes ---------------------------------------------------------------------
 
@@ -100,15 +104,22 @@ class Reply:
         if faults.is_error(data) or (alone and isinstance(data.get("message"), str)):
             self.fail(faults.from_event(self.provider, data))
         else:
-            self.first_lost = self.first_lost or bytes(raw(data))[:EXCERPT]
+            self.ignore(bytes(raw(data)))
 
     def lose(self, value: bytes) -> str:
         """Pass over what cannot be read, but count it; it has no text."""
         if value.strip():
-            self.first_lost = self.first_lost or value[:EXCERPT]
             self._lost += 1
             _skipped.labels(self.provider).inc()
+        self.ignore(value)
         return ""
+
+    def ignore(self, line: bytes) -> None:
+        """Pass over what is no part of a reply."""
+        self.first_lost = self.first_lost or line[:EXCERPT].strip()
+        self._ignored += 1
+        if self._ignored == MOST_LOST:
+            self.fail(faults.garbled(self.provider))
 
     def fail(self, failure: ProviderError) -> None:
         """Nothing more can come; that matters only while the reply has no end."""

@@ -285,6 +285,6 @@ def test_an_error_alone_is_one_by_its_type():
 
     assert broken.message == (
         "anthropic reported an error: invalid x-api-key. "
-        "Its key (CLAUDE_API_KEY) is wrong or missing."
+        "Its key (ANTHROPIC_API_KEY) is wrong or missing."
     )
     assert not broken.passing
