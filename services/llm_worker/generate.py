@@ -75,9 +75,23 @@ async def _stream(provider: Provider, prompt: Prompt, writer: DeltaWriter) -> En
     async with aclosing(provider.stream(prompt)) as pieces:
         async for piece in pieces:
             if isinstance(piece, Ended):
+                _stand_in(piece, writer)
                 return piece
             writer.add(piece)
     raise ProviderError("The provider's answer ended without its end.", passing=True)
+
+
+def _stand_in(ended: Ended, writer: DeltaWriter) -> None:
+    """Write the sentence that stands for a text, but not into the middle of one.
+
+    Raises:
+        ProviderError: there is one already.
+    """
+    if ended.sentence is None:
+        return
+    if writer.text.strip():
+        raise ProviderError(ended.sentence, passing=False)
+    writer.add(ended.sentence)
 
 
 def backoff(failures: int, wished: float | None) -> float:

@@ -61,7 +61,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     notes: list[str] = []
     """What of the answer could not be read and was left out, one sentence each."""
     sentence: str | None = None
-    """The text in place of an answer that did not come: natterlog's words, not the model's."""
+    """What is to stand in place of a text that did not come: natterlog's, not the model's."""
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +87,11 @@ class ProviderError(Exception):
     the provider's own wish in seconds; ``code`` is one of :mod:`shared.errors`.
     Where it answered something else than 200, ``status`` and ``words`` are that.
     ``most_tries`` bounds the tries for this fault; None: the settings do.
+    ``location`` is where a redirect leads.
     """
+
+    usage: Usage | None = None
+    """What the failed call cost, where that is known."""
 
     def __init__(
         self,
@@ -99,6 +103,7 @@ class ProviderError(Exception):
         status: int | None = None,
         words: str = "",
         most_tries: int | None = None,
+        location: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -108,14 +113,16 @@ class ProviderError(Exception):
         self.status = status
         self.words = words
         self.most_tries = most_tries
+        self.location = location
 
 
 class Provider(Protocol):
     """One source of replies.
 
     ``stream`` yields the reply's text, piece by piece, as it comes (pieces that
-    arrived together may come as one), and last an :class:`Ended`.  Every piece
-    is valid Unicode and not empty.  Closing the generator closes the connection
+    arrived together may come as one), and last an :class:`Ended`, which has a
+    sentence where nobody could see a text.  Every piece is valid Unicode and not
+    empty.  Closing the generator closes the connection
     at once: that is how a cancel reaches the model.  It makes one try; the
     caller owns retries.
     """

@@ -276,6 +276,7 @@ def _redirected(provider: str, status: int, location: str) -> ProviderError:
         f"conversation; if that is right, set {setting} to it.",
         passing=False,
         status=status,
+        location=location or None,
     )
 
 

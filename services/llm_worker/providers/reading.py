@@ -377,17 +377,14 @@ async def spoken(
     except ProviderError as error:
         reply.fail(error)
     try:
-        rest = reading.end()
+        if rest := reading.end():
+            yield rest
+        yield reply.ended(reply.sentence() if reading.blank else None)
     except ProviderError as error:
+        error.usage = reply.counts.usage()
         if error.code == "model_not_found":
             raise await faults.no_such_model(provider, model, error, reply.address) from error
         raise
-    if rest:
-        yield rest
-    sentence = reply.sentence() if reading.blank else None
-    if sentence is not None:
-        yield sentence
-    yield reply.ended(sentence)
 
 
 async def _soon(read: Callable[[], Awaitable[bytes]]) -> bytes:

@@ -19,6 +19,7 @@ from services.llm_worker.providers.lines import LONGEST_LINE
 from services.llm_worker.providers.openai_reading import OpenAIReading
 from services.llm_worker.providers.reading import spoken
 from services.llm_worker.providers.unicode import mend
+from shared.events import Usage
 from tests.support.case_provider import read_cases
 from tests.unit.llm_worker.wires import (
     READINGS,
@@ -429,12 +430,25 @@ async def test_a_reply_is_spoken_piece_by_piece_and_then_its_end():
     assert pieces == ["one ", "two", Ended(stop_reason="end_turn", usage=None)]
 
 
-async def test_a_sentence_is_marked_as_none_of_the_models():
-    *pieces, ended = await said(sse(choice({}, "content_filter")))
+async def test_a_sentence_in_place_of_a_text_is_no_piece_of_one():
+    pieces = await said(sse(choice({}, "content_filter")))
 
-    assert isinstance(ended, Ended)
-    assert pieces == [ended.sentence]
-    assert ended.stop_reason == "content_filter"
+    assert pieces == [
+        Ended(
+            stop_reason="content_filter",
+            usage=None,
+            sentence="The provider's content filter held the answer back.",
+        )
+    ]
+
+
+async def test_a_failed_call_says_what_it_cost():
+    counts = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+
+    with pytest.raises(ProviderError) as raised:
+        await said(sse(choice({"content": "one"}), counts, choice({}, "abort")))
+
+    assert raised.value.usage == Usage(input_tokens=3, output_tokens=2)
 
 
 async def test_a_server_that_hangs_on_after_its_end_is_left(monkeypatch: pytest.MonkeyPatch):

@@ -75,8 +75,7 @@ def result(name: str, reads: Iterable[bytes]) -> tuple[str, Ended | ProviderErro
                 break
             text += reading.feed(data)
         text += reading.end()
-        sentence = reading.reply.sentence() if reading.blank else None
-        return text + (sentence or ""), reading.reply.ended(sentence)
+        return text, reading.reply.ended(reading.reply.sentence() if reading.blank else None)
     except ProviderError as fault:
         return text, fault
 
