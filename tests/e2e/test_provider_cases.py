@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from shared.bus import Bus
-from shared.events import RunEnded
+from shared.events import RunEnded, Thoughts
 from tests.support.case_provider import MODEL, PLAIN, Case, CaseProvider, read_cases
 from tests.support.log_checks import read_runs
 from tests.support.memory import peak, reset_peak, resident
@@ -160,12 +160,14 @@ for one in HOSTILE:
 class Shown(NamedTuple):
     """What a client was shown of a case, and of the message after it."""
 
+    session: str
     reply: Reply
     asked: int
     plain: Reply
 
 
 class Results(NamedTuple):
+    client: NativeClient
     shown: dict[str, Shown | BaseException]
     finals: dict[str, RunEnded]
     """By run."""
@@ -173,6 +175,13 @@ class Results(NamedTuple):
     memory: int
     """Bytes that the worker had at most, beyond those before."""
     logs: str
+
+    def final(self, case: str) -> RunEnded:
+        """The last fact of the case's run."""
+        shown = self.shown[case]
+        if isinstance(shown, BaseException):
+            raise shown
+        return self.finals[shown.reply.run_id]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -204,6 +213,7 @@ async def results() -> AsyncIterator[Results]:
             shown = await asyncio.gather(*map(tried, CASES.values()), return_exceptions=True)
             runs = await read_runs(bus)
             yield Results(
+                client=client,
                 shown=dict(zip(CASES, shown, strict=True)),
                 finals={run_id: run.final for run_id, run in runs.items() if run.finals},
                 strayed=provider.strayed,
@@ -216,17 +226,17 @@ async def _try(case: Case, provider: CaseProvider, client: NativeClient) -> Show
     session = await client.session(model=f"{case.api}/{MODEL}")
     reply = await client.send(session, f"case {case.id}")
     asked = provider.asked[case.id]
-    return Shown(reply, asked, await client.send(session, "a plain message"))
+    return Shown(session, reply, asked, await client.send(session, "a plain message"))
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 async def test_a_case_comes_to_what_it_should(results: Results, case: Case):
     expected = OTHERS.get(case.id) or COMPLETED[case.expect]
+    final = results.final(case.id)
     shown = results.shown[case.id]
-    if isinstance(shown, BaseException):
-        raise shown
+    assert isinstance(shown, Shown)
 
-    final, end = results.finals[shown.reply.run_id], shown.reply.end
+    end = shown.reply.end
     assert (final.status, final.text, final.stop_reason, shown.asked) == (
         *(expected.status, expected.text, expected.stop_reason, expected.asked),
     )
@@ -239,6 +249,40 @@ async def test_a_case_comes_to_what_it_should(results: Results, case: Case):
         assert (end["type"], end["message"]) == ("error", final.error.message)
     shown.plain.check()
     assert shown.plain.text == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("case", "notes"),
+    [
+        ("openai/d1", []),
+        ("openai/d2null_mid", ["1 part of openai's answer could not be read and was left out."]),
+        ("ollama/d2neg", ["ollama counted '-1' as output_tokens; that was left out."]),
+        ("anthropic/d3weird", ["anthropic ended with 'weird', which natterlog does not know."]),
+    ],
+)
+async def test_what_was_left_out_is_in_the_runs_facts(
+    results: Results, case: str, notes: list[str]
+):
+    assert results.final(case).notes == notes
+
+
+@pytest.mark.parametrize("case", ["openai/d4", "openai/d2robj", "ollama/d10"])
+async def test_thoughts_are_in_the_runs_facts(results: Results, case: str):
+    assert results.final(case).thoughts == Thoughts(text="hm")
+
+
+@pytest.mark.parametrize("kind", ["md", "txt", "json", "pdf"])
+async def test_odd_characters_do_no_harm_to_what_is_kept(results: Results, kind: str):
+    shown = results.shown["openai/nul"]
+    assert isinstance(shown, Shown)
+    client, session = results.client, shown.session
+
+    _, listed = await client.call("GET", f"/messages/{session}")
+    async with client.http.get(client.url(f"/sessions/{session}/export?format={kind}")) as answer:
+        exported = await answer.read()
+
+    assert listed["items"][1]["content"] == "a\0b\u2028c\u202ed"
+    assert (answer.status, len(exported) > 100) == (200, True)
 
 
 async def test_no_case_is_a_defect_in_the_log(results: Results):
