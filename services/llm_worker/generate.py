@@ -61,6 +61,8 @@ async def generate(
             if isinstance(fault, Refused):  # it was asked for too much, and did not fail
                 return Outcome(None, fault, failures)
             failures += 1
+            if fault.most_tries is not None and failures >= fault.most_tries:
+                failures = max(failures, most_failures)
             if not fault.passing or writer.grew or failures >= most_failures:
                 return Outcome(None, fault, failures)
             pause = backoff(failures, fault.retry_after)
@@ -76,6 +78,7 @@ async def _stream(provider: Provider, prompt: Prompt, writer: DeltaWriter, max_r
     async with aclosing(provider.stream(prompt)) as pieces:
         async for piece in pieces:
             if isinstance(piece, Ended):
+                _stand_in(piece, writer)
                 return piece
             fitting = _fitting(piece, max_reply - writer.size)
             writer.add(fitting)
@@ -90,6 +93,19 @@ def _fitting(text: str, room: int) -> str:
     if len(text) * 4 <= room:
         return text
     return text.encode()[: max(room, 0)].decode(errors="ignore")
+
+
+def _stand_in(ended: Ended, writer: DeltaWriter) -> None:
+    """Write the sentence that stands for a text, but not into the middle of one.
+
+    Raises:
+        ProviderError: there is one already.
+    """
+    if ended.sentence is None:
+        return
+    if writer.text.strip():
+        raise ProviderError(ended.sentence, passing=False)
+    writer.add(ended.sentence)
 
 
 def backoff(failures: int, wished: float | None) -> float:

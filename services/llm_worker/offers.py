@@ -12,7 +12,7 @@ from services.llm_worker.providers.registry import FRESH, Registry
 from shared.bus import BusError
 from shared.commands import SyncModels
 from shared.errors import InvalidRequest, Unavailable, from_code
-from shared.events import OfferedModel
+from shared.events import ModelDetails, OfferedModel
 from shared.log import get_logger
 from shared.offers import (
     AskModels,
@@ -34,9 +34,10 @@ Q = TypeVar("Q", bound=Question)
 Endpoint = Callable[[bytes], Awaitable[bytes]]
 
 LONGEST_NAME = 300
-"""Characters of a model's name that anybody will want to see."""
+"""Characters of a model's name, or of another text about it, that anybody will want to see."""
 LONGEST_LIST = 1024 * 1024
 """Bytes of JSON of one provider's models: the lists of all go to the store as one message."""
+MOST_FAMILIES = 20
 _AGAIN = 1.0
 
 
@@ -127,18 +128,39 @@ class Offering:
 
 def _offered(provider: str, info: ModelInfo) -> OfferedModel | None:
     """What the provider says of a model, if a fact can hold it."""
-    name, title = info.name, info.display_name
-    if not (0 < len(name) <= LONGEST_NAME and name.isprintable()):
-        log.warning("models.name_unusable", provider=provider, length=len(name))
+    if not _is_usable(info.name):
+        log.warning("models.name_unusable", provider=provider, length=len(info.name))
         return None
-    if title is not None and not (len(title) <= LONGEST_NAME and title.isprintable()):
-        title = None
-    said = msgspec.to_builtins({**msgspec.structs.asdict(info), "display_name": title})
+    fields = {
+        **msgspec.structs.asdict(info),
+        "display_name": _usable(info.display_name),
+        "digest": _usable(info.digest),
+        "details": info.details and _described(info.details),
+    }
     try:
-        return msgspec.convert({**said, "provider": provider}, OfferedModel)
+        return msgspec.convert({**msgspec.to_builtins(fields), "provider": provider}, OfferedModel)
     except msgspec.ValidationError as error:
         log.warning("models.description_unusable", provider=provider, error=str(error))
-        return OfferedModel(provider=provider, name=name)
+        return OfferedModel(provider=provider, name=info.name)
+
+
+def _described(details: ModelDetails) -> ModelDetails:
+    """The details without what nobody could show."""
+    texts = {
+        name: _usable(value) or ""
+        for name, value in msgspec.structs.asdict(details).items()
+        if isinstance(value, str)
+    }
+    families = [name for name in details.families[:MOST_FAMILIES] if _is_usable(name)]
+    return ModelDetails(**texts, families=families)
+
+
+def _usable(text: str | None) -> str | None:
+    return text if text is not None and _is_usable(text) else None
+
+
+def _is_usable(text: str) -> bool:
+    return 0 < len(text) <= LONGEST_NAME and text.isprintable()
 
 
 def _first(models: list[OfferedModel]) -> list[OfferedModel]:

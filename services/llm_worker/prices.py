@@ -10,7 +10,10 @@ from typing import Any
 from services.llm_worker.providers.anthropic import Anthropic
 from services.llm_worker.providers.openai import DEFAULT_URL, OpenAI
 from shared.events import Usage
+from shared.log import get_logger
 from shared.settings import Settings
+
+log = get_logger()
 
 BILLION = 1_000_000_000
 
@@ -38,6 +41,15 @@ class Prices:
         seller = self._sellers.get(provider or "")
         if seller is None or model is None or usage is None:
             return None
+        try:
+            return self._cost(model, usage, seller)
+        except LookupError:
+            return None
+        except Exception:  # a reply that was paid is worth more than what is known of its price
+            log.exception("prices.failed", provider=provider, model=model)
+            return None
+
+    def _cost(self, model: str, usage: Usage, seller: dict[str, str]) -> int | None:
         prices = load()
         cached = usage.cache_read_input_tokens
         written = usage.cache_creation_input_tokens
@@ -47,8 +59,6 @@ class Prices:
             cache_write_tokens=written,
             output_tokens=usage.output_tokens,
         )
-        try:
-            price = prices.calc_price(counted, model_ref=model, **seller)
-        except LookupError:
-            return None
-        return round(price.total_price * BILLION)
+        price = prices.calc_price(counted, model_ref=model, **seller)
+        cost = round(price.total_price * BILLION)
+        return cost if 0 <= cost < 2**63 else None

@@ -210,6 +210,9 @@ class Step:
     def judge(self, text: str, ended: Ended) -> Next | Fault | None:
         todo, ask = self._todo, self._todo.ask
         self._spent = total(ask.spent, ended.usage)
+        if ended.sentence is not None:  # no step may go on with that as its answer
+            message = f"There is no answer for the step “{ask.step}”: {ended.sentence}"
+            return Fault(code="provider_error", message=message)
         try:
             answer = text if ask.schema is None else checked(text, ask.schema)
         except Missed as missed:
@@ -217,7 +220,7 @@ class Step:
         self._result = StepResult(
             step=ask.step,
             text=answer,
-            notes=self._notes,
+            notes=[*self._notes, *ended.notes],
             usage=self._spent,
             cost=self._cost(self._spent),
         )
@@ -254,14 +257,14 @@ class Step:
         results = list(self._todo.results)
         if self._result is not None and final.status == "completed":
             results.append(self._result)
-            spent, more = None, []
+            spent, more, notes = None, [], []
         else:
-            spent = self._spent
+            spent, notes = self._spent, final.notes
             more = [] if spent is None else [self._cost(spent)]
         return msgspec.structs.replace(
             final,
             results=without_file_text(self._todo.plan, results),
-            notes=notes_of(results),
+            notes=[*notes_of(results), *notes],
             usage=total(*(result.usage for result in results), spent),
             cost=cost_of(results, *more),
         )

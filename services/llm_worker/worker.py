@@ -281,6 +281,8 @@ class Worker:
             stop_reason=ended.stop_reason if ended and status == "completed" else None,
             thoughts=ended.thoughts if ended else None,
             usage=ended.usage if ended else None,
+            thoughts=ended.thoughts if ended else None,
+            notes=ended.notes if ended else [],
             latency_ms=writer.elapsed_ms if writer else None,
             first_delta_ms=writer.first_delta_ms if writer else None,
             timeline=timeline,

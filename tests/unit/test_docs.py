@@ -25,9 +25,11 @@ from services.gateway.dialects import (
     content,
     documents,
 )
+from services.llm_worker.providers import endings
 from shared import errors, events, streams
 from shared.records import RunStatus
 from shared.settings import VARIABLES, Settings
+from tests.support.case_provider import read_cases
 
 REPOSITORY = Path(__file__).parents[2]
 DOCS = REPOSITORY / "docs"
@@ -522,6 +524,24 @@ def test_every_example_has_its_command_in_their_table():
         for name in sorted(scripts)
         if f"python examples/{name}.py" not in (EXAMPLES / f"{name}.py").read_text()
     ] == []
+
+
+# -- providers ------------------------------------------------------------------------
+
+
+def test_every_recorded_answer_of_a_provider_is_in_one_row_of_their_table():
+    table = rows((DOCS / "providers.md").read_text(), head="what comes")
+
+    named = [case for row in table for case in re.findall(r"`([^`]+)`", row[2])]
+
+    assert sorted(named) == sorted(case.id for case in read_cases())
+    assert all(row[0] and row[1] for row in table)
+
+
+def test_the_stop_reasons_are_those_of_the_code():
+    table = rows((DOCS / "providers.md").read_text(), head="stop reason")
+
+    assert [code(row[0]) for row in table] == [*endings.STOP_REASONS, "max_length"]
 
 
 # -- decisions ----------------------------------------------------------------------

@@ -8,12 +8,15 @@ import asyncio
 import base64
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import msgspec
 
-from services.llm_worker.providers import faults
+from services.llm_worker.providers import counts, faults, shapes
+from services.llm_worker.providers.anthropic_reading import AnthropicReading
 from services.llm_worker.providers.base import (
     Ended,
     ModelInfo,
@@ -22,13 +25,16 @@ from services.llm_worker.providers.base import (
     PromptMessage,
     ProviderError,
 )
-from services.llm_worker.providers.reading import Reading, spoken
-from shared.events import Usage
+from services.llm_worker.providers.connections import Read, beginning, whole
+from services.llm_worker.providers.reading import spoken
 
 if TYPE_CHECKING:
-    from anthropic import AsyncAnthropic
-    from anthropic.types import ModelInfo as Model
+    from contextlib import AbstractAsyncContextManager
 
+    from anthropic import AsyncAnthropic
+    from httpx2 import Response
+
+DEFAULT_URL = "https://api.anthropic.com"
 MAX_TOKENS = 4096
 """When neither the prompt nor the settings say; the API insists on a number."""
 CONNECTING = 10.0
@@ -66,7 +72,8 @@ class Anthropic:
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
         answer = _Answer(self.client, self._body(prompt))
-        return spoken(self, prompt.model, answer, AnthropicReading(self.name), self._patience)
+        reading = AnthropicReading(self.name, f"{self._base_url or DEFAULT_URL}/v1/messages")
+        return spoken(self, prompt.model, answer, reading, self._patience)
 
     def notes(self, prompt: Prompt) -> list[str]:
         notes: list[str] = []
@@ -84,25 +91,25 @@ class Anthropic:
 
     async def models(self) -> list[ModelInfo]:
         client = await self.client()
-        sdk = _sdk()
-        try:
-            page = await client.models.list(limit=1000)
-        except sdk.APIStatusError as error:
-            raise _refused(error) from error
-        except sdk.APIError as error:
-            raise faults.unreachable(self.name, error) from error
+        call = client.models.with_streaming_response.list(limit=1000)
+        async with _Response(call) as read:
+            body = await whole(self.name, read)
+        found = shapes.rows(body, "data")
+        if found is None:
+            raise faults.no_list(self.name, f"{self._base_url or DEFAULT_URL}/v1/models", body)
+        models = [shapes.shaped(row, _Model)[0] for row in found]
         return [
             ModelInfo(
                 name=model.id,
                 display_name=model.display_name,
-                context_window=model.max_input_tokens,
-                max_tokens=model.max_tokens,
-                supports_vision=_sees(model),
+                context_window=counts.tokens(model.max_input_tokens) or None,
+                max_tokens=counts.tokens(model.max_tokens) or None,
+                supports_vision=model.sees,
                 supports_tools=True,  # the list has no word for it, because all do
-                modified_at=model.created_at if model.created_at.year > 1970 else None,
+                modified_at=model.made_at,
             )
-            for model in page.data
-            if model.lifecycle != "retired"
+            for model in models
+            if model.id and model.lifecycle != "retired"
         ]
 
     async def aclose(self) -> None:
@@ -124,7 +131,9 @@ class Anthropic:
             max_retries=0,  # the caller owns retries, so that every try is an event
             timeout=sdk.Timeout(None, connect=CONNECTING),  # silence.py watches the rest
             http_client=sdk.DefaultAioHttpClient(
-                limits=_http().Limits(max_connections=100_000, keepalive_expiry=60)
+                limits=_http().Limits(max_connections=100_000, keepalive_expiry=60),
+                follow_redirects=False,  # the conversation is for nobody else
+                event_hooks={"response": [_refuse]},
             ),
         )
 
@@ -139,13 +148,6 @@ class Anthropic:
         if prompt.schema is not None and (schema := _supported(prompt.schema)):
             body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
         return body
-
-
-def _sees(model: "Model") -> bool:
-    """Whether the model takes pictures; lists without capabilities are of models that do."""
-    # The SDK checks no answer: what its types promise may be missing.
-    image_input = getattr(model.capabilities, "image_input", None)
-    return image_input is None or image_input.supported is True
 
 
 def _messages(prompt: Prompt) -> list[dict[str, Any]]:
@@ -181,29 +183,29 @@ def _supported(schema: dict[str, Any]) -> dict[str, Any] | None:
         return None
 
 
-class _Answer:
-    """The answer to one call; leaving it early closes its connection at once."""
+class _Response:
+    """The answer to one call of the SDK's; leaving it early closes its connection at once.
 
-    def __init__(
-        self, client: "Callable[[], Awaitable[AsyncAnthropic]]", body: dict[str, Any]
-    ) -> None:
-        self._client = client
-        self._body = body
+    Raises:
+        ProviderError: no answer, none of success, or the connection broke.
+    """
+
+    def __init__(self, call: "AbstractAsyncContextManager[Any]") -> None:
+        self._call = call
         self._exit = AsyncExitStack()
 
-    async def __aenter__(self) -> Callable[[], Awaitable[bytes]]:
-        client = await self._client()
+    async def __aenter__(self) -> Read:
         sdk = _sdk()
-        call = client.messages.with_streaming_response.create(
-            **self._body, stream=True, extra_headers={"Accept-Encoding": "identity"}
-        )
         try:
-            response = await self._exit.enter_async_context(call)
-        except sdk.APIStatusError as error:
-            raise _refused(error) from error
+            response = await self._exit.enter_async_context(self._call)
         except sdk.APIError as error:
-            raise faults.unreachable(Anthropic.name, error.__cause__ or error) from error
-        self._chunks = response.http_response.aiter_raw()
+            cause = error.__cause__ or error
+            if isinstance(cause, ProviderError):  # of our hook
+                raise cause from None
+            raise faults.unreachable(Anthropic.name, cause) from error
+        http = response.http_response
+        coded = http.headers.get("content-encoding", "identity") != "identity"
+        self._chunks = http.aiter_bytes() if coded else http.aiter_raw()
         return self._read
 
     async def _read(self) -> bytes:
@@ -215,83 +217,87 @@ class _Answer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        broken = (_http().HTTPError, aiohttp.ClientError, OSError)
         if error is None:
-            with suppress(TimeoutError, _http().HTTPError):
+            with suppress(TimeoutError, *broken):
                 async with asyncio.timeout(LINGER):
                     while await self._read():
                         pass
         await self._exit.aclose()
-        if isinstance(error, _http().HTTPError):
+        if isinstance(error, broken):
             raise faults.broken_off(Anthropic.name) from error
 
 
-def _refused(error: Any) -> ProviderError:
-    """The error for one of the SDK's APIStatusErrors."""
-    response = error.response
-    return faults.from_status(
-        Anthropic.name, response.status_code, dict(response.headers), response.content
-    )
+class _Answer:
+    """The answer to one prompt; the client is made at the first."""
+
+    def __init__(
+        self, client: "Callable[[], Awaitable[AsyncAnthropic]]", body: dict[str, Any]
+    ) -> None:
+        self._client = client
+        self._body = body
+
+    async def __aenter__(self) -> Read:
+        client = await self._client()
+        call = client.messages.with_streaming_response.create(
+            **self._body, stream=True, extra_headers={"Accept-Encoding": "identity"}
+        )
+        self._response = _Response(call)
+        return await self._response.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._response.__aexit__(kind, error, traceback)
 
 
-class _Counts(msgspec.Struct):
-    """Of usage; None where an event says nothing new.  In ``message_delta`` they are sums."""
+async def _refuse(response: "Response") -> None:
+    """Make an answer without success an error, before the SDK reads all of it or follows it.
 
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
+    Raises:
+        ProviderError: it is one.
+    """
+    if response.is_success:
+        return
+    chunks = response.aiter_raw()
 
+    async def read() -> bytes:
+        return await anext(chunks, b"")
 
-class _Message(msgspec.Struct):
-    usage: _Counts | None = None
-
-
-class _Delta(msgspec.Struct, gc=False):
-    text: str | None = None
-    thinking: str | None = None
-    stop_reason: str | None = None
-
-
-class _Event(msgspec.Struct):
-    type: str
-    delta: _Delta | None = None
-    message: _Message | None = None
-    usage: _Counts | None = None
-    error: object = None
+    body = await beginning(read)
+    headers = dict(response.headers)
+    address = str(response.request.url)
+    raise faults.from_status(Anthropic.name, response.status_code, headers, body, address)
 
 
-_decoder = msgspec.json.Decoder(_Event)
+class _Vision(msgspec.Struct):
+    supported: bool = False
 
 
-class AnthropicReading(Reading[_Event]):
-    """Events of the Messages API.  Only ``message_stop`` ends a reply."""
+class _Capabilities(msgspec.Struct):
+    image_input: _Vision | None = None
 
-    prefix = b"data:"
 
-    def __init__(self, provider: str) -> None:
-        super().__init__(provider, _decoder)
+class _Model(msgspec.Struct):
+    id: str = ""
+    display_name: str | None = None
+    created_at: datetime | None = None
+    max_input_tokens: int | None = None
+    max_tokens: int | None = None
+    lifecycle: str | None = None
+    capabilities: _Capabilities | None = None
 
-    def _take(self, frame: _Event) -> str:
-        delta = frame.delta
-        if frame.type == "content_block_delta" and delta is not None:
-            if not delta.text:  # thoughts, their signature, a tool's input
-                self.thinks = True
-            return delta.text or ""
-        match frame.type:
-            case "message_start" if frame.message is not None:
-                self._count(frame.message.usage)
-            case "message_delta":
-                self.stop_reason = (delta and delta.stop_reason) or self.stop_reason
-                self._count(frame.usage)
-            case "message_stop":
-                self.done = self.complete = True
-            case "error":
-                self._fail(faults.from_event(self.provider, frame.error))
-            case _:  # block starts and stops, pings, and what later versions add
-                pass
-        return ""
+    @property
+    def sees(self) -> bool:
+        """Whether the model takes pictures; lists without capabilities are of models that do."""
+        vision = self.capabilities.image_input if self.capabilities is not None else None
+        return vision is None or vision.supported
 
-    def _count(self, counts: _Counts | None) -> None:
-        told = {} if counts is None else msgspec.structs.asdict(counts)
-        news = {name: count for name, count in told.items() if count is not None}
-        self.usage = msgspec.structs.replace(self.usage or Usage(), **news)
+    @property
+    def made_at(self) -> datetime | None:
+        """When it came; None where that is no time, or the one before all."""
+        made = self.created_at
+        return made if made is not None and made.tzinfo is not None and made.year > 1970 else None

@@ -60,6 +60,8 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     thoughts: Thoughts | None = None
     notes: list[str] = []
     """What of the answer could not be read and was left out, one sentence each."""
+    sentence: str | None = None
+    """What is to stand in place of a text that did not come: natterlog's, not the model's."""
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +86,12 @@ class ProviderError(Exception):
     ``passing`` says whether the same call may succeed later; ``retry_after`` is
     the provider's own wish in seconds; ``code`` is one of :mod:`shared.errors`.
     Where it answered something else than 200, ``status`` and ``words`` are that.
+    ``most_tries`` bounds the tries for this fault; None: the settings do.
+    ``location`` is where a redirect leads.
     """
+
+    usage: Usage | None = None
+    """What the failed call cost, where that is known."""
 
     def __init__(
         self,
@@ -95,6 +102,8 @@ class ProviderError(Exception):
         retry_after: float | None = None,
         status: int | None = None,
         words: str = "",
+        most_tries: int | None = None,
+        location: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -103,14 +112,17 @@ class ProviderError(Exception):
         self.retry_after = retry_after
         self.status = status
         self.words = words
+        self.most_tries = most_tries
+        self.location = location
 
 
 class Provider(Protocol):
     """One source of replies.
 
     ``stream`` yields the reply's text, piece by piece, as it comes (pieces that
-    arrived together may come as one), and last an :class:`Ended`.  Every piece
-    is valid Unicode and not empty.  Closing the generator closes the connection
+    arrived together may come as one), and last an :class:`Ended`, which has a
+    sentence where nobody could see a text.  Every piece is valid Unicode and not
+    empty.  Closing the generator closes the connection
     at once: that is how a cancel reaches the model.  It makes one try; the
     caller owns retries.
     """

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 
 import aiohttp
 import msgspec
 
 from services.llm_worker.providers import faults
+from services.llm_worker.providers.base import ProviderError
 
 ASKING = 10.0
 """Seconds for a question that is answered at once (the models on offer)."""
@@ -15,10 +17,20 @@ ASKING = 10.0
 CONNECTING = 10.0
 """Seconds for a connection to be made."""
 
+EXPLAINING = 5.0
+"""Seconds for the body of an answer without success."""
+
+LONGEST_LIST = 4 * 1024 * 1024
+"""Bytes of an answer that is no stream."""
+
 LINGER = 1.0
 """Seconds for the last bytes of an answer after which nothing more is wanted."""
 
 _HEADERS = {"User-Agent": "natterlog", "Accept-Encoding": "identity"}
+
+
+Read = Callable[[], Awaitable[bytes]]
+"""Reads whatever has come, or waits for it; nothing means the end."""
 
 
 class Connections:
@@ -42,12 +54,11 @@ class Connections:
             async with self.session().get(
                 url, headers=headers, timeout=timeout, allow_redirects=False
             ) as response:
-                body = await response.read()
+                if response.status // 100 != 2:
+                    raise await _refused(provider, url, response)
+                return await whole(provider, response.content.readany)
         except (aiohttp.ClientError, OSError) as error:
             raise faults.unreachable(provider, error) from error
-        if response.status != 200:
-            raise faults.from_status(provider, response.status, _lower(response.headers), body)
-        return body
 
     async def aclose(self) -> None:
         for response in list(self._ending):
@@ -98,23 +109,19 @@ class Answer:
         self._headers = {**headers, "Content-Type": "application/json"}
         self._body = msgspec.json.encode(body)
 
-    async def __aenter__(self) -> Callable[[], Awaitable[bytes]]:
-        """What reads whatever has come, or waits for it; nothing means the end."""
+    async def __aenter__(self) -> Read:
         try:
             response = self._response = await self._connections.session().post(
                 self._url, data=self._body, headers=self._headers, allow_redirects=False
             )
         except (aiohttp.ClientError, OSError) as error:
             raise faults.unreachable(self._provider, error) from error
-        if response.status == 200:
+        if response.status // 100 == 2:
             return response.content.readany
         try:
-            said = await response.read()
-        except (aiohttp.ClientError, OSError):
-            said = b""
+            raise await _refused(self._provider, self._url, response)
         finally:
             response.close()
-        raise faults.from_status(self._provider, response.status, _lower(response.headers), said)
 
     async def __aexit__(
         self,
@@ -128,6 +135,35 @@ class Answer:
         self._response.close()
         if isinstance(error, aiohttp.ClientError | OSError):
             raise faults.broken_off(self._provider) from error
+
+
+async def whole(provider: str, read: Read) -> bytes:
+    """All of an answer that is no stream.
+
+    Raises:
+        ProviderError: nobody needs one of that length.
+    """
+    body = bytearray()
+    while data := await read():
+        body += data
+        if len(body) > LONGEST_LIST:
+            raise faults.garbled(provider)
+    return bytes(body)
+
+
+async def beginning(read: Read) -> bytes:
+    """What an answer without success says, as far as it comes soon and anybody would read it."""
+    body = bytearray()
+    with suppress(TimeoutError, aiohttp.ClientError, OSError):
+        async with asyncio.timeout(EXPLAINING):
+            while len(body) < faults.LONGEST_BODY and (data := await read()):
+                body += data
+    return bytes(body[: faults.LONGEST_BODY])
+
+
+async def _refused(provider: str, url: str, response: aiohttp.ClientResponse) -> ProviderError:
+    body = await beginning(response.content.readany)
+    return faults.from_status(provider, response.status, _lower(response.headers), body, url)
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:

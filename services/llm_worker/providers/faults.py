@@ -1,20 +1,26 @@
 """How what goes wrong upstream becomes a :class:`ProviderError`, alike for all providers."""
 
 import asyncio
+import html
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import NamedTuple, cast
-
-import msgspec
+from typing import NamedTuple
+from urllib.parse import urlsplit, urlunsplit
 
 from services.llm_worker.providers.base import Provider, ProviderError
+from services.llm_worker.providers.shapes import Object, alone, as_object
+from services.llm_worker.providers.unicode import decode_tolerantly, mended
 
 MODELS_NAMED = 20
 """How many models an error message names at most."""
 WORDS = 4000
 """Bytes of an error's body that are kept, to see what it is about."""
+LONGEST_BODY = 64 * 1024
+"""Bytes of an error's body that are read."""
+LONGEST_SENTENCE = 1000
+"""Characters of a provider's own words in an error message."""
 
 _PASSING = {408, 409, 425, 429}
 _CODES = {
@@ -26,10 +32,28 @@ _CODES = {
     529: "provider_unavailable",
 }
 _LASTING = re.compile(
-    r"invalid_request|authentication|permission|not_found|billing|too_large"
-    r"|insufficient_quota|content_filter|context_length"
+    r"invalid_request|invalid_api_key|authentication|permission|not_found|billing|too_large"
+    r"|insufficient_(?:quota|balance|credits)|content_filter|context_length"
 )
 """Types and codes of errors that the same call would meet again."""
+_WRONG_KEY = re.compile(
+    r"invalid_api_key|authentication_error|unauthori[sz]ed"
+    r"|(?:invalid|incorrect|missing|wrong).{0,20}\bapi.?key|\bapi.?key.{0,20}(?:not valid|invalid)",
+    re.IGNORECASE,
+)
+_SPENT = re.compile(r"insufficient_(?:quota|balance|credits)|billing")
+_A_MODEL = re.compile(r"model", re.IGNORECASE)
+
+_ADDRESSES = {
+    "openai": "OPENAI_BASE_URL",
+    "anthropic": "ANTHROPIC_BASE_URL",
+    "ollama": "OLLAMA_HOST",
+}
+_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
+_HIDDEN = re.compile(r"<(script|style)\b.*?(?:</\1>|\Z)", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"<[^<>]*>?")
+_SENTENCES = ("message", "msg", "detail", "error", "description", "title")
+"""Fields in which servers put what went wrong."""
 
 
 class Said(NamedTuple):
@@ -41,15 +65,20 @@ class Said(NamedTuple):
 
 
 def from_status(
-    provider: str, status: int, headers: Mapping[str, str], body: bytes
+    provider: str, status: int, headers: Mapping[str, str], body: bytes, address: str = ""
 ) -> ProviderError:
-    """An answer other than 200.  Headers are looked up in lower case."""
+    """An answer without success.  Headers are looked up in lower case."""
+    if 300 <= status < 400:
+        return _redirected(provider, status, headers.get("location", ""))
     said = _said_in(body)
-    passing = (status in _PASSING or status >= 500) and "insufficient_quota" not in said.kind
+    passing = (status in _PASSING or status >= 500) and not _SPENT.search(said.kind)
     if (wish := headers.get("x-should-retry")) in ("true", "false"):
         passing = wish == "true"
+    sentence = said.message or "nothing else"
+    if status in (401, 403) or (status < 500 and _WRONG_KEY.search(f"{said.kind} {said.message}")):
+        passing, sentence = False, _with_the_key(provider, sentence, may_not=status == 403)
     return ProviderError(
-        f"{provider} answered {status}: {said.message or 'nothing else'}",
+        f"{provider} answered {status}: {sentence}",
         code=_CODES.get(status, "provider_error"),
         passing=passing,
         retry_after=retry_after(headers),
@@ -59,10 +88,11 @@ def from_status(
 
 
 def from_event(provider: str, error: object) -> ProviderError:
-    """An error in the middle of a stream: there only its type or code says what it is."""
+    """An error in place of an answer, or in one: only its type or code says what it is."""
     said = _said(error)
     passing = not _LASTING.search(said.kind)
     code = "provider_error"
+    sentence = said.message or said.kind.strip() or "it says not which"
     if said.status is not None:
         passing = said.status in _PASSING or said.status >= 500
         code = _CODES.get(said.status, code)
@@ -72,9 +102,31 @@ def from_event(provider: str, error: object) -> ProviderError:
         code = "provider_unavailable"
     elif "timeout" in said.kind:
         code = "timeout"
+    if said.status in (401, 403) or _WRONG_KEY.search(f"{said.kind} {said.message}"):
+        passing = False
+        sentence = _with_the_key(provider, sentence, may_not=said.status == 403)
     return ProviderError(
-        f"{provider} broke off: {said.message or said.kind}", code=code, passing=passing
+        f"{provider} reported an error: {sentence}",
+        code=code,
+        passing=passing,
+        words=said.message[:WORDS],
     )
+
+
+def is_error(data: Mapping[str, object]) -> bool:
+    """Whether an object of a stream that is no part of a reply is an error instead."""
+    if data.get("object") == "error" or data.get("type") == "error" or data.get("error"):
+        return True
+    worded = any(isinstance(data.get(field), str) for field in ("message", "msg", "detail"))
+    return worded and any(data.get(field) for field in ("code", "status", "status_code", "detail"))
+
+
+def decoded(body: bytes) -> object:
+    """The JSON in ``body``, else its text."""
+    try:
+        return decode_tolerantly(body[:LONGEST_BODY])
+    except (ValueError, RecursionError):
+        return _plain(body)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -104,25 +156,96 @@ def broken_off(provider: str) -> ProviderError:
     return ProviderError(f"{provider} broke off before the end of its reply.", passing=True)
 
 
+def nothing(provider: str) -> ProviderError:
+    return ProviderError(f"{provider} broke off before its first byte.", passing=True)
+
+
 def garbled(provider: str) -> ProviderError:
     return ProviderError(f"{provider} sent what cannot be read.", passing=True)
 
 
+def unreadable(provider: str, address: str, first: bytes) -> ProviderError:
+    """Something came, and nothing of it was a part of a reply."""
+    return ProviderError(
+        f"{provider} sent nothing that can be read as a reply, but: {_plain(first)} "
+        f"({_where(provider, address)})",
+        passing=True,
+    )
+
+
+def endless(provider: str) -> ProviderError:
+    return ProviderError(f"The model of {provider} thinks without end.", passing=False)
+
+
+def empty(provider: str, why: str = "") -> ProviderError:
+    """An answer of nothing may be an accident, so it is tried once more, but not for long."""
+    return ProviderError(
+        f"{provider} answered with nothing, {why or 'and gave no reason'}.",
+        passing=True,
+        most_tries=2,
+    )
+
+
+def ended_with(provider: str, word: str) -> ProviderError:
+    """The provider's word for the end is none that a reply ends with."""
+    return ProviderError(
+        f"{provider} ended its reply with “{_short(mended(word), 100)}”.", passing=True
+    )
+
+
+def web_page(provider: str, address: str, page: bytes) -> ProviderError:
+    """HTML in place of an answer: something else than the provider's API is there."""
+    return ProviderError(
+        f"{provider} answered with a web page instead of a reply: “{_plain(page)}”. "
+        f"Something else than its API is {_where(provider, address)}",
+        passing=False,
+    )
+
+
+def no_list(provider: str, address: str, body: bytes) -> ProviderError:
+    """What came in place of a list of models."""
+    if body.lstrip().startswith(b"<"):
+        return web_page(provider, address, body)
+    data = decoded(body)
+    if (fields := as_object(data)) is not None and is_error(fields):
+        return from_event(provider, fields)
+    return ProviderError(
+        f"{provider} sent no list of its models that can be read, but: {_plain(body)} "
+        f"({_where(provider, address)})",
+        passing=True,
+    )
+
+
 async def no_such_model(
-    provider: Provider, model: str, said: ProviderError | None = None
+    provider: Provider, model: str, error: ProviderError | None = None, address: str = ""
 ) -> ProviderError:
-    """The provider does not have ``model``; the message names what it has, if it can be asked."""
+    """The provider does not have ``model``, or not what was called: its list tells which.
+
+    The message names the models that there are, if the provider can be asked.
+    """
+    names: list[str] | None = None
     try:
         async with asyncio.timeout(5):
             names = [info.name for info in await provider.models()]
     except (ProviderError, TimeoutError):
-        names = []
+        pass
+    listed = names is not None and (model in names or f"{model}:latest" in names)
+    unsure = names is None and error is not None and not _A_MODEL.search(error.words)
+    if error is not None and (listed or unsure):
+        known = f"It does list the model {model!r}" if listed else "Its models cannot be listed"
+        sentence = error.message.rstrip(".")
+        return ProviderError(
+            f"{sentence}. {known}, so look at the address: {_where(provider.name, address)}",
+            passing=False,
+            status=error.status,
+            words=error.words,
+        )
     return ProviderError(
-        f"{provider.name} has no model {model!r}. {naming(names)}".rstrip(),
+        f"{provider.name} has no model {model!r}. {naming(names or [])}".rstrip(),
         code="model_not_found",
         passing=False,
-        status=said.status if said else None,
-        words=said.words if said else "",
+        status=error.status if error else None,
+        words=error.words if error else "",
     )
 
 
@@ -131,29 +254,103 @@ def naming(names: list[str]) -> str:
     if not names:
         return ""
     more = len(names) - MODELS_NAMED
-    shown = ", ".join(names[:MODELS_NAMED])
+    shown = ", ".join(_short(name, 100) for name in names[:MODELS_NAMED])
     return f"There are: {shown} and {more} more." if more > 0 else f"There are: {shown}."
 
 
-def _said_in(body: bytes) -> Said:
+def shown_address(address: str) -> str:
+    """A URL without what may be secret in it: a password, a query."""
     try:
-        data = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return Said(" ".join(body[:200].decode("utf-8", "replace").split()))
-    return _said(cast("dict[str, object]", data).get("error", data) if _is_object(data) else data)
+        parts = urlsplit(address)
+    except ValueError:
+        return "an address that cannot be read"
+    place = parts.netloc.rpartition("@")[2]
+    return _short(urlunsplit((parts.scheme, place, parts.path, "", "")))
 
 
-def _said(error: object) -> Said:
-    if not _is_object(error):
-        return Said(str(error))
-    fields = cast("dict[str, object]", error)
-    code = str(fields.get("code") or "")
-    return Said(
-        message=str(fields.get("message") or ""),
-        kind=f"{fields.get('type') or ''} {code}",
-        status=int(code) if len(code) == 3 and code.isdigit() else None,
+def _redirected(provider: str, status: int, location: str) -> ProviderError:
+    to = f"to {shown_address(location)}" if location else "elsewhere, but not where"
+    setting = _ADDRESSES.get(provider, "its address")
+    return ProviderError(
+        f"{provider} answered {status}: it redirects {to}. natterlog follows no redirects with a "
+        f"conversation; if that is right, set {setting} to it.",
+        passing=False,
+        status=status,
+        location=location or None,
     )
 
 
-def _is_object(data: object) -> bool:
-    return isinstance(data, dict)
+def _where(provider: str, address: str) -> str:
+    """Where the answer came from, and which setting says so."""
+    setting = _ADDRESSES.get(provider)
+    at = f"at {shown_address(address)}" if address else "there"
+    if setting is None:
+        return f"{at}."
+    if provider == "openai" and "/v1/" not in address:
+        return f"{at}. Is {setting} right, or is /v1 missing at its end?"
+    return f"{at}. Is {setting} right?"
+
+
+def _with_the_key(provider: str, sentence: str, *, may_not: bool) -> str:
+    """What was said, and that the key is what to look at."""
+    setting = _KEYS.get(provider)
+    named = f" ({setting})" if setting else ""
+    sentence = sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
+    end = "wrong, or may not do this." if may_not else "wrong or missing."
+    return f"{sentence} Its key{named} is {end}"
+
+
+def _said_in(body: bytes) -> Said:
+    return _said(decoded(body))
+
+
+def _said(error: object) -> Said:
+    """What an error says, wherever a server has wrapped it in lists and fields ``error``."""
+    fields = as_object(error := alone(error))
+    for _ in range(4):
+        inner = as_object(alone(fields.get("error"))) if fields is not None else None
+        fields = inner or fields
+    if fields is None:
+        return Said(_short(_text(error)))
+    codes = [_text(fields.get(field)) for field in ("code", "status", "status_code")]
+    return Said(
+        message=_short(_sentence(fields)),
+        kind=" ".join([_text(fields.get("type")), *codes]),
+        status=next((int(c) for c in codes if re.fullmatch(r"[45]\d\d", c)), None),
+    )
+
+
+def _sentence(fields: Object) -> str:
+    """What went wrong, and what a provider behind this one said of it."""
+    sentence = next((text for field in _SENTENCES if (text := _text(fields.get(field)))), "")
+    behind = as_object(fields.get("metadata"))
+    if behind is not None and (raw := _text(behind.get("raw"))):
+        sentence = f"{sentence} ({_short(raw)})"
+    return sentence
+
+
+def _text(value: object) -> str:
+    """A text or a number as it is written; other values have no words for people."""
+    if isinstance(value, str):
+        return mended(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if value is None or isinstance(value, bool):
+        return ""
+    try:
+        return _short(str(value))
+    except RecursionError:
+        return ""
+
+
+def _plain(body: bytes) -> str:
+    """The text of a body, without the tags if it is a page."""
+    text = mended(body[:WORDS].decode("utf-8", "replace"))
+    if text.lstrip("\ufeff \r\n\t").startswith("<"):
+        text = html.unescape(_TAG.sub(" ", _HIDDEN.sub(" ", text)))
+    text = " ".join(text.split())
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def _short(text: str, most: int = LONGEST_SENTENCE) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"

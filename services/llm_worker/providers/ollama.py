@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from services.llm_worker.providers import faults
+from services.llm_worker.providers import faults, shapes
 from services.llm_worker.providers.base import (
     Ended,
     ModelInfo,
@@ -16,9 +16,10 @@ from services.llm_worker.providers.base import (
     PromptMessage,
     ProviderError,
 )
-from services.llm_worker.providers.connections import Connections
-from services.llm_worker.providers.reading import Reading, spoken
-from shared.events import ModelDetails, Usage
+from services.llm_worker.providers.connections import Connections, whole
+from services.llm_worker.providers.ollama_reading import OllamaReading
+from services.llm_worker.providers.reading import spoken
+from shared.events import ModelDetails
 from shared.log import get_logger
 
 log = get_logger()
@@ -42,8 +43,9 @@ class Ollama:
         """By name and digest: a model that is pulled anew may be able to do more."""
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
-        answer = self._connections.post(self.name, f"{self._host}/api/chat", {}, _body(prompt))
-        return spoken(self, prompt.model, answer, OllamaReading(self.name), self._patience)
+        url = f"{self._host}/api/chat"
+        answer = self._connections.post(self.name, url, {}, _body(prompt))
+        return spoken(self, prompt.model, answer, OllamaReading(self.name, url), self._patience)
 
     def notes(self, prompt: Prompt) -> list[str]:
         return []
@@ -52,11 +54,13 @@ class Ollama:
         return media_type.startswith("image/")
 
     async def models(self) -> list[ModelInfo]:
-        body = await self._connections.get(self.name, f"{self._host}/api/tags", {})
-        try:
-            models = msgspec.json.decode(body, type=_Models).models
-        except msgspec.DecodeError as error:
-            raise faults.garbled(self.name) from error
+        url = f"{self._host}/api/tags"
+        body = await self._connections.get(self.name, url, {})
+        found = shapes.rows(body, "models")
+        if found is None:
+            raise faults.no_list(self.name, url, body)
+        listed = [shapes.shaped(row, _Model)[0] for row in found]
+        models = [model for model in listed if model.name]
         await self._learn(models)
         offered = [(model, self._abilities.get(model.key, Abilities())) for model in models]
         return [
@@ -100,18 +104,16 @@ class Ollama:
 
     async def _show(self, model: str) -> "Abilities":
         ask = self._connections.post(self.name, f"{self._host}/api/show", {}, {"model": model})
-        body = b""
         try:
             async with ask as read:
-                while data := await read():
-                    body += data
+                body = await whole(self.name, read)
         except ProviderError as error:
             if error.passing:
                 raise
             return Abilities()  # a server without that, or without the model
         try:
             return msgspec.json.decode(body, type=_Shown).abilities()
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise faults.garbled(self.name) from error
 
     async def aclose(self) -> None:
@@ -154,20 +156,6 @@ def _moment(text: str | None) -> datetime | None:
     return moment if moment.tzinfo is not None and moment.year > 1970 else None
 
 
-class _Message(msgspec.Struct, gc=False):
-    content: str | None = None
-    thinking: str | None = None
-
-
-class _Line(msgspec.Struct):
-    message: _Message | None = None
-    done: bool = False
-    done_reason: str | None = None
-    prompt_eval_count: int = 0
-    eval_count: int = 0
-    error: object = None
-
-
 class Abilities(msgspec.Struct, frozen=True):
     """What Ollama says that a model can do."""
 
@@ -203,7 +191,7 @@ class _Details(msgspec.Struct):
 
 
 class _Model(msgspec.Struct):
-    name: str
+    name: str = ""
     size: int = 0
     modified_at: str | None = None
     digest: str = ""
@@ -222,31 +210,3 @@ class _Model(msgspec.Struct):
             return None
         said = msgspec.structs.asdict(self.details)
         return ModelDetails(**{field: value for field, value in said.items() if value})
-
-
-class _Models(msgspec.Struct):
-    models: list[_Model]
-
-
-_decoder = msgspec.json.Decoder(_Line)
-
-
-class OllamaReading(Reading[_Line]):
-    """Chat lines.  Counts of the last one are the usage (a cached prompt counts nothing)."""
-
-    def __init__(self, provider: str) -> None:
-        super().__init__(provider, _decoder)
-
-    def _take(self, frame: _Line) -> str:
-        if frame.done:
-            self.done = self.complete = True
-            self.stop_reason = "max_tokens" if frame.done_reason == "length" else "end_turn"
-            self.usage = Usage(input_tokens=frame.prompt_eval_count, output_tokens=frame.eval_count)
-        if frame.error:
-            self._fail(faults.from_event(self.provider, frame.error))
-        message = frame.message
-        if message is None:
-            return ""
-        if message.thinking:
-            self.thinks = True
-        return message.content or ""

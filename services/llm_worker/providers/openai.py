@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from services.llm_worker.providers import faults
+from services.llm_worker.providers import counts, faults, shapes
 from services.llm_worker.providers.base import (
     Ended,
     ModelInfo,
@@ -17,17 +17,11 @@ from services.llm_worker.providers.base import (
     PromptMessage,
 )
 from services.llm_worker.providers.connections import Connections
-from services.llm_worker.providers.reading import Reading, spoken
-from shared.events import Usage
+from services.llm_worker.providers.openai_reading import OpenAIReading
+from services.llm_worker.providers.reading import spoken
 
 DEFAULT_URL = "https://api.openai.com/v1"
 
-_STOP_REASONS = {
-    "length": "max_tokens",
-    "tool_calls": "tool_use",
-    "function_call": "tool_use",
-    "content_filter": "refusal",
-}
 _REASONING = re.compile(r"o\d|gpt-5")
 """OpenAI's own models that answer 400 to any temperature but their own."""
 _NO_CHAT = re.compile(
@@ -50,10 +44,9 @@ class OpenAI:
         self._is_openais_own = urlsplit(base_url).hostname == urlsplit(DEFAULT_URL).hostname
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
-        answer = self._connections.post(
-            self.name, f"{self._base_url}/chat/completions", self._headers, self._body(prompt)
-        )
-        return spoken(self, prompt.model, answer, OpenAIReading(self.name), self._patience)
+        url = f"{self._base_url}/chat/completions"
+        answer = self._connections.post(self.name, url, self._headers, self._body(prompt))
+        return spoken(self, prompt.model, answer, OpenAIReading(self.name, url), self._patience)
 
     def notes(self, prompt: Prompt) -> list[str]:
         if prompt.temperature is not None and not self._takes_temperature(prompt.model):
@@ -67,19 +60,20 @@ class OpenAI:
         )
 
     async def models(self) -> list[ModelInfo]:
-        body = await self._connections.get(self.name, f"{self._base_url}/models", self._headers)
-        try:
-            models = msgspec.json.decode(body, type=_Models).data
-        except msgspec.DecodeError as error:
-            raise faults.garbled(self.name) from error
+        url = f"{self._base_url}/models"
+        body = await self._connections.get(self.name, url, self._headers)
+        found = shapes.rows(body, "data", "models")
+        if found is None:
+            raise faults.no_list(self.name, url, body)
+        models = [shapes.shaped(row, _Model)[0] for row in found]
         return [
             ModelInfo(
                 name=model.id,
-                context_window=model.max_model_len or model.context_length,
+                context_window=counts.tokens(model.max_model_len or model.context_length) or None,
                 modified_at=_moment(model.created),
             )
             for model in models
-            if not _NO_CHAT.search(model.id)
+            if model.id and not _NO_CHAT.search(model.id)
         ]
 
     async def aclose(self) -> None:
@@ -132,81 +126,8 @@ def _part(file: PromptFile) -> dict[str, object]:
     return {"type": "file", "file": {"filename": file.name, "file_data": url}}
 
 
-class _Delta(msgspec.Struct, gc=False):
-    content: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    delta: _Delta | None = None
-    finish_reason: str | None = None
-
-
-class _Cached(msgspec.Struct, gc=False):
-    cached_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: _Cached | None = None
-
-
-class _Chunk(msgspec.Struct):
-    choices: list[_Choice] = []
-    usage: _Usage | None = None
-    error: object = None
-
-
 class _Model(msgspec.Struct):
-    id: str
+    id: str = ""
     created: float | None = None
     max_model_len: int | None = None
     context_length: int | None = None
-
-
-class _Models(msgspec.Struct):
-    data: list[_Model]
-
-
-_decoder = msgspec.json.Decoder(_Chunk)
-
-
-class OpenAIReading(Reading[_Chunk]):
-    """Chat completion chunks.  A finish reason or ``[DONE]`` ends the reply; usage may follow."""
-
-    prefix = b"data:"
-    end_marker = b"[DONE]"
-
-    def __init__(self, provider: str) -> None:
-        super().__init__(provider, _decoder)
-
-    def _take(self, frame: _Chunk) -> str:
-        if frame.usage:
-            self.usage = _counted(frame.usage)
-        if frame.error:
-            self._fail(faults.from_event(self.provider, frame.error))
-        if not frame.choices:
-            return ""
-        choice = frame.choices[0]
-        if choice.finish_reason:
-            self.complete = True
-            self.stop_reason = _STOP_REASONS.get(choice.finish_reason, "end_turn")
-        delta = choice.delta
-        if delta is None:
-            return ""
-        if delta.reasoning_content or delta.reasoning:
-            self.thinks = True
-        return delta.content or ""
-
-
-def _counted(usage: _Usage) -> Usage:
-    """OpenAI's prompt tokens include the cached ones, Anthropic's (and ours) do not."""
-    details = usage.prompt_tokens_details
-    cached = (details.cached_tokens if details else None) or 0
-    return Usage(
-        input_tokens=max(0, (usage.prompt_tokens or 0) - cached),
-        output_tokens=usage.completion_tokens or 0,
-        cache_read_input_tokens=cached,
-    )

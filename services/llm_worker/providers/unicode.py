@@ -18,8 +18,21 @@ def mend(held: str, text: str) -> tuple[str, str]:
     """
     text = held + text
     held = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
-    text = text[: len(text) - len(held)]
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"), held
+    return mended(text[: len(text) - len(held)]), held
+
+
+def mended(text: str) -> str:
+    """``text`` as valid Unicode: pairs of surrogates become their character, lone ones U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def is_broken(text: str) -> bool:
+    """Whether there is a surrogate in ``text``."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def decode_tolerantly(line: bytes) -> Any:
@@ -27,5 +40,6 @@ def decode_tolerantly(line: bytes) -> Any:
 
     Raises:
         ValueError: it is no JSON.
+        RecursionError: it is too deep.
     """
     return json.loads(line.decode("utf-8", "replace"))

@@ -90,7 +90,7 @@ async def test_usage_is_what_the_last_event_says_of_each_count(
         ("invalid_request_error", "provider_error", False),
         ("authentication_error", "provider_error", False),
         ("permission_error", "provider_error", False),
-        ("not_found_error", "model_not_found", False),
+        ("not_found_error", "provider_error", False),  # because its list does have the model
     ],
 )
 async def test_an_error_event_is_judged_by_its_type(

@@ -11,6 +11,7 @@ from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, Provide
 
 PROMPT = Prompt(model="m", messages=[])
 DONE = Ended(stop_reason="end_turn", usage=None)
+SENTENCE = Ended(stop_reason="refusal", usage=None, sentence="The model refused.")
 BUSY = ProviderError("Busy.", passing=True, retry_after=0.0)
 WRONG = ProviderError("Wrong.", passing=False)
 
@@ -166,6 +167,34 @@ async def test_a_provider_that_is_left_alone_is_a_failure_at_once():
     provider, guard = Scripted(), Guard(left_alone)
 
     assert await outcome_of(provider, Paper(), guard) == Outcome(None, left_alone, 3)
+
+
+async def test_a_sentence_stands_where_no_text_came():
+    provider, paper = Scripted(["\n", SENTENCE]), Paper()
+
+    outcome = await outcome_of(provider, paper, Guard())
+
+    assert (outcome, paper.text) == (Outcome(SENTENCE, None, 0), "\nThe model refused.")
+
+
+async def test_a_sentence_never_goes_on_with_a_text():
+    provider, paper = Scripted([SENTENCE]), Paper()
+    paper.add("What there was of a reply that is to go on")
+
+    outcome = await outcome_of(provider, paper, Guard())
+
+    assert outcome.fault is not None
+    assert (outcome.fault.message, outcome.fault.passing) == ("The model refused.", False)
+    assert paper.text == "What there was of a reply that is to go on"
+
+
+async def test_a_fault_that_is_worth_one_more_try_gets_one():
+    once_more = ProviderError("Nothing.", passing=True, retry_after=0.0, most_tries=2)
+    provider = Scripted([once_more], [once_more], ["Never said", DONE])
+
+    outcome = await outcome_of(provider, Paper(), Guard(), most_failures=5)
+
+    assert (outcome, provider.closed) == (Outcome(None, once_more, 5), 2)
 
 
 async def test_an_answer_without_an_end_is_a_passing_fault():

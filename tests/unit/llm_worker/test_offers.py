@@ -15,6 +15,7 @@ from services.llm_worker.providers.demo import Demo
 from services.llm_worker.providers.registry import Registry
 from shared.commands import ModelsNoted, SyncModels
 from shared.errors import InvalidRequest, ModelNotFound, Unavailable
+from shared.events import ModelDetails
 from shared.offers import AskModels, FindModel, Refresh, UnavailableProvider
 from shared.settings import Settings
 from shared.subjects import NONE, llm_command
@@ -171,6 +172,29 @@ async def test_what_no_fact_can_hold_is_left_out(
 
     assert [(m.name, m.display_name, m.size) for m in offers.providers[0].models] == told
     assert msgspec.json.encode(offers)
+
+
+async def test_details_that_nobody_could_show_are_left_out(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+):
+    details = ModelDetails(
+        format="gguf",
+        family="x" * (LONGEST_NAME + 1),
+        parameter_size="7\x00B",
+        families=["a", "\n", "b" * 1_000, *(f"f{n}" for n in range(99))],
+    )
+
+    async def models(_: Demo) -> list[ModelInfo]:
+        return [ModelInfo(name="a", details=details, digest="d" * 1_000)]
+
+    monkeypatch.setattr(Demo, "models", models)
+
+    (model,) = (await make(Settings()).models(AskModels())).providers[0].models
+
+    assert model.digest is None
+    assert model.details == ModelDetails(
+        format="gguf", families=["a", *(f"f{n}" for n in range(17))]
+    )
 
 
 @pytest.mark.parametrize(

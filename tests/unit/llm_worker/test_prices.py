@@ -2,6 +2,7 @@
 
 import pytest
 
+from services.llm_worker import prices
 from services.llm_worker.prices import BILLION, Prices
 from shared.events import Usage
 from shared.settings import Settings
@@ -48,3 +49,24 @@ def test_a_server_that_only_speaks_like_openai_has_other_prices():
 
     assert elsewhere.cost("openai", "gpt-4o-mini", MILLION) is None
     assert elsewhere.cost("anthropic", "claude-haiku-4-5", MILLION) == 1 * BILLION
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        Usage(input_tokens=-1),
+        Usage(input_tokens=2**63 - 1, output_tokens=2**63 - 1),
+        Usage(cache_read_input_tokens=-5),
+    ],
+)
+def test_counts_that_can_be_none_have_no_price(usage: Usage):
+    assert OWN.cost("anthropic", "claude-haiku-4-5", usage) is None
+
+
+def test_a_list_that_is_broken_costs_no_reply(monkeypatch: pytest.MonkeyPatch):
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(prices, "load", broken)
+
+    assert OWN.cost("openai", "gpt-4o-mini", MILLION) is None

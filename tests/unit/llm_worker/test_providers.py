@@ -5,8 +5,9 @@ from contextlib import aclosing
 
 import pytest
 
-from services.llm_worker.providers.base import Ended, ProviderError
+from services.llm_worker.providers.base import ProviderError
 from services.llm_worker.providers.registry import Registry
+from shared.events import Thoughts
 from shared.settings import Settings
 from tests.support.fake_provider import FakeProvider, check_unspliced
 from tests.support.fake_script import Script
@@ -49,21 +50,25 @@ async def test_many_replies_at_once_do_not_mix(fake: FakeProvider, registry: Reg
     assert len({tag for tag, _ in checked}) == 30
 
 
-async def test_thoughts_count_as_content_but_are_not_given_on(
+async def test_thoughts_count_as_content_and_are_given_at_the_end(
     fake: FakeProvider, impatient: Registry, name: str
 ):
     provider = impatient.providers[name]
 
-    text, _ = await reply_of(provider, asking(name, "think=60 tokens=3 rate=100"))
+    text, ended = await reply_of(provider, asking(name, "think=60 tokens=3 rate=100"))
 
     assert check_unspliced(text) == ("a1", 3)
+    assert ended.thoughts == Thoughts(text="hm " * 60)
 
 
-async def test_an_empty_reply_is_only_its_end(fake: FakeProvider, registry: Registry, name: str):
-    text, ended = await reply_of(registry.providers[name], asking(name, "fault=empty"))
+async def test_an_empty_reply_is_worth_one_more_try(
+    fake: FakeProvider, registry: Registry, name: str
+):
+    text, fault = await fault_of(registry.providers[name], asking(name, "fault=empty"))
 
     assert text == ""
-    assert isinstance(ended, Ended)
+    assert fault.message == f"{name} answered with nothing, and gave no reason."
+    assert (fault.passing, fault.most_tries) == (True, 2)
 
 
 async def test_a_connection_is_used_again(fake: FakeProvider, registry: Registry, name: str):
@@ -75,7 +80,19 @@ async def test_a_connection_is_used_again(fake: FakeProvider, registry: Registry
     assert len({seen.connection for seen in fake.seen}) == 1
 
 
-@pytest.mark.parametrize("fault", ["drop@3", "end@3", "garbage@3", "drop@0", "end@0", "garbage@0"])
+@pytest.mark.parametrize("fault", ["garbage@3", "garbage@0"])
+async def test_what_cannot_be_read_is_left_out_and_noted(
+    fake: FakeProvider, registry: Registry, name: str, fault: str
+):
+    prompt = asking(name, f"tokens=6 rate=200 fault={fault}")
+
+    text, ended = await reply_of(registry.providers[name], prompt)
+
+    assert check_unspliced(text) == ("a1", 6)
+    assert ended.notes == [f"1 part of {name}'s answer could not be read and was left out."]
+
+
+@pytest.mark.parametrize("fault", ["drop@3", "end@3", "drop@0", "end@0"])
 async def test_a_reply_that_breaks_off_is_a_passing_fault(
     fake: FakeProvider, registry: Registry, name: str, fault: str
 ):

@@ -1,62 +1,65 @@
 """Bytes to text: wherever the network cuts them, and whatever a server sends."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
-from services.llm_worker.providers.anthropic import AnthropicReading
+from services.llm_worker.providers import reading as reading_module
 from services.llm_worker.providers.base import Ended, ProviderError
 from services.llm_worker.providers.demo import Demo
-from services.llm_worker.providers.ollama import OllamaReading
-from services.llm_worker.providers.openai import OpenAIReading
-from services.llm_worker.providers.reading import LONGEST_LINE, Reading, spoken
+from services.llm_worker.providers.lines import LONGEST_LINE
+from services.llm_worker.providers.openai_reading import OpenAIReading
+from services.llm_worker.providers.reading import spoken
 from services.llm_worker.providers.unicode import mend
+from shared.events import Usage
+from tests.support.case_provider import read_cases
+from tests.unit.llm_worker.wires import (
+    READINGS,
+    as_json,
+    choice,
+    fault,
+    message,
+    ndjson,
+    result,
+    sse,
+    text_block,
+    whole,
+    wire,
+)
 
-READINGS = {"openai": OpenAIReading, "ollama": OllamaReading, "anthropic": AnthropicReading}
-
-
-def wire(name: str, pieces: list[str], *, escaped: bool = True) -> bytes:
-    """A whole reply of these pieces as one provider's bytes."""
-
-    def line(data: object) -> bytes:
-        return json.dumps(data, ensure_ascii=escaped).encode("utf-8", "surrogatepass")
-
-    match name:
-        case "openai":
-            frames = [{"choices": [{"delta": {"content": piece}}]} for piece in pieces]
-            return b"".join(b"data: " + line(f) + b"\n\n" for f in frames) + b"data: [DONE]\n\n"
-        case "ollama":
-            lines = [{"message": {"content": piece}, "done": False} for piece in pieces]
-            return b"".join(line(one) + b"\n" for one in [*lines, {"done": True}])
-        case _:
-            events = [
-                {"type": "content_block_delta", "delta": {"type": "text_delta", "text": piece}}
-                for piece in pieces
-            ]
-            return b"".join(
-                b"event: " + event["type"].encode() + b"\r\ndata: " + line(event) + b"\r\n\r\n"
-                for event in [*events, {"type": "message_stop"}]
-            )
-
-
-def read(reading: Reading, reads: list[bytes]) -> str:
-    text = "".join(reading.feed(data) for data in reads if not reading.done)
-    return text + reading.end()
+STREAMS = [case for case in read_cases() if case.status == 200]
 
 
 @asynccontextmanager
-async def reads(data: bytes) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
-    """An answer that comes in one read."""
-    rest = [data]
+async def reads(*data: bytes) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
+    """An answer that comes in these reads."""
+    rest = list(data)
 
     async def read() -> bytes:
-        return rest.pop() if rest else b""
+        return rest.pop(0) if rest else b""
 
     yield read
+
+
+def known(outcome: tuple[str, Ended | ProviderError]) -> object:
+    """An outcome as a value."""
+    text, ended = outcome
+    if isinstance(ended, ProviderError):
+        return text, ended.message, ended.code, ended.passing
+    return text, ended
+
+
+def split(data: bytes, places: list[int]) -> list[bytes]:
+    at = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    return [data[start:end] for start, end in pairwise(at) if start < end]
 
 
 @pytest.fixture(params=list(READINGS))
@@ -64,12 +67,29 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+# -- wherever it is cut -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", STREAMS, ids=lambda case: case.id)
+def test_a_recorded_answer_reads_the_same_wherever_it_is_cut(case: Any):
+    data = b"".join(case.reads)
+
+    outcomes = [
+        known(result(case.api, case.reads)),
+        known(result(case.api, [data])),
+        known(result(case.api, [bytes([byte]) for byte in data])),
+        *(known(result(case.api, [data[:n], data[n:]])) for n in range(1, len(data), 7)),
+    ]
+
+    assert all(outcome == outcomes[0] for outcome in outcomes)
+
+
 @pytest.mark.parametrize("escaped", [True, False])
 def test_a_reply_cut_anywhere_reads_the_same(name: str, escaped: bool):
     pieces = ["Grüße ", "世界 ", "👋🏽", "\n", "end"]
     data = wire(name, pieces, escaped=escaped)
 
-    texts = {read(READINGS[name](name), [data[:n], data[n:]]) for n in range(1, len(data))}
+    texts = {result(name, [data[:n], data[n:]])[0] for n in range(1, len(data))}
 
     assert texts == {"".join(pieces)}
 
@@ -77,125 +97,401 @@ def test_a_reply_cut_anywhere_reads_the_same(name: str, escaped: bool):
 def test_a_reply_that_comes_byte_by_byte_reads_the_same(name: str):
     data = wire(name, ["a\ud83d", "\ude00b", "c"])
 
-    assert read(READINGS[name](name), [bytes([byte]) for byte in data]) == "a😀bc"
+    text, ended = result(name, [bytes([byte]) for byte in data])
+
+    assert isinstance(ended, Ended)
+    assert text == "a😀bc"
+
+
+ENDS = st.sampled_from([b"\n", b"\r", b"\r\n"])
+FILLING = st.sampled_from(
+    [b": a comment", b"id: 7", b"retry: 100", b"event: x", b"id", b"data", b"data:"]
+)
+
+
+@st.composite
+def events(draw: st.DrawFn) -> tuple[str, bytes]:
+    """A text, and its stream in one of all the forms that the standard allows."""
+    pieces = draw(st.lists(st.text(max_size=5), max_size=5))
+    data = draw(st.sampled_from([b"", b"\xef\xbb\xbf"]))
+    mixed = draw(st.booleans())
+    usual = draw(ENDS)
+
+    def line(content: bytes) -> bytes:
+        end = draw(ENDS) if mixed else usual
+        # a return and a line feed are one end of a line
+        return content + (b"\r" if not content and data.endswith(b"\r") else end)
+
+    for piece in pieces:
+        for _ in range(draw(st.integers(0, 2))):
+            data += line(draw(FILLING))
+        value = as_json(choice({"content": piece}))
+        breaks = [0, 1, value.index(b'"index"'), value.index(b'"delta"')]
+        at = draw(st.sampled_from(breaks))  # none within a string or a word
+        lines = [value[:at], value[at:]] if at else [value]
+        space = draw(st.sampled_from([b"", b" "]))
+        for one in lines:
+            data += line(b"data:" + space + one)
+        data += line(b"")
+    data += line(b"data: [DONE]")
+    return "".join(pieces), data
+
+
+@given(events(), st.lists(st.integers(0, 10_000), max_size=8))
+def test_every_form_of_events_reads_the_same_wherever_it_is_cut(
+    stream: tuple[str, bytes], places: list[int]
+):
+    text, data = stream
+
+    found, ended = result("openai", split(data, places))
+
+    if text.strip():
+        assert found == text
+        assert isinstance(ended, Ended)
+        assert ended.notes == []
+    else:
+        assert isinstance(ended, ProviderError)
+
+
+# -- lines ------------------------------------------------------------------------------
 
 
 def test_a_last_line_without_its_newline_counts(name: str):
     data = wire(name, ["one ", "two"]).rstrip()
 
-    assert read(READINGS[name](name), [data]) == "one two"
+    assert whole(name, data)[0] == "one two"
 
 
 def test_bytes_that_are_not_utf_8_become_replacement_characters(name: str):
     data = wire(name, ["one ", "XX", " two"]).replace(b"XX", b"\xff")
 
-    assert read(READINGS[name](name), [data]) == "one \ufffd two"
-
-
-def test_a_line_without_end_is_given_up_on(name: str):
-    reading = READINGS[name](name)
-    reading.feed(wire(name, ["x"]).split(b"\n")[0] + b" " * LONGEST_LINE)
-
-    assert reading.done
-    with pytest.raises(ProviderError, match="cannot be read"):
-        reading.end()
-
-
-@pytest.mark.parametrize(
-    "frame",
-    [
-        b'data: {"choices": [{"delta": {"content": 5}}]}',
-        b"data: [1, 2]",
-        b"data: " + b"[" * 100_000,
-        b"data: never mind",
-    ],
-)
-def test_what_is_no_chunk_is_a_passing_fault(frame: bytes):
-    reading = OpenAIReading("openai")
-    reading.feed(frame + b"\n\n")
-
-    with pytest.raises(ProviderError) as raised:
-        reading.end()
-
-    assert raised.value.passing
+    assert whole(name, data)[0] == "one \ufffd two"
 
 
 @pytest.mark.parametrize(
     "line",
-    [b"", b": a comment", b"event: x", b"id: 1", b"retry: 100", b"data:", b"data: ", b"\r"],
+    [b"", b": error", b"event: x", b"id: 1", b"retry: 100", b"data:", b"data: ", b"\r", b"data"],
 )
-def test_lines_that_say_nothing_are_passed_over(line: bytes):
-    data = wire("openai", ["one"])
+def test_lines_that_say_nothing_are_passed_over(name: str, line: bytes):
+    first, _, rest = wire(name, ["one ", "two"]).partition(b"\n")
 
-    assert read(OpenAIReading("openai"), [line + b"\n", data]) == "one"
+    text, ended = whole(name, first + b"\n\n" + line + b"\n" + rest)
 
-
-@pytest.mark.parametrize(
-    "chunk",
-    [
-        {"choices": []},
-        {"choices": [{"delta": None}]},
-        {"choices": [{"delta": {"content": None, "role": "assistant", "tool_calls": []}}]},
-        {"choices": [{"index": 0}], "usage": None},
-    ],
-)
-def test_chunks_without_text_have_none(chunk: object):
-    assert OpenAIReading("openai").feed(b"data: " + json.dumps(chunk).encode() + b"\n\n") == ""
+    assert (text, ended.notes) == ("one two", [])
 
 
-@pytest.mark.parametrize(
-    ("reason", "ours"),
-    [
-        ("stop", "end_turn"),
-        ("length", "max_tokens"),
-        ("tool_calls", "tool_use"),
-        ("content_filter", "refusal"),
-        ("eos", "end_turn"),
-    ],
-)
-def test_openais_finish_reasons_become_anthropics_words(reason: str, ours: str):
-    reading = OpenAIReading("openai")
-    chunk = {"choices": [{"delta": {}, "finish_reason": reason}]}
+def test_events_without_blank_lines_between_them_are_read_at_once():
+    data = wire("openai", ["one ", "two"]).replace(b"\n\n", b"\n")
 
-    read(reading, [b"data:" + json.dumps(chunk).encode() + b"\n\n"])
+    text = OpenAIReading("openai").feed(data)
 
-    assert reading.stop_reason == ours
+    assert text == "one two"
 
 
-@pytest.mark.parametrize("count", [2**63, -(2**64)])
-async def test_counts_that_no_table_can_hold_do_not_spoil_the_reply(count: int):
-    end = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": count}}
-    data = wire("openai", ["one"]).replace(
-        b"data: [DONE]", b"data: " + json.dumps(end).encode() + b"\n\ndata: [DONE]"
+def test_lines_that_only_look_like_one_event_are_read_one_by_one():
+    frames = sse("ping", choice({"content": "one"})).replace(b"\n\n", b"\n")
+
+    text, ended = whole("openai", frames + b"\ndata: [DONE]\n\n")
+
+    assert text == "one"
+    assert ended.notes == ["1 part of openai's answer could not be read and was left out."]
+
+
+@pytest.mark.parametrize("mark", [b"data: [DONE]\n\n", b"data:[DONE]", b'data: "[DONE]"\r\n\r\n'])
+def test_the_mark_of_the_end_is_one_for_all_that_send_events(mark: bytes):
+    assert whole("openai", sse(choice({"content": "one"})) + mark)[0] == "one"
+    assert whole("anthropic", sse(text_block("one")) + mark)[0] == "one"
+    assert whole("ollama", sse(message("one")) + mark)[0] == "one"
+
+
+def test_the_end_of_the_bytes_alone_is_no_end(name: str):
+    data = wire(name, ["one ", "two"])
+    cut = data[: data.index(b"two")]
+
+    text, broken = fault(name, cut)
+
+    assert text == "one "
+    assert (broken.message, broken.passing) == (
+        *(f"{name} broke off before the end of its reply.", True),
     )
 
-    said = [
-        piece async for piece in spoken(Demo(rate=0), "m", reads(data), OpenAIReading("openai"), 5)
-    ]
 
-    assert said == ["one", Ended(stop_reason="end_turn", usage=None)]
+# -- what cannot be read ----------------------------------------------------------------
+
+ODD = [
+    b"null",
+    b"ping",
+    b"5",
+    b'"text"',
+    b"[]",
+    b"[1, 2]",
+    b'{"broken": ',
+    b"[" * 100_000,
+    b'{"choices": ' + b"[" * 100_000,
+    b'{"a": ' * 5_000 + b"1" + b"}" * 5_000,
+    b'{"choices": 1' + b"0" * 5_000 + b"}",
+    b"\xff\xfe\x00",
+    b"\x00" * 100,
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: repr(odd[:20]))
+@pytest.mark.parametrize("place", ["before", "between", "after"])
+def test_what_is_no_object_is_left_out_and_counted(name: str, odd: bytes, place: str):
+    counter = "natterlog_provider_frames_skipped_total"
+    before = REGISTRY.get_sample_value(counter, {"provider": name}) or 0.0
+    lines = wire(name, ["one ", "two"]).split(b"\n")
+    lines = [line for line in lines if line.strip()]
+    one = next(n for n, line in enumerate(lines) if b"two" in line)
+    at = {"before": 0, "between": one, "after": one + 1}[place]
+    if name == "anthropic" and at:
+        at -= place == "between"  # its event begins with the line before
+    framed = odd if name == "ollama" else b"data: " + odd + b"\n"
+    lines.insert(at, framed)
+
+    text, ended = result(name, [b"\n".join(lines) if name == "ollama" else b"\n\n".join(lines)])
+
+    assert text == "one two"
+    assert isinstance(ended, Ended)
+    assert ended.notes == [f"1 part of {name}'s answer could not be read and was left out."]
+    assert REGISTRY.get_sample_value(counter, {"provider": name}) == before + 1
+
+
+def test_after_the_end_nothing_makes_a_reply_fail():
+    end = sse(choice({"content": "one"}), choice({}, "stop"))
+    for after in (
+        sse({"error": {"message": "m"}}),
+        b"event: error\ndata: {}\n\n",
+        sse(None, {"choices": None}, {"choices": [], "usage": 5}),
+        sse(choice({}, "abort"), choice({}, "length")),
+        b"x" * (LONGEST_LINE + 1),
+        b"data: " + b"[" * 100_000,
+    ):
+        text, ended = whole("openai", end + after)
+
+        assert (text, ended.stop_reason) == ("one", "end_turn")
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "passing"),
+    ("data", "sentence"),
     [
-        ({"message": "m", "type": "server_error", "code": None}, "provider_error", True),
-        ({"message": "m", "type": "invalid_request_error"}, "provider_error", False),
-        ({"message": "m", "code": "insufficient_quota"}, "provider_error", False),
-        ({"message": "m", "code": 429}, "provider_unavailable", True),
-        ({"message": "m", "code": 400}, "provider_error", False),
-        ("m", "provider_error", True),
+        (b"", "broke off before its first byte."),
+        (b"\xef\xbb\xbf\r\n\r\n", "broke off before its first byte."),
+        (b"Internal Server Error", "but: Internal Server Error (at http://127.0.0.1:9/v1/x."),
+        (b"data: ping\n\n", "but: ping (at http"),
+        (b'{"status": "fine"}', 'but: {"status": "fine"} (at http'),
+        (b": nothing\n\n", "broke off before the end of its reply."),
     ],
 )
-def test_an_error_frame_is_judged_by_its_type_or_code(error: object, code: str, passing: bool):
-    reading = OpenAIReading("openai")
-    reading.feed(b"data: " + json.dumps({"error": error}).encode() + b"\n\n")
+def test_where_nothing_could_be_read_the_fault_says_what_came(
+    name: str, data: bytes, sentence: str
+):
+    text, broken = fault(name, data)
+
+    assert text == ""
+    assert sentence in broken.message
+    assert broken.passing
+
+
+@pytest.mark.parametrize("page", [b"<!doctype html>", b"\r\n<HTML>", b"\xef\xbb\xbf<html>"])
+def test_a_web_page_is_a_lasting_fault_that_names_its_address(name: str, page: bytes):
+    data = page + b"<head><title>Wel</title></head><script>x</script><body>come" + b" " * 9_000
+
+    text, broken = fault(name, data)
+
+    assert (text, broken.passing) == ("", False)
+    assert "a web page instead of a reply: “Wel come”" in broken.message
+    assert "http://127.0.0.1:9/v1/x" in broken.message
+
+
+def test_a_line_without_end_is_given_up_on(name: str):
+    first = wire(name, ["x"]).split(b"\n")[0]
+
+    _, broken = result(name, [first, *([b" " * 65_536] * (LONGEST_LINE // 65_536 + 1))])
+
+    assert isinstance(broken, ProviderError)
+    assert (broken.message, broken.passing) == (f"{name} sent what cannot be read.", True)
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        b'{"choices": [' + b"{}," * 300_000 + b"{}]" + b" " * 200_000 + b"}",
+        b'{"error": ' + b"[" + b"[]," * 400_000 + b"[]]}",
+        b'{"message": {"content": [' + b"{}," * 400_000 + b"{}]}}",
+    ],
+)
+def test_json_that_would_fill_the_memory_is_not_decoded(name: str, bomb: bytes):
+    framed = bomb if name == "ollama" else b"data: " + bomb + b"\n"
+    data = wire(name, ["one"])
+    reads = [framed[n : n + 65_536] for n in range(0, len(framed), 65_536)]
+
+    _, broken = result(name, [*reads, b"\n", data])
+
+    assert isinstance(broken, ProviderError)
+    assert broken.message == f"{name} sent what cannot be read."
+
+
+# -- whole answers ----------------------------------------------------------------------
+
+COMPLETION = {
+    "id": "x",
+    "object": "chat.completion",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "one", "reasoning_content": "hm"},
+            "finish_reason": "length",
+        }
+    ],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 2},
+}
+MESSAGE = {
+    "type": "message",
+    "role": "assistant",
+    "content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "one"}],
+    "stop_reason": "max_tokens",
+    "usage": {"input_tokens": 3, "output_tokens": 2},
+}
+OBJECT = {
+    "message": {"role": "assistant", "content": "one", "thinking": "hm"},
+    "done": True,
+    "done_reason": "length",
+    "prompt_eval_count": 3,
+    "eval_count": 2,
+}
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize(
+    ("api", "answer"), [("openai", COMPLETION), ("anthropic", MESSAGE), ("ollama", OBJECT)]
+)
+def test_one_whole_object_is_an_answer_like_any_other(
+    api: str, answer: dict[str, Any], indent: int | None
+):
+    data = json.dumps(answer, indent=indent).encode()
+
+    outcomes = [result(api, [data]), result(api, [bytes([byte]) for byte in data])]
+
+    for text, ended in outcomes:
+        assert isinstance(ended, Ended)
+        assert (text, ended.stop_reason, ended.notes) == ("one", "max_tokens", [])
+        assert ended.usage is not None
+        assert (ended.usage.input_tokens, ended.usage.output_tokens) == (3, 2)
+        assert ended.thoughts is not None
+        assert ended.thoughts.text == "hm"
+
+
+@pytest.mark.parametrize(
+    ("api", "answer"),
+    [
+        ("openai", {"choices": [{"message": {"content": "one"}}]}),
+        ("openai", {"choices": [{"message": "one", "finish_reason": None}]}),
+        ("openai", {"choices": [{"text": "one", "finish_reason": "stop"}]}),
+        ("anthropic", {"content": [{"type": "text", "text": "one"}]}),
+        ("anthropic", {"type": "message", "content": "one"}),
+        ("ollama", {"response": "one", "done": True}),
+    ],
+)
+def test_a_whole_object_may_leave_out_much(api: str, answer: dict[str, Any]):
+    text, ended = whole(api, as_json(answer))
+
+    assert (text, ended.stop_reason) == ("one", "end_turn")
+
+
+def test_half_of_a_whole_object_is_no_answer():
+    for answer in (COMPLETION, MESSAGE):
+        data = json.dumps(answer, indent=1).encode()
+        for api in ("openai", "anthropic"):
+            text, broken = fault(api, data[: len(data) // 2])
+
+            assert text == ""
+            assert broken.passing
+
+
+def test_lines_of_json_are_read_where_events_were_awaited():
+    chunks = ndjson(choice({"content": "one "}), choice({"content": "two"}), choice({}, "stop"))
+
+    assert whole("openai", chunks)[0] == "one two"
+    assert whole("anthropic", ndjson(text_block("one"), {"type": "message_stop"}))[0] == "one"
+
+
+# -- the way through -------------------------------------------------------------------
+
+
+async def said(*data: bytes) -> list[str | Ended]:
+    answer = reads(*data)
+    return [p async for p in spoken(Demo(rate=0), "m", answer, OpenAIReading("openai"), 5)]
+
+
+async def test_a_reply_is_spoken_piece_by_piece_and_then_its_end():
+    pieces = await said(sse(choice({"content": "one "})), sse(choice({"content": "two"}, "stop")))
+
+    assert pieces == ["one ", "two", Ended(stop_reason="end_turn", usage=None)]
+
+
+async def test_a_sentence_in_place_of_a_text_is_no_piece_of_one():
+    pieces = await said(sse(choice({}, "content_filter")))
+
+    assert pieces == [
+        Ended(
+            stop_reason="content_filter",
+            usage=None,
+            sentence="The provider's content filter held the answer back.",
+        )
+    ]
+
+
+async def test_a_failed_call_says_what_it_cost():
+    counts = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
 
     with pytest.raises(ProviderError) as raised:
-        reading.end()
+        await said(sse(choice({"content": "one"}), counts, choice({}, "abort")))
 
-    assert (raised.value.code, raised.value.passing) == (code, passing)
-    assert raised.value.message == "openai broke off: m"
+    assert raised.value.usage == Usage(input_tokens=3, output_tokens=2)
+
+
+async def test_a_server_that_hangs_on_after_its_end_is_left(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reading_module, "TAIL", 0.01)
+    first = [sse(choice({"content": "one"}, "stop"))]
+
+    @asynccontextmanager
+    async def answer() -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
+        async def read() -> bytes:
+            if first:
+                return first.pop()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        yield read
+
+    async with asyncio.timeout(5):
+        pieces = [p async for p in spoken(Demo(rate=0), "m", answer(), OpenAIReading("openai"), 60)]
+
+    assert pieces == ["one", Ended(stop_reason="end_turn", usage=None)]
+
+
+async def test_a_server_that_writes_an_end_into_every_frame_may_take_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(reading_module, "TAIL", 0.01)
+    frames = [sse(choice({"content": f"{n} "}, "stop")) for n in range(4)]
+
+    @asynccontextmanager
+    async def answer() -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
+        async def read() -> bytes:
+            if len(frames) < 3:
+                await asyncio.sleep(0.05)  # longer than the tail: that is what is tried
+            return frames.pop(0) if frames else b""
+
+        yield read
+
+    pieces = [p async for p in spoken(Demo(rate=0), "m", answer(), OpenAIReading("openai"), 60)]
+
+    assert pieces[:4] == ["0 ", "1 ", "2 ", "3 "]
+
+
+# -- half characters --------------------------------------------------------------------
 
 
 @given(st.lists(st.text(st.characters(codec=None, categories=["Cs", "L", "So"]))))
@@ -209,3 +505,11 @@ def test_mended_text_is_valid_and_complete_however_it_was_cut(pieces: list[str])
     whole = "".join(pieces).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     assert text == whole
     assert text.encode().decode() == text
+
+
+@given(st.lists(st.text(st.characters(codec=None, categories=["Cs", "L"]), max_size=3), min_size=1))
+def test_half_characters_in_any_place_make_no_reply_invalid(pieces: list[str]):
+    for name in READINGS:
+        text, _ = result(name, [wire(name, pieces)])
+
+        assert text.encode().decode() == text

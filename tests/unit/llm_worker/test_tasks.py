@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from services.llm_worker.prices import Prices
@@ -124,6 +125,32 @@ def test_the_third_miss_names_the_step():
     assert fault.code == "provider_error"
     assert "“one”" in fault.message
     assert (final.results, final.usage) == ([], Usage(input_tokens=2, output_tokens=13))
+
+
+@pytest.mark.parametrize("schema", [None, SCHEMA])
+def test_a_sentence_in_place_of_an_answer_is_none(schema: dict[str, Any] | None):
+    step = a_step(ask=an_ask("one", schema=schema))
+    ended = msgspec.structs.replace(END, sentence="The model refused to answer.", notes=["A note."])
+
+    fault = step.judge("The model refused to answer.", ended)
+    final = step.dress(msgspec.structs.replace(final_of("failed", ""), notes=ended.notes))
+
+    assert fault == Fault(
+        code="provider_error",
+        message="There is no answer for the step “one”: The model refused to answer.",
+    )
+    assert (final.results, final.notes, final.usage) == ([], ["A note."], END.usage)
+
+
+def test_what_was_left_out_of_an_answer_is_noted_once():
+    step = a_step(ask=an_ask("two"), results=[a_result("one")], last=True)
+    ended = msgspec.structs.replace(END, notes=["A note."])
+
+    step.judge("Tea.", ended)
+    final = step.dress(msgspec.structs.replace(final_of("completed", "Tea."), notes=ended.notes))
+
+    assert [result.notes for result in final.results] == [[], ["A note."]]
+    assert final.notes == ["A note."]
 
 
 def test_a_cancelled_step_leaves_what_was_done_before_it():
