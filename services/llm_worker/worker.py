@@ -279,7 +279,6 @@ class Worker:
             model=source.model if source else None,
             provider=source.provider if source else None,
             stop_reason=ended.stop_reason if ended and status == "completed" else None,
-            thoughts=ended.thoughts if ended else None,
             usage=ended.usage if ended else None,
             thoughts=ended.thoughts if ended else None,
             notes=ended.notes if ended else [],
