@@ -640,6 +640,7 @@ class ContextMessage(msgspec.Struct, frozen=True, kw_only=True):
     provider: str | None = None
     model: str | None = None
     stop_reason: str | None = None
+    """How a reply ended, as for :class:`shared.events.RunEnded`."""
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):

@@ -88,6 +88,28 @@ def not_kept(final: RunEnded) -> RunEnded:
     )
 
 
+def log_end(final: RunEnded, **where: str) -> None:
+    """One line a run: that it ended, or why it failed, in nobody's words.
+
+    ``where`` names the run, unless the context of the log does.
+    """
+    if final.status != "failed":
+        log.info(
+            "run.ended", status=final.status, attempt=final.attempt, length=final.length, **where
+        )
+        return
+    log.warning(
+        "run.failed",
+        code=final.error.code if final.error else "internal",
+        provider=final.provider,
+        model=final.model,
+        attempt=final.attempt,
+        tries=len(final.tries),
+        length=final.length,
+        **where,
+    )
+
+
 async def end_unhandled(
     bus: Bus, address: Address, error: Fault, *, although_claimed: bool
 ) -> bool:
@@ -126,4 +148,5 @@ async def end_unhandled(
             await append_final(bus, address, final, expected=chain[-1].seq, tries=2)
         except Overtaken:
             continue
+        log_end(final, run_id=address.run, session_id=address.session)
         return True

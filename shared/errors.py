@@ -126,7 +126,7 @@ def from_wire(
     return kind(message, path=path, retry_after=retry_after)
 
 
-def from_code(code: str, message: str) -> NatterlogError:
+def from_code(code: str, message: str, retry_after: float | None = None) -> NatterlogError:
     """The error of a code alone, as a ``final: failed`` carries it."""
     kind = next((k for k in _FAMILY if k.code == code), Internal)
-    return kind(message)
+    return kind(message, retry_after=retry_after)

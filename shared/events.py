@@ -53,6 +53,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     message: str
     retryable: bool = False
+    retry_after: float | UnsetType = UNSET
+    """Seconds after which another try makes sense, where the provider said so."""
 
 
 class Thoughts(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from shared import subjects
 from shared.bus import Bus, BusError, Incoming, Unsendable
 from shared.chain import Overtaken, extend, read_chain
 from shared.consumer import ACK_WAIT, Delivery, RetryLater
-from shared.endings import append_final, ended, not_kept
+from shared.endings import append_final, ended, log_end, not_kept
 from shared.events import (
     CancelRequested,
     Fact,
@@ -187,9 +187,8 @@ class Holding(Generic[W]):
             run.take_in(overtaken)
             await self.ask_owner(run)
             return None
-        run.standing.head = run.standing.attempt = attempt
-        run.standing.claim = claim
-        run.standing.claims += 1
+        run.standing.head = attempt
+        run.standing.take_claim(claim, attempt)
         return attempt
 
     async def go_on(self, run: HeldRun[W], subject: str, todo: Fact) -> bool:
@@ -235,7 +234,7 @@ class Holding(Generic[W]):
                 _check_still_ours(run, attempt)
             else:
                 run.standing.over = True
-                log.info("run.ended", status=final.status, attempt=attempt, length=final.length)
+                log_end(final)
 
     # -- being asked, cancelled, cut off ---------------------------------------------
 

@@ -5,6 +5,7 @@ natterlog's own.  A bad value stops the start and names its variable;
 ``docs/settings.md`` lists all.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -94,6 +95,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     enable_tools: bool = False
     demo_rate: float = 50.0
     """Words a second of the demo provider."""
+    ollama_num_ctx: int = 32_768
+    """The largest context, in tokens, that Ollama is asked for; 0: it is never told one."""
+
+    # the way to the providers
+    http_proxy: str | None = None
+    """For providers at ``http://``; none of the three is used for this machine itself."""
+    https_proxy: str | None = None
+    all_proxy: str | None = None
+    """Where the one of the scheme is not set."""
+    no_proxy: tuple[str, ...] = ()
+    """Hosts, domains, addresses and networks that are reached without one."""
+    ssl_cert_file: Path | None = None
+    """Certificates to trust instead of the system's."""
+    ssl_cert_dir: Path | None = None
 
     @property
     def on_loopback(self) -> bool:
@@ -115,6 +130,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 DEFAULT_CLAUDE = "claude-sonnet-5-5"
+_CREDENTIALS = re.compile(r"//[^/\s]*@")
 _MOST = 2**31 - 1
 """The largest number of a setting: what everybody that it is told can hold."""
 
@@ -193,6 +209,16 @@ def _server_url(text: str) -> str:
     return url if urlsplit(url).path else f"{url}/v1"
 
 
+def _proxy(text: str) -> str:
+    """A proxy may be a bare ``host:port``."""
+    return _url(text if "://" in text else f"http://{text}")
+
+
+def _any_proxy(text: str) -> str:
+    """ALL_PROXY may be of a kind that other programs use, as ``socks5://``."""
+    return text if text.lower().startswith("socks") else _proxy(text)
+
+
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
@@ -254,6 +280,17 @@ VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "LLM_MAX_TOKENS": ("llm_max_tokens", _positive),
     "LLM_TEMPERATURE": ("llm_temperature", _temperature),
     "LLM_ENABLE_TOOLS": ("enable_tools", _flag),
+    "NATTERLOG_OLLAMA_NUM_CTX": ("ollama_num_ctx", _count),
+    "http_proxy": ("http_proxy", _proxy),
+    "HTTP_PROXY": ("http_proxy", _proxy),
+    "https_proxy": ("https_proxy", _proxy),
+    "HTTPS_PROXY": ("https_proxy", _proxy),
+    "all_proxy": ("all_proxy", _any_proxy),
+    "ALL_PROXY": ("all_proxy", _any_proxy),
+    "no_proxy": ("no_proxy", _words),
+    "NO_PROXY": ("no_proxy", _words),
+    "SSL_CERT_FILE": ("ssl_cert_file", Path),
+    "SSL_CERT_DIR": ("ssl_cert_dir", Path),
 }
 
 
@@ -271,5 +308,6 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         try:
             values[field] = parse(text)
         except ValueError as error:
-            raise BadSetting(f"{variable} is {text[:60]!r}: {error}") from error
+            shown = _CREDENTIALS.sub("//…@", text)[:60]
+            raise BadSetting(f"{variable} is {shown!r}: {error}") from error
     return Settings(**values)  # pyright: ignore[reportArgumentType]  (each parser returns its field's type)

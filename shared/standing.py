@@ -18,6 +18,7 @@ class Standing:
         """The latest claim, and its sequence: the attempt's id."""
         self.attempt = 0
         self.claims = 0
+        self._failed = 0  # of them, those that a provider's failure ended
         self.add(links)
 
     def add(self, links: Iterable[Link]) -> None:
@@ -26,8 +27,7 @@ class Standing:
             self.head = max(self.head, link.seq)
             match link.fact:
                 case RunClaimed():
-                    self.claim, self.attempt = link.fact, link.seq
-                    self.claims += 1
+                    self.take_claim(link.fact, link.seq)
                 case CancelRequested():
                     self.cancelled = True
                 case RunEnded():
@@ -36,6 +36,18 @@ class Standing:
                     pass  # a schedule fired twice: the first is the one at hand
                 case _:  # a later todo: this one is done
                     self.over = True
+
+    def take_claim(self, claim: RunClaimed, attempt: int) -> None:
+        """Take in the claim that is now the latest."""
+        self.claim, self.attempt = claim, attempt
+        self.claims += 1
+        if claim.previous is not None and claim.previous.fault is not None:
+            self._failed += 1
+
+    @property
+    def deaths(self) -> int:
+        """Attempts whose worker may have died: no failure of a provider ended them."""
+        return self.claims - self._failed
 
     @property
     def failures(self) -> int:

@@ -51,12 +51,15 @@ STREAMS: dict[str, dict[str, Any]] = {
         "allow_rollup_hdrs": True,
         "discard": "new",
     },
+    # A circuit a model, and models are named by whoever likes: the oldest are forgotten.
     BREAKERS: {
         "subjects": ["$KV.BREAKERS.>"],
         "max_msgs_per_subject": 1,
+        "max_msgs": 10_000,
+        "max_age": 24 * 60 * _MINUTE,
         "allow_direct": True,
         "allow_rollup_hdrs": True,
-        "discard": "new",
+        "discard": "old",
     },
     DEAD: {"subjects": ["dead.>"], "max_age": 30 * 24 * 60 * _MINUTE, "allow_direct": True},
 }

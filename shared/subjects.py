@@ -178,9 +178,9 @@ def dead_letters(consumer: str) -> str:
     return f"dead.{consumer}"
 
 
-def breaker(provider: str) -> str:
-    """Where the state of a provider's circuit breaker lies."""
-    return f"$KV.BREAKERS.{provider}"
+def breaker(circuit: str) -> str:
+    """Where the state of a circuit lies: of ``<provider>``, or of ``<provider>.<model>``."""
+    return f"$KV.BREAKERS.{circuit}"
 
 
 def process_todos(priority: int) -> str:

@@ -124,10 +124,11 @@ def _signals() -> Iterator[Subject]:
     )
     yield Subject(
         "breaker",
-        subjects.breaker("{provider}"),
+        subjects.breaker("{circuit}"),
         "signals",
-        "The state of a provider's circuit breaker, the last one kept.",
-        (Plain("breaker.record", "What the workers know of a provider.", {"type": "object"}),),
+        "The state of a circuit breaker, the last one kept: of a provider, by its name; of a "
+        "model, by the provider's and, after a dot, a digest of its own.",
+        (Plain("breaker.record", "What the workers know of a circuit.", {"type": "object"}),),
     )
 
 

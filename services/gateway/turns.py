@@ -4,11 +4,15 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+from msgspec import UNSET
+
 from services.gateway.context import Gateway
 from services.gateway.cursor import Place
 from services.gateway.follower import Follower
 from services.gateway.moments import ReplyEnded, SessionGone
 from shared.errors import NotFound, Unavailable, from_code
+from shared.events import Fault, RunEnded
+from shared.ids import now
 from shared.records import Run
 
 
@@ -59,10 +63,16 @@ def check_success(reply: ReplyEnded) -> None:
         NatterlogError: the run failed.
     """
     if reply.final.status == "failed":
-        fault = reply.final.error
-        raise from_code(
-            fault.code if fault else "internal", fault.message if fault else "The reply failed."
-        )
+        fault = reply.final.error or Fault(code="internal", message="The reply failed.")
+        raise from_code(fault.code, fault.message, wait_of(reply.final))
+
+
+def wait_of(final: RunEnded) -> float | None:
+    """Seconds after which a failed run's provider wished to be asked again, as of now."""
+    fault = final.error
+    if fault is None or fault.retry_after is UNSET:
+        return None
+    return max(0.0, fault.retry_after - (now() - final.at).total_seconds())
 
 
 class _Waiter:

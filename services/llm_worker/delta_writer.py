@@ -18,7 +18,7 @@ from prometheus_client import Counter
 from services.llm_worker.pacer import Pacer
 from shared.bus import Bus, BusError, Unsendable
 from shared.deltas import split
-from shared.events import Delta, Timeline, decode_tick, encode
+from shared.events import Delta, Timeline, Try, decode_tick, encode
 from shared.log import get_logger
 from shared.subjects import TOKENS, Address
 
@@ -75,6 +75,8 @@ class DeltaWriter:
         self._snapshot_length = 0
         self._mending: asyncio.Task[None] | None = None
         self.timeline: Timeline = []
+        self.tries: list[Try] = []
+        """The provider's failed calls so far; no delta tells of them."""
 
     def add(self, text: str) -> None:
         """Take the next piece of the reply; it leaves as soon as the pacer lets it."""

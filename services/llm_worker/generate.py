@@ -1,19 +1,31 @@
 """Stream one provider's answer into an attempt: the tries, the cancel, the way it ended."""
 
 import asyncio
-import random
+from collections.abc import Mapping
 from contextlib import aclosing
+from traceback import extract_tb
 from typing import NamedTuple
 
+import msgspec
 from prometheus_client import Counter
 
 from services.llm_worker.breaker import Breaker
 from services.llm_worker.delta_writer import DeltaWriter
+from services.llm_worker.prices import Prices
+from services.llm_worker.providers import faults
 from services.llm_worker.providers.base import Ended, Prompt, Provider, ProviderError
+from services.llm_worker.providers.redaction import Redaction, without_credentials
 from services.llm_worker.refusals import Refused, as_refusal
+from services.llm_worker.retries import backoff, lasting, worth_another
+from shared.events import Try
 from shared.log import get_logger
 
 log = get_logger()
+
+MOST_TRIES = 20
+"""Failed calls of one attempt that its facts tell of: the last ones."""
+LONGEST_REASON = 500
+"""Characters of a provider's sentence there."""
 
 _calls = Counter(
     "natterlog_provider_calls", "Calls of providers by outcome", ["provider", "outcome"]
@@ -21,7 +33,7 @@ _calls = Counter(
 
 
 class Outcome(NamedTuple):
-    """How an attempt's streaming ended: exactly one of the two is set."""
+    """How an attempt's streaming ended: exactly one of the first two is set."""
 
     ended: Ended | None
     fault: ProviderError | None
@@ -29,11 +41,21 @@ class Outcome(NamedTuple):
     """Failed calls in this run, those of earlier attempts included."""
 
 
+class Calls(NamedTuple):
+    """What every call of a provider goes through in this worker."""
+
+    breaker: Breaker
+    redaction: Redaction
+    prices: Prices
+    urls: Mapping[str, str]
+    """Where each provider is, for the operators' log."""
+
+
 async def generate(
     provider: Provider,
     prompt: Prompt,
     writer: DeltaWriter,
-    breaker: Breaker,
+    calls: Calls,
     *,
     failures: int,
     most_failures: int,
@@ -44,41 +66,66 @@ async def generate(
     Before the first piece came, a passing fault is invisible to the user, so it
     is tried again here.  Afterwards another try would contradict words that are
     on the screen already: that is a new attempt, and the caller's decision.
+    Every failed call is among the writer's ``tries``.
 
     At ``max_reply`` bytes the text ends, and the provider with it.
     """
+    name, model = provider.name, prompt.model
     while True:
         try:
-            await breaker.admit(provider.name)
+            await calls.breaker.admit(name, model)
         except ProviderError as closed:  # an open breaker is a clear failure at once
             return Outcome(None, closed, most_failures)
         try:
-            ended = await _stream(provider, prompt, writer, max_reply)
+            ended = await _reply(provider, prompt, writer, calls.redaction, max_reply)
         except ProviderError as failed:
-            fault = failed if writer.grew else as_refusal(failed, prompt) or failed
-            _calls.labels(provider.name, fault.code).inc()
-            await breaker.failed(provider.name, fault)
+            fault = _judged(failed, prompt, writer, calls)
+            _note(fault, provider, prompt, writer, calls)
+            await calls.breaker.failed(name, model, fault)
             if isinstance(fault, Refused):  # it was asked for too much, and did not fail
                 return Outcome(None, fault, failures)
             failures += 1
             if fault.most_tries is not None and failures >= fault.most_tries:
                 failures = max(failures, most_failures)
-            if not fault.passing or writer.grew or failures >= most_failures:
+            if not worth_another(fault) or writer.grew or failures >= most_failures:
                 return Outcome(None, fault, failures)
             pause = backoff(failures, fault.retry_after)
-            log.info("provider.retry", provider=provider.name, failures=failures, pause=pause)
+            log.info("provider.retry", provider=name, failures=failures, pause=pause)
             await asyncio.sleep(pause)
         else:
-            _calls.labels(provider.name, "completed").inc()
-            await breaker.succeeded(provider.name)
-            return Outcome(ended, None, failures)
+            _calls.labels(name, "completed").inc()
+            await calls.breaker.succeeded(name, model)
+            notes = [calls.redaction(note) for note in ended.notes]
+            return Outcome(msgspec.structs.replace(ended, notes=notes), None, failures)
 
 
-async def _stream(provider: Provider, prompt: Prompt, writer: DeltaWriter, max_reply: int) -> Ended:
+async def _reply(
+    provider: Provider, prompt: Prompt, writer: DeltaWriter, redaction: Redaction, max_reply: int
+) -> Ended:
+    """The end of a reply that was streamed; whatever an answer breaks here is its failure."""
+    try:
+        return await _stream(provider, prompt, writer, redaction, max_reply)
+    except ProviderError:
+        raise
+    except Exception as error:
+        place = [f"{frame.name}:{frame.lineno}" for frame in extract_tb(error.__traceback__)]
+        # Its own words may be the provider's.
+        log.error(
+            "provider.reading_failed",
+            provider=provider.name,
+            error=type(error).__name__,
+            place=place[-5:],
+        )
+        raise faults.garbled(provider.name) from error
+
+
+async def _stream(
+    provider: Provider, prompt: Prompt, writer: DeltaWriter, redaction: Redaction, max_reply: int
+) -> Ended:
     async with aclosing(provider.stream(prompt)) as pieces:
         async for piece in pieces:
             if isinstance(piece, Ended):
-                _stand_in(piece, writer)
+                _stand_in(piece, writer, redaction)
                 return piece
             fitting = _fitting(piece, max_reply - writer.size)
             writer.add(fitting)
@@ -95,7 +142,7 @@ def _fitting(text: str, room: int) -> str:
     return text.encode()[: max(room, 0)].decode(errors="ignore")
 
 
-def _stand_in(ended: Ended, writer: DeltaWriter) -> None:
+def _stand_in(ended: Ended, writer: DeltaWriter, redaction: Redaction) -> None:
     """Write the sentence that stands for a text, but not into the middle of one.
 
     Raises:
@@ -105,11 +152,42 @@ def _stand_in(ended: Ended, writer: DeltaWriter) -> None:
         return
     if writer.text.strip():
         raise ProviderError(ended.sentence, passing=False)
-    writer.add(ended.sentence)
+    writer.add(redaction(ended.sentence))
 
 
-def backoff(failures: int, wished: float | None) -> float:
-    """Seconds before the next try: what the provider wished (30 at most), or 0.5, 1, 2 …"""
-    if wished is not None:
-        return min(wished, 30.0)
-    return min(0.5 * 2 ** (failures - 1), 8.0) * random.uniform(0.75, 1.25)  # noqa: S311  (no secret)
+def _judged(
+    failed: ProviderError, prompt: Prompt, writer: DeltaWriter, calls: Calls
+) -> ProviderError:
+    """The fault as it may be told, and whether it is one that another prompt would not meet."""
+    fault = calls.redaction.clean(failed)
+    fault.passing = not lasting(fault)
+    return fault if writer.grew else as_refusal(fault, prompt) or fault
+
+
+def _note(
+    fault: ProviderError, provider: Provider, prompt: Prompt, writer: DeltaWriter, calls: Calls
+) -> None:
+    """Keep a failed call for the run's facts, count it, and tell the operators where it was."""
+    _calls.labels(provider.name, fault.code).inc()
+    usage = fault.usage
+    writer.tries[:] = writer.tries[1 - MOST_TRIES :]
+    writer.tries.append(
+        Try(
+            ms=writer.elapsed_ms,
+            code=fault.code,
+            message=fault.message[:LONGEST_REASON],
+            status=fault.status,
+            usage=usage,
+            cost=calls.prices.cost(provider.name, prompt.model, usage) if usage else None,
+        )
+    )
+    log.info(
+        "provider.failed",
+        provider=provider.name,
+        model=prompt.model,
+        code=fault.code,
+        status=fault.status,
+        retry_after=fault.retry_after,
+        url=calls.urls.get(provider.name),
+        location=fault.location and without_credentials(fault.location),
+    )

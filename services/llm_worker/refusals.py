@@ -1,19 +1,20 @@
 """What models refuse of a prompt: recognised in their servers' words, remembered for a while.
 
 Many servers speak one API, and each takes another part of it: a schema for the
-answer, pictures, whole documents.  None says so beforehand, so it is tried; who
-refuses is asked again without it, because the prompt says the same in words.
+answer, pictures, whole documents, a temperature, the system's role.  None says so
+beforehand, so it is tried; who refuses is asked again in another way, once, and for
+an hour the next prompts are put like that at once.
 """
 
 import hashlib
 import re
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
-from services.llm_worker.providers.base import Prompt, ProviderError
+from services.llm_worker.providers.base import Learnt, Prompt, ProviderError
 from shared.events import FileRef
 
 REMEMBERED = 3600.0
@@ -21,7 +22,7 @@ REMEMBERED = 3600.0
 MOST = 10_000
 """Refusals that are remembered at a time."""
 
-Part = Literal["schema", "files"]
+Part = Literal["schema", "files"] | Learnt
 
 _STATUSES = {400, 404, 413, 415, 422, 500, 501}
 """llama.cpp and Ollama tell of a picture that they cannot see as an error of their own."""
@@ -45,12 +46,34 @@ _THIS_FILE = re.compile(
 )
 """Words about the file at hand: another one may be taken."""
 
+_NOT_TAKEN = (
+    r"unsupported|not (?:be )?(?:supported|permitted|allowed|available|recogni[sz]ed|accepted)"
+    r"|does(?:n't| not) (?:support|accept|allow)|un(?:recogni[sz]ed|known|expected)(?!_error)"
+    r"|forbidden|\bextra\b"
+    r"|deprecated|only (?:the default|be set|1\b)|cannot be (?:set|used)|no longer"
+)
+_SYSTEM = re.compile(
+    r"system.{0,20}(?:role|message|prompt|instruction)s?\b.{0,40}"
+    rf"(?:{_NOT_TAKEN})|(?:{_NOT_TAKEN}).{{0,30}}\bsystem\b"
+    r"|does not support 'system'|developer instruction is not enabled"
+    r"|only user(?:,| and) (?:assistant|model)\b.{0,40}roles"
+    r"|roles must alternate",  # they do, but for the system's at their head
+    re.IGNORECASE | re.DOTALL,
+)
+_WANTED = re.compile(r"pass(?:ed)? back|missing|required|must (?:be|have|include|contain)", re.I)
+_INVALID = r"invalid(?!_request|_argument)"  # those two are kinds of every error
+_THOUGHTS = re.compile(
+    rf"(?:{_NOT_TAKEN}|{_INVALID}).{{0,80}}\b(?:reasoning\w*|thinking|signature)\b"
+    rf"|\b(?:reasoning\w*|thinking|signature)\b.{{0,80}}(?:{_NOT_TAKEN}|{_INVALID}|modified)",
+    re.IGNORECASE | re.DOTALL,
+)
+
 
 class Refused(ProviderError):
     """The model does not take a part of the prompt; without that part it may well answer."""
 
     def __init__(self, fault: ProviderError, part: Part, keys: frozenset[str]) -> None:
-        super().__init__(fault.message, code=fault.code, passing=False)
+        super().__init__(fault.message, code=fault.code, passing=False, status=fault.status)
         self.part: Part = part
         self.keys = keys
         """What exactly was refused, for :class:`Refusals`."""
@@ -60,6 +83,8 @@ def as_refusal(fault: ProviderError, prompt: Prompt) -> Refused | None:
     """The refusal that a fault is, if it is one: of a part that ``prompt`` has."""
     if fault.status not in _STATUSES or _LENGTH.search(fault.words):
         return None
+    if (learnt := _learnt(fault, prompt)) is not None:
+        return Refused(fault, learnt, frozenset((learnt,)))
     if prompt.files and (fault.status == 413 or _FILES.search(fault.words)):
         if fault.status == 413 or _THIS_FILE.search(fault.words):
             digests = (hashlib.sha256(file.data).hexdigest() for file in prompt.files)
@@ -70,6 +95,34 @@ def as_refusal(fault: ProviderError, prompt: Prompt) -> Refused | None:
     return None
 
 
+def _learnt(fault: ProviderError, prompt: Prompt) -> Learnt | None:
+    """What of the way in which the prompt was put the server does not take, or misses."""
+    words = fault.words
+    for parameter in ("max_tokens", "max_completion_tokens", "temperature", "stream_options"):
+        if parameter in fault.sent and _names(parameter, words):
+            return parameter
+    if prompt.thoughts and "thoughts" not in prompt.learnt and _THOUGHTS.search(words):
+        return "thoughts"
+    known = "reasoning_content" in prompt.learnt
+    if "reasoning_content" in words and not known and _WANTED.search(words):
+        return "reasoning_content"
+    if prompt.system and "system" not in prompt.learnt and _SYSTEM.search(words):
+        return "system"
+    return None
+
+
+def _names(parameter: str, words: str) -> bool:
+    """Whether the server says that it does not know this parameter, or not with this model."""
+    if parameter == "max_tokens" and "max_completion_tokens" in words:
+        return True
+    return _refuses(parameter, words)
+
+
+def _refuses(name: str, words: str) -> bool:
+    near = rf"(?:{_NOT_TAKEN}).{{0,80}}\b{name}\b|\b{name}\b.{{0,80}}(?:{_NOT_TAKEN})"
+    return re.search(near, words, re.IGNORECASE | re.DOTALL) is not None
+
+
 class Refusals:
     """What each model refused lately, as far as this worker knows."""
 
@@ -77,16 +130,13 @@ class Refusals:
         self._clock = clock
         self._until: dict[tuple[str, str, str], float] = {}
 
-    def remember(self, provider: str, model: str, refused: Refused) -> bool:
-        """Leave this out from now on; False when it should have been left out already."""
-        known = self.of(provider, model)
-        news = [key for key in refused.keys if not known.has(key)]
-        now = self._clock()
-        if len(self._until) >= MOST:
-            self._until = {key: until for key, until in self._until.items() if until > now}
-        for key in news:
-            self._until[provider, model, key] = now + REMEMBERED
-        return bool(news)
+    def remember(self, provider: str, model: str, refused: Refused) -> None:
+        """Leave this out from now on."""
+        for key in refused.keys:
+            self._until.pop((provider, model, key), None)  # so that it is the youngest
+            self._until[provider, model, key] = self._clock() + REMEMBERED
+        while len(self._until) > MOST:
+            del self._until[next(iter(self._until))]
 
     def of(self, provider: str, model: str) -> "RefusedBy":
         """What one model refused."""
@@ -111,6 +161,11 @@ class RefusedBy:
         """Whether it is not to be sent this schema, but for the words in the prompt."""
         return self.has(_digest(schema))
 
+    @property
+    def learnt(self) -> frozenset[Learnt]:
+        """In which other way it is to be asked."""
+        return frozenset(part for part in get_args(Learnt) if self.has(part))
+
     def notes(self, *, as_it_is: bool, schema: bool) -> list[str]:
         """What was left out of a prompt whose files or schema are not sent, one sentence each."""
         told: list[str] = []
@@ -119,6 +174,36 @@ class RefusedBy:
         if not schema:
             told.append(f"{self._model} did not take the schema; only the prompt told it.")
         return told
+
+
+def learnt_notes(prompt: Prompt) -> list[str]:
+    """In which other way a prompt is put than it would be, one sentence each."""
+    model, learnt = prompt.model, prompt.learnt
+    limits = learnt & {"max_tokens", "max_completion_tokens"}
+    notes = {
+        f"{model} takes no temperature, so it was not sent.": (
+            "temperature" in learnt and prompt.temperature is not None
+        ),
+        f"{model} takes no limit of tokens by any name, so none was sent.": (
+            len(limits) == 2 and prompt.max_tokens is not None
+        ),
+        f"{model} does not take {'/'.join(limits)}; the limit was sent by its other name.": (
+            len(limits) == 1 and prompt.max_tokens is not None
+        ),
+        f"{model} does not take stream_options, so it may not count its tokens.": (
+            "stream_options" in learnt
+        ),
+        f"{model} takes no system prompt; it was sent at the head of the first message.": (
+            "system" in learnt and prompt.system is not None
+        ),
+        f"{model} did not take its own thoughts, so they were not sent back.": (
+            "thoughts" in learnt and any(m.role == "assistant" for m in prompt.messages)
+        ),
+        f"{model} wants its thoughts back with every reply; where there were none, it got none.": (
+            "reasoning_content" in learnt and any(m.role == "assistant" for m in prompt.messages)
+        ),
+    }
+    return [note for note, holds in notes.items() if holds]
 
 
 def _kind(media_type: str) -> str:

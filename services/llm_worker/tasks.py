@@ -116,14 +116,22 @@ class Reply:
         def takes(file: FileRef) -> bool:
             return provider.takes(model, file.media_type) and not refused.file(file)
 
-        told = await conversation(self._bus, context, takes)
+        def thought(message: ContextMessage) -> bool:
+            return (message.provider, message.model) == (provider.name, model)
+
+        told = await conversation(
+            self._bus, context, takes, thought, continues=bool(context.continues)
+        )
         asks = [PromptMessage("user", GO_ON)] if context.continues else []
         return Prompt(
             model=model,
             messages=[*told.messages, *asks],
+            message_ids=told.ids,
+            go_on=GO_ON if context.continues else None,
             notes=[*context.notes, *told.notes],
             sent=told.sent,
-            system=context.system_prompt,
+            learnt=refused.learnt,
+            system=system if (system := context.system_prompt) and system.strip() else None,
             temperature=context.temperature,
             max_tokens=context.max_tokens,
         )
@@ -198,6 +206,7 @@ class Step:
             temperature=context.temperature,
             max_tokens=context.max_tokens,
             schema=None if withheld else ask.schema,
+            learnt=refused.learnt,
             notes=self._notes,
             sent=self._sent(choice.files, instead) if ask.files or instead else [],
         )

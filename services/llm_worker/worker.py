@@ -11,16 +11,18 @@ from contextlib import suppress
 
 import msgspec
 import structlog
+from msgspec import UNSET
 
 from services.llm_worker.breaker import Breaker
 from services.llm_worker.delta_writer import DeltaWriter
-from services.llm_worker.generate import Outcome, backoff, generate
+from services.llm_worker.generate import Calls, Outcome, generate
 from services.llm_worker.pacer import Pacer
 from services.llm_worker.prices import Prices
 from services.llm_worker.providers.base import Ended, Prompt, Provider, ProviderError
 from services.llm_worker.providers.registry import Registry
-from services.llm_worker.refusals import Refusals, Refused
-from services.llm_worker.tasks import GO_ON, Next, Task, task_of
+from services.llm_worker.refusals import Refusals, Refused, learnt_notes
+from services.llm_worker.retries import backoff, worth_another
+from services.llm_worker.tasks import Next, Task, task_of
 from shared.bus import Bus, BusError
 from shared.chain import read_chain
 from shared.commands import Context, GetContext
@@ -37,6 +39,12 @@ from shared.subjects import TOKENS
 
 log = get_logger()
 
+MOST_REFUSALS = 20
+"""Attempts of a run of which each may find out something that the model does not take."""
+LONGEST_WISH = 7 * 24 * 3600.0
+"""Seconds of a provider's wish that are passed on; more is a mistake."""
+MOST_NOTED = 1_000
+
 _CLOSING = 1.0
 """Seconds that a provider may take to close its connection before the final goes out."""
 
@@ -52,11 +60,13 @@ class Worker:
         self._bus = bus
         self._settings = settings
         self._registry = registry
-        self._breaker = breaker
         self._store = StoreClient(bus)
         self._prices = Prices(settings)
+        self._calls = Calls(breaker, registry.redaction, self._prices, registry.urls)
         self._pacer = Pacer(settings.publishes_per_second)
         self._refusals = Refusals()
+        self._noted = set[str]()
+        """Notes that stand in the log already: each does once."""
         self.held = Holding[DeltaWriter](bus, worker_id)
 
     # -- one text, step by step ---------------------------------------------------
@@ -116,7 +126,7 @@ class Worker:
             previous, tick_head = await self._previous(run, context, lost_to)
             if standing.cancelled:
                 return await self._conclude(run, task, "cancelled", previous)
-            if standing.claims >= self._settings.silent_deaths:
+            if standing.deaths >= self._settings.silent_deaths:
                 fault = Fault(code="internal", message="Every worker that tried was lost.")
                 return await self._conclude(run, task, "failed", previous, error=fault)
             try:
@@ -128,7 +138,7 @@ class Worker:
                 return await self._conclude(run, task, "failed", previous, error=_fault(error))
             if run.interrupted.is_set():  # meanwhile: nothing need be claimed for that
                 continue
-            source = _source(context, provider, prompt)
+            source = self._source(provider, prompt)
             attempt = await self.held.claim(run, delivery, source, previous)
             if attempt is not None:
                 writer = self._writer(run, attempt, tick_head, opening)
@@ -150,12 +160,11 @@ class Worker:
             return None
         fault = outcome.fault
         assert fault is not None  # noqa: S101  (one of the two is set)
-        if isinstance(fault, Refused) and self._refusals.remember(
-            source.provider, source.model, fault
-        ):
+        if isinstance(fault, Refused) and run.standing.claims < MOST_REFUSALS:
+            self._refusals.remember(source.provider, source.model, fault)
             log.info("prompt.refused", model=source.model, part=fault.part)
             return _fault(fault)  # the next attempt's prompt is made without it
-        if not fault.passing or outcome.failures >= self._settings.provider_failures:
+        if not worth_another(fault) or outcome.failures >= self._settings.provider_failures:
             await self._conclude(run, task, "failed", None, source=source, error=_fault(fault))
             return None
         log.info("attempt.lost", attempt=run.standing.attempt, reason=fault.code)
@@ -202,6 +211,27 @@ class Worker:
         )
         return previous, written.seq
 
+    def _source(self, provider: Provider, prompt: Prompt) -> PromptSource:
+        """What the prompt is made of, for the claim."""
+        notes = [*prompt.notes, *learnt_notes(prompt), *provider.notes(prompt)]
+        if len(self._noted) > MOST_NOTED:
+            self._noted.clear()
+        for note in notes:
+            if note not in self._noted:
+                self._noted.add(note)
+                log.warning("prompt.note", note=note)
+        return PromptSource(
+            provider=provider.name,
+            model=prompt.model,
+            system=prompt.system,
+            message_ids=prompt.message_ids,
+            temperature=prompt.temperature,
+            max_tokens=prompt.max_tokens,
+            notes=notes,
+            files=prompt.sent,
+            go_on=prompt.go_on,
+        )
+
     async def _write(
         self, run: Run, writer: DeltaWriter, provider: Provider, prompt: Prompt
     ) -> Outcome | None:
@@ -211,7 +241,7 @@ class Worker:
                 provider,
                 prompt,
                 writer,
-                self._breaker,
+                self._calls,
                 failures=run.standing.failures,
                 most_failures=self._settings.provider_failures,
                 max_reply=self._settings.max_reply,
@@ -285,6 +315,7 @@ class Worker:
             latency_ms=writer.elapsed_ms if writer else None,
             first_delta_ms=writer.first_delta_ms if writer else None,
             timeline=timeline,
+            tries=writer.tries if writer else [],
         )
         await self.held.conclude(run, task.dress(final))
 
@@ -293,32 +324,25 @@ def _went(writer: DeltaWriter, reason: str) -> PreviousAttempt:
     """What an attempt of ours wrote; it writes no more, or a later delta would not be told."""
     writer.close()
     return PreviousAttempt(
-        attempt=writer.attempt, text=writer.text, reason=reason, timeline=writer.timeline
-    )
-
-
-def _source(context: Context, provider: Provider, prompt: Prompt) -> PromptSource:
-    notes = [*prompt.notes, *provider.notes(prompt)]
-    for note in notes:
-        log.warning("prompt.note", note=note)
-    return PromptSource(
-        provider=provider.name,
-        model=prompt.model,
-        system=prompt.system,
-        message_ids=[m.id for m in context.messages],
-        temperature=prompt.temperature,
-        max_tokens=prompt.max_tokens,
-        notes=notes,
-        files=prompt.sent,
-        go_on=GO_ON if context.continues else None,
+        attempt=writer.attempt,
+        text=writer.text,
+        reason=reason,
+        timeline=writer.timeline,
+        tries=writer.tries,
     )
 
 
 def _say_what_closing_broke(streaming: asyncio.Task[Outcome]) -> None:
     """A provider that fails while it is being closed changes nothing: the run was interrupted."""
     if streaming.done() and not streaming.cancelled() and (error := streaming.exception()):
-        log.warning("provider.closing_failed", error=repr(error))
+        log.warning("provider.closing_failed", error=type(error).__name__)
 
 
 def _fault(error: ProviderError) -> Fault:
-    return Fault(code=error.code, message=shortened(error.message), retryable=error.passing)
+    wish = error.retry_after
+    return Fault(
+        code=error.code,
+        message=shortened(error.message),
+        retryable=error.passing,
+        retry_after=UNSET if wish is None else round(min(wish, LONGEST_WISH), 3),
+    )

@@ -37,6 +37,7 @@ KEPT: dict[type, frozenset[str]] = {
     e.History: frozenset({"leaf"}),
     e.PromptSource: frozenset({"provider", "model", "message_ids", "go_on"}),
     e.SentFile: frozenset({"id", "message_id", "as_it_is", "missing"}),
+    e.Try: frozenset({"code"}),
     e.FileRef: frozenset({"id", "kind", "media_type"}),
     e.PipelineStep: frozenset({"name"}),
     e.PipelinePlan: frozenset({"pipeline"}),

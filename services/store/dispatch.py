@@ -20,7 +20,7 @@ from shared import ids
 from shared.bus import Bus, BusError, NoAnswer
 from shared.chain import Overtaken, extend
 from shared.deltas import NOTHING, Written, read_attempt
-from shared.endings import ended
+from shared.endings import ended, log_end
 from shared.errors import Unavailable
 from shared.events import EndStatus, Fault, RunEnded, TodoChat, Turn
 from shared.log import get_logger
@@ -282,7 +282,8 @@ class Dispatcher:
         if run.due is not None:
             self._schedules.pop(run.id, None)
             await schedules.delete(self._bus, _address(run).schedule)
-        log.info("store.run_ended", run_id=run.id, status=status, length=final.length, seq=seq)
+        log.info("store.run_ended", run_id=run.id, seq=seq)
+        log_end(final, run_id=run.id, session_id=run.session_id)
 
 
 def ended_by_store(

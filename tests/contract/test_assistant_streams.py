@@ -1,11 +1,16 @@
 """The native API's streams: they begin, are cut, go on and end without a doubled character."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec import UNSET
 
+from services.gateway.turns import wait_of
 from shared.commands import CancelRun
+from shared.endings import ended
 from shared.events import Fault
 from tests.support.native_client import events_of
 from tests.support.stage import Stage
@@ -179,6 +184,43 @@ async def test_a_failed_run_is_a_status_or_an_error_event(on_stage: Stage):
         "code": "provider_unavailable",
         "retryable": True,
     }
+
+
+async def test_a_providers_wish_to_be_left_alone_is_passed_on(on_stage: Stage):
+    session_id = await on_stage.session()
+    body = {"session_id": session_id, "content": "Hello"}
+    fault = Fault(code="provider_unavailable", message="Busy.", retryable=True, retry_after=3600.0)
+
+    async def fail() -> None:
+        await on_stage.store.end(await on_stage.store.latest(), "", status="failed", error=fault)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(fail())
+        async with on_stage.http.post("/api/v1/chat/messages", json=body) as answer:
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "3600")
+    run_id = await on_stage.store.latest()
+    async with on_stage.http.get(f"/api/v1/chat/runs/{run_id}/stream") as answer:
+        events = [event async for event, _ in events_of(answer)]
+
+    assert events[-1] == {
+        "type": "error",
+        "message": "Busy.",
+        "code": "provider_unavailable",
+        "retryable": True,
+        "retry_after": 3600.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("age", "wish", "left"),
+    [(0.0, None, None), (0.0, 90.0, 90.0), (60.0, 90.0, 30.0), (99.0, 9, 0)],
+)
+def test_a_wish_grows_old_with_its_final(age: float, wish: float | None, left: float | None):
+    fault = Fault(code="timeout", message="", retry_after=UNSET if wish is None else wish)
+    final = ended("failed", error=fault)
+    final = msgspec.structs.replace(final, at=final.at - timedelta(seconds=age))
+
+    assert wait_of(final) == (left if left is None else pytest.approx(left, abs=5.0))
 
 
 async def test_a_gateway_that_stops_ends_its_streams(on_stage: Stage):

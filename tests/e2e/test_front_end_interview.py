@@ -270,8 +270,7 @@ async def test_a_silent_provider_is_a_timeout_with_its_own_status():
             services=("store", "llm-worker", "gateway"),
             models=PULLED,
             provided=as_ollama,
-            LLM_TIMEOUT="0.5",
-            NATTERLOG_PROVIDER_FAILURES="1",
+            NATTERLOG_FIRST_WORD_TIMEOUT="0.5",
         ) as natterlog,
         InterviewClient(f"{natterlog.system.url}/api") as page,
     ):

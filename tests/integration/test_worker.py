@@ -8,9 +8,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from services.llm_worker.breaker import Breaker
 from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, ProviderError
+from services.llm_worker.providers.redaction import Redaction
 from services.llm_worker.shelf import KvShelf
 from services.llm_worker.tasks import GO_ON
 from services.llm_worker.worker import Worker
@@ -34,6 +36,7 @@ from shared.events import (
     RunEnded,
     Thoughts,
     TodoChat,
+    Try,
     Turn,
     Usage,
     decode_tick,
@@ -110,6 +113,10 @@ class Stage:
         """A worker as its ``__main__`` makes it, but for the consumer."""
 
         class OneProvider:
+            def __init__(self) -> None:
+                self.redaction = Redaction(["the-configured-key"], ["http://inner.example:8000"])
+                self.urls = {provider.name: "http://inner.example:8000/v1"}
+
             async def resolve(self, model: str | None) -> tuple[Scripted, str]:
                 return provider, "model-1"
 
@@ -502,8 +509,13 @@ async def test_a_fault_after_the_first_delta_is_a_new_attempt_told_as_a_reset(st
         text="Half of",
         reason="the provider failed",
         timeline=other.previous.timeline if other.previous else [],
-        fault=Fault(code="provider_unavailable", message="Overloaded.", retryable=True),
+        fault=Fault(
+            code="provider_unavailable", message="Overloaded.", retryable=True, retry_after=0.0
+        ),
+        tries=other.previous.tries if other.previous else [],
     )
+    assert other.previous is not None
+    assert [told.message for told in other.previous.tries] == ["Overloaded."]
     assert (one.failures, other.failures) == (0, 1)
     assert (final.status, final.attempt, final.text) == ("completed", second, "The whole.")
     said = [(delta.attempt, delta.offset, delta.text) for delta in heard[:2]]
@@ -521,7 +533,9 @@ async def test_after_three_failures_the_run_fails_and_keeps_the_partial_text(sta
     assert [claim.previous and claim.previous.text for _, claim in claims] == [None, "One", "Two"]
     assert [claim.failures for _, claim in claims] == [0, 1, 2]
     assert (final.status, final.attempt, final.text) == ("failed", claims[-1][0], "Three")
-    assert final.error == Fault(code="provider_unavailable", message="Overloaded.", retryable=True)
+    assert final.error == Fault(
+        code="provider_unavailable", message="Overloaded.", retryable=True, retry_after=0.0
+    )
 
 
 async def test_a_fault_that_will_not_pass_ends_the_run_at_once(stage: Stage):
@@ -545,6 +559,145 @@ async def test_an_answer_that_just_stops_is_no_answer(stage: Stage):
         await worker.handle(stage.delivery)
 
     assert (len(await stage.claims()), (await stage.final()).text) == (2, "Whole.")
+
+
+async def test_every_failed_call_is_told_in_the_fact_that_ends_its_attempt(stage: Stage):
+    provider = Scripted([BUSY], ["Half", BUSY], [BUSY], ["Whole.", DONE])
+
+    async with stage.worker(provider, provider_failures=9) as worker:
+        await worker.handle(stage.delivery)
+
+    (_, first), (_, second) = await stage.claims()
+    final = await stage.final()
+    assert (first.previous, second.previous and second.previous.text) == (None, "Half")
+    assert second.previous is not None
+    assert [told.message for told in second.previous.tries] == ["Overloaded."] * 2
+    [told] = final.tries
+    assert told == Try(ms=told.ms, code="provider_unavailable", message="Overloaded.")
+    assert (final.status, final.text) == ("completed", "Whole.")
+
+
+async def test_failed_calls_before_the_first_word_are_told_though_the_run_was_cancelled(
+    stage: Stage,
+):
+    patient = ProviderError("Later.", code="timeout", passing=True, retry_after=30.0, status=504)
+    provider = Scripted([patient])
+
+    async with stage.worker(provider) as worker:
+        working = asyncio.create_task(worker.handle(stage.delivery))
+        await soon(provider.closed)
+        await stage.cancel()
+        async with asyncio.timeout(DEADLINE):
+            await working
+
+    final = await stage.final()
+    [told] = final.tries
+    assert told == Try(ms=told.ms, code="timeout", message="Later.", status=504)
+    assert (final.status, final.text) == ("cancelled", "")
+
+
+async def test_a_wish_for_more_than_a_minute_fails_at_once_and_is_passed_on(stage: Stage):
+    tomorrow = ProviderError("Tomorrow.", passing=True, retry_after=3600.0, status=429)
+    provider = Scripted([tomorrow], ["Never said.", DONE])
+
+    async with stage.worker(provider) as worker:
+        await worker.handle(stage.delivery)
+
+    final = await stage.final()
+    assert (final.status, len(provider.prompts)) == ("failed", 1)
+    assert final.error == Fault(
+        code="provider_error", message="Tomorrow.", retryable=True, retry_after=3600.0
+    )
+
+
+async def test_a_first_word_that_never_came_is_not_asked_for_again(stage: Stage):
+    silent = ProviderError("Silence.", code="timeout", passing=True, leave_alone=True)
+    provider = Scripted([silent], ["Never said.", DONE])
+
+    async with stage.worker(provider) as worker:
+        await worker.handle(stage.delivery)
+
+    final = await stage.final()
+    assert (final.status, len(provider.prompts)) == ("failed", 1)
+    assert final.error == Fault(code="timeout", message="Silence.", retryable=True)
+
+
+async def test_a_refused_parameter_is_left_out_and_counts_as_no_failure(stage: Stage):
+    refusal = ProviderError("no", passing=False, status=400, words="temperature is not supported")
+    refusal.sent = frozenset(("temperature",))
+    provider = Scripted([refusal], ["At last.", DONE])
+
+    async with stage.worker(provider, provider_failures=1) as worker:
+        await worker.handle(stage.delivery)
+
+    (_, first), (_, second) = await stage.claims()
+    assert first.prompt is not None
+    assert second.prompt is not None
+    assert (first.prompt.notes, second.prompt.notes) == (
+        [],
+        ["model-1 takes no temperature, so it was not sent."],
+    )
+    assert [prompt.learnt for prompt in provider.prompts] == [set(), {"temperature"}]
+    assert (second.failures, (await stage.final()).text) == (0, "At last.")
+
+
+async def test_attempts_that_a_provider_ended_are_no_silent_deaths(stage: Stage):
+    failing: list[Script] = [[f"{n}", BUSY] for n in range(4)]
+    provider = Scripted(*failing, ["Whole.", DONE])
+
+    async with stage.worker(provider, provider_failures=9, silent_deaths=2) as worker:
+        await worker.handle(stage.delivery)
+
+    assert (len(await stage.claims()), (await stage.final()).text) == (5, "Whole.")
+
+
+async def test_a_failed_run_is_one_warning_with_its_code_and_nobodys_words(stage: Stage):
+    provider = Scripted(["Half of", WRONG])
+
+    async with stage.worker(provider) as worker:
+        with capture_logs() as logs:
+            await worker.handle(stage.delivery)
+
+    warnings = [line for line in logs if line["log_level"] != "info"]
+    [(attempt, _)] = await stage.claims()
+    assert warnings == [
+        {
+            "event": "run.failed",
+            "log_level": "warning",
+            "code": "model_not_found",
+            "provider": provider.name,
+            "model": "model-1",
+            "attempt": attempt,
+            "tries": 1,
+            "length": 7,
+        }
+    ]
+    [told] = [line for line in logs if line["event"] == "provider.failed"]
+    assert told["url"] == "http://inner.example:8000/v1"
+
+
+async def test_what_a_provider_gives_away_is_in_no_fact_and_no_log(stage: Stage):
+    told = "No: the-configured-key, Bearer abcdefgh, inner.example:8000, http://10.0.0.9/x"
+    busy = ProviderError(told, passing=True, retry_after=0.0, words=told)
+    moved = ProviderError(
+        told, passing=False, words=told, location="http://user:pass@10.0.0.9/x?key=abcdefgh"
+    )
+    provider = Scripted([busy], ["Half", busy], [moved])
+
+    async with stage.worker(provider) as worker:
+        with capture_logs() as logs:
+            await worker.handle(stage.delivery)
+
+    facts = "".join(encode(link.fact).decode() for link in await stage.chain())
+    final = await stage.final()
+    shown = "No: [redacted], Bearer [redacted], [private address], http://[private address]/x"
+    assert final.error == Fault(code="provider_error", message=shown)
+    assert [told.message for told in final.tries] == [shown]
+    for secret in ("the-configured-key", "abcdefgh", "inner.example", "10.0.0.9"):
+        assert secret not in facts
+    assert "No:" not in str(logs)
+    assert [line["location"] for line in logs if line.get("location")] == ["http://10.0.0.9/x"]
+    assert not [line for line in logs for secret in ("key", "pass@") if secret in str(line)]
 
 
 # -- owners -------------------------------------------------------------------------

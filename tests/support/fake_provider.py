@@ -23,6 +23,7 @@ import asyncio
 import contextlib
 import heapq
 import re
+import ssl
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
@@ -46,6 +47,7 @@ ABILITIES = {
         "capabilities": ["completion", "tools", "vision"],
         "model_info": {"general.architecture": "qwen3", "qwen3.context_length": 40_960},
     },
+    "roomy": {"model_info": {}, "parameters": 'num_ctx    16384\nstop    "<|end|>"'},
     "embed": {"capabilities": ["embedding"], "model_info": {}},
     "": {"model_info": {"general.architecture": "llama", "llama.context_length": 8_192}},
 }
@@ -112,8 +114,14 @@ class FakeProvider:
     """The server: ``async with`` starts it, its attributes script it and say what it saw."""
 
     def __init__(
-        self, *, port: int = 0, tags: str = "a", models: Mapping[str, list[str]] = MODELS
+        self,
+        *,
+        port: int = 0,
+        tags: str = "a",
+        models: Mapping[str, list[str]] = MODELS,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._tls = tls
         self.default = Script()
         """How a request is answered that nothing else was said about."""
         self.next: deque[Script] = deque()
@@ -133,7 +141,7 @@ class FakeProvider:
     @property
     def url(self) -> str:
         """The address without a path: right for Anthropic and Ollama."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def openai_url(self) -> str:
@@ -167,7 +175,9 @@ class FakeProvider:
             app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, backlog=1024)
+        site = web.TCPSite(
+            self._runner, "127.0.0.1", self.port, backlog=1024, ssl_context=self._tls
+        )
         await site.start()
         self.port = self._runner.addresses[0][1]
 
@@ -236,7 +246,8 @@ class FakeProvider:
         if script.delay:
             await asyncio.sleep(script.delay)
         if status := script.status(nth):
-            return self._refuse(seen, status, f"scripted to fail with {status}", script)
+            sentence = script.says or f"scripted to fail with {status}"
+            return self._refuse(seen, status, sentence, script)
         if refusal := refusal_of(script.refuses, seen.body):
             seen.status = refusal.status
             return web.json_response(refusal.body, status=refusal.status)
@@ -359,6 +370,7 @@ class Telling:
         response.enable_chunked_encoding()
         await response.prepare(request)
         await response.write(self._wire.opening(self._reply))
+        await self._load(response)
         if self._script.think:
             before, after = self._wire.thought(self._reply)
             thoughts = (before + b"hm " + after for _ in range(self._script.think))
@@ -375,6 +387,14 @@ class Telling:
             return response
         await response.write_eof(closing)
         return response
+
+    async def _load(self, response: web.StreamResponse) -> None:
+        """Beat as servers do while they load a model."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._script.load
+        while (left := until - loop.time()) > 0:
+            await response.write(self._wire.ping)
+            await asyncio.sleep(min(left, 0.02))
 
     def _text(self, start: int, end: int) -> Iterator[bytes]:
         """The frames of tokens ``start`` to ``end``; taking one counts as sending it."""
@@ -426,7 +446,7 @@ class Telling:
             case "end":
                 await response.write_eof()
             case "error":
-                await response.write(self._wire.broken(self._script.error))
+                await response.write(self._wire.broken(self._script.error, self._script.says))
                 await response.write_eof()
             case "garbage":
                 await response.write(self._wire.garbage)

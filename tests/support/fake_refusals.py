@@ -1,5 +1,10 @@
-"""How real servers refuse a schema or a file that they do not take, each in its own words."""
+"""How real servers refuse what they do not take, each in its own words.
 
+A part is what the request has: a schema, files, a parameter, a system message, two
+messages of one side in a row, an assistant's message with its thoughts or without.
+"""
+
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 
@@ -23,6 +28,16 @@ def _vllm(message: str) -> dict[str, Any]:
 
 def _llamacpp(status: int, message: str, kind: str) -> dict[str, Any]:
     return {"error": {"code": status, "message": message, "type": kind}}
+
+
+def _pydantic(field: str, value: object) -> dict[str, Any]:
+    fault = {
+        "type": "extra_forbidden",
+        "loc": ["body", field],
+        "msg": "Extra inputs are not permitted",
+        "input": value,
+    }
+    return {"object": "error", "message": {"detail": [fault]}, "type": "invalid_request_error"}
 
 
 def _anthropic(message: str) -> dict[str, Any]:
@@ -155,14 +170,113 @@ REFUSALS = {
             "error": {"type": "request_too_large", "message": "Request exceeds the maximum size"},
         },
     ),
+    "openai-max-tokens": Refusal(
+        "max_tokens",
+        400,
+        _openai(
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+            "'max_completion_tokens' instead.",
+            "max_tokens",
+            "unsupported_parameter",
+        ),
+    ),
+    "mistral-max-completion-tokens": Refusal(
+        "max_completion_tokens", 422, _pydantic("max_completion_tokens", 9)
+    ),
+    "openai-temperature": Refusal(
+        "temperature",
+        400,
+        _openai(
+            "Unsupported value: 'temperature' does not support 0.7 with this model. Only the "
+            "default (1) value is supported.",
+            "temperature",
+            "unsupported_value",
+        ),
+    ),
+    "kimi-temperature": Refusal(
+        "temperature", 400, _openai("invalid temperature: only 1 is allowed for this model", None)
+    ),
+    "azure-stream-options": Refusal(
+        "stream_options",
+        400,
+        _openai("Unrecognized request argument supplied: stream_options", None),
+    ),
+    "mistral-stream-options": Refusal(
+        "stream_options", 422, _pydantic("stream_options", {"include_usage": True})
+    ),
+    "vllm-system": Refusal("system", 400, _vllm("System role not supported")),
+    "llamacpp-system": Refusal(
+        "system",
+        500,
+        _llamacpp(
+            500,
+            "Jinja Exception: System role not supported at row 1, column 30",
+            "server_error",
+        ),
+    ),
+    "google-system": Refusal(
+        "system",
+        400,
+        {
+            "error": {
+                "code": 400,
+                "message": "Developer instruction is not enabled for models/gemma-3-27b-it",
+                "status": "INVALID_ARGUMENT",
+            }
+        },
+    ),
+    "openai-system": Refusal(
+        "system",
+        400,
+        _openai(
+            "Unsupported value: 'messages[0].role' does not support 'system' with this model.",
+            "messages[0].role",
+            "unsupported_value",
+        ),
+    ),
+    "mistral-system": Refusal(
+        "system",
+        400,
+        _vllm("Conversation roles must alternate user/assistant/user/assistant/..."),
+    ),
+    "vllm-turns": Refusal(
+        "turns",
+        400,
+        _vllm(
+            "After the optional system message, conversation roles must alternate "
+            "user/assistant/user/assistant/..."
+        ),
+    ),
+    "deepseek-thoughts": Refusal(
+        "no_thoughts",
+        400,
+        _openai(
+            "The `reasoning_content` in the thinking mode must be passed back to the API.",
+            None,
+            "invalid_request_error",
+        ),
+    ),
+    "groq-thoughts": Refusal(
+        "thoughts",
+        400,
+        _openai(
+            "'messages.1' : for 'role:assistant' the following must be satisfied"
+            "[('messages.1' : property 'reasoning_content' is unsupported)]",
+            None,
+        ),
+    ),
+    "anthropic-thoughts": Refusal(
+        "thoughts",
+        400,
+        _anthropic("messages.1.content.0: Invalid `signature` in `thinking` block"),
+    ),
 }
 
 
 def refusal_of(names: str, body: dict[str, Any]) -> Refusal | None:
     """The first of ``names`` (with commas between) whose part the request has."""
-    parts = {"schema": _has_schema(body), "files": _has_files(body)}
     told = [REFUSALS[name] for name in names.split(",") if name]
-    return next((refusal for refusal in told if parts[refusal.part]), None)
+    return next((refusal for refusal in told if _PARTS[refusal.part](body)), None)
 
 
 def _has_schema(body: dict[str, Any]) -> bool:
@@ -176,3 +290,40 @@ def _has_files(body: dict[str, Any]) -> bool:
         if message.get("images") or any(part.get("type") != "text" for part in parts):
             return True
     return False
+
+
+def _has_system(body: dict[str, Any]) -> bool:
+    return bool(body.get("system")) or any(m["role"] == "system" for m in body["messages"])
+
+
+def _has_no_turns(body: dict[str, Any]) -> bool:
+    """What a strict chat template raises an error at."""
+    roles = [m["role"] for m in body["messages"] if m["role"] != "system"]
+    due = ["user", "assistant"] * len(roles)
+    return roles != due[: len(roles)] or not roles or roles[-1] != "user"
+
+
+def _thoughts(body: dict[str, Any]) -> list[bool]:
+    """Whether each of the assistant's messages has its thoughts with it."""
+    said = [m for m in body["messages"] if m["role"] == "assistant"]
+    return [
+        "reasoning_content" in m or "thinking" in m or _has_blocks(m.get("content")) for m in said
+    ]
+
+
+def _has_blocks(content: object) -> bool:
+    return isinstance(content, list) and any(part.get("type") == "thinking" for part in content)
+
+
+_PARTS: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "schema": _has_schema,
+    "files": _has_files,
+    "system": _has_system,
+    "turns": _has_no_turns,
+    "thoughts": lambda body: any(_thoughts(body)),
+    "no_thoughts": lambda body: not all(_thoughts(body)),
+    **{
+        name: lambda body, name=name: name in body
+        for name in ("max_tokens", "max_completion_tokens", "temperature", "stream_options")
+    },
+}

@@ -7,14 +7,15 @@ user message wins over whatever the fake was told before:
 ``tokens=n``       length of the reply
 ``rate=r``         tokens a second of this stream, evenly; 0: all at once
 ``delay=s``        seconds before the first byte of the answer
+``load=s``         seconds of heartbeats before the first token, as while a model is loaded
 ``think=n``        tokens of thinking before the text
 ``stop=length``    how it says that it ended, in OpenAI's words (default stop)
 ``fail=529x2``     the first two such requests get this HTTP status (default 1)
 ``retry_after=s``  what a failing answer asks for
 ``error=type``     the type of an ``error`` fault (default overloaded_error)
 ``fault=kind@n``   at token n, in each such request; ``kind@nxk``: in the first k
-``refuses=name``   a schema or files, as :mod:`tests.support.fake_refusals` has it;
-                   several names with commas
+``refuses=name``   a schema, files, a parameter …, as :mod:`tests.support.fake_refusals`
+                   has it; several names with commas
 =================  ===========================================================
 
 "Such requests" are those with the same last user message; for a script set by
@@ -35,7 +36,9 @@ FaultKind = Literal[
 ]
 ALWAYS = 1_000_000_000
 
-_WORD = re.compile(r"\b(tokens|rate|delay|think|stop|fail|retry_after|error|fault|refuses)=(\S+)")
+_WORD = re.compile(
+    r"\b(tokens|rate|delay|load|think|stop|fail|retry_after|error|fault|refuses)=(\S+)"
+)
 _FAIL = re.compile(r"(\d{3})(?:x(\d+))?$")
 _FAULT = re.compile(rf"({'|'.join(get_args(FaultKind))})(?:@(\d+))?(?:x(\d+))?$")
 
@@ -46,6 +49,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int = 20
     rate: float = 0.0
     delay: float = 0.0
+    load: float = 0.0
     think: int = 0
     stop: str = "stop"
     fail: str | None = None
@@ -55,6 +59,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     refuses: str = ""
     reply: str | None = None
     """Exact words in place of tagged tokens (not to be had from a prompt)."""
+    says: str | None = None
+    """The sentence of a failing answer (likewise)."""
 
     def overruled_by(self, message: str) -> "Script":
         """This script with what ``message`` asks for."""

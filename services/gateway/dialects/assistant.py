@@ -338,6 +338,8 @@ class Failed(Event, frozen=True, kw_only=True, tag="error"):
     message: str
     code: str
     retryable: bool
+    retry_after: float | UnsetType = UNSET
+    """Seconds that the provider wants to be left alone for."""
 
 
 StreamEvent = MessageStart | Chunk | Reset | MessageComplete | Failed
@@ -369,7 +371,11 @@ def event_of(moment: Moment, **where: str) -> Event | None:
             return _end_of(moment, **where)
         case SessionGone():
             return Failed(
-                message="The session was deleted.", code="not_found", retryable=False, **where
+                message="The session was deleted.",
+                code="not_found",
+                retryable=False,
+                retry_after=UNSET,
+                **where,
             )
         case _:
             return None
@@ -382,7 +388,13 @@ def _end_of(reply: ReplyEnded, **where: str) -> Event:
             message=reply.message, usage=final.usage, sha256=reply.sha256, **where
         )
     fault = final.error or Fault(code="internal", message="The reply failed.")
-    return Failed(message=fault.message, code=fault.code, retryable=fault.retryable, **where)
+    return Failed(
+        message=fault.message,
+        code=fault.code,
+        retryable=fault.retryable,
+        retry_after=fault.retry_after,
+        **where,
+    )
 
 
 class SseFrames:

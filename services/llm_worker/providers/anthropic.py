@@ -25,8 +25,16 @@ from services.llm_worker.providers.base import (
     PromptMessage,
     ProviderError,
 )
-from services.llm_worker.providers.connections import Read, beginning, whole
+from services.llm_worker.providers.connections import (
+    CONNECTING,
+    Read,
+    beginning,
+    unreachable,
+    whole,
+)
+from services.llm_worker.providers.outbound import Outbound
 from services.llm_worker.providers.reading import spoken
+from services.llm_worker.providers.silence import Patience
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -37,7 +45,6 @@ if TYPE_CHECKING:
 DEFAULT_URL = "https://api.anthropic.com"
 MAX_TOKENS = 4096
 """When neither the prompt nor the settings say; the API insists on a number."""
-CONNECTING = 10.0
 _TAKEN = {"application/pdf", "image/jpeg", "image/png", "image/gif", "image/webp"}
 LINGER = 0.25
 """Seconds for the last bytes after the end of a reply, so that its connection is used again."""
@@ -61,10 +68,17 @@ class Anthropic:
     name = "anthropic"
 
     def __init__(
-        self, *, api_key: str, base_url: str | None, max_tokens: int | None, patience: float
+        self,
+        *,
+        api_key: str,
+        base_url: str | None,
+        max_tokens: int | None,
+        patience: Patience,
+        outbound: Outbound,
     ) -> None:
         self._api_key = api_key
-        self._base_url = base_url
+        self._base_url = base_url or DEFAULT_URL
+        self._outbound = outbound
         self._max_tokens = max_tokens or MAX_TOKENS
         self._patience = patience
         self._opened: AsyncAnthropic | None = None
@@ -76,15 +90,9 @@ class Anthropic:
         return spoken(self, prompt.model, answer, reading, self._patience)
 
     def notes(self, prompt: Prompt) -> list[str]:
-        notes: list[str] = []
         if prompt.temperature is not None:
-            notes.append("Anthropic's API takes no temperature, so it was not sent.")
-        if len(_messages(prompt)) < len(prompt.messages):
-            notes.append(
-                "Anthropic's API takes no blank messages and none of the assistant's at the "
-                "start, so these were not sent."
-            )
-        return notes
+            return ["Anthropic's API takes no temperature, so it was not sent."]
+        return []
 
     def takes(self, model: str, media_type: str) -> bool:
         return media_type in _TAKEN
@@ -117,30 +125,45 @@ class Anthropic:
             await self._opened.close()
 
     async def client(self) -> "AsyncAnthropic":
-        """The SDK's client, made at the first use; in a thread, because that takes seconds."""
+        """The SDK's client, made at the first use; in a thread, because that takes seconds.
+
+        Raises:
+            ProviderError: the settings name certificates that cannot be read.
+        """
         async with self._opening:
             if self._opened is None:
-                self._opened = await asyncio.to_thread(self._open)
+                try:
+                    self._opened = await asyncio.to_thread(self._open)
+                except OSError as error:
+                    raise unreachable(self.name, error) from error
         return self._opened
 
     def _open(self) -> "AsyncAnthropic":
         sdk = _sdk()
+        proxy = self._outbound.proxy(self._base_url)
         return sdk.AsyncAnthropic(
             api_key=self._api_key,
             base_url=self._base_url,
             max_retries=0,  # the caller owns retries, so that every try is an event
-            timeout=sdk.Timeout(None, connect=CONNECTING),  # silence.py watches the rest
+            # silence.py watches the rest; to get a connection out of the pool is to make one
+            timeout=sdk.Timeout(None, connect=CONNECTING, pool=CONNECTING),
             http_client=sdk.DefaultAioHttpClient(
                 limits=_http().Limits(max_connections=100_000, keepalive_expiry=60),
+                verify=self._outbound.tls,
+                proxy=proxy and _http().Proxy(proxy.url, headers=proxy.tunnel_headers),
+                headers=proxy and proxy.request_headers,
+                trust_env=False,  # outbound.py has read it
                 follow_redirects=False,  # the conversation is for nobody else
                 event_hooks={"response": [_refuse]},
             ),
         )
 
     def _body(self, prompt: Prompt) -> dict[str, Any]:
+        prompt = prompt.as_taken()
+        thinks = "thoughts" not in prompt.learnt
         body: dict[str, Any] = {
             "model": prompt.model,
-            "messages": _messages(prompt),
+            "messages": [{"role": m.role, "content": _content(m, thinks)} for m in prompt.messages],
             "max_tokens": prompt.max_tokens or self._max_tokens,
         }
         if prompt.system:
@@ -150,18 +173,14 @@ class Anthropic:
         return body
 
 
-def _messages(prompt: Prompt) -> list[dict[str, Any]]:
-    """The messages as the API wants them: none blank, and a user's first."""
-    told = [m for m in prompt.messages if m.content.strip()]
-    while told and told[0].role == "assistant":
-        told = told[1:]
-    return [{"role": m.role, "content": _content(m)} for m in told]
-
-
-def _content(message: PromptMessage) -> str | list[dict[str, Any]]:
-    if not message.files:
+def _content(message: PromptMessage, thinks: bool) -> str | list[dict[str, Any]]:
+    """A message's content; what was thought before a reply stands before it, as it was signed."""
+    blocks = [_block(file) for file in message.files]
+    if message.role == "assistant" and message.thoughts is not None and thinks:
+        blocks += message.thoughts.blocks
+    if not blocks:
         return message.content
-    return [*map(_block, message.files), {"type": "text", "text": message.content}]
+    return [*blocks, {"type": "text", "text": message.content}]
 
 
 def _block(file: PromptFile) -> dict[str, Any]:
@@ -202,7 +221,7 @@ class _Response:
             cause = error.__cause__ or error
             if isinstance(cause, ProviderError):  # of our hook
                 raise cause from None
-            raise faults.unreachable(Anthropic.name, cause) from error
+            raise unreachable(Anthropic.name, error) from error
         http = response.http_response
         coded = http.headers.get("content-encoding", "identity") != "identity"
         self._chunks = http.aiter_bytes() if coded else http.aiter_raw()

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -17,6 +17,18 @@ class PromptFile(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     media_type: str
     data: bytes
+
+
+Learnt = Literal[
+    "temperature",
+    "max_tokens",
+    "max_completion_tokens",
+    "stream_options",
+    "system",
+    "thoughts",
+    "reasoning_content",
+]
+"""What a model's server turned out not to take; ``reasoning_content`` is what it wants."""
 
 
 class PromptMessage(msgspec.Struct, frozen=True):
@@ -38,10 +50,16 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     schema: dict[str, Any] | None = None
     """The answer is to be JSON that fits this; the last message says so too."""
+    learnt: frozenset[Learnt] = frozenset()
+    """What is known of the model's server: how the request is put follows from it."""
     notes: list[str] = []
     """What of the wish is not in here, one sentence each."""
     sent: list[SentFile] = []
     """How each file went into it: as it is, as text, or not."""
+    go_on: str | None = None
+    """What natterlog itself asks after the messages: that a reply goes on."""
+    message_ids: list[str] = []
+    """The conversation's messages that went into it."""
     asker: Address | None = None
     """Whose run it is for: a provider that reads the log shows each user his own alone."""
 
@@ -49,6 +67,20 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     def files(self) -> list[PromptFile]:
         """Everything that is sent as it is, whatever message it goes with."""
         return [file for message in self.messages for file in message.files]
+
+    @property
+    def thoughts(self) -> bool:
+        """Whether some of the assistant's messages have theirs with them."""
+        return any(message.thoughts is not None for message in self.messages)
+
+    def as_taken(self) -> "Prompt":
+        """The same for a model without a system's role: that prompt heads the first message."""
+        if not self.system or "system" not in self.learnt or not self.messages:
+            return self
+        first, *others = self.messages
+        content = f"{self.system}\n\n{first.content}"
+        messages = [msgspec.structs.replace(first, content=content), *others]
+        return msgspec.structs.replace(self, system=None, messages=messages)
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,11 +119,15 @@ class ProviderError(Exception):
     the provider's own wish in seconds; ``code`` is one of :mod:`shared.errors`.
     Where it answered something else than 200, ``status`` and ``words`` are that.
     ``most_tries`` bounds the tries for this fault; None: the settings do.
-    ``location`` is where a redirect leads.
+    ``leave_alone``: another try of ours would only make it worse.  ``whole``: it is
+    the provider's as a whole, whatever model is meant.  ``location`` is where a
+    redirect leads.
     """
 
     usage: Usage | None = None
     """What the failed call cost, where that is known."""
+    sent: frozenset[str] = frozenset()
+    """The parameters of the request that was answered with it."""
 
     def __init__(
         self,
@@ -103,6 +139,8 @@ class ProviderError(Exception):
         status: int | None = None,
         words: str = "",
         most_tries: int | None = None,
+        leave_alone: bool = False,
+        whole: bool = False,
         location: str | None = None,
     ) -> None:
         super().__init__(message)
@@ -113,6 +151,8 @@ class ProviderError(Exception):
         self.status = status
         self.words = words
         self.most_tries = most_tries
+        self.leave_alone = leave_alone
+        self.whole = whole
         self.location = location
 
 

@@ -1,21 +1,23 @@
 """The HTTP connections of the openai and ollama providers: one pool for all streams."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
+from typing import Any
 
 import aiohttp
 import msgspec
 
 from services.llm_worker.providers import faults
 from services.llm_worker.providers.base import ProviderError
+from services.llm_worker.providers.outbound import Outbound
 
 ASKING = 10.0
 """Seconds for a question that is answered at once (the models on offer)."""
 
 CONNECTING = 10.0
-"""Seconds for a connection to be made."""
+"""Seconds for a connection to be made, a proxy and TLS included."""
 
 EXPLAINING = 5.0
 """Seconds for the body of an answer without success."""
@@ -36,29 +38,47 @@ Read = Callable[[], Awaitable[bytes]]
 class Connections:
     """Opened at the first use, in the event loop that uses it; a worker's slots bound it."""
 
-    def __init__(self) -> None:
+    def __init__(self, outbound: Outbound) -> None:
+        self._outbound = outbound
         self._opened: aiohttp.ClientSession | None = None
         self._ending: set[aiohttp.ClientResponse] = set()
 
-    def post(self, provider: str, url: str, headers: Mapping[str, str], body: object) -> "Answer":
+    def post(
+        self, provider: str, url: str, headers: Mapping[str, str], body: Mapping[str, object]
+    ) -> "Answer":
         return Answer(self, provider, url, headers, body)
 
     async def get(self, provider: str, url: str, headers: Mapping[str, str]) -> bytes:
         """The body at ``url``.
 
         Raises:
-            ProviderError: there was none.
+            ProviderError: there was none, or it has no end.
         """
-        timeout = aiohttp.ClientTimeout(total=ASKING)
+        timeout = aiohttp.ClientTimeout(total=ASKING, connect=CONNECTING)
         try:
-            async with self.session().get(
-                url, headers=headers, timeout=timeout, allow_redirects=False
-            ) as response:
+            async with await self.request("GET", url, headers, timeout=timeout) as response:
                 if response.status // 100 != 2:
                     raise await _refused(provider, url, response)
                 return await whole(provider, response.content.readany)
         except (aiohttp.ClientError, OSError) as error:
-            raise faults.unreachable(provider, error) from error
+            raise unreachable(provider, error) from error
+
+    async def request(
+        self, method: str, url: str, headers: Mapping[str, str], **options: Any
+    ) -> aiohttp.ClientResponse:
+        """The answer to a request, by the way that the settings choose.
+
+        Raises:
+            aiohttp.ClientError, OSError: there is none.
+        """
+        if (proxy := self._outbound.proxy(url)) is not None:
+            options |= {"proxy": proxy.url, "proxy_headers": proxy.tunnel_headers}
+            headers = {**headers, **proxy.request_headers}
+        if url.startswith("https:") or (proxy and proxy.url.startswith("https:")):
+            options["ssl"] = self._outbound.tls
+        return await self.session().request(
+            method, url, headers=headers, allow_redirects=False, **options
+        )
 
     async def aclose(self) -> None:
         for response in list(self._ending):
@@ -101,27 +121,30 @@ class Answer:
         provider: str,
         url: str,
         headers: Mapping[str, str],
-        body: object,
+        body: Mapping[str, object],
     ) -> None:
         self._connections = connections
         self._provider = provider
         self._url = url
         self._headers = {**headers, "Content-Type": "application/json"}
+        self._sent = frozenset(body)
         self._body = msgspec.json.encode(body)
 
     async def __aenter__(self) -> Read:
         try:
-            response = self._response = await self._connections.session().post(
-                self._url, data=self._body, headers=self._headers, allow_redirects=False
+            response = self._response = await self._connections.request(
+                "POST", self._url, self._headers, data=self._body
             )
         except (aiohttp.ClientError, OSError) as error:
-            raise faults.unreachable(self._provider, error) from error
+            raise unreachable(self._provider, error) from error
         if response.status // 100 == 2:
             return response.content.readany
         try:
-            raise await _refused(self._provider, self._url, response)
+            fault = await _refused(self._provider, self._url, response)
         finally:
             response.close()
+        fault.sent = self._sent
+        raise fault
 
     async def __aexit__(
         self,
@@ -164,6 +187,37 @@ async def beginning(read: Read) -> bytes:
 async def _refused(provider: str, url: str, response: aiohttp.ClientResponse) -> ProviderError:
     body = await beginning(response.content.readany)
     return faults.from_status(provider, response.status, _lower(response.headers), body, url)
+
+
+def unreachable(provider: str, error: BaseException) -> ProviderError:
+    """The fault for an error of aiohttp's, or of a client that is built upon it."""
+    for cause in _causes(error):
+        match cause:
+            case aiohttp.ClientHttpProxyError():
+                passing = cause.status == 429 or cause.status >= 500
+                return faults.unreachable(
+                    provider, f"the proxy answered {cause.status}", passing=passing
+                )
+            case aiohttp.ClientConnectorCertificateError():
+                return faults.unreachable(
+                    provider,
+                    f"its certificate is not trusted ({cause.certificate_error}); SSL_CERT_FILE "
+                    "names the certificates that are",
+                    passing=False,
+                )
+            case aiohttp.ServerDisconnectedError():  # it was reached, and hung up
+                return faults.broken_off(provider)
+            case _:
+                pass
+    of_network = (c for c in _causes(error) if isinstance(c, aiohttp.ClientError | OSError))
+    cause = next(of_network, error)
+    return faults.unreachable(provider, str(cause) or type(cause).__name__)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:

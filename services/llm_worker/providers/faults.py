@@ -84,6 +84,7 @@ def from_status(
         retry_after=retry_after(headers),
         status=status,
         words=body[:WORDS].decode("utf-8", "replace"),
+        location=headers.get("location"),
     )
 
 
@@ -145,10 +146,12 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return None
 
 
-def unreachable(provider: str, error: BaseException) -> ProviderError:
-    why = str(error) or type(error).__name__
+def unreachable(provider: str, why: str, *, passing: bool = True) -> ProviderError:
     return ProviderError(
-        f"{provider} cannot be reached: {why}", code="provider_unavailable", passing=True
+        f"{provider} cannot be reached: {why}",
+        code="provider_unavailable",
+        passing=passing,
+        whole=True,
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 from collections.abc import AsyncGenerator
 from datetime import datetime
 from typing import Any
@@ -17,8 +18,10 @@ from services.llm_worker.providers.base import (
     ProviderError,
 )
 from services.llm_worker.providers.connections import Connections, whole
+from services.llm_worker.providers.num_ctx import ContextSizes
 from services.llm_worker.providers.ollama_reading import OllamaReading
 from services.llm_worker.providers.reading import spoken
+from services.llm_worker.providers.silence import Patience
 from shared.events import ModelDetails
 from shared.log import get_logger
 
@@ -28,6 +31,7 @@ SHOWN = 8
 """Models that it is asked about at a time."""
 SHOWING = 3.0
 """Seconds for all of that; what is not said by then is asked for again with the next list."""
+_NUM_CTX = re.compile(r"^num_ctx\s+(\d{1,9})\s*$", re.MULTILINE)
 
 
 class Ollama:
@@ -35,8 +39,11 @@ class Ollama:
 
     name = "ollama"
 
-    def __init__(self, connections: Connections, *, host: str, patience: float) -> None:
+    def __init__(
+        self, connections: Connections, *, host: str, patience: Patience, num_ctx: int
+    ) -> None:
         self._connections = connections
+        self._sizes = ContextSizes(num_ctx)
         self._host = host
         self._patience = patience
         self._abilities: dict[tuple[str, str], Abilities] = {}
@@ -44,11 +51,12 @@ class Ollama:
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
         url = f"{self._host}/api/chat"
-        answer = self._connections.post(self.name, url, {}, _body(prompt))
+        answer = self._connections.post(self.name, url, {}, self._body(prompt))
         return spoken(self, prompt.model, answer, OllamaReading(self.name, url), self._patience)
 
     def notes(self, prompt: Prompt) -> list[str]:
-        return []
+        able = self._able(prompt.model)
+        return self._sizes.notes(prompt, able.context_window, able.num_ctx)
 
     def takes(self, model: str, media_type: str) -> bool:
         return media_type.startswith("image/")
@@ -99,8 +107,14 @@ class Ollama:
                 task.cancel()
         failures = [task for task in asking if task not in late and task.exception()]
         if late or failures:
-            why = str(failures[0].exception()) if failures else "no answer in time"
+            why = type(failures[0].exception()).__name__ if failures else "no answer in time"
             log.info("provider.abilities_unknown", models=len(late) + len(failures), error=why)
+
+    def _able(self, model: str) -> "Abilities":
+        """What is known of a model so far."""
+        names = (model, f"{model}:latest")
+        known = (able for (name, _), able in self._abilities.items() if name in names)
+        return next(known, Abilities())
 
     async def _show(self, model: str) -> "Abilities":
         ask = self._connections.post(self.name, f"{self._host}/api/show", {}, {"model": model})
@@ -119,29 +133,36 @@ class Ollama:
     async def aclose(self) -> None:
         """Nothing: the connections belong to the registry."""
 
+    def _body(self, prompt: Prompt) -> dict[str, object]:
+        able = self._able(prompt.model)
+        num_ctx = self._sizes.size(prompt, able.context_window, able.num_ctx)
+        prompt = prompt.as_taken()
+        thinks = "thoughts" not in prompt.learnt
+        messages = [_message(message, thinks) for message in prompt.messages]
+        if prompt.system:
+            messages.insert(0, {"role": "system", "content": prompt.system})
+        options: dict[str, object] = {}
+        if prompt.temperature is not None:
+            options["temperature"] = prompt.temperature
+        if prompt.max_tokens is not None:
+            options["num_predict"] = prompt.max_tokens
+        if num_ctx is not None:
+            options["num_ctx"] = num_ctx
+        body: dict[str, object] = {
+            "model": prompt.model,
+            "messages": messages,
+            "stream": True,
+            "options": options,
+        }
+        if prompt.schema is not None:
+            body["format"] = prompt.schema
+        return body
 
-def _body(prompt: Prompt) -> dict[str, object]:
-    messages: list[dict[str, object]] = [_message(m) for m in prompt.messages]
-    if prompt.system:
-        messages.insert(0, {"role": "system", "content": prompt.system})
-    options: dict[str, object] = {}
-    if prompt.temperature is not None:
-        options["temperature"] = prompt.temperature
-    if prompt.max_tokens is not None:
-        options["num_predict"] = prompt.max_tokens
-    body: dict[str, object] = {
-        "model": prompt.model,
-        "messages": messages,
-        "stream": True,
-        "options": options,
-    }
-    if prompt.schema is not None:
-        body["format"] = prompt.schema
-    return body
 
-
-def _message(message: PromptMessage) -> dict[str, object]:
+def _message(message: PromptMessage, thinks: bool) -> dict[str, object]:
     said: dict[str, object] = {"role": message.role, "content": message.content}
+    if message.role == "assistant" and message.thoughts is not None and thinks:
+        said["thinking"] = message.thoughts.text
     if message.files:
         said["images"] = [base64.b64encode(file.data).decode() for file in message.files]
     return said
@@ -163,21 +184,27 @@ class Abilities(msgspec.Struct, frozen=True):
     sees: bool = False
     uses_tools: bool = False
     context_window: int | None = None
+    num_ctx: int | None = None
+    """Tokens of it that the model is made to take by itself."""
 
 
 class _Shown(msgspec.Struct):
     capabilities: list[str] = []
     """Absent from servers of before May 2025."""
     model_info: dict[str, Any] = {}
+    parameters: str | None = None
+    """Lines of a name and a value."""
 
     def abilities(self) -> Abilities:
         family = self.model_info.get("general.architecture")
         window = self.model_info.get(f"{family}.context_length")
+        own = _NUM_CTX.search(self.parameters or "")
         return Abilities(
             chats="completion" in self.capabilities or not self.capabilities,
             sees="vision" in self.capabilities,
             uses_tools="tools" in self.capabilities,
             context_window=window if isinstance(window, int) and window > 0 else None,
+            num_ctx=int(own[1]) if own else None,
         )
 
 

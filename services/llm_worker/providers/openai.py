@@ -11,6 +11,7 @@ import msgspec
 from services.llm_worker.providers import counts, faults, shapes
 from services.llm_worker.providers.base import (
     Ended,
+    Learnt,
     ModelInfo,
     Prompt,
     PromptFile,
@@ -19,6 +20,7 @@ from services.llm_worker.providers.base import (
 from services.llm_worker.providers.connections import Connections
 from services.llm_worker.providers.openai_reading import OpenAIReading
 from services.llm_worker.providers.reading import spoken
+from services.llm_worker.providers.silence import Patience
 
 DEFAULT_URL = "https://api.openai.com/v1"
 
@@ -35,7 +37,7 @@ class OpenAI:
     name = "openai"
 
     def __init__(
-        self, connections: Connections, *, base_url: str, api_key: str | None, patience: float
+        self, connections: Connections, *, base_url: str, api_key: str | None, patience: Patience
     ) -> None:
         self._connections = connections
         self._base_url = base_url
@@ -49,7 +51,8 @@ class OpenAI:
         return spoken(self, prompt.model, answer, OpenAIReading(self.name, url), self._patience)
 
     def notes(self, prompt: Prompt) -> list[str]:
-        if prompt.temperature is not None and not self._takes_temperature(prompt.model):
+        known = "temperature" not in prompt.learnt and not self._takes_temperature(prompt.model)
+        if prompt.temperature is not None and known:
             return [f"{prompt.model} takes no temperature, so it was not sent."]
         return []
 
@@ -80,30 +83,47 @@ class OpenAI:
         """Nothing: the connections belong to the registry."""
 
     def _body(self, prompt: Prompt) -> dict[str, object]:
-        messages: list[dict[str, object]] = [
-            {"role": m.role, "content": _content(m)} for m in prompt.messages
-        ]
+        prompt, learnt = prompt.as_taken(), prompt.learnt
+        messages = [_message(message, learnt) for message in prompt.messages]
         if prompt.system:
             messages.insert(0, {"role": "system", "content": prompt.system})
         body: dict[str, object] = {
             "model": prompt.model,
             "messages": messages,
             "stream": True,
-            "stream_options": {"include_usage": True},
         }
-        if prompt.temperature is not None and self._takes_temperature(prompt.model):
+        if "stream_options" not in learnt:
+            body["stream_options"] = {"include_usage": True}
+        takes = "temperature" not in learnt and self._takes_temperature(prompt.model)
+        if prompt.temperature is not None and takes:
             body["temperature"] = prompt.temperature
-        if prompt.max_tokens is not None:
-            # OpenAI's newer models refuse the old name; most other servers know only that
-            limit = "max_completion_tokens" if self._is_openais_own else "max_tokens"
+        if prompt.max_tokens is not None and (limit := self._limit(learnt)):
             body[limit] = prompt.max_tokens
         if prompt.schema is not None:
             wanted = {"name": "answer", "schema": prompt.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": wanted}
         return body
 
+    def _limit(self, learnt: frozenset[Learnt]) -> str | None:
+        """What the limit of tokens is called here; None where it has been refused by both names."""
+        # OpenAI's newer models refuse the old name; most other servers know only that
+        names: list[Learnt] = ["max_tokens", "max_completion_tokens"]
+        if self._is_openais_own:
+            names.reverse()
+        return next((name for name in names if name not in learnt), None)
+
     def _takes_temperature(self, model: str) -> bool:
         return not (self._is_openais_own and _REASONING.match(model))
+
+
+def _message(message: PromptMessage, learnt: frozenset[Learnt]) -> dict[str, object]:
+    sent: dict[str, object] = {"role": message.role, "content": _content(message)}
+    if message.role == "assistant" and "thoughts" not in learnt:
+        if message.thoughts is not None:
+            sent["reasoning_content"] = message.thoughts.text
+        elif "reasoning_content" in learnt:
+            sent["reasoning_content"] = ""
+    return sent
 
 
 def _content(message: PromptMessage) -> object:

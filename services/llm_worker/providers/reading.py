@@ -22,7 +22,7 @@ from services.llm_worker.providers.base import Ended, Provider, ProviderError
 from services.llm_worker.providers.lines import LONGEST_LINE, PAGE, Beginning, Event
 from services.llm_worker.providers.reply import Reply
 from services.llm_worker.providers.shapes import Object
-from services.llm_worker.providers.silence import Silence
+from services.llm_worker.providers.silence import Patience, Silence
 from services.llm_worker.providers.unicode import (
     REPLACEMENT,
     decode_tolerantly,
@@ -353,7 +353,7 @@ class Reading(ABC, Generic[Usual, Frame]):
 
 
 async def spoken(
-    provider: Provider, model: str, answer: Answer, reading: Reading[Any, Any], patience: float
+    provider: Provider, model: str, answer: Answer, reading: Reading[Any, Any], patience: Patience
 ) -> AsyncGenerator[str | Ended, None]:
     """The reply in ``answer``, as :meth:`Provider.stream` gives it."""
     reply = reading.reply

@@ -9,6 +9,8 @@ times as fast, ``@max`` waits for nothing.  A user names his own alone.
 import asyncio
 from collections.abc import AsyncGenerator
 
+from msgspec import UNSET
+
 from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, ProviderError
 from shared.bus import Bus, BusError
 from shared.chain import Link, read_chain
@@ -181,8 +183,13 @@ def _end(attempt: Attempt) -> Ended:
     if attempt.lost and fault is None:
         raise ProviderError(f"Here the recorded attempt ended: {attempt.reason}.", passing=True)
     if fault is not None:
-        passing = fault.retryable or attempt.lost
-        raise ProviderError(fault.message, code=fault.code, passing=passing)
+        raise ProviderError(
+            fault.message,
+            code=fault.code,
+            passing=fault.retryable or attempt.lost,
+            retry_after=None if fault.retry_after is UNSET else fault.retry_after,
+            leave_alone=not attempt.lost,  # as it was: then the run ended with it
+        )
     if final is not None and final.attempt != attempt.id:
         raise _nothing_more("the recorded run was ended by somebody else")
     # A cancelled reply ends with what was kept of it: nobody knows what would have come.

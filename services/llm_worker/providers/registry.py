@@ -5,14 +5,20 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from services.llm_worker.providers import faults
+from services.llm_worker.providers import anthropic, faults
 from services.llm_worker.providers.anthropic import Anthropic
 from services.llm_worker.providers.base import ModelInfo, Provider, ProviderError
 from services.llm_worker.providers.connections import Connections
 from services.llm_worker.providers.demo import Demo
 from services.llm_worker.providers.ollama import Ollama
 from services.llm_worker.providers.openai import DEFAULT_URL, OpenAI
+from services.llm_worker.providers.outbound import Outbound
+from services.llm_worker.providers.redaction import Redaction, redaction_for, without_credentials
+from services.llm_worker.providers.silence import Patience
+from shared.log import get_logger
 from shared.settings import Settings
+
+log = get_logger()
 
 FRESH = 60.0
 """Seconds for which a provider's list of models is believed."""
@@ -34,12 +40,18 @@ class Registry:
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
-        self._connections = Connections()
+        self.redaction = redaction_for(settings)
+        outbound = Outbound(settings)
+        self._connections = Connections(outbound)
         self.providers: dict[str, Provider] = {
-            provider.name: provider for provider in _configured(settings, self._connections)
+            provider.name: provider
+            for provider in _configured(settings, self._connections, outbound)
         }
         self._unlisted: dict[str, Provider] = {}
-        self._offers = {name: Offer(provider, clock) for name, provider in self.providers.items()}
+        self._offers = {
+            name: Offer(provider, clock, self.redaction)
+            for name, provider in self.providers.items()
+        }
 
     def add(self, provider: Provider) -> None:
         """Another one, which is meant only by its name before the model's, and lists nothing."""
@@ -96,6 +108,16 @@ class Registry:
             raise _unknown(model, await self.models())
         return f"{provider.name}/{name}"
 
+    @property
+    def urls(self) -> dict[str, str]:
+        """Where each provider is, for operators."""
+        known = {
+            Anthropic.name: self._settings.anthropic_base_url or anthropic.DEFAULT_URL,
+            Ollama.name: self._settings.ollama_host or "",
+            OpenAI.name: self._settings.openai_base_url or DEFAULT_URL,
+        }
+        return {n: without_credentials(url) for n, url in known.items() if n in self.providers}
+
     def latency_ms(self, provider: str) -> int | None:
         """How long it took a provider to list its models, when it was last asked."""
         return self._offers[provider].latency_ms
@@ -104,7 +126,10 @@ class Registry:
         """Import what is slow to import, in a thread, before the first reply needs it."""
         for provider in self.providers.values():
             if isinstance(provider, Anthropic):
-                await provider.client()
+                try:
+                    await provider.client()
+                except ProviderError as error:  # its calls will say so as well
+                    log.warning("provider.unprepared", provider=provider.name, error=error.message)
 
     async def aclose(self) -> None:
         for provider in self.providers.values():
@@ -165,8 +190,11 @@ class Registry:
 class Offer:
     """One provider's list of models, asked for when needed and kept for a while."""
 
-    def __init__(self, provider: Provider, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, provider: Provider, clock: Callable[[], float], redaction: Redaction
+    ) -> None:
         self._provider = provider
+        self._redaction = redaction
         self._clock = clock
         self._lock = asyncio.Lock()
         self._models: list[ModelInfo] | None = None
@@ -214,16 +242,17 @@ class Offer:
             async with asyncio.timeout(ASKING):
                 self._models = await self._provider.models()
         except ProviderError as error:
-            self._failure = error
-        except TimeoutError as error:
-            self._failure = faults.unreachable(self._provider.name, error)
+            self._failure = self._redaction.clean(error)
+        except TimeoutError:
+            late = f"it did not list its models within {ASKING:g} seconds"
+            self._failure = faults.unreachable(self._provider.name, late)
         self._asked_at = self._clock()
         self.latency_ms = round((time.monotonic() - started) * 1000)
 
 
-def _configured(settings: Settings, connections: Connections) -> list[Provider]:
+def _configured(settings: Settings, connections: Connections, outbound: Outbound) -> list[Provider]:
     providers: list[Provider] = []
-    patience = settings.llm_timeout
+    patience = Patience(settings.first_word_timeout, settings.llm_timeout)
     if settings.anthropic_api_key:
         providers.append(
             Anthropic(
@@ -231,10 +260,18 @@ def _configured(settings: Settings, connections: Connections) -> list[Provider]:
                 base_url=settings.anthropic_base_url,
                 max_tokens=settings.claude_max_tokens,
                 patience=patience,
+                outbound=outbound,
             )
         )
     if settings.ollama_host:
-        providers.append(Ollama(connections, host=settings.ollama_host, patience=patience))
+        providers.append(
+            Ollama(
+                connections,
+                host=settings.ollama_host,
+                patience=patience,
+                num_ctx=settings.ollama_num_ctx,
+            )
+        )
     if settings.openai_base_url or settings.openai_api_key:
         providers.append(
             OpenAI(

@@ -3,46 +3,77 @@
 import asyncio
 from math import inf
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from services.llm_worker.providers.base import ProviderError
+
+
+class Patience(NamedTuple):
+    """Seconds that content is waited for; 0: for ever."""
+
+    first_word: float
+    """For the first of it: a model may have to be loaded, a long prompt to be read."""
+    between: float
+    """For more of it."""
 
 
 class Silence:
     """Ends the wait of the task inside it when the provider says nothing for too long.
 
-    One timer for the stream, set anew only when it fires: what a token costs is
-    two assignments.  The time that the *reader* takes does not count, so around
-    each ``yield`` stand :meth:`pause` and :meth:`listen`.
+    Nothing but content counts: no heartbeat, no headers.  One timer for the stream,
+    set anew only when it fires: what a token costs is two assignments.  The time that
+    the *reader* takes does not count, so around each ``yield`` stand :meth:`pause`
+    and :meth:`listen`.
 
     Raises:
         ProviderError: code ``timeout``, on leaving the ``with`` block.
     """
 
-    __slots__ = ("_fired", "_limit", "_loop", "_provider", "_since", "_task", "_timer")
+    __slots__ = (
+        "_began",
+        "_fired",
+        "_limit",
+        "_loop",
+        "_patience",
+        "_provider",
+        "_since",
+        "_task",
+        "_timer",
+    )
 
-    def __init__(self, provider: str, limit: float) -> None:
+    def __init__(self, provider: str, patience: Patience) -> None:
         self._provider = provider
-        self._limit = limit
-        """Seconds; 0: for ever."""
+        self._patience = patience
+        self._limit = patience.first_word
+        self._began = False
+        """Content has come."""
         self._fired = False
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self.listen()
-        if self._limit:
-            self._timer = self._loop.call_later(self._limit, self._look)
+        self._task = asyncio.current_task()
+        self._since = self._loop.time()
+        self._set_timer()
         return self
 
     def listen(self) -> None:
-        """From now on content is awaited, by this task."""
+        """Content has come; from now on more is awaited, by this task."""
         self._task = asyncio.current_task()
         self._since = self._loop.time()
+        if not self._began:
+            self._began = True
+            self._limit = self._patience.between
+            self._set_timer()
 
     def pause(self) -> None:
         """Content has come, and the reader is busy with it."""
         self._since = inf
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(self._limit, self._look) if self._limit else None
 
     def _look(self) -> None:
         left = self._limit if self._since == inf else self._since + self._limit - self._loop.time()
@@ -64,8 +95,17 @@ class Silence:
             return
         # as asyncio.timeout does it: a cancel from elsewhere that came meanwhile goes first
         if self._task.uncancel() == 0 and kind is asyncio.CancelledError:
-            raise ProviderError(
-                f"{self._provider} said nothing for {self._limit:g} seconds.",
-                code="timeout",
-                passing=True,
-            ) from error
+            raise self._fault() from error
+
+    def _fault(self) -> ProviderError:
+        silence = f"{self._provider} said nothing for {self._limit:g} seconds"
+        if self._began:
+            return ProviderError(f"{silence}.", code="timeout", passing=True)
+        # Another try would abort the loading that it waits for, and begin it again.
+        return ProviderError(
+            f"{silence}, not even a first word. If its model takes longer to load or to read a "
+            "long prompt, raise NATTERLOG_FIRST_WORD_TIMEOUT.",
+            code="timeout",
+            passing=True,
+            leave_alone=True,
+        )

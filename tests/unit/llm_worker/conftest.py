@@ -80,8 +80,8 @@ async def registry(fake: FakeProvider) -> AsyncIterator[Registry]:
 
 @pytest.fixture
 async def impatient(fake: FakeProvider) -> AsyncIterator[Registry]:
-    """As ``registry``, but a silence of 0.3 s is too long."""
-    registry = Registry(settings_for(fake, llm_timeout=0.3))
+    """As ``registry``, but a silence of 0.3 s is too long, and 1 s before the first word."""
+    registry = Registry(settings_for(fake, llm_timeout=0.3, first_word_timeout=1.0))
     await registry.preload()  # the import would count as silence
     yield registry
     await registry.aclose()

@@ -39,25 +39,6 @@ async def test_the_request_says_what_the_prompt_says_but_the_temperature(
     ]
 
 
-async def test_messages_that_the_api_refuses_are_left_out_and_noted(
-    fake: FakeProvider, registry: Registry
-):
-    prompt = Prompt(
-        model="claude-haiku-5-5",
-        messages=[
-            PromptMessage("assistant", "an answer to what was cut off"),
-            PromptMessage("user", "hello"),
-            PromptMessage("assistant", "  \n"),
-            PromptMessage("user", "again"),
-        ],
-    )
-
-    await reply_of(registry.providers["anthropic"], prompt)
-
-    assert [m["content"] for m in fake.seen[0].body["messages"]] == ["hello", "again"]
-    assert len(registry.providers["anthropic"].notes(prompt)) == 1
-
-
 async def test_the_limit_that_the_api_insists_on_comes_from_the_settings(fake: FakeProvider):
     for settings in (settings_for(fake), settings_for(fake, claude_max_tokens=77)):
         registry = Registry(settings)
@@ -75,6 +56,22 @@ async def test_usage_is_what_the_last_event_says_of_each_count(
     assert ended.usage == Usage(
         input_tokens=len(str(fake.seen[0].body["messages"]).split()),
         output_tokens=7,
+        cache_creation_input_tokens=2,
+        cache_read_input_tokens=1,
+    )
+
+
+@pytest.mark.parametrize("fault", ["error@2", "drop@2", "end@2", "stall@2"])
+async def test_a_reply_that_broke_off_tells_what_it_has_cost_already(
+    fake: FakeProvider, impatient: Registry, fault: str
+):
+    prompt = asking("anthropic", f"tokens=7 rate=500 fault={fault}")
+
+    _, error = await fault_of(impatient.providers["anthropic"], prompt)
+
+    assert error.usage == Usage(
+        input_tokens=len(str(fake.seen[0].body["messages"]).split()),
+        output_tokens=1,
         cache_creation_input_tokens=2,
         cache_read_input_tokens=1,
     )

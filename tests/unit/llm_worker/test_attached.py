@@ -1,5 +1,6 @@
 """A conversation with its files: what the model is shown of each, and what it is told instead."""
 
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from services.llm_worker.providers.base import PromptFile
 from shared.bus import Bus
 from shared.commands import Context, ContextFile, ContextMessage
 from shared.consumer import RetryLater
-from shared.events import Fault, FileRef, SentFile
+from shared.events import Fault, FileRef, SentFile, Thoughts
 from shared.ids import new_id, now
 from shared.objects import put
 from shared.records import Run
@@ -102,18 +103,75 @@ def everything(_: FileRef) -> bool:
     return True
 
 
+def nobody(_: ContextMessage) -> bool:
+    return False
+
+
+def answered(content: str = "Fine.", **fields: Any) -> ContextMessage:
+    return ContextMessage(id=new_id(), role="assistant", content=content, **fields)
+
+
 async def told(bus: Bus, *messages: ContextMessage, takes: Any = nothing) -> Conversation:
-    return await conversation(bus, a_context(*messages), takes)
+    return await conversation(bus, a_context(*messages), takes, nobody)
 
 
 async def test_messages_without_files_are_as_they_were_said(bus: Bus):
-    said = await told(bus, asked("Hi"), asked("Ho"))
+    messages = [asked("Hi"), answered(), asked("Ho")]
+
+    said = await told(bus, *messages)
 
     assert [(m.role, m.content, m.files) for m in said.messages] == [
         ("user", "Hi", []),
+        ("assistant", "Fine.", []),
         ("user", "Ho", []),
     ]
-    assert said.notes == []
+    assert (said.notes, said.ids) == ([], [message.id for message in messages])
+
+
+async def test_two_messages_of_a_user_are_one_with_the_files_of_both(bus: Bus):
+    first, second = asked("1", await a_picture(bus, b"1")), asked("2", await a_picture(bus, b"2"))
+
+    said = await told(bus, first, second, takes=everything)
+
+    [message] = said.messages
+    assert [file.data for file in message.files] == [b"1", b"2"]
+    assert re.fullmatch(r"1\n\nAttached .*\n\n2\n\nAttached .*", message.content, re.DOTALL)
+    assert said.ids == [first.id, second.id]
+    assert [file.message_id for file in said.sent] == [first.id, second.id]
+
+
+async def test_a_refusal_is_not_sent_back_as_if_the_model_had_said_it(bus: Bus):
+    refused = answered("The model refused.", stop_reason="refusal")
+    filtered = answered("A filter stopped it.", stop_reason="content_filter")
+    cut = answered("Once upon", stop_reason="max_tokens")
+    last = asked("4")
+
+    said = await told(bus, asked("1"), refused, asked("2"), filtered, asked("3"), cut, last)
+
+    assert [(m.role, m.content) for m in said.messages] == [
+        ("user", "1\n\n2\n\n3"),
+        ("assistant", "Once upon"),
+        ("user", "4"),
+    ]
+    assert said.notes == ["2 refused replies were not sent."]
+    assert refused.id not in said.ids
+
+
+async def test_thoughts_go_back_to_whoever_had_them(bus: Bus):
+    mine = answered(thoughts=Thoughts(text="hm"), provider="p", model="m")
+    theirs = answered(thoughts=Thoughts(text="ha"), provider="p", model="another")
+
+    said = await conversation(
+        bus,
+        a_context(asked("1"), mine, asked("2"), theirs, asked("3")),
+        nothing,
+        lambda message: message.model == "m",
+    )
+
+    assert [m.thoughts for m in said.messages if m.role == "assistant"] == [
+        Thoughts(text="hm"),
+        None,
+    ]
 
 
 async def test_a_text_follows_the_message_as_fenced_data(bus: Bus):
@@ -155,10 +213,11 @@ async def test_a_pdf_is_sent_whole_or_as_its_text(bus: Bus):
 
 async def test_pictures_of_earlier_turns_stay_while_there_is_room_the_newest_first(bus: Bus):
     messages = [asked(f"{n}", await a_picture(bus, b"%d" % n)) for n in range(MOST_IMAGES + 2)]
+    in_turns = [each for message in messages for each in (message, answered())][:-1]
 
-    said = await told(bus, *messages, takes=everything)
+    said = await told(bus, *in_turns, takes=everything)
 
-    sent = [[file.data for file in message.files] for message in said.messages]
+    sent = [[f.data for f in message.files] for message in said.messages if message.role == "user"]
     assert sent == [[], []] + [[b"%d" % n] for n in range(2, MOST_IMAGES + 2)]
     assert len(said.notes) == 2
 
@@ -167,9 +226,9 @@ async def test_long_texts_are_cut_and_that_is_said(bus: Bus, monkeypatch: pytest
     monkeypatch.setattr(attached, "MOST_TEXT", 8)
     older, newer = await a_text(bus, "o" * 5, "old.txt"), await a_text(bus, "n" * 5, "new.txt")
 
-    said = await told(bus, asked("1", older), asked("2", newer))
+    said = await told(bus, asked("1", older), answered(), asked("2", newer))
 
-    assert "```text\nnnnnn\n```" in said.messages[1].content
+    assert "```text\nnnnnn\n```" in said.messages[2].content
     assert said.messages[0].content.endswith(
         "```text\nooo\n```\n“old.txt” is long: only 3 of its 5 characters are shown."
     )
@@ -214,7 +273,7 @@ async def test_how_each_file_went_along_is_told_by_its_id_in_the_messages_order(
         asked("2", newer, pdf, broken, unread, blank),
     )
 
-    said = await conversation(bus, a_context(first, second, age=PATIENCE), everything)
+    said = await conversation(bus, a_context(first, second, age=PATIENCE), everything, nobody)
 
     assert said.sent == [
         SentFile(id=older.id, message_id=first.id, characters=3, length=5),
@@ -233,7 +292,7 @@ async def test_a_reply_waits_for_its_files_but_not_for_ever(bus: Bus):
     message = asked("Look", unread)
 
     with pytest.raises(RetryLater):
-        await conversation(bus, a_context(message), nothing)
-    said = await conversation(bus, a_context(message, age=PATIENCE), nothing)
+        await conversation(bus, a_context(message), nothing, nobody)
+    said = await conversation(bus, a_context(message, age=PATIENCE), nothing, nobody)
 
     assert "has not been read yet" in said.messages[0].content

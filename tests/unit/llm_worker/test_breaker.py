@@ -1,15 +1,17 @@
 """The circuit breaker, on a shelf in memory and by a clock that is moved by hand."""
 
 import asyncio
+import re
 
 import pytest
 
-from services.llm_worker.breaker import Breaker, ShelfUnavailable
+from services.llm_worker.breaker import FORGOTTEN, Breaker, ShelfUnavailable
 from services.llm_worker.providers.base import ProviderError
 
 THRESHOLD = 3
 COOLDOWN = 60.0
 BUSY = ProviderError("busy", passing=True)
+GONE = ProviderError("cannot be reached", passing=True, whole=True)
 REFUSED = ProviderError("refused", passing=False)
 
 
@@ -68,14 +70,14 @@ def worker(shelf: MemoryShelf, clock: Clock) -> Breaker:
     return Breaker(shelf, threshold=THRESHOLD, cooldown=COOLDOWN, clock=clock)
 
 
-async def trip(breaker: Breaker) -> None:
+async def trip(breaker: Breaker, fault: ProviderError = BUSY) -> None:
     for _ in range(THRESHOLD):
-        await breaker.failed("openai", BUSY)
+        await breaker.failed("openai", "m", fault)
 
 
-async def is_let_through(breaker: Breaker, provider: str = "openai") -> bool:
+async def is_let_through(breaker: Breaker, provider: str = "openai", model: str = "m") -> bool:
     try:
-        await breaker.admit(provider)
+        await breaker.admit(provider, model)
     except ProviderError:
         return False
     return True
@@ -83,10 +85,10 @@ async def is_let_through(breaker: Breaker, provider: str = "openai") -> bool:
 
 async def test_it_opens_after_so_many_failures_in_a_row(breaker: Breaker):
     for _ in range(THRESHOLD - 1):
-        await breaker.failed("openai", BUSY)
+        await breaker.failed("openai", "m", BUSY)
     before = await is_let_through(breaker)
 
-    await breaker.failed("openai", BUSY)
+    await breaker.failed("openai", "m", BUSY)
 
     assert (before, await is_let_through(breaker)) == (True, False)
 
@@ -96,7 +98,7 @@ async def test_an_open_circuit_says_when_to_come_back(breaker: Breaker, clock: C
     clock.now += 20
 
     with pytest.raises(ProviderError) as raised:
-        await breaker.admit("openai")
+        await breaker.admit("openai", "m")
 
     fault = raised.value
     assert (fault.code, fault.passing, fault.retry_after) == ("provider_unavailable", True, 40)
@@ -104,22 +106,111 @@ async def test_an_open_circuit_says_when_to_come_back(breaker: Breaker, clock: C
 
 async def test_one_provider_s_failures_are_not_another_s(breaker: Breaker):
     await trip(breaker)
+    await trip(breaker, GONE)
 
     assert await is_let_through(breaker, "anthropic")
 
 
+async def test_a_broken_model_is_left_alone_and_the_others_of_its_provider_are_not(
+    breaker: Breaker,
+):
+    await trip(breaker)
+
+    assert not await is_let_through(breaker)
+    assert await is_let_through(breaker, model="another")
+    assert await breaker.circuit("openai") == "closed"
+
+
+async def test_a_provider_that_cannot_be_reached_is_left_alone_with_all_its_models(
+    breaker: Breaker, clock: Clock
+):
+    for model in "abc":
+        await breaker.failed("openai", model, GONE)
+
+    assert not await is_let_through(breaker, model="another")
+    assert await breaker.circuit("openai") == "open"
+    clock.now += COOLDOWN
+    assert await is_let_through(breaker, model="another")
+    assert not await is_let_through(breaker, model="a")
+    assert await breaker.circuit("openai") == "half_open"
+
+
+async def test_a_failing_model_shows_that_its_provider_is_there(breaker: Breaker, clock: Clock):
+    await trip(breaker, GONE)
+    clock.now += COOLDOWN
+    await breaker.admit("openai", "m")
+
+    await breaker.failed("openai", "m", BUSY)
+
+    assert await breaker.circuit("openai") == "closed"
+    assert await is_let_through(breaker, model="another")
+
+
+async def test_a_probe_that_both_circuits_wait_for_is_one_call(shelf: MemoryShelf, clock: Clock):
+    workers = [worker(shelf, clock) for _ in range(10)]
+    await trip(workers[0])
+    await trip(workers[0], GONE)
+    clock.now += COOLDOWN
+
+    let_through = await asyncio.gather(*(is_let_through(each) for each in workers))
+    await workers[0].succeeded("openai", "m")
+
+    assert let_through.count(True) == 1
+    clock.now += 1
+    assert [await is_let_through(each) for each in workers] == [True] * 10
+
+
+async def test_a_probe_that_is_won_of_one_circuit_alone_is_given_back(
+    breaker: Breaker, shelf: MemoryShelf, clock: Clock
+):
+    await trip(breaker)
+    await trip(breaker, GONE)
+    clock.now += COOLDOWN
+    [of_model] = [key for key in shelf.values if key != "openai"]
+    put, late = shelf.put, [of_model]
+
+    async def put_late(key: str, value: bytes, revision: int) -> bool:
+        stored = await put(key, value, revision)
+        if key in late:  # it was another worker that has stored it
+            late.remove(key)
+            return False
+        return stored
+
+    shelf.put = put_late
+    let_through = await is_let_through(breaker)
+
+    assert not let_through
+    assert await is_let_through(breaker, model="another")
+
+
+async def test_names_of_models_are_no_keys_and_are_forgotten_in_time(
+    breaker: Breaker, shelf: MemoryShelf, clock: Clock
+):
+    evil = "a.b c>*\n" * 10_000
+    for _ in range(THRESHOLD):
+        await breaker.failed("openai", evil, BUSY)
+    shut = not await is_let_through(breaker, model=evil)
+
+    clock.now += FORGOTTEN + COOLDOWN + 1
+
+    assert shut
+    assert all(re.fullmatch(r"[\w.]{1,60}", key) for key in shelf.values)
+    assert await is_let_through(breaker, model=evil)
+    assert shelf.puts == THRESHOLD
+
+
 async def test_a_success_starts_the_count_again(breaker: Breaker):
-    await breaker.failed("openai", BUSY)
-    await breaker.failed("openai", BUSY)
-    await breaker.succeeded("openai")
-    await breaker.failed("openai", BUSY)
+    await breaker.failed("openai", "m", BUSY)
+    await breaker.failed("openai", "m", BUSY)
+    await breaker.succeeded("openai", "m")
+    await breaker.failed("openai", "m", BUSY)
 
     assert await is_let_through(breaker)
 
 
 async def test_a_refused_request_is_no_failure_of_the_provider(breaker: Breaker):
     for _ in range(THRESHOLD * 2):
-        await breaker.failed("openai", REFUSED)
+        await breaker.failed("openai", "m", REFUSED)
 
     assert await is_let_through(breaker)
 
@@ -127,7 +218,7 @@ async def test_a_refused_request_is_no_failure_of_the_provider(breaker: Breaker)
 async def test_workers_count_together(shelf: MemoryShelf, clock: Clock):
     workers = [worker(shelf, clock) for _ in range(THRESHOLD)]
 
-    await asyncio.gather(*(each.failed("openai", BUSY) for each in workers))
+    await asyncio.gather(*(each.failed("openai", "m", BUSY) for each in workers))
 
     clock.now += 1
     assert [await is_let_through(each) for each in workers] == [False] * THRESHOLD
@@ -143,20 +234,18 @@ async def test_after_the_cooldown_exactly_one_probe_is_let_through(
     let_through = await asyncio.gather(*(is_let_through(each) for each in workers for _ in "ab"))
 
     assert let_through.count(True) == 1
-    assert await workers[0].circuit("openai") == "half_open"
 
 
 async def test_a_probe_that_succeeds_closes_the_circuit(shelf: MemoryShelf, clock: Clock):
     one, other = worker(shelf, clock), worker(shelf, clock)
     await trip(one)
     clock.now += COOLDOWN
-    await one.admit("openai")
+    await one.admit("openai", "m")
 
-    await one.succeeded("openai")
+    await one.succeeded("openai", "m")
 
     assert await is_let_through(other)
     assert await is_let_through(one)
-    assert await one.circuit("openai") == "closed"
 
 
 async def test_a_probe_that_is_refused_closes_it_too_for_the_provider_did_answer(
@@ -164,9 +253,9 @@ async def test_a_probe_that_is_refused_closes_it_too_for_the_provider_did_answer
 ):
     await trip(breaker)
     clock.now += COOLDOWN
-    await breaker.admit("openai")
+    await breaker.admit("openai", "m")
 
-    await breaker.failed("openai", REFUSED)
+    await breaker.failed("openai", "m", REFUSED)
 
     assert await is_let_through(breaker)
 
@@ -174,9 +263,9 @@ async def test_a_probe_that_is_refused_closes_it_too_for_the_provider_did_answer
 async def test_a_probe_that_fails_opens_it_for_another_cooldown(breaker: Breaker, clock: Clock):
     await trip(breaker)
     clock.now += COOLDOWN
-    await breaker.admit("openai")
+    await breaker.admit("openai", "m")
 
-    await breaker.failed("openai", BUSY)
+    await breaker.failed("openai", "m", BUSY)
 
     clock.now += COOLDOWN - 1
     assert not await is_let_through(breaker)
@@ -188,7 +277,7 @@ async def test_a_probe_whose_worker_died_is_up_for_winning_again(shelf: MemorySh
     dead, living = worker(shelf, clock), worker(shelf, clock)
     await trip(dead)
     clock.now += COOLDOWN
-    await dead.admit("openai")
+    await dead.admit("openai", "m")
 
     clock.now += COOLDOWN
 
@@ -199,24 +288,23 @@ async def test_a_probe_whose_worker_died_is_up_for_winning_again(shelf: MemorySh
 async def test_late_news_of_calls_before_it_opened_change_nothing(breaker: Breaker):
     await trip(breaker)
 
-    await breaker.succeeded("openai")
-    await breaker.failed("openai", BUSY)
+    await breaker.succeeded("openai", "m")
+    await breaker.failed("openai", "m", BUSY)
 
     assert not await is_let_through(breaker)
-    assert await breaker.circuit("openai") == "open"
 
 
-async def test_a_healthy_provider_costs_one_read_a_second(
+async def test_a_healthy_model_costs_two_reads_a_second(
     breaker: Breaker, shelf: MemoryShelf, clock: Clock
 ):
     for _ in range(100):
-        await breaker.admit("openai")
-        await breaker.succeeded("openai")
+        await breaker.admit("openai", "m")
+        await breaker.succeeded("openai", "m")
 
-    assert (shelf.gets, shelf.puts) == (1, 0)
-    clock.now += 1
-    await breaker.admit("openai")
     assert (shelf.gets, shelf.puts) == (2, 0)
+    clock.now += 1
+    await breaker.admit("openai", "m")
+    assert (shelf.gets, shelf.puts) == (4, 0)
 
 
 async def test_when_the_shelf_is_down_everything_is_let_through(
@@ -227,6 +315,6 @@ async def test_when_the_shelf_is_down_everything_is_let_through(
     clock.now += 1
 
     assert await is_let_through(breaker)
-    await breaker.failed("openai", BUSY)
-    await breaker.succeeded("openai")
+    await breaker.failed("openai", "m", BUSY)
+    await breaker.succeeded("openai", "m")
     assert await breaker.circuit("openai") == "closed"

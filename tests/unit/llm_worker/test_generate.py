@@ -6,8 +6,13 @@ from typing import Any
 
 import pytest
 
-from services.llm_worker.generate import Outcome, backoff, generate
+from services.llm_worker.generate import LONGEST_REASON, MOST_TRIES, Calls, Outcome, generate
+from services.llm_worker.prices import Prices
 from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, ProviderError
+from services.llm_worker.providers.redaction import Redaction
+from services.llm_worker.refusals import Refused
+from shared.events import Try, Usage
+from shared.settings import Settings
 
 PROMPT = Prompt(model="m", messages=[])
 DONE = Ended(stop_reason="end_turn", usage=None)
@@ -47,6 +52,8 @@ class Paper:
 
     def __init__(self) -> None:
         self.text = ""
+        self.tries: list[Try] = []
+        self.elapsed_ms = 7
 
     @property
     def grew(self) -> bool:
@@ -67,15 +74,15 @@ class Guard:
         self._closed = closed
         self.told: list[str] = []
 
-    async def admit(self, provider: str) -> None:
+    async def admit(self, provider: str, model: str) -> None:
         if self._closed:
             raise self._closed
 
-    async def succeeded(self, provider: str) -> None:
-        self.told.append("succeeded")
+    async def succeeded(self, provider: str, model: str) -> None:
+        self.told.append(f"{provider}/{model} succeeded")
 
-    async def failed(self, provider: str, fault: ProviderError | None = None) -> None:
-        self.told.append(f"failed: {fault}")
+    async def failed(self, provider: str, model: str, fault: ProviderError) -> None:
+        self.told.append(f"{provider}/{model} failed: {fault}")
 
 
 async def outcome_of(
@@ -87,11 +94,12 @@ async def outcome_of(
     most_failures: int = 3,
     max_reply: int = 1_000,
 ) -> Outcome:
+    calls = Calls(guard, Redaction(["the-configured-key"]), Prices(Settings()), {})
     return await generate(
         provider,
         PROMPT,
         paper,
-        guard,
+        calls,
         failures=failures,
         most_failures=most_failures,
         max_reply=max_reply,
@@ -104,7 +112,7 @@ async def test_an_answer_is_written_and_its_end_told():
     outcome = await outcome_of(provider, paper, guard)
 
     assert outcome == Outcome(DONE, None, 0)
-    assert (paper.text, guard.told, provider.closed) == ("Good day", ["succeeded"], 1)
+    assert (paper.text, guard.told, provider.closed) == ("Good day", ["scripted/m succeeded"], 1)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +134,7 @@ async def test_a_reply_ends_at_its_bound_between_two_characters_and_its_provider
     outcome = await outcome_of(provider, paper, guard, max_reply=10)
 
     assert outcome == Outcome(Ended(stop_reason="max_length", usage=None), None, 0)
-    assert (paper.text, guard.told, provider.closed) == (text, ["succeeded"], 1)
+    assert (paper.text, guard.told, provider.closed) == (text, ["scripted/m succeeded"], 1)
 
 
 async def test_a_reply_that_fills_its_bound_exactly_ends_as_it_would():
@@ -143,7 +151,12 @@ async def test_a_fault_before_the_first_piece_is_tried_again():
     outcome = await outcome_of(provider, paper, guard)
 
     assert (outcome, paper.text) == (Outcome(DONE, None, 2), "Late")
-    assert guard.told == ["failed: Busy.", "failed: Busy.", "succeeded"]
+    assert guard.told == [
+        "scripted/m failed: Busy.",
+        "scripted/m failed: Busy.",
+        "scripted/m succeeded",
+    ]
+    assert paper.tries == [Try(ms=7, code="provider_error", message="Busy.")] * 2
 
 
 @pytest.mark.parametrize(
@@ -228,17 +241,70 @@ async def test_a_cancel_closes_the_providers_stream():
 
 
 @pytest.mark.parametrize(
-    ("failures", "wished", "least", "most"),
+    "fault",
     [
-        (1, None, 0.375, 0.625),
-        (2, None, 0.75, 1.25),
-        (9, None, 6.0, 10.0),
-        (1, 3.0, 3.0, 3.0),
-        (1, 900.0, 30.0, 30.0),
-        (1, 0.0, 0.0, 0.0),
+        ProviderError("Come back tomorrow.", passing=True, retry_after=61.0),
+        ProviderError("No first word.", code="timeout", passing=True, leave_alone=True),
+        ProviderError("answered 429: Insufficient Balance", passing=True, status=429),
+        ProviderError("broke off: Invalid API key provided", passing=True),
     ],
 )
-def test_a_pause_grows_unless_the_provider_wishes_for_another(
-    failures: int, wished: float | None, least: float, most: float
-):
-    assert least <= backoff(failures, wished) <= most
+async def test_what_another_try_would_not_mend_is_not_tried_again(fault: ProviderError):
+    provider, paper = Scripted([fault], ["Never said", DONE]), Paper()
+
+    outcome = await outcome_of(provider, paper, Guard())
+
+    assert (outcome, paper.text) == (Outcome(None, fault, 1), "")
+
+
+async def test_a_failed_call_is_told_with_what_it_cost_and_without_its_secrets():
+    fault = ProviderError(
+        "No: the-configured-key. " + "x" * 9000, code="timeout", passing=False, status=504
+    )
+    fault.usage = Usage(input_tokens=3)
+    guard, paper = Guard(), Paper()
+
+    outcome = await outcome_of(Scripted([fault]), paper, guard)
+
+    [told] = paper.tries
+    assert told == Try(
+        ms=7, code="timeout", message=told.message, status=504, usage=Usage(input_tokens=3)
+    )
+    assert told.message.startswith("No: [redacted]. xxx")
+    assert len(told.message) == LONGEST_REASON
+    assert "the-configured-key" not in f"{outcome} {guard.told}"
+
+
+async def test_only_the_last_failed_calls_are_told():
+    busy = [ProviderError(f"{n}", passing=True, retry_after=0.0) for n in range(MOST_TRIES + 5)]
+    provider, paper = Scripted(*([fault] for fault in busy), ["Late", DONE]), Paper()
+
+    await outcome_of(provider, paper, Guard(), most_failures=99)
+
+    assert [told.message for told in paper.tries] == [f"{n}" for n in range(5, MOST_TRIES + 5)]
+
+
+async def test_a_refused_parameter_is_a_failed_call_but_no_failure_of_the_run():
+    fault = ProviderError("no", passing=False, status=400, words="unsupported 'temperature'")
+    fault.sent = frozenset({"temperature"})
+    paper = Paper()
+
+    outcome = await outcome_of(Scripted([fault]), paper, Guard(), failures=1)
+
+    assert isinstance(outcome.fault, Refused)
+    assert (outcome.failures, [told.status for told in paper.tries]) == (1, [400])
+
+
+async def test_what_breaks_the_reading_of_an_answer_is_that_answers_failure():
+    class Deep(Scripted):
+        async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
+            yield "Half"
+            raise RecursionError("nested too deep")
+
+    paper = Paper()
+
+    outcome = await outcome_of(Deep(), paper, Guard())
+
+    assert outcome.fault is not None
+    assert (outcome.fault.message, outcome.failures) == ("scripted sent what cannot be read.", 1)
+    assert (paper.text, len(paper.tries)) == ("Half", 1)

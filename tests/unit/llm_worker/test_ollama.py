@@ -6,7 +6,7 @@ from services.llm_worker.providers.base import ModelInfo, Prompt, PromptMessage
 from services.llm_worker.providers.registry import Registry
 from shared.events import Usage
 from tests.support.fake_provider import FakeProvider
-from tests.unit.llm_worker.conftest import asking, reply_of
+from tests.unit.llm_worker.conftest import asking, reply_of, settings_for
 
 
 async def test_the_request_says_what_the_prompt_says(fake: FakeProvider, registry: Registry):
@@ -31,6 +31,45 @@ async def test_the_request_says_what_the_prompt_says(fake: FakeProvider, registr
         "options": {"temperature": 0.3, "num_predict": 99},
     }
     assert registry.providers["ollama"].notes(prompt) == []
+
+
+async def test_a_long_prompt_asks_for_the_context_that_it_needs_and_there_is(
+    fake: FakeProvider, registry: Registry
+):
+    provider = registry.providers["ollama"]
+    prompt = asking("ollama", "word " * 6_000)
+
+    await reply_of(provider, prompt)
+    before = provider.notes(prompt)
+    await provider.models()  # now its window is known
+    await reply_of(provider, prompt)
+
+    assert [seen.body["options"] for seen in fake.seen] == [{"num_ctx": 16_384}, {"num_ctx": 8_192}]
+    assert before == []
+    assert provider.notes(prompt) == [
+        "The prompt may have 10,016 tokens, and fake-llama reads 8,192: its window is no larger."
+    ]
+
+
+async def test_a_model_that_is_made_for_a_large_context_is_not_given_less(fake: FakeProvider):
+    registry = Registry(settings_for(fake))
+    fake.models["ollama"] = ["roomy:latest"]
+    provider = registry.providers["ollama"]
+    await provider.models()
+
+    await reply_of(provider, Prompt(model="roomy", messages=[PromptMessage("user", "w " * 9_000)]))
+
+    assert fake.seen[0].body["options"] == {}
+    await registry.aclose()
+
+
+async def test_without_the_setting_no_context_is_asked_for(fake: FakeProvider):
+    registry = Registry(settings_for(fake, ollama_num_ctx=0))
+
+    await reply_of(registry.providers["ollama"], asking("ollama", "word " * 6_000))
+
+    assert fake.seen[0].body["options"] == {}
+    await registry.aclose()
 
 
 async def test_its_counts_are_the_usage(fake: FakeProvider, registry: Registry):

@@ -11,7 +11,7 @@ from shared.events import Thoughts
 from shared.settings import Settings
 from tests.support.fake_provider import FakeProvider, check_unspliced
 from tests.support.fake_script import Script
-from tests.unit.llm_worker.conftest import MODELS, asking, fault_of, reply_of
+from tests.unit.llm_worker.conftest import MODELS, asking, fault_of, reply_of, settings_for
 
 ENDLESS = "tokens=100000 rate=200"
 
@@ -116,23 +116,56 @@ async def test_an_error_event_is_a_fault_after_the_text_before_it(
     assert error.passing
 
 
-@pytest.mark.parametrize("fault", ["stall@3", "pings@3", "stall@0", "pings@0"])
+@pytest.mark.parametrize("fault", ["stall@3", "pings@3"])
 async def test_silence_ends_a_reply_and_heartbeats_do_not_break_it(
     fake: FakeProvider, impatient: Registry, name: str, fault: str
 ):
     _, error = await fault_of(impatient.providers[name], asking(name, f"tokens=6 fault={fault}"))
 
-    assert (error.code, error.passing) == ("timeout", True)
+    assert error.message == f"{name} said nothing for 0.3 seconds."
+    assert (error.code, error.passing, error.leave_alone) == ("timeout", True, False)
     await fake.wait_for(lambda: fake.seen[0].closed_at)
 
 
-async def test_silence_before_the_first_byte_is_silence_too(
-    fake: FakeProvider, impatient: Registry, name: str
+@pytest.mark.parametrize("loading", ["load=0.6", "delay=0.6"])
+async def test_a_model_that_loads_longer_than_a_silence_may_last_answers(
+    fake: FakeProvider, impatient: Registry, name: str, loading: str
 ):
-    _, fault = await fault_of(impatient.providers[name], asking(name, "delay=60"))
+    text, _ = await reply_of(impatient.providers[name], asking(name, f"tokens=3 {loading}"))
 
-    assert fault.code == "timeout"
+    assert check_unspliced(text) == ("a1", 3)
+
+
+@pytest.mark.parametrize("silence", ["fault=stall@0", "fault=pings@0", "delay=60"])
+async def test_a_first_word_that_never_comes_is_not_waited_for_again(
+    fake: FakeProvider, impatient: Registry, name: str, silence: str
+):
+    _, fault = await fault_of(impatient.providers[name], asking(name, f"tokens=6 {silence}"))
+
+    assert fault.message.startswith(f"{name} said nothing for 1 seconds, not even a first word.")
+    assert "NATTERLOG_FIRST_WORD_TIMEOUT" in fault.message
+    assert (fault.code, fault.passing, fault.leave_alone) == ("timeout", True, True)
     await fake.wait_for(lambda: fake.seen[0].closed_at)
+
+
+async def test_a_thought_is_a_first_word(fake: FakeProvider, impatient: Registry, name: str):
+    prompt = asking(name, "tokens=6 think=3 fault=stall@0")
+
+    _, fault = await fault_of(impatient.providers[name], prompt)
+
+    assert fault.message == f"{name} said nothing for 0.3 seconds."
+
+
+async def test_zero_waits_for_a_first_word_for_ever(fake: FakeProvider, name: str):
+    registry = Registry(settings_for(fake, llm_timeout=0.2, first_word_timeout=0.0))
+    provider = registry.providers[name]
+
+    text, _ = await reply_of(provider, asking(name, "tokens=3 delay=0.5"))
+    _, fault = await fault_of(provider, asking(name, "tokens=6 fault=stall@3"))
+
+    assert check_unspliced(text) == ("a1", 3)
+    assert fault.message == f"{name} said nothing for 0.2 seconds."
+    await registry.aclose()
 
 
 async def test_the_readers_own_time_is_not_the_providers_silence(

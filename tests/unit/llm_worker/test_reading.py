@@ -18,6 +18,7 @@ from services.llm_worker.providers.demo import Demo
 from services.llm_worker.providers.lines import LONGEST_LINE
 from services.llm_worker.providers.openai_reading import OpenAIReading
 from services.llm_worker.providers.reading import spoken
+from services.llm_worker.providers.silence import Patience
 from services.llm_worker.providers.unicode import mend
 from shared.events import Usage
 from tests.support.case_provider import read_cases
@@ -421,7 +422,9 @@ def test_lines_of_json_are_read_where_events_were_awaited():
 
 async def said(*data: bytes) -> list[str | Ended]:
     answer = reads(*data)
-    return [p async for p in spoken(Demo(rate=0), "m", answer, OpenAIReading("openai"), 5)]
+    return [
+        p async for p in spoken(Demo(rate=0), "m", answer, OpenAIReading("openai"), Patience(5, 5))
+    ]
 
 
 async def test_a_reply_is_spoken_piece_by_piece_and_then_its_end():
@@ -466,7 +469,12 @@ async def test_a_server_that_hangs_on_after_its_end_is_left(monkeypatch: pytest.
         yield read
 
     async with asyncio.timeout(5):
-        pieces = [p async for p in spoken(Demo(rate=0), "m", answer(), OpenAIReading("openai"), 60)]
+        pieces = [
+            p
+            async for p in spoken(
+                Demo(rate=0), "m", answer(), OpenAIReading("openai"), Patience(60, 60)
+            )
+        ]
 
     assert pieces == ["one", Ended(stop_reason="end_turn", usage=None)]
 
@@ -486,7 +494,12 @@ async def test_a_server_that_writes_an_end_into_every_frame_may_take_its_time(
 
         yield read
 
-    pieces = [p async for p in spoken(Demo(rate=0), "m", answer(), OpenAIReading("openai"), 60)]
+    pieces = [
+        p
+        async for p in spoken(
+            Demo(rate=0), "m", answer(), OpenAIReading("openai"), Patience(60, 60)
+        )
+    ]
 
     assert pieces[:4] == ["0 ", "1 ", "2 ", "3 "]
 

@@ -8,6 +8,7 @@ import pytest
 
 from services.llm_worker.providers.base import Ended, Prompt, ProviderError
 from services.llm_worker.providers.recorded import Recorded
+from services.llm_worker.retries import worth_another
 from shared.bus import Bus
 from shared.commands import CreateSession, SendMessage
 from shared.events import Fault, PromptSource
@@ -140,6 +141,21 @@ async def test_a_failed_run_fails_with_its_fault(stage: Stage):
 
     assert heard == ["Half"]
     assert (failed.value.code, failed.value.passing) == ("timeout", False)
+
+
+async def test_what_ended_a_run_is_not_tried_again(stage: Stage):
+    recorded = await stage.run(await stage.session())
+    await stage.claim(recorded)
+    fault = Fault(code="timeout", message="Busy.", retryable=True, retry_after=90.0)
+    await stage.store.end(recorded, "", status="failed", error=fault)
+    run_id = await stage.run(await stage.session())
+    await stage.claim(run_id)
+
+    with pytest.raises(ProviderError) as failed:
+        await stage.hear(f"{recorded}@max", run_id)
+
+    assert (failed.value.passing, failed.value.retry_after) == (True, 90.0)
+    assert not worth_another(failed.value)
 
 
 async def test_a_recorded_session_answers_a_sessions_runs_in_their_order(stage: Stage):

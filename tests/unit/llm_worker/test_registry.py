@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.llm_worker.providers.base import ProviderError
 from services.llm_worker.providers.registry import FRESH, RECENT, Registry
@@ -220,6 +222,42 @@ async def test_the_catalogue_has_every_model_and_who_could_not_be_asked(
     ]
     assert [(name, fault.code) for name, fault in catalogue.unavailable] == [
         ("ollama", "provider_unavailable")
+    ]
+
+
+async def test_what_a_provider_that_is_down_is_reached_by_stays_here(make: Make):
+    registry = make(
+        Settings(
+            openai_base_url="http://user:secret-password@127.0.0.1:9/v1",
+            ollama_host="http://127.0.0.1:9",
+            anthropic_api_key="k",
+            anthropic_base_url="http://127.0.0.1:9",
+        )
+    )
+
+    catalogue = await registry.models()
+    with pytest.raises(ProviderError) as raised:
+        await registry.find(None)
+
+    messages = [fault.message for _, fault in catalogue.unavailable]
+    assert len(messages) == 3
+    assert all("cannot be reached: " in message for message in [*messages, str(raised.value)])
+    assert not [m for m in [*messages, str(raised.value)] if "127.0.0.1" in m or "secret" in m]
+    assert registry.urls == {
+        "openai": "http://127.0.0.1:9/v1",
+        "ollama": "http://127.0.0.1:9",
+        "anthropic": "http://127.0.0.1:9",
+    }
+
+
+async def test_certificates_that_are_not_there_stop_no_worker(make: Make):
+    registry = make(Settings(anthropic_api_key="k", ssl_cert_file=Path("/nowhere/ca.pem")))
+
+    with capture_logs() as logs:
+        await registry.preload()
+
+    assert [(line["event"], "SSL_CERT_FILE" in line["error"]) for line in logs] == [
+        ("provider.unprepared", True)
     ]
 
 

@@ -56,6 +56,17 @@ GOOD: dict[str, tuple[str, Any]] = {
     "LLM_MAX_TOKENS": ("5", 5),
     "LLM_TEMPERATURE": ("2", 2.0),
     "LLM_ENABLE_TOOLS": ("off", False),
+    "NATTERLOG_OLLAMA_NUM_CTX": ("8192", 8192),
+    "http_proxy": ("proxy:3128", "http://proxy:3128"),
+    "HTTP_PROXY": ("http://me:secret@proxy:3128/", "http://me:secret@proxy:3128"),
+    "https_proxy": ("https://proxy", "https://proxy"),
+    "HTTPS_PROXY": ("https://proxy", "https://proxy"),
+    "all_proxy": ("socks5://proxy:1080", "socks5://proxy:1080"),
+    "ALL_PROXY": ("proxy:3128", "http://proxy:3128"),
+    "no_proxy": ("localhost, .example,10.0.0.0/8", ("localhost", ".example", "10.0.0.0/8")),
+    "NO_PROXY": ("*", ("*",)),
+    "SSL_CERT_FILE": ("/etc/ca.pem", Path("/etc/ca.pem")),
+    "SSL_CERT_DIR": ("/etc/certs", Path("/etc/certs")),
 }
 NO_NUMBER = ["many", "-1", "1.5", "1e3", "²", "9" * 10, "9" * 5000]
 NO_SECONDS = ["soon", "-0.1", "inf", "nan"]
@@ -96,6 +107,10 @@ BAD: dict[str, list[str]] = {
     "LLM_MAX_TOKENS": [*NO_NUMBER, "0"],
     "LLM_TEMPERATURE": ["hot", "-0.1", "2.1", "nan"],
     "LLM_ENABLE_TOOLS": ["perhaps"],
+    "NATTERLOG_OLLAMA_NUM_CTX": NO_NUMBER,
+    "HTTP_PROXY": ["socks5://proxy:1080", "http://"],
+    "https_proxy": ["ftp://proxy"],
+    "ALL_PROXY": ["ftp://proxy", "http://["],
 }
 
 
@@ -140,6 +155,7 @@ def test_an_empty_variable_counts_as_unset(variable: str):
     [
         ("ANTHROPIC_API_KEY", "CLAUDE_API_KEY", "anthropic_api_key"),
         ("OPENAI_BASE_URL", "LLM_SERVER_URL", "openai_base_url"),
+        ("https_proxy", "HTTPS_PROXY", "https_proxy"),
     ],
 )
 def test_of_two_variables_for_one_field_the_first_wins(first: str, second: str, field: str):
@@ -179,6 +195,14 @@ def test_secrets_stay_out_of_what_is_printed():
     settings = read_settings({"ANTHROPIC_API_KEY": "top-secret"})
 
     assert "top-secret" not in f"{settings} {settings!r}"
+
+
+def test_secrets_stay_out_of_what_a_bad_value_is_told_with():
+    with pytest.raises(BadSetting) as refused:
+        read_settings({"HTTPS_PROXY": "socks5://me:top-secret@proxy:1080"})
+
+    assert "socks5://…@proxy:1080" in str(refused.value)
+    assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

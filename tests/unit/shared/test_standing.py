@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from shared.chain import Link
 from shared.events import (
     CancelRequested,
+    Fault,
+    PreviousAttempt,
     PromptSource,
     RunClaimed,
     RunEnded,
@@ -38,7 +41,8 @@ def after(*facts: Any) -> Standing:
 
 
 def told(standing: Standing) -> dict[str, object]:
-    return {name: value for name, value in vars(standing).items() if name not in ("claim", "n")}
+    hidden = ("claim", "n", "_failed")
+    return {name: value for name, value in vars(standing).items() if name not in hidden}
 
 
 @pytest.mark.parametrize(
@@ -63,6 +67,18 @@ def test_a_run_stands_where_its_facts_say(facts: list[Any], stands: dict[str, ob
 
 def test_failures_are_those_that_the_latest_claim_knew_of():
     assert [after().failures, after(CLAIM).failures, after(CLAIM, NEXT_CLAIM).failures] == [0, 2, 1]
+
+
+def test_an_attempt_that_its_provider_ended_is_no_death():
+    fault = Fault(code="timeout", message="")
+    failed = PreviousAttempt(attempt=8, text="", reason="the provider failed", fault=fault)
+    lost = PreviousAttempt(attempt=8, text="", reason="its worker was lost")
+    after_failure = msgspec.structs.replace(CLAIM, previous=failed)
+    after_loss = msgspec.structs.replace(CLAIM, previous=lost)
+
+    deaths = [after(CLAIM, *more).deaths for more in ([], [after_failure], [after_loss] * 2)]
+
+    assert deaths == [1, 1, 3]
 
 
 def test_facts_that_come_later_are_taken_in():

@@ -158,6 +158,30 @@ async def test_a_fault_may_hit_the_first_tries_only(llama: ollama.AsyncClient):
     assert outcomes == ["503", "503", "answered", "answered"]
 
 
+async def test_a_failing_answer_says_what_it_was_told_to(
+    fake: FakeProvider, gpt: openai.AsyncOpenAI, llama: ollama.AsyncClient
+):
+    fake.default = Script(fail="400x9", says="Never on Sundays.")
+
+    with pytest.raises(openai.BadRequestError, match="Never on Sundays"):
+        await gpt.chat.completions.create(model=GPT, messages=said("hello"))
+    with pytest.raises(ollama.ResponseError, match="Never on Sundays"):
+        await llama.chat(model=LLAMA, messages=said("hello"))
+
+
+async def test_while_it_loads_a_model_it_beats(fake: FakeProvider):
+    body = {"model": GPT, "messages": said("tokens=1 load=0.1"), "stream": True}
+
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{fake.openai_url}/chat/completions", json=body) as answer,
+    ):
+        frames = (await answer.read()).split(b"\n\n")
+
+    assert frames.count(b": ping") > 2
+    assert frames.index(b": ping") < next(n for n, f in enumerate(frames) if b"a1-0" in f)
+
+
 async def test_words_of_the_message_win_over_the_next_script_over_the_default(
     fake: FakeProvider, llama: ollama.AsyncClient
 ):
