@@ -125,10 +125,11 @@ class Reading(ABC, Generic[Usual, Frame]):
         rows = iter(lines)
         text = "" if self._event is None else self._read_on(rows)
         prefix, skip = self._prefix, self._skip
+        take, decode = self._take_usual, self._decode_usual
         for line in rows:
             if line.startswith(prefix):
                 try:
-                    piece = self._take_usual(self._decode_usual(line[skip:]))
+                    piece = take(decode(line[skip:]))
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                     piece = None
                 if piece:

@@ -124,7 +124,7 @@ class Reply:
     def fail(self, failure: ProviderError) -> None:
         """Nothing more can come; that matters only while the reply has no end."""
         if self.complete:
-            log.info("provider.failed_after_the_end", provider=self.provider, error=str(failure))
+            log.info("provider.failed_after_the_end", provider=self.provider, code=failure.code)
         else:
             self.failure = self.failure or failure
         self.done = True
