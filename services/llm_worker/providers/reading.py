@@ -70,6 +70,7 @@ class Reading(ABC, Generic[Usual, Frame]):
         """The latest read brought thoughts or tools: they count as content, but are not text."""
         self.blank = True
         """No text has come that anybody could see."""
+        self._add_thought = self.reply.thinking.add
         self._decode_usual = usual.decode
         self._decode = decoder.decode
         self._kind = decoder.type
@@ -104,8 +105,9 @@ class Reading(ABC, Generic[Usual, Frame]):
         return data
 
     def _think(self, thought: str) -> None:
-        self.thinks = self.thinks or bool(thought)
-        self.reply.think(thought)
+        if thought:
+            self.thinks = True
+        self._add_thought(thought)
 
     def _use_tool(self, name: str | None) -> None:
         self.thinks = True
@@ -145,6 +147,8 @@ class Reading(ABC, Generic[Usual, Frame]):
                 break
         if rest:
             self._hold(rest)
+        if self.thinks:
+            self.reply.check_thoughts()
         if self._unmended:
             text, self._held = mend(self._held, text)
         if self.blank and text:

@@ -60,9 +60,8 @@ class Reply:
 
     # -- what comes ---------------------------------------------------------------------
 
-    def think(self, thought: str) -> None:
-        """Take the next piece of the model's thoughts."""
-        self.thinking.add(thought)
+    def check_thoughts(self) -> None:
+        """Nobody waits for an answer behind thoughts without end."""
         if self.thinking.length > ENDLESS:
             self.fail(faults.endless(self.provider))
 
