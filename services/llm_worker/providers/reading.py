@@ -87,7 +87,7 @@ class Reading(ABC, Generic[Usual, Frame]):
         """The beginning of a line that has not ended."""
         self._rest_length = 0
         self._event: Event | None = None
-        self._said = False
+        self._has_text = False
         """Text has come before the frame at hand."""
         self._held = ""
         self._unmended = False
@@ -141,7 +141,7 @@ class Reading(ABC, Generic[Usual, Frame]):
                     continue
             elif not line or line == _USUAL_EVENT or line in _SILENT:
                 continue
-            self._said = self._said or bool(text)
+            self._has_text = self._has_text or bool(text)
             text += self._read_line(line) + self._read_on(rows)
             if self.reply.done:
                 break
@@ -152,7 +152,7 @@ class Reading(ABC, Generic[Usual, Frame]):
         if self._unmended:
             text, self._held = mend(self._held, text)
         if self.blank and text:
-            self._said = True
+            self._has_text = True
             self.blank = text.isspace()
         return text
 
