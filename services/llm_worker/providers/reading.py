@@ -23,12 +23,7 @@ from services.llm_worker.providers.lines import LONGEST_LINE, PAGE, Beginning, E
 from services.llm_worker.providers.reply import Reply
 from services.llm_worker.providers.shapes import Object
 from services.llm_worker.providers.silence import Silence
-from services.llm_worker.providers.unicode import (
-    REPLACEMENT,
-    decode_tolerantly,
-    is_broken,
-    mend,
-)
+from services.llm_worker.providers.unicode import REPLACEMENT, decode_tolerantly, is_broken, mend
 
 LONGEST_ODD = 1024 * 1024
 """Bytes of JSON that is looked at although its shape is not the documented one."""
