@@ -54,12 +54,12 @@ class Expected(NamedTuple):
     stop_reason: str | None = None
     says: str = ""
     """What the error, or the sentence in place of a text, has in it."""
-    asked: int = 1
+    calls: int = 1
 
 
-def broken(says: str, text: str = "", asked: int = 3) -> Expected:
-    """A failure; one that may pass is asked for three times."""
-    return Expected("failed", text=text, says=says, asked=asked)
+def broken(says: str, text: str = "", calls: int = 3) -> Expected:
+    """A failure; one that may pass is called three times."""
+    return Expected("failed", text=text, says=says, calls=calls)
 
 
 def instead(says: str, stop_reason: str) -> Expected:
@@ -99,36 +99,36 @@ OTHERS = {
     "openai/d11nothing": broken("broke off before its first byte"),
     "openai/d12first": broken("Overloaded"),
     "openai/d12mid": broken("Overloaded", "Hi there"),
-    "openai/d15html": broken("“Welcome to LiteLLM”", asked=1),
+    "openai/d15html": broken("“Welcome to LiteLLM”", calls=1),
     "openai/d15err200": broken(
-        "Invalid API key provided. Its key (OPENAI_API_KEY) is wrong or missing.", asked=1
+        "Invalid API key provided. Its key (OPENAI_API_KEY) is wrong or missing.", calls=1
     ),
-    "openai/d15_301": broken("redirects to https://example.invalid/v1/chat/completions", asked=1),
-    "openai/d15_308": broken("redirects to /v2/chat/completions", asked=1),
+    "openai/d15_301": broken("redirects to https://example.invalid/v1/chat/completions", calls=1),
+    "openai/d15_308": broken("redirects to /v2/chat/completions", calls=1),
     "openai/d15_502html": broken("answered 502: 502 Bad Gateway"),
-    "openai/d15_402": broken("answered 402: Insufficient Balance", asked=1),
-    "openai/d15_429quota": broken("answered 429: You exceeded your current quota", asked=1),
+    "openai/d15_402": broken("answered 402: Insufficient Balance", calls=1),
+    "openai/d15_429quota": broken("answered 429: You exceeded your current quota", calls=1),
     "openai/event_err": broken("upstream died", "Hi there"),
     "openai/objerr": broken("CUDA out of memory", "Hi there"),
-    "openai/redir": broken("redirects to http://127.0.0.1:8398/v1/chat/completions", asked=1),
+    "openai/redir": broken("redirects to http://127.0.0.1:8398/v1/chat/completions", calls=1),
     "openai/d6cf": instead("The provider's content filter held the answer back.", "content_filter"),
     "openai/d10": THOUGHTS,
     "openai/tool": TOOL,
-    "openai/d11onlydone": broken("answered with nothing, and gave no reason", asked=2),
-    "openai/emptyreply": broken("answered with nothing, and gave no reason", asked=2),
+    "openai/d11onlydone": broken("answered with nothing, and gave no reason", calls=2),
+    "openai/emptyreply": broken("answered with nothing, and gave no reason", calls=2),
     "openai/nul": Expected("completed", text="a\0b\u2028c\u202ed", stop_reason="end_turn"),
     "anthropic/d11eof": broken("broke off before the end of its reply", "Hi there"),
     "anthropic/d11nothing": broken("broke off before its first byte"),
     "anthropic/d12first": broken("Overloaded"),
     "anthropic/d12mid": broken("Overloaded", "Hi there"),
-    "anthropic/d15html": broken("“Welcome to LiteLLM”", asked=1),
-    "anthropic/d15_301": broken("redirects to https://example.invalid/v1/messages", asked=1),
-    "anthropic/d15_308": broken("redirects to /v2", asked=1),
+    "anthropic/d15html": broken("“Welcome to LiteLLM”", calls=1),
+    "anthropic/d15_301": broken("redirects to https://example.invalid/v1/messages", calls=1),
+    "anthropic/d15_308": broken("redirects to /v2", calls=1),
     "anthropic/d15err200": broken(
-        "invalid x-api-key. Its key (ANTHROPIC_API_KEY) is wrong", asked=1
+        "invalid x-api-key. Its key (ANTHROPIC_API_KEY) is wrong", calls=1
     ),
     "anthropic/d15_502html": broken("answered 502: 502 Bad Gateway"),
-    "anthropic/redir": broken("redirects to http://127.0.0.1:8398/v1/messages", asked=1),
+    "anthropic/redir": broken("redirects to http://127.0.0.1:8398/v1/messages", calls=1),
     "anthropic/d6": instead("The model refused to answer: no", "refusal"),
     "anthropic/d6part": Expected("completed", stop_reason="refusal"),
     "anthropic/d3weird": Expected("completed", stop_reason="end_turn"),
@@ -141,13 +141,13 @@ OTHERS = {
     "ollama/d11nothing": broken("broke off before its first byte"),
     "ollama/d12first": broken("an error was encountered while running the model: CUDA error"),
     "ollama/d12mid": broken("unexpected EOF", "Hi there"),
-    "ollama/d15html": broken("“Welcome to LiteLLM”", asked=1),
-    "ollama/d15_301": broken("redirects to https://example.invalid/api/chat", asked=1),
+    "ollama/d15html": broken("“Welcome to LiteLLM”", calls=1),
+    "ollama/d15_301": broken("redirects to https://example.invalid/api/chat", calls=1),
     "ollama/d15_502html": broken("answered 502: 502 Bad Gateway"),
-    "ollama/d15_400": broken('answered 400: "odd" does not support chat', asked=1),
+    "ollama/d15_400": broken('answered 400: "odd" does not support chat', calls=1),
     "ollama/d15_500mem": broken("model requires more system memory (12.0 GiB)"),
-    "ollama/d3load": broken("answered with nothing, because it only loaded the model", asked=2),
-    "ollama/d6empty": broken("answered with nothing, and gave no reason", asked=2),
+    "ollama/d3load": broken("answered with nothing, because it only loaded the model", calls=2),
+    "ollama/d6empty": broken("answered with nothing, and gave no reason", calls=2),
     "ollama/d10": THOUGHTS,
     "ollama/tool": TOOL,
 }
@@ -162,7 +162,7 @@ class Shown(NamedTuple):
 
     session: str
     reply: Reply
-    asked: int
+    calls: int
     plain: Reply
 
 
@@ -225,8 +225,8 @@ async def results() -> AsyncIterator[Results]:
 async def _try(case: Case, provider: CaseProvider, client: NativeClient) -> Shown:
     session = await client.session(model=f"{case.api}/{MODEL}")
     reply = await client.send(session, f"case {case.id}")
-    asked = provider.asked[case.id]
-    return Shown(session, reply, asked, await client.send(session, "a plain message"))
+    calls = provider.calls[case.id]
+    return Shown(session, reply, calls, await client.send(session, "a plain message"))
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
@@ -237,8 +237,8 @@ async def test_a_case_comes_to_what_it_should(results: Results, case: Case):
     assert isinstance(shown, Shown)
 
     end = shown.reply.end
-    assert (final.status, final.text, final.stop_reason, shown.asked) == (
-        *(expected.status, expected.text, expected.stop_reason, expected.asked),
+    assert (final.status, final.text, final.stop_reason, shown.calls) == (
+        *(expected.status, expected.text, expected.stop_reason, expected.calls),
     )
     assert end is not None
     if expected.status == "completed":

@@ -90,8 +90,8 @@ class CaseProvider:
 
     def __init__(self, cases: list[Case]) -> None:
         self._cases = {case.id: case for case in cases}
-        self.asked: Counter[str] = Counter()
-        """How often each case was asked for."""
+        self.calls: Counter[str] = Counter()
+        """How often each case was called."""
         self.strayed: list[str] = []
         """Requests for paths that no provider of ours calls."""
 
@@ -136,7 +136,7 @@ class CaseProvider:
             await _write_stream(writer, _STREAMS[api], [_PLAINLY[api].encode()], PAUSE)
             return
         case = self._cases[message.removeprefix("case ")]
-        self.asked[case.id] += 1
+        self.calls[case.id] += 1
         if case.chunks is None:
             await _write_whole(writer, case.status, case.headers, case.body)
         else:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from services.llm_worker.providers.base import Provider, ProviderError
-from services.llm_worker.providers.shapes import Object, alone, as_object
+from services.llm_worker.providers.shapes import Object, as_list, as_object
 from services.llm_worker.providers.unicode import decode_tolerantly, mended
 
 MODELS_NAMED = 20
@@ -52,6 +52,8 @@ _ADDRESSES = {
 _KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 _HIDDEN = re.compile(r"<(script|style)\b.*?(?:</\1>|\Z)", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<[^<>]*>?")
+_ERRORS = ("error", "errors")
+"""Fields in which servers put an error."""
 _SENTENCES = ("message", "msg", "detail", "error", "description", "title")
 """Fields in which servers put what went wrong."""
 
@@ -116,7 +118,9 @@ def from_event(provider: str, error: object) -> ProviderError:
 
 def is_error(data: Mapping[str, object]) -> bool:
     """Whether an object of a stream that is no part of a reply is an error instead."""
-    if data.get("object") == "error" or data.get("type") == "error" or data.get("error"):
+    if data.get("object") == "error" or data.get("type") == "error":
+        return True
+    if any(data.get(field) for field in _ERRORS):
         return True
     worded = any(isinstance(data.get(field), str) for field in ("message", "msg", "detail"))
     return worded and any(data.get(field) for field in ("code", "status", "status_code", "detail"))
@@ -309,10 +313,10 @@ def _said_in(body: bytes) -> Said:
 
 def _said(error: object) -> Said:
     """What an error says, wherever a server has wrapped it in lists and fields ``error``."""
-    fields = as_object(error := alone(error))
+    fields = as_object(error := _first(error))
     for _ in range(4):
-        inner = as_object(alone(fields.get("error"))) if fields is not None else None
-        fields = inner or fields
+        nested = (as_object(_first(fields.get(field))) for field in _ERRORS) if fields else ()
+        fields = next((inner for inner in nested if inner), fields)
     if fields is None:
         return Said(_short(_text(error)))
     codes = [_text(fields.get(field)) for field in ("code", "status", "status_code")]
@@ -321,6 +325,12 @@ def _said(error: object) -> Said:
         kind=" ".join([_text(fields.get("type")), *codes]),
         status=next((int(c) for c in codes if re.fullmatch(r"[45]\d\d", c)), None),
     )
+
+
+def _first(value: object) -> object:
+    """Of several errors the first."""
+    entries = as_list(value)
+    return entries[0] if entries else value
 
 
 def _sentence(fields: Object) -> str:

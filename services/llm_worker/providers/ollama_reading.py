@@ -102,6 +102,8 @@ class OllamaReading(Reading[_Usual, _Line]):
         self.reply.done = True
 
     def _straightened(self, data: Object) -> Object:
+        if data.get("done") in ("true", 1):
+            data["done"] = True
         message = shapes.as_object(data.get("message"))
         if message is None:
             return data

@@ -119,7 +119,7 @@ class OpenAIReading(Reading[_Usual, _Chunk]):
             return ""
         text = "" if choice.delta is None else self._take_delta(choice.delta)
         if text:
-            self._said = True
+            self._has_text = True
         else:
             text = self._take_message(choice)
         self.reply.take_error(choice.error)
@@ -139,7 +139,7 @@ class OpenAIReading(Reading[_Usual, _Chunk]):
     def _take_message(self, choice: _Choice) -> str:
         """What is new in a whole message, or in the text beside it; deltas go before both."""
         message = choice.message
-        if self._said and not self._beside:
+        if self._has_text and not self._beside:
             return ""
         if message is None:
             self._beside = self._beside or bool(choice.text)

@@ -23,12 +23,7 @@ from services.llm_worker.providers.lines import LONGEST_LINE, PAGE, Beginning, E
 from services.llm_worker.providers.reply import Reply
 from services.llm_worker.providers.shapes import Object
 from services.llm_worker.providers.silence import Patience, Silence
-from services.llm_worker.providers.unicode import (
-    REPLACEMENT,
-    decode_tolerantly,
-    is_broken,
-    mend,
-)
+from services.llm_worker.providers.unicode import REPLACEMENT, decode_tolerantly, is_broken, mend
 
 LONGEST_ODD = 1024 * 1024
 """Bytes of JSON that is looked at although its shape is not the documented one."""
@@ -70,6 +65,7 @@ class Reading(ABC, Generic[Usual, Frame]):
         """The latest read brought thoughts or tools: they count as content, but are not text."""
         self.blank = True
         """No text has come that anybody could see."""
+        self._add_thought = self.reply.thinking.add
         self._decode_usual = usual.decode
         self._decode = decoder.decode
         self._kind = decoder.type
@@ -86,7 +82,7 @@ class Reading(ABC, Generic[Usual, Frame]):
         """The beginning of a line that has not ended."""
         self._rest_length = 0
         self._event: Event | None = None
-        self._said = False
+        self._has_text = False
         """Text has come before the frame at hand."""
         self._held = ""
         self._unmended = False
@@ -104,8 +100,9 @@ class Reading(ABC, Generic[Usual, Frame]):
         return data
 
     def _think(self, thought: str) -> None:
-        self.thinks = self.thinks or bool(thought)
-        self.reply.think(thought)
+        if thought:
+            self.thinks = True
+        self._add_thought(thought)
 
     def _use_tool(self, name: str | None) -> None:
         self.thinks = True
@@ -125,10 +122,11 @@ class Reading(ABC, Generic[Usual, Frame]):
         rows = iter(lines)
         text = "" if self._event is None else self._read_on(rows)
         prefix, skip = self._prefix, self._skip
+        take, decode = self._take_usual, self._decode_usual
         for line in rows:
             if line.startswith(prefix):
                 try:
-                    piece = self._take_usual(self._decode_usual(line[skip:]))
+                    piece = take(decode(line[skip:]))
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                     piece = None
                 if piece:
@@ -138,16 +136,18 @@ class Reading(ABC, Generic[Usual, Frame]):
                     continue
             elif not line or line == _USUAL_EVENT or line in _SILENT:
                 continue
-            self._said = self._said or bool(text)
+            self._has_text = self._has_text or bool(text)
             text += self._read_line(line) + self._read_on(rows)
             if self.reply.done:
                 break
         if rest:
             self._hold(rest)
+        if self.thinks:
+            self.reply.check_thoughts()
         if self._unmended:
             text, self._held = mend(self._held, text)
         if self.blank and text:
-            self._said = True
+            self._has_text = True
             self.blank = text.isspace()
         return text
 

@@ -60,9 +60,8 @@ class Reply:
 
     # -- what comes ---------------------------------------------------------------------
 
-    def think(self, thought: str) -> None:
-        """Take the next piece of the model's thoughts."""
-        self.thinking.add(thought)
+    def check_thoughts(self) -> None:
+        """Nobody waits for an answer behind thoughts without end."""
         if self.thinking.length > ENDLESS:
             self.fail(faults.endless(self.provider))
 
@@ -124,7 +123,7 @@ class Reply:
     def fail(self, failure: ProviderError) -> None:
         """Nothing more can come; that matters only while the reply has no end."""
         if self.complete:
-            log.info("provider.failed_after_the_end", provider=self.provider, error=str(failure))
+            log.info("provider.failed_after_the_end", provider=self.provider, code=failure.code)
         else:
             self.failure = self.failure or failure
         self.done = True

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from services.llm_worker.providers.base import ProviderError
 from services.llm_worker.providers.thoughts import ENDLESS, MOST
 from shared.events import Thoughts, Usage
-from tests.unit.llm_worker.wires import as_json, fault, sse, text_block, whole
+from tests.unit.llm_worker.wires import as_json, fault, result, sse, text_block, whole
 
 END: list[object] = [
     {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}},
@@ -187,8 +188,9 @@ def test_thoughts_beyond_a_bound_are_cut_and_noted_and_not_sent_back():
 def test_thoughts_without_end_are_given_up_on():
     piece = delta("thinking_delta", thinking="x" * 65_536)
 
-    _, broken = fault("anthropic", sse(*[piece] * (ENDLESS // 65_536 + 1), *END))
+    _, broken = result("anthropic", [sse(*[piece] * (ENDLESS // 65_536 + 1)), sse(*END)])
 
+    assert isinstance(broken, ProviderError)
     assert (broken.message, broken.passing) == ("The model of anthropic thinks without end.", False)
 
 

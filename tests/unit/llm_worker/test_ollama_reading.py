@@ -47,6 +47,8 @@ def test_another_reason_is_a_passing_fault_that_names_itself(reason: str):
         [message(["Hi ", {"text": "there"}])],
         [{"response": "Hi ", "done": False}, {"response": "there"}],
         [message("Hi there"), {"status": "fine"}],
+        [message("Hi there"), message("", done="true")],
+        [message("Hi there"), message("", done=1), message(" and no more")],
     ],
 )
 def test_text_is_read_wherever_it_stands(lines: list[object]):

@@ -420,7 +420,7 @@ def test_lines_of_json_are_read_where_events_were_awaited():
 # -- the way through -------------------------------------------------------------------
 
 
-async def said(*data: bytes) -> list[str | Ended]:
+async def spoken_from(*data: bytes) -> list[str | Ended]:
     answer = reads(*data)
     return [
         p async for p in spoken(Demo(rate=0), "m", answer, OpenAIReading("openai"), Patience(5, 5))
@@ -428,13 +428,15 @@ async def said(*data: bytes) -> list[str | Ended]:
 
 
 async def test_a_reply_is_spoken_piece_by_piece_and_then_its_end():
-    pieces = await said(sse(choice({"content": "one "})), sse(choice({"content": "two"}, "stop")))
+    pieces = await spoken_from(
+        sse(choice({"content": "one "})), sse(choice({"content": "two"}, "stop"))
+    )
 
     assert pieces == ["one ", "two", Ended(stop_reason="end_turn", usage=None)]
 
 
 async def test_a_sentence_in_place_of_a_text_is_no_piece_of_one():
-    pieces = await said(sse(choice({}, "content_filter")))
+    pieces = await spoken_from(sse(choice({}, "content_filter")))
 
     assert pieces == [
         Ended(
@@ -449,7 +451,7 @@ async def test_a_failed_call_says_what_it_cost():
     counts = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
 
     with pytest.raises(ProviderError) as raised:
-        await said(sse(choice({"content": "one"}), counts, choice({}, "abort")))
+        await spoken_from(sse(choice({"content": "one"}), counts, choice({}, "abort")))
 
     assert raised.value.usage == Usage(input_tokens=3, output_tokens=2)
 

@@ -61,7 +61,7 @@ def text_block(text: object) -> dict[str, Any]:
     return {"type": "content_block_delta", "delta": {"type": "text_delta", "text": text}}
 
 
-def message(content: object, *, done: bool = False, **more: object) -> dict[str, Any]:
+def message(content: object, *, done: object = False, **more: object) -> dict[str, Any]:
     """A line of Ollama's."""
     return {"message": {"role": "assistant", "content": content}, "done": done, **more}
 
