@@ -110,7 +110,7 @@ async def test_a_worker_killed_in_a_very_long_reply_is_told_as_a_reset_and_its_t
     natterlog: Running,
 ):
     words = " ".join(f"{n:04d}" + "\x01" * 99_996 for n in range(30))  # 3 MB, 18 MB as JSON
-    natterlog.fake.default = Script(reply=words, rate=40)
+    natterlog.fake.default = Script(reply=words, rate=40, fault="stall@27x1")
     session_id = await natterlog.client.session()
     reply = Reply()
     await natterlog.client.start(reply, session_id, "A very long one.")

@@ -296,6 +296,19 @@ async def test_a_dead_letter_that_cannot_be_stored_is_tried_again(twin: MemoryBu
     assert [letter.reason for letter in await desk.letters()] == ["2"]
 
 
+async def test_a_consumer_that_stopped_asking_says_so(bus: Bus):
+    desk = Desk(bus)
+
+    async with desk.consumer(nothing) as consumer:
+        before = await consumer.check()
+        assert consumer._tending is not None
+        consumer._tending.cancel()
+        await asyncio.wait({consumer._tending})
+        after = await consumer.check()
+
+    assert (before, after) == (None, f"{desk.name} todos are not asked for any more")
+
+
 # -- slots --------------------------------------------------------------------------
 
 

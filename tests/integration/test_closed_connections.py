@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import sys
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.support.log_checks import wait_until_ended
 from tests.support.native_client import Reply
 from tests.support.nats_server import NatsServer
 from tests.support.running import running_system
+from tests.support.system import ROOT
 
 DEADLINE = 20.0
 MOST = 8 * 1024 * 1024
@@ -164,6 +166,41 @@ async def test_what_the_server_just_takes_is_sent(nats_server: NatsServer, subje
 
         async with asyncio.timeout(DEADLINE):
             await heard.wait()
+
+
+HANGS = """
+import asyncio, sys
+from shared import lifecycle
+from shared.settings import Settings
+
+async def main():
+    async with lifecycle.running(Settings(nats_url=sys.argv[1]), "test") as life:
+        print("ready", flush=True)
+        while True:
+            await asyncio.sleep(1000)
+
+lifecycle.CLOSING = 0.2
+asyncio.run(main())
+"""
+
+
+async def test_a_process_that_hangs_when_it_should_end_is_ended(own_nats_server: NatsServer):
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", HANGS, own_nats_server.url),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    await process.stdout.readuntil(b"ready")
+
+    other_password(own_nats_server)
+    async with asyncio.timeout(DEADLINE):
+        said = await process.stdout.read()
+        code = await process.wait()
+
+    assert code == 1
+    assert b"bus.closed" in said
 
 
 # -- every service ---------------------------------------------------------------------
