@@ -168,7 +168,7 @@ def mode_of(document: Document) -> str:
 
 
 def _past(said: Said, new: dict[str, str]) -> PastMessage:
-    feedback = said.feedback
+    feedback, is_reply = said.feedback, said.role == "assistant"
     return PastMessage(
         id=new[said.id],
         parent_id=None if said.parent_id is None else new[said.parent_id],
@@ -181,8 +181,8 @@ def _past(said: Said, new: dict[str, str]) -> PastMessage:
         model=said.model,
         feedback=None if feedback is None else msgspec.to_builtins(feedback),
         attachments=said.attachments,
-        stop_reason=stop_reason(said.status, said.stop_reason),
-        thoughts=Thoughts(text=said.thoughts) if said.thoughts else None,
+        stop_reason=stop_reason(said.status, said.stop_reason) if is_reply else None,
+        thoughts=Thoughts(text=said.thoughts) if is_reply and said.thoughts else None,
     )
 
 

@@ -252,6 +252,14 @@ def test_only_what_is_complete_has_a_stop_reason(status: str, kept: str | None):
     assert message.stop_reason == kept
 
 
+def test_what_people_say_has_no_ending_and_no_thoughts():
+    said = a_reply(role="user", stop_reason="refusal", thoughts="Hm.")
+
+    (message,) = history_of(decode(as_json(an_export(said)))).messages
+
+    assert (message.stop_reason, message.thoughts) == (None, None)
+
+
 def test_a_stop_reason_that_is_none_is_refused():
     document = json.loads(as_json(an_export(a_reply())))
     document["messages"][0]["stop_reason"] = "boredom"
