@@ -52,6 +52,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 class StartsRun(Request, frozen=True, kw_only=True):
     """A command that begins a run: gateways count each, so it has a way of its own to the store."""
 
+    run_id: str = ""
+    """The asker makes it, so that asking once more cannot begin a second one; empty: the store."""
+
 
 # -- commands -----------------------------------------------------------------
 
@@ -105,8 +108,9 @@ class DeleteSession(Request, frozen=True, kw_only=True):
 class SendMessage(StartsRun, frozen=True, kw_only=True):
     """Append a user message and ask for its reply → :class:`Accepted`.
 
-    The same ``idempotency_key`` with the same body gives the same turn again;
-    with another body it is refused (:class:`shared.errors.KeyReused`).
+    The same ``idempotency_key`` with the same body gives the same turn again; with
+    another body it is refused (:class:`shared.errors.KeyReused`).  A turn that failed
+    in passing is answered anew.
     """
 
     name: ClassVar[str] = "send_message"
@@ -219,7 +223,6 @@ class CreateJob(StartsRun, frozen=True, kw_only=True):
 
     name: ClassVar[str] = "create_job"
     session_id: str
-    run_id: str
     plan: Plan
     mode: str
     model: str | None = None
@@ -341,6 +344,13 @@ class ListMessages(Request, frozen=True, kw_only=True):
     descending: bool = False
     all_branches: bool = False
     at: int | None = None
+
+
+class GetMessage(Request, frozen=True, kw_only=True):
+    """→ :class:`MessageAnswer`.  A user's message in a branch never changes any more."""
+
+    name: ClassVar[str] = "get_message"
+    message_id: str
 
 
 class SearchMessages(Request, frozen=True, kw_only=True):
@@ -592,7 +602,7 @@ class StatisticsAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
-    """A turn is in the log; ``repeated`` when its idempotency key was known already."""
+    """A turn is in the log; ``repeated``: another request with its idempotency key began it."""
 
     run: Run
     user_message: Message

@@ -218,7 +218,6 @@ async def _begin(
             session_id=session_id,
             content=before.content,
             context=before.context,
-            idempotency_key=new_id(),
         )
     )
     sys.stderr.write(f"Running as {accepted.run.id}, with {model}.\n")

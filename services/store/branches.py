@@ -10,7 +10,6 @@ import msgspec
 import sqlalchemy as sa
 
 from services.store import file_queries, past, queries
-from services.store.applying import read_applied
 from services.store.commands import Commands
 from services.store.database import Database
 from services.store.keys import digest
@@ -23,6 +22,7 @@ from shared.commands import (
     ChooseBranch,
     EditMessage,
     ForkSession,
+    GetMessage,
     GetSession,
     MessageAnswer,
     RateMessage,
@@ -72,7 +72,9 @@ class Branches:
             del state  # wherever the session is by now, an edit stands beside the old message
             return turn
 
-        return await self._commands.accept(request.user_id, old.session_id, turn, turn_in)
+        return await self._commands.accept(
+            request.user_id, old.session_id, turn, turn_in, run_id=request.run_id
+        )
 
     async def fork(self, request: ForkSession) -> SessionAnswer:
         branch = await self._database.read(branch_up_to, request)
@@ -131,7 +133,8 @@ class Branches:
             )
 
         await self._commands.decide_on_session(request.user_id, rated.session_id, attempt)
-        return await self._database.read(get_message, request.user_id, rated.id)
+        asked = GetMessage(user_id=request.user_id, message_id=rated.id)
+        return await self._database.read(queries.get_message, asked)
 
 
 # -- queries ------------------------------------------------------------------------
@@ -181,11 +184,6 @@ def leaf_below(connection: sa.Connection, message: MessageRow) -> str:
             leaves.pop(row.parent_id, None)
             leaves[row.id] = row.seq
     return max(leaves, key=lambda leaf: (leaves[leaf], leaf))
-
-
-def get_message(connection: sa.Connection, user_id: str, message_id: str) -> MessageAnswer:
-    row = queries.find_message(connection, user_id, message_id)
-    return MessageAnswer(message=row.record(), seq=read_applied(connection))
 
 
 def _branch() -> Any:

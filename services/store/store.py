@@ -42,7 +42,7 @@ from services.store.database import Database, database_path
 from services.store.dispatch import Dispatcher
 from services.store.erase import Eraser
 from services.store.exporting import export_session
-from services.store.history import as_of
+from services.store.history import History
 from services.store.hotlog import HotLog
 from services.store.jobs import Jobs
 from services.store.migrate import migrate
@@ -68,6 +68,7 @@ log = get_logger()
 R = TypeVar("R", bound=asked.Request)
 A = TypeVar("A")
 T = TypeVar("T", asked.GetSession, asked.ListMessages)
+N = TypeVar("N", asked.SessionAnswer, asked.MessagePage)
 
 BATCH = 500
 _TICK = 1.0
@@ -99,11 +100,13 @@ async def opened(settings: Settings, bus: Bus) -> AsyncGenerator["Store"]:
     """A store on its files, not at work yet."""
     archive = Archive(settings.data_dir / "log.db")
     database = Database(database_path(settings), durable=False)
+    store = Store(settings, bus, archive, database)
     try:
         await archive.open()
         await migrate(database)
-        yield Store(settings, bus, archive, database)
+        yield store
     finally:
+        store.history.close()
         await archive.close()
         await database.close()
 
@@ -128,6 +131,7 @@ class Store:
         self.eraser.release = self.releasing.release
         self.presets = presets.Presets(bus, database, self.applied)
         self.accounts = accounts.Accounts(bus, database, self.applied)
+        self.history = History(archive, database)
         self.orphans = Orphans(bus, archive, database, self.applied)
         self.models = models.Models(bus, database, self.applied)
         self._settings = settings
@@ -241,6 +245,7 @@ class Store:
         for item in entries:
             session = parse(item.subject).session
             if session in self.archive.deleted:
+                self.history.forget(session)
                 self.eraser.came_late()
             elif isinstance(item.fact, _SETTLED_BY):
                 self.dispatcher.look_at(session)
@@ -336,6 +341,7 @@ class Store:
                 endpoint(asked.GetSession, self._ask_then(queries.get_session), applied),
                 endpoint(asked.ListSessions, ask(queries.list_sessions), applied),
                 endpoint(asked.ListMessages, self._ask_then(queries.list_messages), applied),
+                endpoint(asked.GetMessage, ask(queries.get_message), applied),
                 endpoint(asked.GetRun, ask(queries.get_run), applied),
                 endpoint(asked.GetJob, ask(job_queries.get_job), applied),
                 endpoint(asked.ListJobs, ask(job_queries.list_jobs), applied),
@@ -355,13 +361,13 @@ class Store:
     def _ask(self, query: Callable[[sa.Connection, R], A]) -> Callable[[R], Awaitable[A]]:
         return partial(self.database.read, query)
 
-    def _ask_then(self, query: Callable[[sa.Connection, T], A]) -> Callable[[T], Awaitable[A]]:
+    def _ask_then(self, query: Callable[[sa.Connection, T], N]) -> Callable[[T], Awaitable[N]]:
         """Like :meth:`_ask`, and of the past when the request says so."""
 
-        async def answer(request: T) -> A:
+        async def answer(request: T) -> N:
             if request.at is None:
                 return await self.database.read(query, request)
-            return await as_of(self.archive, request, request.at, query)
+            return await self.history.as_of(request, request.at, query)
 
         return answer
 

@@ -19,7 +19,7 @@ from services.gateway.moments import (
 )
 from shared.commands import CreateSession, UpdateSession
 from shared.errors import InvalidRequest, NatterlogError
-from shared.events import OnBusy
+from shared.events import Fault, OnBusy
 from shared.ids import new_id
 from shared.records import Message, MessageStatus, Role, Session
 from shared.settings import Settings
@@ -315,7 +315,7 @@ def frames_of(moment: Moment) -> list[Frame]:
         case ReplyReset():
             return [AiTyping(), AiMessageChunk(content="", full_content="")]
         case ReplyEnded():
-            return _ended(moment)
+            return ended(moment.message, moment.final.error)
         case _:
             return []
 
@@ -354,21 +354,21 @@ def _accepted(turn: TurnAccepted) -> list[Frame]:
     return frames
 
 
-def _ended(reply: ReplyEnded) -> list[Frame]:
-    view = message_view(reply.message)
-    match reply.final.status:
-        case "completed":
-            return [AiMessageComplete(message=view)]
-        case "cancelled":
-            return [AiMessageCancelled(message=view), AiMessageComplete(message=view)]
+def ended(reply: Message, fault: Fault | None) -> list[Frame]:
+    """The frames that tell a client how a reply ended."""
+    view = message_view(reply)
+    match reply.status:
         case "failed":
-            fault = reply.final.error
             return [
                 Refused(
                     message=fault.message if fault else "The reply failed.",
                     code=fault.code if fault else "internal",
                 )
             ]
+        case "cancelled":
+            return [AiMessageCancelled(message=view), AiMessageComplete(message=view)]
+        case _:
+            return [AiMessageComplete(message=view)]
 
 
 # -- errors -----------------------------------------------------------------------
