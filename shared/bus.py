@@ -35,7 +35,7 @@ log = get_logger()
 
 FRAME = 256 * 1024
 """Bytes of one frame of an answer; also the most that a fact may have (architecture.md)."""
-_RESTART = 2.0
+RESTART = 2.0
 """Seconds that a service is given to come back when nobody listens."""
 MAX_REQUESTS = 256
 """Requests that a service works on at a time; more are answered 503."""
@@ -260,9 +260,15 @@ class Bus(Connection):
     # -- request and reply between services -----------------------------------------
 
     async def ask(
-        self, subject: str, request: bytes, *, timeout: float = 5.0, tries: int = 1
+        self,
+        subject: str,
+        request: bytes,
+        *,
+        timeout: float = 5.0,
+        tries: int = 1,
+        restart: float = RESTART,
     ) -> bytes:
-        """Ask a service; a service that is just restarting is given 2 s to come back.
+        """Ask a service; one that is just restarting is given ``restart`` seconds to come back.
 
         After ``timeout`` seconds of silence it is asked again, ``tries`` times in
         all: only for what may be carried out twice.
@@ -274,7 +280,7 @@ class Bus(Connection):
         """
         asked = False
         while True:
-            give_up = time.monotonic() + _RESTART
+            give_up = time.monotonic() + restart
             try:
                 return await self._ask_somebody(subject, request, timeout, give_up)
             except NoResponders:

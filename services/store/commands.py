@@ -21,6 +21,7 @@ from services.store.erase import Eraser
 from services.store.histories import read_history
 from services.store.hotlog import HotLog
 from services.store.keys import answered_anew, digest, may_begin_again, same
+from services.store.model_names import ModelNames
 from services.store.models import preferred_model
 from services.store.projection import CHANGEABLE
 from services.store.queries import SessionState
@@ -53,6 +54,7 @@ from shared.events import (
     TodoChat,
     Turn,
 )
+from shared.records import HIDDEN_MODES
 from shared.settings import Settings
 from shared.subjects import Address, Scope, session_address
 
@@ -101,6 +103,7 @@ class Commands:
         hot: HotLog,
         applied: Applied,
         eraser: Eraser,
+        model_names: ModelNames,
     ) -> None:
         self._bus = bus
         self._settings = settings
@@ -109,17 +112,21 @@ class Commands:
         self._hot = hot
         self._applied = applied
         self._eraser = eraser
+        self._model_names = model_names
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     # -- sessions ---------------------------------------------------------------------
 
     async def create_session(self, request: CreateSession) -> SessionAnswer:
         history = await read_history(self._bus, request.history_file)
+        model = request.model or await self._default_model(request.user_id)
+        if history is None:  # else it may come from where there are other models
+            await self._check_new_model(request, model)
         fact = SessionCreated(
             at=ids.now(),
             title=request.title,
             mode=request.mode,
-            model=request.model or await self._default_model(request.user_id),
+            model=model,
             temperature=request.temperature,
             max_tokens=request.max_tokens,
             system_prompt=request.system_prompt,
@@ -148,6 +155,18 @@ class Commands:
         await self._applied.reach(seq, within=LONG if fact.history else PATIENCE)
         return await self._session(user_id, session_id)
 
+    async def _check_new_model(self, request: CreateSession, model: str | None) -> None:
+        """Make sure of what a session names, and of the default where its first run comes at once.
+
+        Raises:
+            ModelNotFound: there is no such model.
+        """
+        begins_at_once = request.mode in HIDDEN_MODES and request.mode != file_queries.MODE
+        if request.model is not None:
+            await self._model_names.check(model)
+        elif begins_at_once:
+            await self._model_names.check(model, path=None)
+
     async def _default_model(self, user_id: str) -> str | None:
         """The model of a session that names none, in whatever dialect it is opened.
 
@@ -165,6 +184,8 @@ class Commands:
             state = await self._state(request.user_id, request.session_id)
             if not changes:
                 return 0
+            if isinstance(model := changes.get("model"), str) and model != state.session.model:
+                await self._model_names.check(model)
             return await self._append(
                 session_address(request.user_id, request.session_id).fact("updated"),
                 SessionUpdated(at=ids.now(), **changes),
@@ -298,6 +319,7 @@ class Commands:
             if state.keyed is not None and not may_begin_again(same(state.keyed, turn)):
                 repeated.append(state.keyed)
                 return 0
+            await self._model_names.check(turn.model or state.session.model)
             try:
                 decision = decide(state, answered_anew(state, turn) or await turn_in(state))
             except Conflict:  # a refusal is no append, so the chain cannot tell that it is late

@@ -46,6 +46,7 @@ from services.store.history import History
 from services.store.hotlog import HotLog
 from services.store.jobs import Jobs
 from services.store.migrate import migrate
+from services.store.model_names import ModelNames
 from services.store.orphans import Orphans
 from services.store.rebuild import rebuild
 from services.store.releasing import Releasing
@@ -54,7 +55,7 @@ from services.store.usage import get_usage
 from shared import commands as asked
 from shared import operating
 from shared.bus import Bus, BusError, Incoming, Stored
-from shared.events import CancelRequested, RunEnded, RunScheduled, RunWaiting
+from shared.events import CancelRequested, ModelsSynced, RunEnded, RunScheduled, RunWaiting
 from shared.inspection import FindRuns, FindSessions, ReadFacts
 from shared.lifecycle import running
 from shared.log import get_logger
@@ -122,14 +123,16 @@ class Store:
         self.hot = HotLog(bus)
         self.eraser = Eraser(bus, archive, database, self.hot)
         self.dispatcher = Dispatcher(bus, database, self.hot, self.applied)
+        self.model_names = ModelNames(bus, database)
         self.commands = Commands(
-            bus, settings, database, archive, self.hot, self.applied, self.eraser
+            *(bus, settings, database, archive, self.hot, self.applied, self.eraser),
+            self.model_names,
         )
         self.jobs = Jobs(self.commands, database)
         self.branches = Branches(self.commands, database)
         self.releasing = Releasing(self.commands, database)
         self.eraser.release = self.releasing.release
-        self.presets = presets.Presets(bus, database, self.applied)
+        self.presets = presets.Presets(bus, database, self.applied, self.model_names)
         self.accounts = accounts.Accounts(bus, database, self.applied)
         self.history = History(archive, database)
         self.orphans = Orphans(bus, archive, database, self.applied)
@@ -166,6 +169,7 @@ class Store:
             finally:
                 for task in working:
                     task.cancel()
+                await self.model_names.close()
                 await listening.close()
 
     # -- the loop ---------------------------------------------------------------------
@@ -249,6 +253,8 @@ class Store:
                 self.eraser.came_late()
             elif isinstance(item.fact, _SETTLED_BY):
                 self.dispatcher.look_at(session)
+            elif isinstance(item.fact, ModelsSynced):
+                self.model_names.changed()
 
     # -- the log's incarnation ----------------------------------------------------------
 

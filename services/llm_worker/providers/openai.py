@@ -30,9 +30,10 @@ _STOP_REASONS = {
 }
 _REASONING = re.compile(r"o\d|gpt-5")
 """OpenAI's own models that answer 400 to any temperature but their own."""
-_NO_CHAT = re.compile(
+NO_CHAT = re.compile(
     r"embed|whisper|\btts\b|dall-e|moderation|transcribe|realtime|babbage|davinci|sora|image|audio"
 )
+"""Models that are left out of the list, because they do not talk."""
 
 
 class OpenAI:
@@ -79,7 +80,7 @@ class OpenAI:
                 modified_at=_moment(model.created),
             )
             for model in models
-            if not _NO_CHAT.search(model.id)
+            if not NO_CHAT.search(model.id)
         ]
 
     async def aclose(self) -> None:
