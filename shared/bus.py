@@ -39,7 +39,7 @@ log = get_logger()
 
 _AT_ONCE = 8 * 1024 * 1024
 """Bytes of a batch: nats-server hangs up on whoever does not take what it sends fast enough."""
-_RESTART = 2.0
+RESTART = 2.0
 """Seconds that a service is given to come back when nobody listens."""
 MAX_REQUESTS = 256
 """Requests that a service works on at a time; more are answered 503."""
@@ -270,9 +270,15 @@ class Bus(Connection):
     # -- request and reply between services -----------------------------------------
 
     async def ask(
-        self, subject: str, request: bytes, *, timeout: float = 5.0, tries: int = 1
+        self,
+        subject: str,
+        request: bytes,
+        *,
+        timeout: float = 5.0,
+        tries: int = 1,
+        restart: float = RESTART,
     ) -> bytes:
-        """Ask a service; a service that is just restarting is given 2 s to come back.
+        """Ask a service; one that is just restarting is given ``restart`` seconds to come back.
 
         After ``timeout`` seconds of silence it is asked again, ``tries`` times in
         all: only for what may be carried out twice.
@@ -285,7 +291,7 @@ class Bus(Connection):
         """
         asked = False
         while True:
-            give_up = time.monotonic() + _RESTART
+            give_up = time.monotonic() + restart
             try:
                 return await self._ask_somebody(subject, request, timeout, give_up)
             except NoResponders:

@@ -53,6 +53,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 class StartsRun(Request, frozen=True, kw_only=True):
     """A command that begins a run: gateways count each, so it has a way of its own to the store."""
 
+    run_id: str = ""
+    """The asker makes it, so that asking once more cannot begin a second one; empty: the store."""
+
 
 # -- commands -----------------------------------------------------------------
 
@@ -106,8 +109,9 @@ class DeleteSession(Request, frozen=True, kw_only=True):
 class SendMessage(StartsRun, frozen=True, kw_only=True):
     """Append a user message and ask for its reply → :class:`Accepted`.
 
-    The same ``idempotency_key`` with the same body gives the same turn again;
-    with another body it is refused (:class:`shared.errors.KeyReused`).
+    The same ``idempotency_key`` with the same body gives the same turn again; with
+    another body it is refused (:class:`shared.errors.KeyReused`).  A turn that failed
+    in passing is answered anew.
     """
 
     name: ClassVar[str] = "send_message"
@@ -221,7 +225,6 @@ class CreateJob(StartsRun, frozen=True, kw_only=True):
 
     name: ClassVar[str] = "create_job"
     session_id: str
-    run_id: str
     plan: Plan
     mode: str
     model: str | None = None
@@ -359,7 +362,10 @@ class SearchMessages(Request, frozen=True, kw_only=True):
 
 
 class GetMessage(Request, frozen=True, kw_only=True):
-    """A message of any branch → :class:`MessageAnswer`; with ``at`` as for a session."""
+    """A message of any branch → :class:`MessageAnswer`; with ``at`` as for a session.
+
+    A user's message in a branch never changes any more.
+    """
 
     name: ClassVar[str] = "get_message"
     session_id: str
@@ -603,7 +609,7 @@ class StatisticsAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
-    """A turn is in the log; ``repeated`` when its idempotency key was known already."""
+    """A turn is in the log; ``repeated``: another request with its idempotency key began it."""
 
     run: Run
     user_message: Message

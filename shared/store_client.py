@@ -7,11 +7,13 @@ import msgspec
 
 from shared import commands as c
 from shared.bus import Bus
+from shared.ids import new_id
 from shared.subjects import store_command
 
 _SESSION = c.CreateSession | c.UpdateSession | c.GetSession | c.ForkSession | c.ChooseBranch
 _ACCEPTED = c.SendMessage | c.Regenerate | c.ContinueReply | c.EditMessage
 _RUN = c.CancelRun | c.GetRun
+_MESSAGE = c.RateMessage | c.GetMessage
 _PRESET = c.CreatePreset | c.UpdatePreset | c.GetPreset
 
 _ANSWERS: dict[type[c.Request], type] = {
@@ -106,7 +108,7 @@ class StoreClient:
     @overload
     async def ask(self, request: c.ListMessages) -> c.MessagePage: ...
     @overload
-    async def ask(self, request: c.RateMessage | c.GetMessage) -> c.MessageAnswer: ...
+    async def ask(self, request: _MESSAGE) -> c.MessageAnswer: ...
     @overload
     async def ask(self, request: c.SearchMessages) -> c.HitPage: ...
     @overload
@@ -145,9 +147,13 @@ class StoreClient:
     async def start_run(self, request: c.StartsRun) -> object:
         """Begin a run; a gateway does so at one place only, where users' messages are counted.
 
+        Its id is made here, so that a store that is asked once more knows its own run again.
+
         Raises:
             NatterlogError, Unavailable: as for :meth:`ask`.
         """
+        if not request.run_id:
+            request = msgspec.structs.replace(request, run_id=new_id())
         return await self._ask(request)
 
     async def _ask(self, request: c.Request) -> object:

@@ -172,7 +172,7 @@ async def _send(leave: Start, user: str, session: Session, asked: Asked) -> Acce
         session_id=session.id,
         content=asked.content,
         notes=asked.notes,
-        idempotency_key=asked.idempotency_key or new_id(),
+        idempotency_key=asked.idempotency_key,
     )
     if asked.session_id is not None:  # a session of its own has all of it already
         message = msgspec.structs.replace(

@@ -8,6 +8,7 @@ so that nothing counts twice.
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -39,6 +40,8 @@ log = get_logger()
 KEPT_FACTS = 64
 """Facts that a feed keeps; a client further behind is served from the log."""
 PAGE = 200
+_MESSAGES = 1000
+"""Messages of one answer of the store."""
 _RETRY = 0.2
 
 Wake = Callable[[], None]
@@ -54,6 +57,13 @@ class Running(AttemptText):
         self.run_id = run_id
         self.heard = asyncio.get_running_loop().time()
         """When something new was last heard of it."""
+
+
+class State(NamedTuple):
+    """Where a session stood at one moment: what there is to be told before anything new."""
+
+    place: Place
+    unfinished: list[RunView]
 
 
 class Feed:
@@ -281,6 +291,12 @@ class Feed:
 
     # -- what clients read --------------------------------------------------------------
 
+    @property
+    def state(self) -> State:
+        """Where the session stands now."""
+        place = Place(self.seq, self.running.attempt if self.running else 0)
+        return State(place, list(self.unfinished.values()))
+
     async def facts_after(self, seq: int) -> list[Link]:
         """The next facts after ``seq``: from memory, or for those far behind from the log.
 
@@ -298,15 +314,23 @@ class Feed:
             )
         return [link for link in await self.links(stored) if link.seq <= self.seq]
 
-    async def messages(self) -> list[Message]:
-        """The active branch as of now, asked of the store."""
+    async def messages(self, at: int) -> list[Message]:
+        """The active branch as it was when ``at`` was the last fact, asked of the store.
+
+        What comes after that fact is told when a client comes to it, so it must not be
+        in here, however late the store answers.
+
+        Raises:
+            NotFound: the session is erased.
+        """
         found: list[Message] = []
         while True:
             query = ListMessages(
                 user_id=self.user,
                 session_id=self.session_id,
-                min_seq=self.seq,
-                limit=PAGE,
+                min_seq=at,
+                at=at,
+                limit=_MESSAGES,
                 offset=len(found),
             )
             page = await self._store.ask(query)
@@ -329,28 +353,25 @@ class Feed:
         )
         return (await self._store.ask(query)).message
 
-    async def learn_questions(self) -> None:
-        """Complete the unfinished runs that answer an old question anew."""
-        for view in list(self.unfinished.values()):
-            if view.user_message is None:
-                known = await self.with_question(view)
-                if view.run_id in self.unfinished:
-                    self.unfinished[view.run_id] = self.runs[view.run_id] = known
-
     async def with_question(self, view: RunView) -> RunView:
-        """The view with its user message, asked of the store when the fact did not repeat it."""
+        """The view with its user message, asked of the store when the fact did not repeat it.
+
+        Only what is in a branch is answered anew, and that never changes: so it does not
+        matter how far the store has got by now.
+
+        Raises:
+            NotFound: the session is erased.
+        """
         if view.user_message is not None:
             return view
-        page = await self._store.ask(
-            ListMessages(
-                user_id=self.user,
-                session_id=self.session_id,
-                min_seq=view.first_seq,
-                descending=True,
-            )
+        query = GetMessage(
+            user_id=self.user,
+            session_id=self.session_id,
+            message_id=view.user_message_id,
+            min_seq=view.first_seq,
         )
-        asked = next((m for m in page.items if m.id == view.user_message_id), None)
-        return msgspec.structs.replace(view, user_message=asked)
+        question = (await self._store.ask(query)).message
+        return msgspec.structs.replace(view, user_message=question)
 
     async def links(self, stored: list[Stored]) -> list[Link]:
         """The facts, unpacked; those that were erased meanwhile are left out."""

@@ -1,5 +1,7 @@
 """One client's place in a session, and what is new to it since (architecture.md, *Cursors*)."""
 
+from contextlib import suppress
+
 from services.gateway.cursor import Place
 from services.gateway.feed import Feed
 from services.gateway.moments import (
@@ -62,6 +64,16 @@ class Follower:
         self._run_id = run_id
         self._tells_branches = tells_branches
         self._runs: dict[str, RunView] = {}
+        self._sent_again: list[tuple[int, str | None]] = []
+
+    def send_again(self, first_seq: int, client_id: str | None) -> None:
+        """The client sent a message that is there already: bring it up to date.
+
+        A message whose run begins (``first_seq``) behind the client's place comes by
+        itself.  For any other the messages are told as they are at that place: so no
+        reply is begun twice, and whatever is being written goes on.
+        """
+        self._sent_again.append((first_seq, client_id))
 
     async def news(self) -> News:
         """What is new, in order; empty when the client has seen everything.
@@ -73,15 +85,25 @@ class Follower:
             NatterlogError, BusError: old facts could not be read.
         """
         found: News = []
+        with suppress(NotFound):  # the session is erased, and that comes next
+            await self._answer_sent_again(found)
         while not found and self.place.seq < self.feed.seq:
             links = await self.feed.facts_after(self.place.seq)
             for link in links:
-                await self._pass(link, found)
+                with suppress(NotFound):  # as above
+                    await self._pass(link, found)
+                self.place = self.place._replace(seq=link.seq)
             if not links:
                 self.place = self.place._replace(seq=max(self.place.seq, self.feed.floor))
         if self.place.seq == self.feed.seq:
             self._tail(found)
         return found
+
+    async def _answer_sent_again(self, found: News) -> None:
+        while self._sent_again:
+            first_seq, client_id = self._sent_again.pop(0)
+            if first_seq <= self.place.seq:
+                await self._tell_messages(self.place.seq, found, client_id=client_id)
 
     def _tail(self, found: News) -> None:
         running = self.feed.running
@@ -112,15 +134,19 @@ class Follower:
                 self._stand(link.seq, SessionChanged(change), found)
             case BranchChosen() | MessageRated() if self._tells_branches:
                 self.place = self.place._replace(seq=link.seq)
-                await self._tell_messages(found)
+                await self._tell_messages(link.seq, found)
             case SessionDeleted():
                 self._stand(link.seq, SessionGone(), found)
             case _:
                 self.place = self.place._replace(seq=link.seq)
 
-    async def _tell_messages(self, found: News) -> None:
-        """Say what is shown now; of a new turn before the turn, so that it comes again with it."""
-        found.append((self.place, MessagesChanged(await self.feed.messages())))
+    async def _tell_messages(self, at: int, found: News, *, client_id: str | None = None) -> None:
+        """Say what is shown after the fact ``at``.
+
+        Of a new turn it is said before the turn, so that it comes again with it.
+        """
+        messages = await self.feed.messages(at)
+        found.append((self.place, MessagesChanged(messages, client_id)))
 
     def _stand(self, seq: int, moment: Moment, found: News) -> None:
         self.place = self.place._replace(seq=seq)
@@ -140,7 +166,7 @@ class Follower:
         )
         self._runs[run_id] = view = await self.feed.with_question(view)
         if view.branches and self._tells_branches and not view.waiting:
-            await self._tell_messages(found)
+            await self._tell_messages(link.seq, found)
         self._stand(link.seq, TurnAccepted(view) if first else ReplyDue(view), found)
 
     async def _is_first(self, link: Link, run_id: str, known: RunView | None) -> bool:

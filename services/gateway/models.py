@@ -12,10 +12,10 @@ from typing import Literal, NamedTuple, Self
 
 from shared.bus import BusError
 from shared.commands import ListModels, PreferModel
-from shared.errors import ModelNotFound, NatterlogError
+from shared.errors import NatterlogError
 from shared.llm_client import LlmClient
 from shared.log import get_logger
-from shared.offers import AskModels, FindModel, Offers, ProviderState, Refresh, Refreshed
+from shared.offers import AskModels, Offers, ProviderState, Refresh, Refreshed
 from shared.records import Model
 from shared.store_client import StoreClient
 
@@ -49,8 +49,6 @@ class Models:
         self._workers = workers
         self._refreshing: asyncio.Task[None] | None = None
         self._refreshed_at = float("-inf")
-        self._names = frozenset[str]()
-        """What the models on offer were called when they were last listed."""
         self._health: Health | None = None
         self._health_at = 0.0
         self._probing = asyncio.Lock()
@@ -105,31 +103,8 @@ class Models:
         """
         await self._store.ask(PreferModel(user_id=user, model=model))
 
-    async def check(self, user: str, name: str) -> None:
-        """Make sure that somebody may have the model that a client names.
-
-        Where nobody can say so just now the run will: its failure has the same words.
-
-        Raises:
-            ModelNotFound: nobody has it; the sentence names those that there are.
-        """
-        if name in self._names:
-            return
-        try:
-            await self._list(user)
-            if name not in self._names:
-                await self._workers.ask(FindModel(model=name))
-                self._refreshed_at = float("-inf")  # so there may be a new one
-        except ModelNotFound:
-            raise
-        except (NatterlogError, BusError) as error:
-            log.info("models.name_unchecked", error=str(error))
-
     async def _list(self, user: str) -> list[Model]:
-        items = (await self._store.ask(ListModels(user_id=user))).items
-        offered = [model for model in items if model.is_available]
-        self._names = frozenset(name for model in offered for name in (model.id, model.name))
-        return items
+        return (await self._store.ask(ListModels(user_id=user))).items
 
     async def _refresh_list(self) -> None:
         try:

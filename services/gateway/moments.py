@@ -11,7 +11,7 @@ from datetime import datetime
 import msgspec
 
 from shared import conversation
-from shared.commands import Accepted, UnfinishedRun
+from shared.commands import UnfinishedRun
 from shared.events import Continued, RunEnded, RunWaiting, SessionUpdated, TodoChat, Turn
 from shared.records import Message, Run
 
@@ -91,6 +91,8 @@ class MessagesChanged(msgspec.Struct, frozen=True, gc=False):
     """Another branch is shown, or a message is another than before: these are all of them now."""
 
     messages: list[Message]
+    client_id: str | None = None
+    """Set where a message of the client's came again: this is what became of it."""
 
 
 class SessionGone(msgspec.Struct, frozen=True, gc=False):
@@ -152,20 +154,6 @@ def view_of_unfinished(run: UnfinishedRun) -> RunView:
         user_message=run.user_message,
         waiting=run.waiting,
         continues=run.continues,
-    )
-
-
-def view_of_accepted(accepted: Accepted, client_id: str | None) -> RunView:
-    """The view of a run that was just asked for, or of one that the same key began before."""
-    return RunView(
-        run_id=accepted.run.id,
-        session_id=accepted.run.session_id,
-        user_message_id=accepted.user_message.id,
-        assistant_message_id=accepted.assistant_message_id,
-        user_message=accepted.user_message,
-        client_id=client_id,
-        first_seq=accepted.run.first_seq,
-        continues=accepted.run.continues,
     )
 
 

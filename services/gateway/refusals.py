@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from aiohttp import web
@@ -23,10 +24,13 @@ class Envelope(NamedTuple):
     shape: Any
     of_fields: Any = None
     """The shape instead where a field of the request is at fault."""
+    status: Callable[[NatterlogError], int] = attrgetter("status")
 
 
 NATIVE = Envelope("assistant", assistant.problem, assistant.Problem)
-CHANNELS = Envelope("channels", channels.detail, channels.Detail, channels.FieldErrors)
+CHANNELS = Envelope(
+    "channels", channels.detail, channels.Detail, channels.FieldErrors, channels.status_of
+)
 DOCUMENTS = Envelope("documents", documents.failure, documents.Failure)
 CONTENT = Envelope("content", content.failure, content.Failure)
 INTERVIEW = Envelope("interview", interview.failure, interview.Failure)
@@ -49,7 +53,8 @@ def answer_of(request: web.Request, error: NatterlogError, raised: Exception) ->
     """The answer to a request that failed."""
     if isinstance(error, errors.Internal) and raised is not error:
         log.error("gateway.failed", path=request.path, exc_info=raised)
-    body, headers = envelope_of(request.path).tell(error)
+    envelope = envelope_of(request.path)
+    body, headers = envelope.tell(error)
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     elif error.status in (429, 503):
@@ -58,7 +63,7 @@ def answer_of(request: web.Request, error: NatterlogError, raised: Exception) ->
         headers["WWW-Authenticate"] = 'Bearer realm="natterlog"'
     if isinstance(raised, web.HTTPMethodNotAllowed):
         headers["Allow"] = ", ".join(sorted(raised.allowed_methods))
-    return web.Response(body=body, status=error.status, headers=headers)
+    return web.Response(body=body, status=envelope.status(error), headers=headers)
 
 
 def error_of(raised: Exception) -> NatterlogError:

@@ -46,6 +46,10 @@ class Remembered:
             case _:
                 pass
 
+    def find(self, message_id: str) -> Message | None:
+        """One message, of whatever branch."""
+        return self._messages.get(message_id)
+
     def shown(self) -> list[Message]:
         """The active branch, and then what waits."""
         branch: list[Message] = []

@@ -18,7 +18,7 @@ from services.gateway.cursor import Place
 from services.gateway.feed import Feed
 from services.gateway.follower import Follower, News
 from services.gateway.jobs import JobState
-from services.gateway.moments import Moment, RunView, view_of_turn
+from services.gateway.moments import Moment, RunView
 from services.gateway.remembered import Remembered
 from shared.bus import Bus
 from shared.chain import Link
@@ -228,21 +228,21 @@ class RecordedFeed(Feed):
         self.store = StoreClient(nowhere)
         super().__init__(nowhere, self.store, user, session_id)
         self._remembered = Remembered(session_id)
-        self._questions: dict[str, Message] = {}
 
     def take(self, happening: Happening) -> None:
         """Let it happen."""
         match happening.what:
             case Link() as link:
                 self._apply(link)
-                self._learn(link)
+                self._remembered.take(link)
             case Delta() as delta if self.running is not None:
                 self.running.merge(delta)
             case _:
                 pass
 
-    async def messages(self) -> list[Message]:
-        """The active branch as of now, by the recording itself."""
+    async def messages(self, at: int) -> list[Message]:
+        """The active branch as of the last fact that was taken, by the recording itself."""
+        del at  # it is that fact: no other is taken before what came of it was
         return self._remembered.shown()
 
     async def message(self, message_id: str, seq: int) -> Message:
@@ -250,25 +250,11 @@ class RecordedFeed(Feed):
         del seq
         return self._remembered.message(message_id)
 
-    def _learn(self, link: Link) -> None:
-        self._remembered.take(link)
-        if isinstance(link.fact, RunWaiting | TodoChat):
-            run_id = parse(link.subject).run
-            view = view_of_turn(
-                link.fact,
-                run_id=run_id,
-                session_id=self.session_id,
-                seq=link.seq,
-                before=self.runs.get(run_id),
-            )
-            if view.user_message is not None and not view.regenerated:
-                self._questions[view.user_message_id] = view.user_message
-
     async def with_question(self, view: RunView) -> RunView:
         if view.user_message is not None:
             return view
-        asked = self._questions.get(view.user_message_id)
-        return msgspec.structs.replace(view, user_message=asked)
+        question = self._remembered.find(view.user_message_id)
+        return msgspec.structs.replace(view, user_message=question)
 
 
 class Replay(Follower):

@@ -216,6 +216,11 @@ class Track:
         self.follower.feed.watchers.discard(self._wake)
         self._socket.drop(self)
 
+    def send_again(self, first_seq: int, client_id: str | None) -> None:
+        """The client sent a message that is there already: bring it up to date, in its turn."""
+        self.follower.send_again(first_seq, client_id)
+        self._wake()
+
     def _wake(self) -> None:
         self._socket.due(self)
 

@@ -6,7 +6,6 @@ forget to count (a test looks for that, too).
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from datetime import datetime
 from typing import overload
 
 from aiohttp import web
@@ -24,7 +23,6 @@ from shared.commands import (
     StartsRun,
 )
 from shared.errors import NatterlogError, Unavailable, Unreached
-from shared.ids import now
 
 Turned = SendMessage | EditMessage | Regenerate | ContinueReply
 """Commands that are answered by a reply."""
@@ -51,14 +49,14 @@ class Start:
             NatterlogError: the store's own answer: it was not begun, and does not count.
             Unavailable: it may have been.
         """
-        self._asked, began = True, now()
+        self._asked = True
         try:
             answer = await self._gateway.store.start_run(command)  # pyright: ignore[reportCallIssue, reportArgumentType, reportUnknownVariableType]  (the overloads say)
         except NatterlogError as error:
             if isinstance(error, Unreached) or not isinstance(error, Unavailable):
                 self._take_back()
             raise
-        if _repeats(command, answer, began):  # pyright: ignore[reportUnknownArgumentType]
+        if _repeats(command, answer):  # pyright: ignore[reportUnknownArgumentType]
             self._take_back()
         return answer  # pyright: ignore[reportUnknownVariableType]
 
@@ -110,11 +108,11 @@ async def start(request: web.Request, command: Turned | CreateJob) -> object:
         return await leave.ask(command)
 
 
-def _repeats(command: StartsRun, answer: object, began: datetime) -> bool:
-    """Whether the run was there before: by its time, as the store may have been asked twice."""
+def _repeats(command: StartsRun, answer: object) -> bool:
+    """Whether the run was there before, begun by another request."""
     match command, answer:
         case _, Accepted():
-            return answer.repeated and answer.run.created_at < began
+            return answer.repeated
         case CreateJob(), JobAnswer():
             return answer.job.run.id != command.run_id
         case _:

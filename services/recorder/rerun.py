@@ -221,7 +221,6 @@ async def _begin(
             session_id=session_id,
             content=before.content,
             context=before.context,
-            idempotency_key=new_id(),
         )
     )
     if before.went_on:

@@ -10,7 +10,6 @@ import msgspec
 import sqlalchemy as sa
 
 from services.store import file_queries, past, queries
-from services.store.applying import read_applied
 from services.store.commands import Commands
 from services.store.database import Database
 from services.store.keys import digest
@@ -73,7 +72,9 @@ class Branches:
             del state  # wherever the session is by now, an edit stands beside the old message
             return turn
 
-        return await self._commands.accept(request.user_id, old.session_id, turn, turn_in)
+        return await self._commands.accept(
+            request.user_id, old.session_id, turn, turn_in, run_id=request.run_id
+        )
 
     async def fork(self, request: ForkSession) -> SessionAnswer:
         branch = await self._database.read(branch_up_to, request)
@@ -135,7 +136,7 @@ class Branches:
         query = GetMessage(
             user_id=request.user_id, session_id=rated.session_id, message_id=rated.id
         )
-        return await self._database.read(get_message, query)
+        return await self._database.read(queries.get_message, query)
 
 
 # -- queries ------------------------------------------------------------------------
@@ -185,13 +186,6 @@ def leaf_below(connection: sa.Connection, message: MessageRow) -> str:
             leaves.pop(row.parent_id, None)
             leaves[row.id] = row.seq
     return max(leaves, key=lambda leaf: (leaves[leaf], leaf))
-
-
-def get_message(connection: sa.Connection, request: GetMessage) -> MessageAnswer:
-    row = queries.find_message(connection, request.user_id, request.message_id)
-    if row.session_id != request.session_id:
-        raise queries.not_found("message")
-    return MessageAnswer(message=row.record(), seq=read_applied(connection))
 
 
 def _branch() -> Any:

@@ -20,7 +20,8 @@ from services.store.database import Database
 from services.store.erase import Eraser
 from services.store.histories import read_history
 from services.store.hotlog import HotLog
-from services.store.keys import digest, same
+from services.store.keys import answered_anew, digest, may_begin_again, same
+from services.store.model_names import ModelNames
 from services.store.models import preferred_model
 from services.store.projection import CHANGEABLE
 from services.store.queries import SessionState
@@ -53,6 +54,7 @@ from shared.events import (
     TodoChat,
     Turn,
 )
+from shared.records import HIDDEN_MODES
 from shared.settings import Settings
 from shared.subjects import Address, Scope, session_address
 
@@ -101,6 +103,7 @@ class Commands:
         hot: HotLog,
         applied: Applied,
         eraser: Eraser,
+        model_names: ModelNames,
     ) -> None:
         self._bus = bus
         self._settings = settings
@@ -109,17 +112,21 @@ class Commands:
         self._hot = hot
         self._applied = applied
         self._eraser = eraser
+        self._model_names = model_names
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     # -- sessions ---------------------------------------------------------------------
 
     async def create_session(self, request: CreateSession) -> SessionAnswer:
         history = await read_history(self._bus, request.history_file)
+        model = request.model or await self._default_model(request.user_id)
+        if history is None:  # else it may come from where there are other models
+            await self._check_new_model(request, model)
         fact = SessionCreated(
             at=ids.now(),
             title=request.title,
             mode=request.mode,
-            model=request.model or await self._default_model(request.user_id),
+            model=model,
             temperature=request.temperature,
             max_tokens=request.max_tokens,
             system_prompt=request.system_prompt,
@@ -148,6 +155,18 @@ class Commands:
         await self._applied.reach(seq, within=LONG if fact.history else PATIENCE)
         return await self._session(user_id, session_id)
 
+    async def _check_new_model(self, request: CreateSession, model: str | None) -> None:
+        """Make sure of what a session names, and of the default where its first run comes at once.
+
+        Raises:
+            ModelNotFound: there is no such model.
+        """
+        begins_at_once = request.mode in HIDDEN_MODES and request.mode != file_queries.MODE
+        if request.model is not None:
+            await self._model_names.check(model)
+        elif begins_at_once:
+            await self._model_names.check(model, path=None)
+
     async def _default_model(self, user_id: str) -> str | None:
         """The model of a session that names none, in whatever dialect it is opened.
 
@@ -165,6 +184,8 @@ class Commands:
             state = await self._state(request.user_id, request.session_id)
             if not changes:
                 return 0
+            if isinstance(model := changes.get("model"), str) and model != state.session.model:
+                await self._model_names.check(model)
             return await self._append(
                 session_address(request.user_id, request.session_id).fact("updated"),
                 SessionUpdated(at=ids.now(), **changes),
@@ -220,7 +241,9 @@ class Commands:
         async def turn_in(state: SessionState) -> Turn:
             return msgspec.structs.replace(turn, parent_id=state.session.active_leaf)
 
-        return await self.accept(request.user_id, request.session_id, turn, turn_in)
+        return await self.accept(
+            request.user_id, request.session_id, turn, turn_in, run_id=request.run_id
+        )
 
     def check_length(self, content: str) -> None:
         most = self._settings.max_message
@@ -253,7 +276,7 @@ class Commands:
                 attachments=asked.attachments,
             )
 
-        return await self.accept(request.user_id, session_id, turn, turn_in)
+        return await self.accept(request.user_id, session_id, turn, turn_in, run_id=request.run_id)
 
     async def _asked(self, request: Regenerate, state: SessionState) -> MessageRow:
         """The user message that is to be answered anew."""
@@ -275,19 +298,30 @@ class Commands:
         session_id: str,
         turn: Turn,
         turn_in: Callable[[SessionState], Awaitable[Turn]],
+        *,
+        run_id: str = "",
     ) -> Accepted:
-        """Append the turn's first fact, unless its key is known; answer once it is applied."""
-        run_id = ids.new_id()
+        """Append the turn's first fact, unless it is there; answer once it is applied.
+
+        It may be there because this very request was asked before and not answered
+        (its run's id says so), or because another one came with its key.
+        """
+        run_id = run_id or ids.new_id()
+        need_id(run_id, "run_id")
         address = Address(user_id, session_id, run_id)
         repeated: list[RunRow] = []
 
         async def attempt() -> int:
-            state = await self._state(user_id, session_id, turn.idempotency_key)
-            if state.keyed is not None:
-                repeated.append(same(state.keyed, turn))
+            state = await self._state(user_id, session_id, turn.idempotency_key, run_id)
+            if state.begun is not None:
+                _need_own(state.begun, address)
                 return 0
+            if state.keyed is not None and not may_begin_again(same(state.keyed, turn)):
+                repeated.append(state.keyed)
+                return 0
+            await self._model_names.check(turn.model or state.session.model)
             try:
-                decision = decide(state, await turn_in(state))
+                decision = decide(state, answered_anew(state, turn) or await turn_in(state))
             except Conflict:  # a refusal is no append, so the chain cannot tell that it is late
                 await self.check_latest(address, state.session.last_seq)
                 raise
@@ -407,11 +441,17 @@ class Commands:
             await self._hot.refresh()
 
     async def _state(
-        self, user_id: str, session_id: str, key: str | None = None, *, importing: bool = False
+        self,
+        user_id: str,
+        session_id: str,
+        key: str | None = None,
+        run_id: str | None = None,
+        *,
+        importing: bool = False,
     ) -> SessionState:
         _need_there(session_id, "session")
         return await self._database.read(
-            queries.session_state, user_id, session_id, key, importing=importing
+            queries.session_state, user_id, session_id, key, run_id, importing=importing
         )
 
     async def _session(self, user_id: str, session_id: str) -> SessionAnswer:
@@ -432,6 +472,11 @@ def _need_there(text: str, what: str) -> None:
     """What is no id names nothing, and must not get into a subject."""
     if not ids.is_id(text):
         raise queries.not_found(what)
+
+
+def _need_own(run: RunRow, address: Address) -> None:
+    if (run.user_id, run.session_id) != (address.user, address.session):
+        raise Conflict("This run id is taken; please choose another.")
 
 
 def _too_busy() -> Unavailable:

@@ -1,55 +1,155 @@
-"""A session as it was: its facts up to a moment, projected into tables of their own.
+"""A session as it was: its rows while they are still of that moment, else its facts up to then.
 
-The same projection and the same queries as ever, so that the answer is what was
-answered then.
+Where the session went on, its facts are projected into tables of their own: the same
+projection and the same queries as ever, so that the answer is what was answered then.
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import TypeVar
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
 
-from services.store.applying import apply
-from services.store.archive import Archive, entry, facts, links
+from services.store.applying import apply, read_applied
+from services.store.archive import Archive, Entry, entry, facts, links
+from services.store.database import Database
+from services.store.queries import find_session
 from services.store.schema import metadata, projection
-from shared.chain import Link
-from shared.commands import GetMessage, GetSession, ListMessages
+from shared.commands import (
+    GetMessage,
+    GetSession,
+    ListMessages,
+    MessageAnswer,
+    MessagePage,
+    SessionAnswer,
+)
 from shared.errors import NotFound
 
 R = TypeVar("R", GetSession, GetMessage, ListMessages)
-A = TypeVar("A")
+A = TypeVar("A", SessionAnswer, MessageAnswer, MessagePage)
+
+KEPT = 4
+"""Sessions whose tables are kept for a while."""
+LARGEST = 32 * 1024 * 1024
+"""Bytes of a session's facts beyond which its tables are not kept."""
 
 
-async def as_of(archive: Archive, request: R, at: int, query: Callable[[sa.Connection, R], A]) -> A:
-    """What ``query`` would have found when ``at`` was the last fact.
+class History:
+    """Answers queries as of a fact.
 
-    Raises:
-        NotFound: that is yet to come; or the session was not there yet, or was erased.
+    The tables of the sessions that were asked about last are kept, because who asks
+    comes back: with the next page, or for the next moment of a session that a client
+    is catching up with.
     """
-    if at > archive.archived:
-        raise NotFound("The log does not go that far yet.")
-    then = await archive.read(_facts_then, request.user_id, request.session_id, at)
-    return await asyncio.to_thread(_replayed, then, at, request, query)
+
+    def __init__(self, archive: Archive, database: Database) -> None:
+        self._archive = archive
+        self._database = database
+        self._pasts: OrderedDict[tuple[str, str], Past] = OrderedDict()
+
+    async def as_of(self, request: R, at: int, query: Callable[[sa.Connection, R], A]) -> A:
+        """What ``query`` would have found when ``at`` was the last fact.
+
+        Raises:
+            NotFound: that is yet to come; or the session was not there yet, or was erased.
+        """
+        if at > self._archive.archived:
+            raise NotFound("The log does not go that far yet.")
+        found = await self._database.read(_unless_it_went_on, request, at, query)
+        if found is None:
+            found = await self._from_facts(request, at, query)
+        return msgspec.structs.replace(found, seq=at)
+
+    def forget(self, session_id: str) -> None:
+        """Keep nothing of a session that is erased."""
+        for key in [key for key in self._pasts if key[1] == session_id]:
+            self._pasts.pop(key).close()
+
+    def close(self) -> None:
+        while self._pasts:
+            self._pasts.popitem()[1].close()
+
+    async def _from_facts(self, request: R, at: int, query: Callable[[sa.Connection, R], A]) -> A:
+        key = request.user_id, request.session_id
+        past = self._pasts.pop(key, None)  # nobody else has it meanwhile
+        if past is not None and past.seq > at:
+            past.close()
+            past = None
+        past = past or Past()
+        new = await self._archive.read(_facts_between, *key, past.seq, at)
+        try:
+            found = await asyncio.to_thread(past.answer, new, at, request, query)
+        except NotFound:
+            past.close()
+            raise
+        self._keep(key, past)
+        return found
+
+    def _keep(self, key: tuple[str, str], past: "Past") -> None:
+        if past.size > LARGEST or key[1] in self._archive.deleted:
+            past.close()
+            return
+        if key in self._pasts:  # somebody else asked meanwhile
+            self._pasts.pop(key).close()
+        self._pasts[key] = past
+        if len(self._pasts) > KEPT:
+            self._pasts.popitem(last=False)[1].close()
 
 
-def _facts_then(connection: sa.Connection, user_id: str, session_id: str, at: int) -> list[Link]:
+class Past:
+    """One session's tables in memory, as of the fact ``seq``."""
+
+    def __init__(self) -> None:
+        self.seq = 0
+        self.size = 0
+        """Bytes of the facts that they were made of."""
+        # Whoever holds it asks from a thread, one after another but not always the same.
+        self._engine = sa.create_engine(
+            "sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}
+        )
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def answer(
+        self, new: list[Entry], at: int, request: R, query: Callable[[sa.Connection, R], A]
+    ) -> A:
+        """Take in the facts after ``seq``, up to ``at``, and answer."""
+        with self._engine.begin() as connection:
+            if not self.seq:
+                metadata.create_all(connection)
+                connection.execute(projection.insert().values(id=1, applied=0, epoch=""))
+            apply(connection, links(new), at)
+        self.seq = at
+        self.size += sum(len(item.data) for item in new)
+        with self._engine.connect() as connection:
+            return query(connection, request)
+
+
+def _unless_it_went_on(
+    connection: sa.Connection, request: R, at: int, query: Callable[[sa.Connection, R], A]
+) -> A | None:
+    """The answer of the rows, as long as nothing happened in the session after ``at``."""
+    if read_applied(connection) < at:
+        return None
+    session = find_session(connection, request.user_id, request.session_id)
+    return query(connection, request) if session.last_seq <= at else None
+
+
+def _facts_between(
+    connection: sa.Connection, user_id: str, session_id: str, after: int, upto: int
+) -> list[Entry]:
     rows = connection.execute(
         sa.select(facts.c.seq, facts.c.subject, facts.c.data)
-        .where(facts.c.session == session_id, facts.c.user == user_id, facts.c.seq <= at)
+        .where(
+            facts.c.session == session_id,
+            facts.c.user == user_id,
+            facts.c.seq > after,
+            facts.c.seq <= upto,
+        )
         .order_by(facts.c.seq)
     )
-    return links([entry(*row) for row in rows])
-
-
-def _replayed(then: list[Link], at: int, request: R, query: Callable[[sa.Connection, R], A]) -> A:
-    engine = sa.create_engine("sqlite://", poolclass=StaticPool)
-    try:
-        with engine.begin() as connection:
-            metadata.create_all(connection)
-            connection.execute(projection.insert().values(id=1, applied=0, epoch=""))
-            apply(connection, then, at)
-            return query(connection, request)
-    finally:
-        engine.dispose()
+    return [entry(*row) for row in rows]

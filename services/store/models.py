@@ -5,6 +5,8 @@ a fact is appended only when that is news.  The facts about models are a chain o
 their own, a user's choice is on the user's.
 """
 
+from collections import Counter
+
 import msgspec
 import sqlalchemy as sa
 
@@ -82,6 +84,21 @@ def compare(
         default=request.default if other_default and request.default else msgspec.UNSET,
     )
     return fact, noted
+
+
+def offered_names(connection: sa.Connection) -> frozenset[str]:
+    """Every name that means one model on offer, and no other."""
+    offered = [row for row in _rows(connection) if row.is_available]
+    ids = {name for row in offered for name in _short_too(row.id)}
+    bare = Counter(name for row in offered for name in _short_too(row.name))
+    providers = {row.provider for row in offered}
+    clear = {n for n, count in bare.items() if count == 1 and n.partition("/")[0] not in providers}
+    return frozenset(ids | clear)
+
+
+def _short_too(name: str) -> set[str]:
+    """Ollama's ``:latest`` goes without saying."""
+    return {name, name.removesuffix(":latest")}
 
 
 # -- queries ------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from services.store.applied import Applied
 from services.store.applying import read_applied
 from services.store.database import Database
 from services.store.library import PRESET_FIELDS
+from services.store.model_names import ModelNames
 from services.store.queries import MAX_PAGE, not_found
 from services.store.rows import PresetRow, preset_row
 from services.store.schema import presets
@@ -27,20 +28,25 @@ from shared.commands import (
 )
 from shared.errors import Conflict, Forbidden, InvalidRequest
 from shared.events import Fact, PresetCreated, PresetDeleted, PresetUpdated
+from shared.records import Preset
 from shared.subjects import user_address
 
 
 class Presets:
     """The commands on presets; each user's are a chain of their own."""
 
-    def __init__(self, bus: Bus, database: Database, applied: Applied) -> None:
+    def __init__(
+        self, bus: Bus, database: Database, applied: Applied, model_names: ModelNames
+    ) -> None:
         self._bus = bus
+        self._model_names = model_names
         self._database = database
         self._applied = applied
 
     async def create(self, request: CreatePreset) -> PresetAnswer:
         if not ids.is_id(request.preset_id):
             raise InvalidRequest("preset_id must be a UUID.", path="$.preset_id")
+        await self._model_names.check(request.model)
 
         async def decide() -> tuple[str, Fact] | None:
             known = await self._database.read(_find, request.preset_id)
@@ -54,7 +60,9 @@ class Presets:
 
     async def update(self, request: UpdatePreset) -> PresetAnswer:
         async def decide() -> tuple[str, Fact] | None:
-            await self._own(request)
+            preset = await self._own(request)
+            if isinstance(request.model, str) and request.model != preset.model:
+                await self._model_names.check(request.model)
             changes = {f: v for f, v in _fields(request).items() if v is not msgspec.UNSET}
             change = PresetUpdated(at=ids.now(), preset_id=request.preset_id, **changes)
             return ("preset.updated", change) if changes else None
@@ -78,8 +86,8 @@ class Presets:
     async def _append(self, user: str, decide: chains.Decide) -> int:
         return await chains.decide(self._bus, self._applied, user_address(user), decide)
 
-    async def _own(self, request: UpdatePreset | DeletePreset) -> None:
-        """Make sure that the preset is there and the user's own.
+    async def _own(self, request: UpdatePreset | DeletePreset) -> Preset:
+        """The preset, which is there and the user's own.
 
         Raises:
             NotFound: there is none that the user sees.
@@ -89,6 +97,7 @@ class Presets:
         answer = await self._database.read(get_preset, seen)
         if answer.preset.owner != request.user_id:
             raise Forbidden("Only its owner may change a shared preset.")
+        return answer.preset
 
 
 def _fields(request: CreatePreset | UpdatePreset) -> dict[str, Any]:

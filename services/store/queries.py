@@ -21,10 +21,12 @@ from services.store.schema import messages, runs, sessions
 from shared.commands import (
     Accepted,
     FeedState,
+    GetMessage,
     GetRun,
     GetSession,
     ListMessages,
     ListSessions,
+    MessageAnswer,
     MessagePage,
     OpenFeed,
     RunAnswer,
@@ -99,6 +101,13 @@ def list_messages(connection: sa.Connection, request: ListMessages) -> MessagePa
         total=total,
         seq=read_applied(connection),
     )
+
+
+def get_message(connection: sa.Connection, request: GetMessage) -> MessageAnswer:
+    row = find_message(connection, request.user_id, request.message_id)
+    if row.session_id != request.session_id:
+        raise not_found("message")
+    return MessageAnswer(message=row.record(), seq=read_applied(connection))
 
 
 def _listed(*, descending: bool) -> Any:
@@ -204,11 +213,14 @@ def accepted(connection: sa.Connection, run_id: str, *, repeated: bool) -> Accep
 
 
 class SessionState(NamedTuple):
-    """A session, what is unfinished in it, and the run that an idempotency key began."""
+    """A session and what is unfinished in it."""
 
     session: SessionRow
     unfinished: list[RunRow]
     keyed: RunRow | None
+    """The run that an idempotency key began; the last one, where others before it failed."""
+    begun: RunRow | None
+    """The run with an id that is to begin one."""
 
 
 def session_state(
@@ -216,6 +228,7 @@ def session_state(
     user_id: str,
     session_id: str,
     key: str | None = None,
+    run_id: str | None = None,
     *,
     importing: bool = False,
 ) -> SessionState:
@@ -223,6 +236,7 @@ def session_state(
         find_session(connection, user_id, session_id, importing=importing),
         unfinished_runs(connection, session_id),
         None if key is None else _keyed(connection, user_id, key),
+        None if run_id is None else _run(connection, run_id),
     )
 
 
@@ -240,6 +254,11 @@ def check_free(connection: sa.Connection, user_id: str, session_id: str) -> None
     """Refuse to open a session whose id another user's has."""
     if connection.execute(_OWNER, {"id": session_id}).scalar() not in (None, user_id):
         raise Conflict("This session id is taken; please choose another.")
+
+
+def _run(connection: sa.Connection, run_id: str) -> RunRow | None:
+    row = connection.execute(_RUN, {"id": run_id}).one_or_none()
+    return None if row is None else run_row(row)
 
 
 def find_run(connection: sa.Connection, user_id: str, run_id: str) -> RunRow:
@@ -300,8 +319,10 @@ def never_sent() -> Conflict:
 
 
 def _keyed(connection: sa.Connection, user_id: str, key: str) -> RunRow | None:
-    row = connection.execute(_KEYED, {"user": user_id, "key": key}).one_or_none()
-    return None if row is None else run_row(row)
+    began = connection.execute(_KEYED, {"user": user_id, "key": key}).all()
+    # Two stores may have taken it for two sessions at one moment: then the first one counts.
+    same = [row for row in began if row.idempotency_digest == began[0].idempotency_digest]
+    return run_row(same[-1]) if same else None
 
 
 def _by_id(connection: sa.Connection, ids: list[str]) -> dict[str, MessageRow]:
@@ -339,5 +360,4 @@ _KEYED = (
     sa.select(runs)
     .where(runs.c.user_id == sa.bindparam("user"), runs.c.idempotency_key == sa.bindparam("key"))
     .order_by(runs.c.first_seq)
-    .limit(1)
 )

@@ -35,7 +35,7 @@ from services.store.answering import Endpoint, endpoint
 from services.store.applied import Applied
 from services.store.applying import apply, read_applied, read_epoch, set_epoch
 from services.store.archive import Archive, Entry, entry, links
-from services.store.branches import Branches, get_message
+from services.store.branches import Branches
 from services.store.commands import Commands
 from services.store.context import get_context
 from services.store.continuing import Continuing
@@ -43,10 +43,11 @@ from services.store.database import Database, database_path
 from services.store.dispatch import Dispatcher
 from services.store.erase import Eraser
 from services.store.exporting import export_session
-from services.store.history import as_of
+from services.store.history import History
 from services.store.hotlog import HotLog
 from services.store.jobs import Jobs
 from services.store.migrate import migrate
+from services.store.model_names import ModelNames
 from services.store.orphans import Orphans
 from services.store.rebuild import rebuild
 from services.store.releasing import Releasing
@@ -55,7 +56,7 @@ from services.store.usage import get_usage
 from shared import commands as asked
 from shared import operating
 from shared.bus import Bus, BusError, Incoming, Stored
-from shared.events import CancelRequested, RunEnded, RunScheduled, RunWaiting
+from shared.events import CancelRequested, ModelsSynced, RunEnded, RunScheduled, RunWaiting
 from shared.inspection import FindRuns, FindSessions, ReadFacts
 from shared.lifecycle import running
 from shared.log import get_logger
@@ -69,6 +70,7 @@ log = get_logger()
 R = TypeVar("R", bound=asked.Request)
 A = TypeVar("A")
 T = TypeVar("T", asked.GetSession, asked.GetMessage, asked.ListMessages)
+N = TypeVar("N", asked.SessionAnswer, asked.MessageAnswer, asked.MessagePage)
 
 BATCH = 500
 _TICK = 1.0
@@ -100,11 +102,13 @@ async def opened(settings: Settings, bus: Bus) -> AsyncGenerator["Store"]:
     """A store on its files, not at work yet."""
     archive = Archive(settings.data_dir / "log.db")
     database = Database(database_path(settings), durable=False)
+    store = Store(settings, bus, archive, database)
     try:
         await archive.open()
         await migrate(database)
-        yield Store(settings, bus, archive, database)
+        yield store
     finally:
+        store.history.close()
         await archive.close()
         await database.close()
 
@@ -120,16 +124,19 @@ class Store:
         self.hot = HotLog(bus)
         self.eraser = Eraser(bus, archive, database, self.hot)
         self.dispatcher = Dispatcher(bus, database, self.hot, self.applied)
+        self.model_names = ModelNames(bus, database)
         self.commands = Commands(
-            bus, settings, database, archive, self.hot, self.applied, self.eraser
+            *(bus, settings, database, archive, self.hot, self.applied, self.eraser),
+            self.model_names,
         )
         self.jobs = Jobs(self.commands, database)
         self.branches = Branches(self.commands, database)
         self.continuing = Continuing(self.commands, database, settings)
         self.releasing = Releasing(self.commands, database)
         self.eraser.release = self.releasing.release
-        self.presets = presets.Presets(bus, database, self.applied)
+        self.presets = presets.Presets(bus, database, self.applied, self.model_names)
         self.accounts = accounts.Accounts(bus, database, self.applied)
+        self.history = History(archive, database)
         self.orphans = Orphans(bus, archive, database, self.applied)
         self.models = models.Models(bus, database, self.applied)
         self._settings = settings
@@ -164,6 +171,7 @@ class Store:
             finally:
                 for task in working:
                     task.cancel()
+                await self.model_names.close()
                 await listening.close()
 
     # -- the loop ---------------------------------------------------------------------
@@ -243,9 +251,12 @@ class Store:
         for item in entries:
             session = parse(item.subject).session
             if session in self.archive.deleted:
+                self.history.forget(session)
                 self.eraser.came_late()
             elif isinstance(item.fact, _SETTLED_BY):
                 self.dispatcher.look_at(session)
+            elif isinstance(item.fact, ModelsSynced):
+                self.model_names.changed()
 
     # -- the log's incarnation ----------------------------------------------------------
 
@@ -345,7 +356,7 @@ class Store:
                 endpoint(asked.GetContext, ask(get_context), applied),
                 endpoint(asked.SearchMessages, ask(search_messages), applied),
                 endpoint(asked.ExportSession, ask(export_session), applied),
-                endpoint(asked.GetMessage, self._ask_then(get_message), applied),
+                endpoint(asked.GetMessage, self._ask_then(queries.get_message), applied),
                 endpoint(asked.GetFile, ask(file_queries.get_file), applied),
                 endpoint(asked.GetUsage, ask(get_usage), applied),
                 endpoint(asked.OpenFeed, ask(queries.open_feed), applied),
@@ -359,13 +370,13 @@ class Store:
     def _ask(self, query: Callable[[sa.Connection, R], A]) -> Callable[[R], Awaitable[A]]:
         return partial(self.database.read, query)
 
-    def _ask_then(self, query: Callable[[sa.Connection, T], A]) -> Callable[[T], Awaitable[A]]:
+    def _ask_then(self, query: Callable[[sa.Connection, T], N]) -> Callable[[T], Awaitable[N]]:
         """Like :meth:`_ask`, and of the past when the request says so."""
 
-        async def answer(request: T) -> A:
+        async def answer(request: T) -> N:
             if request.at is None:
                 return await self.database.read(query, request)
-            return await as_of(self.archive, request, request.at, query)
+            return await self.history.as_of(request, request.at, query)
 
         return answer
 

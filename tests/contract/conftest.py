@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.between import Between
 from tests.support.nats_server import NatsServer
 from tests.support.stage import Stage, stage, stage_with_store
 from tests.support.store_at_work import StoreAtWork
@@ -26,6 +27,8 @@ class Whole:
 
     stage: Stage
     store: StoreAtWork
+    between: Between
+    """What stands between the two."""
 
     async def call(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
         """(status, decoded body) of a request to the native API."""
@@ -40,14 +43,15 @@ class Whole:
         assert status == 200
         return [message["content"] for message in page["items"]]
 
-    async def answered(self, run_id: str, text: str) -> None:
+    async def answered(self, run_id: str, text: str, **fields: Any) -> None:
         """The worker's part of one reply."""
         run = await self.store.run(run_id)
         await self.store.claim(run)
-        await self.store.end(run, text)
+        await self.store.end(run, text, **fields)
 
 
 @pytest.fixture
 async def whole(own_nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Whole]:
-    async with stage_with_store(own_nats_server, tmp_path) as (made, store):
-        yield Whole(made, store)
+    between = Between()
+    async with stage_with_store(own_nats_server, tmp_path, between) as (made, store):
+        yield Whole(made, store, between)

@@ -12,7 +12,6 @@ from services.gateway import calls
 from services.gateway.dialects.interview import decode_generate, last
 from shared import commands as c
 from shared.events import Fault, ModelDetails, RunEnded, Usage
-from shared.offers import Refresh
 from tests.support.absent import ABSENT_ID
 from tests.support.fake_models import a_model
 from tests.support.nats_server import NatsServer
@@ -385,46 +384,6 @@ async def test_a_session_that_is_not_there_is_not_found(on_stage: Stage, session
         {"error": "There is no such session.", "code": "not_found"},
     )
     assert on_stage.store.runs == {}
-
-
-async def test_an_unknown_model_is_refused_with_those_that_there_are(on_stage: Stage):
-    await on_stage.store.workers.serve()
-
-    async with on_stage.http.post(GENERATE, json={**PROMPT, "model": "llama9"}) as answer:
-        refusal = await answer.json()
-
-    assert (answer.status, refusal) == (
-        404,
-        {
-            "error": "There is no model 'llama9'. There are: demo/demo.",
-            "code": "model_not_found",
-        },
-    )
-    assert on_stage.store.sessions == {}
-
-
-async def test_a_model_that_no_list_has_is_let_through_if_a_provider_may_have_it(on_stage: Stage):
-    await on_stage.store.workers.serve()
-    talk = Talk(on_stage, model="hidden-model", stream=False)
-    run = await talk.begun()
-    await on_stage.store.end(run, "Hello!")
-
-    assert (await (await talk.answer()).json())["model"] == "hidden-model"
-
-
-async def test_a_name_that_was_not_known_has_the_next_list_compared_anew(on_stage: Stage):
-    workers = on_stage.store.workers
-    await workers.serve()
-    async with on_stage.http.get("/api/models/"):
-        before = sum(isinstance(question, Refresh) for question in workers.asked)
-    talk = Talk(on_stage, model="hidden-model", stream=False)
-    await on_stage.store.end(await talk.begun(), "Hello!")
-    await talk.answer()
-
-    async with on_stage.http.get("/api/models/"), on_stage.http.get("/api/models/"):
-        after = sum(isinstance(question, Refresh) for question in workers.asked)
-
-    assert (before, after) == (1, 2)
 
 
 # -- hostile bodies -------------------------------------------------------------------

@@ -8,7 +8,6 @@ import pytest
 
 from services.store import check, queries
 from services.store.check import Difference
-from services.store.history import as_of
 from shared.commands import DeleteSession, GetSession, ListMessages, UpdateSession
 from shared.errors import NotFound
 from shared.settings import Settings
@@ -27,8 +26,8 @@ async def both_answers(at_work: StoreAtWork, session: str, at: int | None = None
             await store.database.read(queries.list_messages, page),
         ]
     return [
-        await as_of(store.archive, one, at, queries.get_session),
-        await as_of(store.archive, page, at, queries.list_messages),
+        await store.history.as_of(one, at, queries.get_session),
+        await store.history.as_of(page, at, queries.list_messages),
     ]
 
 

@@ -54,6 +54,7 @@ _COMMANDS: list[type[c.Request]] = [
     c.GetSession,
     c.ListSessions,
     c.ListMessages,
+    c.GetMessage,
     c.GetRun,
     c.GetFacts,
     c.OpenFeed,
@@ -159,6 +160,8 @@ class FakeStore:
         session = self._session(q.user_id, q.session_id).session
         if session.status == "inactive":
             raise Conflict("The session is inactive.")
+        if q.run_id in self.runs:
+            return self._accepted(q.run_id)
         if q.idempotency_key in self.keys:
             run_id, content = self.keys[q.idempotency_key]
             if content != q.content:
@@ -172,7 +175,7 @@ class FakeStore:
             client_id=q.client_id,
             idempotency_key=q.idempotency_key,
         )
-        accepted = await self._begin(q.user_id, q.session_id, turn)
+        accepted = await self._begin(q.user_id, q.session_id, turn, q.run_id)
         if q.idempotency_key:
             self.keys[q.idempotency_key] = (accepted.run.id, q.content)
         return accepted
@@ -187,7 +190,7 @@ class FakeStore:
         turn = Turn(
             user_message_id=user_message_id or "", assistant_message_id=new_id(), content=None
         )
-        return await self._begin(q.user_id, found[-1].session_id, turn)
+        return await self._begin(q.user_id, found[-1].session_id, turn, q.run_id)
 
     async def cancel_run(self, q: c.CancelRun) -> c.RunAnswer:
         run = (await self.get_run(c.GetRun(user_id=q.user_id, run_id=q.run_id))).run
@@ -226,6 +229,13 @@ class FakeStore:
         found = found[::-1] if q.descending else found
         page = found[q.offset : q.offset + q.limit]
         return c.MessagePage(items=page, total=len(found), seq=self.seq)
+
+    async def get_message(self, q: c.GetMessage) -> c.MessageAnswer:
+        everything = (m for messages in self.messages.values() for m in messages)
+        found = next((m for m in everything if m.id == q.message_id), None)
+        if found is None:
+            raise NotFound("There is no such message.")
+        return c.MessageAnswer(message=found, seq=self.seq)
 
     async def get_run(self, q: c.GetRun) -> c.RunAnswer:
         if q.run_id not in self.runs:
@@ -350,9 +360,9 @@ class FakeStore:
         run = self.runs[run_id]
         return Address(self.sessions[run.session_id].user_id, run.session_id, run_id)
 
-    async def _begin(self, user: str, session_id: str, turn: Turn) -> c.Accepted:
+    async def _begin(self, user: str, session_id: str, turn: Turn, run_id: str) -> c.Accepted:
         self._accepted_one.clear()
-        session, run_id, at = self.sessions[session_id], new_id(), now()
+        session, at = self.sessions[session_id], now()
         waiting = bool(self._unfinished(session_id))
         if waiting and session.on_busy == "reject":
             raise Conflict("A reply is being written.")

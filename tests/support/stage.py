@@ -27,6 +27,7 @@ from shared.llm_client import LlmClient
 from shared.settings import Settings
 from shared.store_client import StoreClient
 from shared.streams import ensure_streams
+from tests.support.between import Between
 from tests.support.fake_store import FakeStore
 from tests.support.nats_server import NatsServer
 from tests.support.store_at_work import StoreAtWork, store_at_work
@@ -120,14 +121,18 @@ async def stage(
 
 @asynccontextmanager
 async def stage_with_store(
-    server: NatsServer, data_dir: Path, **settings: Any
+    server: NatsServer, data_dir: Path, between: Between | None = None, **settings: Any
 ) -> AsyncIterator[tuple[Stage, StoreAtWork]]:
     """A gateway before a real store, on a server of its own: everybody's user is the same."""
+    between = between or Between()
     async with store_at_work(server, data_dir) as at_work:
         at_work.user = LOCAL_USER
-        await at_work.bus.serve("store", at_work.store.endpoints())
-        async with stage(server.url, with_store=False, **settings) as made:
-            yield made, at_work
+        await at_work.bus.serve("store", between.around(at_work.store.endpoints()))
+        try:
+            async with stage(server.url, with_store=False, **settings) as made:
+                yield made, at_work
+        finally:
+            between.end()
 
 
 async def frame(ws: aiohttp.ClientWebSocketResponse) -> dict[str, Any]:

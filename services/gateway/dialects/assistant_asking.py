@@ -6,7 +6,6 @@ from services.gateway.asking import an_id, read_query
 from services.gateway.context import gateway_of
 from services.gateway.dialects import assistant as words
 from shared.errors import InvalidRequest, NotFound
-from shared.ids import new_id
 
 KEY_LENGTH = 255
 """Characters of an idempotency key."""
@@ -20,8 +19,8 @@ def message_id_of(request: web.Request) -> str:
     return an_id(request.match_info["message_id"], "message")
 
 
-def idempotency_key(request: web.Request) -> str:
-    """The client's key, or one of our own, which makes our own second try harmless.
+def idempotency_key(request: web.Request) -> str | None:
+    """The client's key, if it sent one.
 
     Raises:
         InvalidRequest: it is longer than a key may be.
@@ -30,7 +29,7 @@ def idempotency_key(request: web.Request) -> str:
     if key is not None and len(key) > KEY_LENGTH:
         sentence = f"An idempotency key may have {KEY_LENGTH} characters."
         raise InvalidRequest(sentence, path="$.Idempotency-Key")
-    return key or new_id()
+    return key or None
 
 
 def wants_stream(request: web.Request) -> bool:

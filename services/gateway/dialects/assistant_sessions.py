@@ -10,7 +10,7 @@ from services.gateway.dialects.assistant import PREFIX
 from services.gateway.dialects.assistant_asking import answer, check_searched, session_id_of, then
 from services.gateway.presets import find_preset, with_preset
 from shared.commands import ChooseBranch, DeleteSession, ForkSession, GetSession, ListSessions
-from shared.errors import Conflict, NotFound
+from shared.errors import Conflict, ModelNotFound, NotFound
 from shared.ids import new_id
 
 
@@ -26,7 +26,7 @@ def routes() -> list[web.RouteDef]:
     ]
 
 
-@describe(body=words.NewSession, answers={201: words.SessionView}, errors=(NotFound,))
+@describe(body=words.NewSession, answers={201: words.SessionView}, errors=(NotFound, ModelNotFound))
 async def create_session(request: web.Request) -> web.Response:
     """Open a session."""
     gateway = gateway_of(request)
@@ -69,7 +69,9 @@ async def get_session(request: web.Request) -> web.Response:
     return answer(words.session_view(found.session))
 
 
-@describe(body=words.SessionChange, answers={200: words.SessionView}, errors=(Conflict,))
+@describe(
+    body=words.SessionChange, answers={200: words.SessionView}, errors=(Conflict, ModelNotFound)
+)
 async def change_session(request: web.Request) -> web.Response:
     """Change some fields of a session; what is not sent stays."""
     session_id = session_id_of(request)

@@ -16,13 +16,12 @@ from services.gateway.dialects import assistant as words
 from services.gateway.feed import Feed
 from services.gateway.follower import Follower
 from services.gateway.limits import check_text
-from services.gateway.moments import MessagesChanged, Moment, view_of_accepted
+from services.gateway.moments import MessagesChanged, Moment
 from services.gateway.sockets import Socket, Track, serve
 from services.gateway.starting import start
 from services.gateway.typists import Typing, tell_typing
 from shared.commands import CancelRun, SendMessage
 from shared.errors import InvalidRequest, NatterlogError
-from shared.ids import new_id
 from shared.records import Message
 
 # -- what clients send ----------------------------------------------------------
@@ -80,9 +79,14 @@ class Subscribed(words.Event, frozen=True, kw_only=True, tag="subscribed"):
 
 
 class Resync(words.Event, frozen=True, kw_only=True, tag="resync"):
-    """What is shown is another than before, or the cursor leads nowhere: this is all there is."""
+    """What is shown is another than before, or the cursor leads nowhere: this is all there is.
+
+    A reply that is being written is not in it, and goes on as if nothing were said.
+    """
 
     messages: list[Message]
+    client_id: str | UnsetType = UNSET
+    """Of a `send` that came again: its message is there, and this is what became of it."""
 
 
 class UserTyping(words.Event, frozen=True, kw_only=True, tag="user_typing"):
@@ -103,6 +107,11 @@ class Refused(words.Event, frozen=True, kw_only=True, tag="error"):
     code: str
     client_id: str | UnsetType = UNSET
     retry_after: float | UnsetType = UNSET
+
+
+def resync(moment: MessagesChanged, **where: str) -> Resync:
+    client_id = UNSET if moment.client_id is None else moment.client_id
+    return Resync(messages=moment.messages, client_id=client_id, **where)
 
 
 Told = words.StreamEvent | Subscribed | Resync | UserTyping | Pong
@@ -167,18 +176,13 @@ class _Client:
                 self._gateway.hub.feed(self._user, asked.session_id)
             )
             place = await self._place(feed, asked.cursor)
-            messages = None
-            if place is None:
-                messages = None if asked.cursor is None else await feed.messages()
-                await feed.learn_questions()
+            if place is not None:
+                self._say(feed, place, Subscribed)
+            else:
+                place = await self._tell_state(feed, with_messages=asked.cursor is not None)
         except BaseException:
             await stack.aclose()
             raise
-        # From here on nothing waits: what is told and where the follower stands are one.
-        if place is not None:
-            self._say(feed, place, Subscribed)
-        else:
-            place = self._tell_state(feed, messages)
         self._follow(feed, place, stack)
 
     async def _on_unsubscribe(self, asked: Unsubscribe) -> None:
@@ -187,7 +191,7 @@ class _Client:
     async def _on_send(self, asked: Send) -> None:
         an_id(asked.session_id, "session")
         check_text(asked.content, self._gateway.settings, path="$.content")
-        key = f"{asked.session_id}:{asked.client_id}" if asked.client_id else new_id()
+        key = f"{asked.session_id}:{asked.client_id}" if asked.client_id else None
         accepted = await start(
             self._socket.request,
             SendMessage(
@@ -210,9 +214,7 @@ class _Client:
             self._follow(feed, place, stack)
         elif accepted.repeated:
             track, _ = self._subscriptions[asked.session_id]
-            view = view_of_accepted(accepted, asked.client_id)
-            where = self._where(track.follower.feed, track.follower.place)
-            self._socket.reply(words.encode(words.message_start(view, **where)))
+            track.send_again(accepted.run.first_seq, asked.client_id)
 
     async def _on_cancel(self, asked: Cancel) -> None:
         an_id(asked.run_id, "run")
@@ -237,29 +239,29 @@ class _Client:
             await feed.refilled()
         return place if place is not None and feed.has(place) else None
 
-    def _tell_state(self, feed: Feed, messages: list[Message] | None) -> Place:
+    async def _tell_state(self, feed: Feed, *, with_messages: bool) -> Place:
         """Tell where the session stands → the place to go on from.
 
-        Only the last of these frames carries that place: a client that is cut
-        off between them comes back with one that brings all of them again.
+        All of it is as of one fact, however far the session goes on meanwhile: that
+        comes next.  Only the last of these frames carries that place: a client that is
+        cut off between them comes back with one that brings all of them again.
         """
-        place = Place(feed.seq, feed.running.attempt if feed.running else 0)
-        unfinished = list(feed.unfinished.values())
-        last = -1 if unfinished else (0 if messages is None else 1)
-        self._say(feed, place if last == 0 else NOTHING_SEEN, Subscribed)
-        if messages is not None:
-            where = self._where(feed, place if last == 1 else NOTHING_SEEN)
-            self._socket.reply(words.encode(Resync(messages=messages, **where)))
-        for run in unfinished:
-            where = self._where(feed, place if run is unfinished[-1] else NOTHING_SEEN)
-            self._socket.reply(words.encode(words.message_start(run, **where)))
+        place, unfinished = feed.state
+        runs = [await feed.with_question(run) for run in unfinished]
+        events: list[words.Event] = [Subscribed()]
+        if with_messages:
+            events.append(Resync(messages=await feed.messages(place.seq)))
+        events += [words.message_start(run) for run in runs]
+        for event in events:
+            where = self._where(feed, place if event is events[-1] else NOTHING_SEEN)
+            self._socket.reply(words.encode(msgspec.structs.replace(event, **where)))
         return place
 
     def _follow(self, feed: Feed, place: Place, stack: AsyncExitStack) -> None:
         def translate(place: Place, moment: Moment) -> list[bytes]:
             where = self._where(feed, place)
             if isinstance(moment, MessagesChanged):
-                return [words.encode(Resync(messages=moment.messages, **where))]
+                return [words.encode(resync(moment, **where))]
             event = words.event_of(moment, **where)
             return [] if event is None else [words.encode(event)]
 

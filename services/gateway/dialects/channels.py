@@ -18,8 +18,8 @@ from services.gateway.moments import (
     TurnAccepted,
 )
 from shared.commands import CreateSession, UpdateSession
-from shared.errors import InvalidRequest, NatterlogError
-from shared.events import OnBusy
+from shared.errors import InvalidRequest, ModelNotFound, NatterlogError
+from shared.events import Fault, OnBusy
 from shared.ids import new_id
 from shared.records import Message, MessageStatus, Role, Session
 from shared.settings import Settings
@@ -315,7 +315,7 @@ def frames_of(moment: Moment) -> list[Frame]:
         case ReplyReset():
             return [AiTyping(), AiMessageChunk(content="", full_content="")]
         case ReplyEnded():
-            return _ended(moment)
+            return ended(moment.message, moment.final.error)
         case _:
             return []
 
@@ -354,21 +354,21 @@ def _accepted(turn: TurnAccepted) -> list[Frame]:
     return frames
 
 
-def _ended(reply: ReplyEnded) -> list[Frame]:
-    view = message_view(reply.message)
-    match reply.final.status:
-        case "completed":
-            return [AiMessageComplete(message=view)]
-        case "cancelled":
-            return [AiMessageCancelled(message=view), AiMessageComplete(message=view)]
+def ended(reply: Message, fault: Fault | None) -> list[Frame]:
+    """The frames that tell a client how a reply ended."""
+    view = message_view(reply)
+    match reply.status:
         case "failed":
-            fault = reply.final.error
             return [
                 Refused(
                     message=fault.message if fault else "The reply failed.",
                     code=fault.code if fault else "internal",
                 )
             ]
+        case "cancelled":
+            return [AiMessageCancelled(message=view), AiMessageComplete(message=view)]
+        case _:
+            return [AiMessageComplete(message=view)]
 
 
 # -- errors -----------------------------------------------------------------------
@@ -383,13 +383,18 @@ FieldErrors = dict[str, list[str]]
 """Field → its faults, as Django REST framework tells them; the code is in `X-Error-Code`."""
 
 
+def status_of(error: NatterlogError) -> int:
+    """A model that is not there is a fault of the field that names it, also of a session's."""
+    return 400 if isinstance(error, ModelNotFound) and error.path else error.status
+
+
 def detail(error: NatterlogError) -> tuple[bytes, dict[str, str]]:
     """The body and the headers that tell a client of ``error``; fields by their names."""
     headers = {"Content-Type": "application/json"}
     if isinstance(error, FieldsInvalid):
         return encode(error.fields), headers | {"X-Error-Code": error.code}
     field = (error.path or "$").removeprefix("$").lstrip(".")
-    if field and error.status == 400:
+    if field and status_of(error) == 400:
         fields: FieldErrors = {field: [error.message]}
         return encode(fields), headers | {"X-Error-Code": error.code}
     return encode(Detail(detail=error.message, code=error.code)), headers

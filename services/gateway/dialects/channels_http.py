@@ -25,7 +25,6 @@ from shared.commands import (
     SendMessage,
 )
 from shared.errors import Conflict, NatterlogError, NotFound
-from shared.ids import new_id
 from shared.records import Statistics
 
 _CHANGE = JsonOrForm(words.SessionChange)
@@ -132,7 +131,7 @@ async def send_message(request: web.Request) -> web.Response:
     async with _there(request):
         body = await read_fields(request, words.NEW_MESSAGE)
         check_text(body.text, gateway.settings, path="$.message")
-    key = f"{session_id}:{body.client_id}" if body.client_id else new_id()
+    key = f"{session_id}:{body.client_id}" if body.client_id else None
     accepted = await start(
         request,
         SendMessage(

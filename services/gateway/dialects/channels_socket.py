@@ -8,7 +8,6 @@ from aiohttp import web
 
 from services.gateway.asking import an_id, decode_json
 from services.gateway.context import USER, Gateway, gateway_of
-from services.gateway.cursor import Place
 from services.gateway.describing import describe_socket
 from services.gateway.dialects import channels as words
 from services.gateway.feed import Feed
@@ -17,10 +16,9 @@ from services.gateway.limits import Words, check_text
 from services.gateway.sockets import Socket, Track, serve
 from services.gateway.starting import start
 from services.gateway.typists import Typing, tell_typing
-from shared.commands import CancelRun, GetSession, Regenerate, SendMessage
+from shared.commands import Accepted, CancelRun, GetMessage, GetSession, Regenerate, SendMessage
 from shared.errors import InvalidRequest, NatterlogError, NotFound
 from shared.events import SessionDeleted, decode_fact
-from shared.ids import new_id
 from shared.records import HIDDEN_MODES
 from shared.subjects import parse, what
 
@@ -80,14 +78,13 @@ async def session_socket(request: web.Request) -> web.WebSocketResponse:
         session_id = an_id(request.match_info["session_id"], "session")
         async with gateway.hub.feed(user, session_id) as feed:
             client = _Client(gateway, user, socket, feed)
-            track = client.greet()
+            client.begin()
             try:
                 with feed.typists.holding(client.on_typing):
-                    track.begin()
                     async for text in socket.texts():
                         await client.take(text)
             finally:
-                track.end()
+                client.end()
 
     return await serve(request, converse)
 
@@ -100,6 +97,9 @@ class _Client:
         self._user = user
         self._socket = socket
         self._feed = feed
+        self._began = feed.state
+        follower = Follower(feed, gateway.store, self._began.place)
+        self._track = Track(socket, follower, words.translate, alone=True)
         self._handlers: dict[type[Asked], Callable[[Any], Awaitable[None]]] = {
             Send: self._on_send_message,
             Stop: self._on_stop,
@@ -109,15 +109,15 @@ class _Client:
             Ping: self._on_ping,
         }
 
-    def greet(self) -> Track:
+    def begin(self) -> None:
         """Greet, and tell what is being written right now; the text follows by itself."""
-        feed = self._feed
-        self._say(words.greeting(feed.session_id))
-        if any(not run.waiting for run in feed.unfinished.values()):
+        self._say(words.greeting(self._feed.session_id))
+        if any(not run.waiting for run in self._began.unfinished):
             self._say(words.AiTyping())
-        place = Place(feed.seq, feed.running.attempt if feed.running else 0)
-        follower = Follower(feed, self._gateway.store, place)
-        return Track(self._socket, follower, words.translate, alone=True)
+        self._track.begin()
+
+    def end(self) -> None:
+        self._track.end()
 
     async def take(self, text: bytes) -> None:
         """Do what one message asks for; what is wrong with it is told, and the socket stays."""
@@ -143,11 +143,32 @@ class _Client:
                 session_id=session_id,
                 content=body.text,
                 client_id=client_id,
-                idempotency_key=f"{session_id}:{client_id}" if client_id else new_id(),
+                idempotency_key=f"{session_id}:{client_id}" if client_id else None,
             ),
         )
-        if accepted.repeated:  # the others have seen it; this one asks whether it arrived
+        await self._answer_sent_again(accepted, client_id)
+
+    async def _answer_sent_again(self, accepted: Accepted, client_id: str | None) -> None:
+        """Tell whoever sent a message that was there already that it is, and its reply's end.
+
+        What this socket sees by itself is not said here: a message that is yet to come to
+        it, and whatever is written or ends from now on.
+        """
+        run = accepted.run
+        answered_anew = accepted.user_message.run_id != run.id
+        seen = run.first_seq <= self._track.follower.place.seq
+        if answered_anew or (accepted.repeated and seen):
             self._say(words.user_message(accepted.user_message, client_id))
+        if run.ended_at is None or run.last_seq > self._began.place.seq or self._feed.unfinished:
+            return
+        query = GetMessage(
+            user_id=self._user,
+            session_id=accepted.run.session_id,
+            message_id=accepted.assistant_message_id,
+        )
+        reply = (await self._gateway.store.ask(query)).message
+        for frame in words.ended(reply, run.error):
+            self._say(frame)
 
     async def _on_stop(self, asked: Stop) -> None:
         del asked
@@ -165,7 +186,6 @@ class _Client:
                 user_id=self._user,
                 session_id=self._feed.session_id,
                 message_id=message_id,
-                idempotency_key=new_id(),
             ),
         )
 

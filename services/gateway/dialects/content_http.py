@@ -10,7 +10,7 @@ from services.gateway.dialects.content import PREFIX
 from services.gateway.limits import check_text
 from services.gateway.starting import start as start_run
 from shared.commands import CancelRun, GetJob
-from shared.errors import RateLimited
+from shared.errors import ModelNotFound, RateLimited
 from shared.events import PipelinePlan
 
 
@@ -22,7 +22,7 @@ def routes() -> list[web.RouteDef]:
     ]
 
 
-@describe(body=words.NewJob, answers={200: words.Started}, errors=(RateLimited,))
+@describe(body=words.NewJob, answers={200: words.Started}, errors=(RateLimited, ModelNotFound))
 async def start(request: web.Request) -> web.Response:
     """Start a job; its socket shows it step by step.
 

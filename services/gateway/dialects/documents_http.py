@@ -18,6 +18,7 @@ from shared.bus import BusError
 from shared.commands import CancelRun, CreateJob, GetJob, ListJobs
 from shared.errors import (
     Conflict,
+    ModelNotFound,
     NatterlogError,
     NotFound,
     RateLimited,
@@ -48,7 +49,7 @@ def routes() -> list[web.RouteDef]:
 @describe(
     body=Form(words.UploadForm),
     answers={200: words.Success[words.Uploaded]},
-    errors=(UnsupportedMediaType, RateLimited, Timeout),
+    errors=(UnsupportedMediaType, RateLimited, Timeout, ModelNotFound),
 )
 async def upload(request: web.Request) -> web.Response:
     """Send a file and a question about it: a job that answers it."""

@@ -12,7 +12,7 @@ from services.gateway.limits import Words
 from services.gateway.models import bare_names
 from services.gateway.moments import ReplyEnded
 from shared.conversation import stop_reason
-from shared.errors import NatterlogError
+from shared.errors import ModelNotFound, NatterlogError
 from shared.events import ModelDetails, RunEnded
 from shared.ids import now
 from shared.records import Model
@@ -250,7 +250,9 @@ def failure(error: NatterlogError) -> tuple[bytes, dict[str, str]]:
 
 
 def _sentence(error: NatterlogError) -> str:
-    return f"{error.path}: {error.message}" if error.path else error.message
+    if error.path is None or isinstance(error, ModelNotFound):  # which says it itself
+        return error.message
+    return f"{error.path}: {error.message}"
 
 
 def _line(body: Piece | Last | Broken) -> bytes:

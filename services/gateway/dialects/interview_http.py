@@ -31,14 +31,12 @@ async def generate(request: web.Request) -> web.StreamResponse:
     As a stream of pieces, unless ``stream`` is false.  Without a session, closing the
     connection stops the reply; within one it goes on.  The key counts within sessions.
     """
-    gateway, user = gateway_of(request), request[USER].id
+    gateway = gateway_of(request)
     wish = await read_body(request, words.decode_generate)
     body = wish.body
     check_text(body.prompt, gateway.settings, path="$.prompt")
     if body.session_id is not None:
         an_id(body.session_id, "session")
-    if body.model:
-        await gateway.models.check(user, body.model)
     asked = words.asked(wish, gateway.settings, request.headers.get("Idempotency-Key"))
     async with calling(request, asked) as call:
         model = body.model or call.session.model or "default"

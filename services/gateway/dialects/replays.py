@@ -66,8 +66,7 @@ def _socket_words(recording: Recording, cursors: Cursors) -> Words:
     def words(place: Place, moment: Moment) -> list[bytes]:
         where = {"session_id": recording.session_id, "cursor": cursors.format(place)}
         if isinstance(moment, MessagesChanged):
-            resync = assistant_socket.Resync(messages=moment.messages, **where)
-            return [assistant.encode(resync)]
+            return [assistant.encode(assistant_socket.resync(moment, **where))]
         event = assistant.event_of(moment, **where)
         return [] if event is None else [assistant.encode(event)]
 

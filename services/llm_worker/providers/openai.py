@@ -26,9 +26,10 @@ DEFAULT_URL = "https://api.openai.com/v1"
 
 _REASONING = re.compile(r"o\d|gpt-5")
 """OpenAI's own models that answer 400 to any temperature but their own."""
-_NO_CHAT = re.compile(
+NO_CHAT = re.compile(
     r"embed|whisper|\btts\b|dall-e|moderation|transcribe|realtime|babbage|davinci|sora|image|audio"
 )
+"""Models that are left out of the list, because they do not talk."""
 
 
 class OpenAI:
@@ -76,7 +77,7 @@ class OpenAI:
                 modified_at=_moment(model.created),
             )
             for model in models
-            if model.id and not _NO_CHAT.search(model.id)
+            if model.id and not NO_CHAT.search(model.id)
         ]
 
     async def aclose(self) -> None:

@@ -10,6 +10,7 @@ from services.llm_worker.providers.anthropic import Anthropic
 from services.llm_worker.providers.base import ModelInfo, Provider, ProviderError
 from services.llm_worker.providers.connections import Connections
 from services.llm_worker.providers.demo import Demo
+from services.llm_worker.providers.listed import has, near, says_all
 from services.llm_worker.providers.ollama import Ollama
 from services.llm_worker.providers.openai import DEFAULT_URL, OpenAI
 from services.llm_worker.providers.outbound import Outbound
@@ -67,7 +68,10 @@ class Registry:
             return await self._default()
         prefix, _, name = model.partition("/")
         if name and (named := self.providers.get(prefix) or self._unlisted.get(prefix)):
-            return named, name
+            offer = self._offers.get(prefix)
+            # A router's own names begin with a provider's, and it may be that provider.
+            is_all_of_it = offer is not None and offer.has(model) and not offer.has(name)
+            return named, model if is_all_of_it else name
         if model == Demo.name:
             return self.providers[Demo.name], model
         if model.startswith("claude-") and Anthropic.name in self.providers:
@@ -98,14 +102,19 @@ class Registry:
             ProviderError: there is no such model, or nobody can say so just now.
         """
         provider, name = await self.resolve(model)
-        if provider.name not in self._offers:  # one that lists nothing
+        offer = self._offers.get(provider.name)
+        if offer is None:  # one that lists nothing
             return f"{provider.name}/{name}"
-        listed = await self._offers[provider.name].known(max_age)
+        listed = await offer.known(FRESH)
+        if model and not offer.has(name):
+            listed = await offer.models(max_age)
+            if not offer.has(name) and says_all(
+                provider.name, [info.name for info in listed], name, self._settings
+            ):
+                raise _unknown(model, await self.models())
         for info in listed:
             if info.name in (name, f"{name}:latest"):
                 return f"{provider.name}/{info.name}"
-        if model and isinstance(provider, Ollama | Demo):  # others have more than they list
-            raise _unknown(model, await self.models())
         return f"{provider.name}/{name}"
 
     @property
@@ -160,7 +169,7 @@ class Registry:
             owners = [
                 name
                 for name, answer in answers.items()
-                if not isinstance(answer, ProviderError) and _offers(answer, model)
+                if not isinstance(answer, ProviderError) and _offers(name, answer, model)
             ]
             if len(owners) == 1:
                 return self.providers[owners[0]], model
@@ -212,6 +221,10 @@ class Offer:
         if self._failure is not None:
             raise self._failure
         return self._models or []
+
+    def has(self, name: str) -> bool:
+        """Whether the last list that came has this name."""
+        return _offers(self._provider.name, self._models or [], name)
 
     async def known(self, max_age: float) -> list[ModelInfo]:
         """The last list that came, even if the provider cannot be asked any more.
@@ -284,15 +297,15 @@ def _configured(settings: Settings, connections: Connections, outbound: Outbound
     return [*providers, Demo(rate=settings.demo_rate)]
 
 
-def _offers(models: list[ModelInfo], name: str) -> bool:
-    """Whether ``name`` is among ``models``; Ollama's ``:latest`` goes without saying."""
-    return any(info.name in (name, f"{name}:latest") for info in models)
+def _offers(provider: str, models: list[ModelInfo], name: str) -> bool:
+    """Whether the provider's ``models`` have ``name``."""
+    return has(provider, {info.name for info in models}, name)
 
 
 def _unknown(model: str, there_are: Catalogue) -> ProviderError:
     names = [f"{provider}/{info.name}" for provider, info in there_are.models]
     return ProviderError(
-        f"There is no model {model!r}. {faults.naming(names)}",
+        f"There is no model {model!r}. {near(model, names)}{faults.naming(names)}",
         code="model_not_found",
         passing=False,
     )

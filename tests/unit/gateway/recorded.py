@@ -1,16 +1,21 @@
 """Sessions and jobs as they are recorded, for replays: every fact at a time of its own."""
 
 import hashlib
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 
+from services.store import queries
+from services.store.archive import entry
+from services.store.history import Past
 from shared.bus import Stored
 from shared.chain import Link
-from shared.commands import ListMessages, MessagePage
+from shared.commands import GetMessage, ListMessages
 from shared.events import (
     Ask,
+    BranchChosen,
     CancelRequested,
     Delta,
     DocumentPlan,
@@ -18,16 +23,19 @@ from shared.events import (
     Fact,
     Fault,
     FileRef,
+    MessageRated,
     PipelinePlan,
     PipelineStep,
     Plan,
     PreviousAttempt,
     Progress,
     PromptSource,
+    Rating,
     RunClaimed,
     RunEnded,
     RunScheduled,
     RunWaiting,
+    SessionCreated,
     SessionUpdated,
     StepResult,
     Timeline,
@@ -40,7 +48,7 @@ from shared.events import (
     encode,
 )
 from shared.ids import new_id, now
-from shared.records import Message
+from shared.records import Message, Role
 from shared.subjects import Address
 from tests.unit.gateway.logs import SESSION, USER, Log
 
@@ -71,6 +79,11 @@ class Recorder(Log):
         self._claimed_ms = 0
         self._timeline: Timeline = []
         self._progress: Timeline = []
+        self._past = Past()
+
+    async def close(self) -> None:
+        self._past.close()
+        self._past = Past()
 
     @property
     def links(self) -> list[Link]:
@@ -179,40 +192,50 @@ class Recorder(Log):
     def renames(self, title: str) -> Stored:
         return self.store("_", "updated", SessionUpdated(at=self._at, title=title))
 
-    @property
-    def questions(self) -> list[Message]:
-        """Every user message that was sent to a model, as the store has it."""
-        accepted: dict[str, tuple[str, Any]] = {}
-        found: dict[str, Message] = {}
-        for link in self.links:
-            run_id = link.subject.split(".")[3]
-            if not isinstance(link.fact, RunWaiting | TodoChat) or link.fact.turn.content is None:
-                continue
-            turn = link.fact.turn
-            accepted.setdefault(turn.user_message_id, (run_id, link.fact.at))
-            if isinstance(link.fact, TodoChat):
-                found[turn.user_message_id] = Message(
-                    id=turn.user_message_id,
-                    session_id=SESSION,
-                    parent_id=turn.parent_id,
-                    role="user",
-                    content=turn.content or "",
-                    tokens=None,
-                    latency_ms=None,
-                    created_at=accepted[turn.user_message_id][1],
-                    status="completed",
-                    feedback=None,
-                    attachments=[],
-                    model=None,
-                    run_id=accepted[turn.user_message_id][0],
-                )
-        return list(found.values())
+    def rates(self, message_id: str, rating: Rating | None) -> Stored:
+        fact = MessageRated(at=self._at, message_id=message_id, rating=rating)
+        return self.store("_", "message.feedback", fact)
+
+    def chooses(self, leaf: str) -> Stored:
+        return self.store("_", "branch", BranchChosen(at=self._at, leaf=leaf))
+
+    def opens(self) -> Stored:
+        """The session's first fact, without which a store knows of nothing."""
+        fact = SessionCreated(
+            at=self._at,
+            title=None,
+            mode="general",
+            model=None,
+            temperature=None,
+            max_tokens=None,
+            system_prompt=None,
+            context_tags=[],
+            on_busy="queue",
+        )
+        return self.store("_", "created", fact)
+
+    def messages(self, *, role: Role) -> list[Message]:
+        """Those that are in a branch, of whatever branch."""
+        page = ListMessages(user_id=USER, session_id=SESSION, all_branches=True, limit=1000)
+        items = self._answer(page, queries.list_messages, self.facts[-1].seq).items
+        return [m for m in items if m.role == role and m.status != "waiting"]
 
     async def ask(self, question: object) -> Any:
-        if isinstance(question, ListMessages):
-            items = self.questions
-            return MessagePage(items=items, total=len(items), seq=self.facts[-1].seq)
-        return await super().ask(question)
+        match question:
+            case ListMessages(at=int() as at):
+                return self._answer(question, queries.list_messages, at)
+            case GetMessage():
+                return self._answer(question, queries.get_message, self.facts[-1].seq)
+            case _:
+                return await super().ask(question)
+
+    def _answer(self, question: Any, query: Callable[..., Any], at: int) -> Any:
+        """What the store's own tables hold up to a fact."""
+        if self._past.seq > at:
+            self._past.close()
+            self._past = Past()
+        new = [entry(*fact) for fact in self.facts if self._past.seq < fact.seq <= at]
+        return self._past.answer(new, at, question, query)
 
     # -- jobs -----------------------------------------------------------------------
 

@@ -1,7 +1,9 @@
 """A replay is byte for byte what a client that kept up was sent: rules over generated sessions."""
 
 import asyncio
+import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
@@ -54,19 +56,25 @@ class Session:
         self._feed = feed_of(self.log)
         self._waiting: list[str] = []
         self._leaf = "m"
+        self.slow: Watching | None = None
+        """A client that reads now and then; how often decides how large its pieces are."""
 
     async def live(self) -> None:
         await self._feed.open()
         for name in ("assistant-socket", "channels"):
             self._watch(name, None, Place(0))
+        self.slow = self._watching("assistant-socket", None, Place(0))
+        await self._fact(self.log.opens())
         for _ in range(self._one_of(1, 2, 3)):
             await self._turn()
+        await self.slow.read()
         await self._feed.close()
 
     # -- what happens -----------------------------------------------------------------
 
     async def _turn(self) -> None:
-        questions = self.log.questions
+        await self._rate_or_choose()
+        questions = self.log.messages(role="user")
         self._pause()
         if self._waiting:
             run_id = self._waiting.pop(0)
@@ -90,10 +98,25 @@ class Session:
         if self._waiting:
             await self._turn()
 
+    async def _rate_or_choose(self) -> None:
+        """Between two turns another branch may be chosen; replies are rated at any time."""
+        if replies := self.log.messages(role="assistant"):
+            reply = replies[self._one_of(*range(len(replies)))].id
+            match self._one_of("nothing", "rate", "choose"):
+                case "rate":
+                    await self._fact(self.log.rates(reply, self._one_of("up", "down", None)))
+                case "choose":
+                    await self._fact(self.log.chooses(reply))
+                case _:
+                    pass
+
     async def _write(self) -> None:
         for piece in self._draw(PIECES):
             self._pause()
-            match self._one_of("write", "write", "write", "send", "rename"):
+            match self._one_of("write", "write", "write", "send", "rename", "rate"):
+                case "rate":
+                    for reply in self.log.messages(role="assistant")[:1]:
+                        await self._fact(self.log.rates(reply.id, self._one_of("up", None)))
                 case "send":
                     run_id, stored = self.log.sends("And then?", waiting=True)
                     self._waiting.append(run_id)
@@ -120,9 +143,18 @@ class Session:
         await self._fact(stored)
 
     def _watch(self, name: str, run_id: str | None, place: Place) -> None:
+        self.clients[name, run_id] = self._watching(name, run_id, place)
+
+    def _watching(self, name: str, run_id: str | None, place: Place) -> Watching:
         dialect, recording = conversation(name), recording_of(self.log, None, empty=True)
-        follower = Follower(self._feed, self.log, place, run_id=run_id)  # type: ignore[arg-type]
-        self.clients[name, run_id] = Watching(
+        follower = Follower(
+            self._feed,
+            self.log,  # type: ignore[arg-type]
+            place,
+            run_id=run_id,
+            tells_branches=dialect.tells_branches,
+        )
+        return Watching(
             follower, dialect.words(recording, CURSORS), dialect.opening(recording, CURSORS, place)
         )
 
@@ -137,6 +169,8 @@ class Session:
     async def _all_read(self) -> None:
         for client in self.clients.values():
             await client.read()
+        if self.slow is not None and self._one_of(False, False, True):
+            await self.slow.read()
 
     def _pause(self) -> None:
         self.log.pass_time(self._draw(PAUSE))
@@ -160,7 +194,7 @@ async def replayed(
 ) -> list[bytes]:
     """Every frame of the replay, the opening first."""
     recording, dialect = recording_of(log, run_id), conversation(name)
-    replay = Replay(recording, None, place)
+    replay = Replay(recording, None, place, tells_branches=dialect.tells_branches)
     frames = [dialect.opening(recording, CURSORS, replay.place)]
     words = dialect.words(recording, CURSORS)
     while news := await replay.news():
@@ -170,7 +204,7 @@ async def replayed(
     return frames
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(data=st.data())
 def test_a_replayed_session_is_byte_for_byte_what_was_sent(data: st.DataObject):
     async def play() -> None:
@@ -182,6 +216,27 @@ def test_a_replayed_session_is_byte_for_byte_what_was_sent(data: st.DataObject):
             assert frames[1:] == client.frames[1:], name
 
     asyncio.run(play())
+
+
+@settings(deadline=None, max_examples=50)
+@given(data=st.data())
+def test_what_is_shown_at_a_fact_does_not_depend_on_when_a_client_came_to_it(data: st.DataObject):
+    async def play() -> None:
+        session = Session(data.draw)
+        await session.live()
+
+        replayed_frames = await replayed(session.log, "assistant-socket")
+        assert session.slow is not None
+        assert of_messages(session.slow.frames) == of_messages(replayed_frames)
+
+    asyncio.run(play())
+
+
+def of_messages(frames: list[bytes]) -> list[dict[str, Any]]:
+    """The frames that show messages, without the cursors, which say how much text was read."""
+    found = [json.loads(frame) for frame in frames]
+    kinds = ("resync", "message_start", "message_complete")
+    return [frame | {"cursor": None} for frame in found if frame["type"] in kinds]
 
 
 @settings(deadline=None, max_examples=50)

@@ -203,8 +203,9 @@ async def test_details_that_nobody_could_show_are_left_out(
         ("fake-llama", "ollama/fake-llama:latest"),
         ("ollama/fake-llama", "ollama/fake-llama:latest"),
         ("fake-gpt", "openai/fake-gpt"),
-        ("openai/not-on-the-list", "openai/not-on-the-list"),
-        ("claude-not-on-the-list", "anthropic/claude-not-on-the-list"),
+        ("openai/fake-gpt:free", "openai/fake-gpt:free"),
+        ("claude-sonnet-5-5-20261001", "anthropic/claude-sonnet-5-5-20261001"),
+        ("anthropic/claude-opus-5-5-latest", "anthropic/claude-opus-5-5-latest"),
         ("demo", "demo/demo"),
     ],
 )
@@ -214,7 +215,13 @@ async def test_a_name_is_found_where_somebody_may_have_it(
     assert (await make(settings_for(fake)).find(FindModel(model=model))).id == found
 
 
-@pytest.mark.parametrize("model", ["ollama/nothing", "demo/nothing", "nothing"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        *("ollama/nothing", "openai/nothing", "anthropic/claude-nothing", "claude-nothing"),
+        *("demo/nothing", "nothing", "nobody/nothing"),
+    ],
+)
 async def test_a_name_that_nobody_has_is_refused_with_those_that_there_are(
     make: Make, fake: FakeProvider, model: str
 ):
@@ -233,3 +240,17 @@ async def test_whether_a_provider_that_is_away_has_a_name_is_not_known(make: Mak
 async def test_a_question_that_cannot_be_read_is_refused(make: Make, data: bytes):
     with pytest.raises(InvalidRequest):
         await make(Settings()).endpoints()[llm_command("find_model")](data)
+
+
+async def test_a_name_that_is_near_another_is_told_so(make: Make, fake: FakeProvider):
+    offering = make(settings_for(fake))
+
+    with pytest.raises(ModelNotFound) as refused:
+        await offering.find(FindModel(model="fake-gtp"))
+
+    assert refused.value.message == (
+        "There is no model 'fake-gtp'. Did you mean openai/fake-gpt or openai/fake-gpt-mini? "
+        "There are: anthropic/claude-sonnet-5-5, anthropic/claude-haiku-5-5, "
+        "anthropic/claude-opus-5-5, ollama/fake-llama:latest, ollama/fake-qwen:1b, "
+        "openai/fake-gpt, openai/fake-gpt-mini, demo/demo."
+    )

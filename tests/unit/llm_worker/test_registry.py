@@ -269,3 +269,42 @@ async def test_preloading_is_enough_for_a_first_reply_without_an_import(
     await registry.preload()
 
     assert [info.name for info in await registry.providers["anthropic"].models()]
+
+
+async def test_a_list_is_asked_for_anew_before_a_name_is_refused(
+    fake: FakeProvider, make: Make, clock: Clock
+):
+    registry = make(Settings(openai_base_url=fake.openai_url))
+    await registry.models()
+    fake.models["openai"] = ["brand-new"]
+
+    with pytest.raises(ProviderError, match="There is no model 'brand-new'"):
+        await registry.find("brand-new")
+    clock.now += RECENT + 1
+
+    assert await registry.find("brand-new") == "openai/brand-new"
+
+
+async def test_whether_a_name_is_on_a_list_that_cannot_be_had_any_more_is_not_known(
+    fake: FakeProvider, make: Make, clock: Clock
+):
+    registry = make(Settings(openai_base_url=fake.openai_url))
+    await registry.models()
+    await fake.stop()
+    clock.now += RECENT + 1
+
+    with pytest.raises(ProviderError) as raised:
+        await registry.find("perhaps-new")
+
+    assert (raised.value.code, raised.value.passing) == ("provider_unavailable", True)
+    assert await registry.find("fake-gpt") == "openai/fake-gpt"
+
+
+async def test_a_routers_name_may_begin_like_its_providers(fake: FakeProvider, make: Make):
+    fake.models["openai"] = ["openai/gpt-9", "gpt-8"]
+    registry = make(Settings(openai_base_url=fake.openai_url))
+    await registry.models()
+
+    assert await meaning(registry, "openai/gpt-9") == "openai openai/gpt-9"
+    assert await meaning(registry, "openai/gpt-8") == "openai gpt-8"
+    assert await meaning(registry, "openai/gpt-7") == "openai gpt-7"
