@@ -50,7 +50,9 @@ class Continuing:
             self._check(found, state)
             return _turn(turn, found)
 
-        return await self._commands.accept(request.user_id, reply.session_id, turn, turn_in)
+        return await self._commands.accept(
+            request.user_id, reply.session_id, turn, turn_in, run_id=request.run_id
+        )
 
     def _check(self, found: "Reply", state: SessionState) -> None:
         """Whether the reply can go on.

@@ -11,6 +11,7 @@ from shared.events import Fault, Thoughts
 from shared.ids import new_id
 from shared.records import Run
 from tests.contract.conftest import Whole
+from tests.support.absent import ABSENT_ID
 from tests.support.native_client import events_of
 from tests.support.stage import DEADLINE, frame, frames
 
@@ -348,7 +349,7 @@ async def test_two_at_once_with_one_key_are_one_turn(whole: Whole):
     assert (await whole.call("POST", path_of(elsewhere), headers=key))[0] == 422
 
 
-@pytest.mark.parametrize("message_id", ["nonsense", new_id()])
+@pytest.mark.parametrize("message_id", ["nonsense", ABSENT_ID])
 async def test_what_is_not_there_cannot_go_on(whole: Whole, message_id: str):
     status, problem = await whole.call("POST", f"/messages/{message_id}/continue")
 
