@@ -75,9 +75,7 @@ class There:
         if case.path.endswith("/send_message/"):  # it needs one of two fields
             case.body, case.media_type = {"message": "Hello"}, "application/json"
         if isinstance(case.body, dict):
-            case.body = _whole(case.body)
-            if "pipeline" in case.body:
-                case.body["pipeline"] = "content"
+            case.body = _named(_whole(case.body))
         if "follow" in case.query:  # a stream without an end
             case.query["follow"] = "false"
         if "Idempotency-Key" in case.headers:
@@ -87,6 +85,15 @@ class There:
                 for values in (case.path_parameters, case.body):
                     if isinstance(values, dict) and name in values:
                         values[name] = known
+
+
+def _named(body: dict[str, Any]) -> dict[str, Any]:
+    """The body with the names of what is there."""
+    there = {"pipeline": "content", "model": "demo"}
+    return {
+        name: there.get(name, value) if isinstance(value, str) else value
+        for name, value in body.items()
+    }
 
 
 def _whole(value: Any) -> Any:

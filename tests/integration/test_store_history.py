@@ -1,5 +1,6 @@
 """A session as it was, and the tables held against the log."""
 
+import asyncio
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from services.store import check, queries
 from services.store.check import Difference
+from services.store.history import KEPT
 from shared.commands import DeleteSession, GetSession, ListMessages, UpdateSession
 from shared.errors import NotFound
 from shared.settings import Settings
@@ -60,6 +62,44 @@ async def test_then_answers_as_it_answered_then(own_nats_server: NatsServer, tmp
         assert len(then) == 6
 
 
+async def test_what_was_is_answered_in_whatever_order_it_is_asked_for(
+    own_nats_server: NatsServer, tmp_path: Path
+):
+    async with store_at_work(own_nats_server, tmp_path) as at_work:
+        sessions = [await at_work.create() for _ in range(KEPT + 2)]
+        seen: dict[tuple[int, str], list[Any]] = {}
+        for number in range(3):
+            for session in sessions:
+                await at_work.reply(session, f"u{number}", f"a{number}")
+                seen[at_work.store.applied.seq, session] = await both_answers(at_work, session)
+        asked = [*seen, *reversed(seen), *sorted(seen, key=lambda it: it[1])]
+
+        one_after_another = [await both_answers(at_work, s, at) for at, s in asked]
+        at_once = await asyncio.gather(*(both_answers(at_work, s, at) for at, s in asked))
+
+        assert one_after_another == at_once == [seen[it] for it in asked]
+
+
+async def test_pages_of_what_was_are_as_of_one_moment(own_nats_server: NatsServer, tmp_path: Path):
+    async with store_at_work(own_nats_server, tmp_path) as at_work:
+        session = await at_work.create()
+        for number in range(3):
+            await at_work.reply(session, f"u{number}", f"a{number}")
+        at = at_work.store.applied.seq
+        found: list[str] = []
+
+        for offset in (0, 2, 4):
+            page = ListMessages(
+                user_id=at_work.user, session_id=session, limit=2, offset=offset, at=at
+            )
+            answer = await at_work.store.history.as_of(page, at, queries.list_messages)
+            found += [message.content for message in answer.items]
+            assert (answer.total, answer.seq) == (6, at)
+            await at_work.reply(session, "later", "still later")
+
+        assert found == ["u0", "a0", "u1", "a1", "u2", "a2"]
+
+
 async def test_what_was_not_there_yet_or_is_yet_to_come_is_refused(
     own_nats_server: NatsServer, tmp_path: Path
 ):
@@ -81,12 +121,15 @@ async def test_a_deleted_session_has_no_past(own_nats_server: NatsServer, tmp_pa
         session = await at_work.create()
         await at_work.reply(session)
         then = at_work.store.applied.seq
+        await at_work.reply(session)
+        await both_answers(at_work, session, then)
         await at_work.store.commands.delete_session(
             DeleteSession(user_id=at_work.user, session_id=session)
         )
 
         with pytest.raises(NotFound):
             await both_answers(at_work, session, then)
+        assert not at_work.store.history._pasts  # pyright: ignore[reportPrivateUsage]
 
 
 # -- the tables against the log -----------------------------------------------------------

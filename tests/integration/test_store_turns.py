@@ -10,10 +10,12 @@ import pytest
 from services.store import commands, queries
 from services.store.commands import Commands
 from services.store.context import get_context
+from services.store.keys import digest
 from shared import ids
 from shared.commands import (
     CancelRun,
     CreateSession,
+    EditMessage,
     GetContext,
     GetSession,
     Regenerate,
@@ -21,7 +23,7 @@ from shared.commands import (
     UpdateSession,
 )
 from shared.errors import Conflict, InvalidRequest, KeyReused, NotFound, TooLarge
-from shared.events import History, PastMessage
+from shared.events import Fault, History, PastMessage
 from shared.objects import put
 from shared.records import Run
 from shared.store_client import StoreClient
@@ -173,6 +175,102 @@ async def test_a_key_is_its_users_own(at_work: StoreAtWork):
 
     assert not theirs.repeated
     assert theirs.run.id != mine.run.id
+
+
+async def test_the_same_request_twice_begins_one_run_and_is_no_repeat(
+    nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Commands, "_lock", lambda self, name: asyncio.Lock())
+    async with (
+        store_at_work(nats_server, tmp_path / "1") as one,
+        store_at_work(nats_server, tmp_path / "2") as two,
+    ):
+        two.user = one.user
+        for _ in range(20):
+            session, run_id = await one.create(), ids.new_id()
+            await two.store.applied.reach(one.store.applied.seq)
+
+            answers = await asyncio.gather(
+                *(store.send(session, run_id=run_id) for store in (one, two) * 2)
+            )
+
+            assert {(a.run.id, a.repeated) for a in answers} == {(run_id, False)}
+            assert len(await one.shown(session)) == 1
+
+
+@pytest.mark.parametrize("elsewhere", ["another session", "another user"])
+async def test_a_run_id_that_is_taken_begins_nothing(at_work: StoreAtWork, elsewhere: str):
+    other = at_work if elsewhere == "another session" else StoreAtWork(at_work.store)
+    taken = (await other.send(await other.create())).run.id
+    session = await at_work.create()
+
+    with pytest.raises(Conflict):
+        await at_work.send(session, run_id=taken)
+    with pytest.raises(InvalidRequest) as refused:
+        await at_work.send(session, run_id="a.b")
+
+    assert refused.value.path == "$.run_id"
+    assert await at_work.shown(session) == []
+
+
+async def test_of_many_who_send_a_failed_key_again_at_two_stores_one_begins_a_run(
+    nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Commands, "_lock", lambda self, name: asyncio.Lock())
+    busy = Fault(code="provider_unavailable", message="Busy.", retryable=True)
+    async with (
+        store_at_work(nats_server, tmp_path / "1") as one,
+        store_at_work(nats_server, tmp_path / "2") as two,
+    ):
+        two.user = one.user
+        for number in range(20):
+            session, key = await one.create(), f"k{number}"
+            run = (await one.send(session, idempotency_key=key)).run
+            await one.claim(run)
+            await two.store.applied.reach(await one.end(run, "", "failed", error=busy))
+
+            answers = await asyncio.gather(
+                *(store.send(session, idempotency_key=key) for store in (one, two) * 3)
+            )
+
+            assert len({a.run.id for a in answers} - {run.id}) == 1
+            assert sorted(a.repeated for a in answers) == [False] + [True] * 5
+            assert {a.user_message.id for a in answers} == {run.user_message_id}
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (
+            SendMessage(
+                user_id="u",
+                session_id="s",
+                content="Hé \u2028 😀",
+                temperature=0.7,
+                max_tokens=3,
+                client_id="c",
+                idempotency_key="k",
+                run_id="r",
+                min_seq=7,
+                notes=["a"],
+            ),
+            "faa108193f76b8ea3a62c3cbab0f3540e191a8289c1b63a51b26a947cceda596",
+        ),
+        (
+            EditMessage(user_id="u", message_id="m", content="x", idempotency_key="k", run_id="r"),
+            "158c4efdd039c5dafad4c03999adf4691bb74b28266db1a35a5f6681ece52887",
+        ),
+        (
+            Regenerate(user_id="u", idempotency_key="k", min_seq=3),
+            "d0d030ec78944e67fd45ce3dafa3fc771cfcf44e2e43ab9e42e79cddca29ba97",
+        ),
+    ],
+    ids=["send", "edit", "regenerate"],
+)
+def test_a_request_has_the_digest_that_older_logs_have_of_it(
+    request_: SendMessage | EditMessage | Regenerate, expected: str
+):
+    assert digest(request_) == expected
 
 
 # -- a busy session -------------------------------------------------------------------
