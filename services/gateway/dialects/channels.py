@@ -21,7 +21,7 @@ from shared.commands import CreateSession, UpdateSession
 from shared.errors import InvalidRequest, ModelNotFound, NatterlogError
 from shared.events import Fault, OnBusy
 from shared.ids import new_id
-from shared.records import Message, MessageStatus, Role, Session
+from shared.records import Message, MessageStatus, Role, RunStatus, Session
 from shared.settings import Settings
 
 PREFIX = "/ai-chat/api"
@@ -315,7 +315,7 @@ def frames_of(moment: Moment) -> list[Frame]:
         case ReplyReset():
             return [AiTyping(), AiMessageChunk(content="", full_content="")]
         case ReplyEnded():
-            return ended(moment.message, moment.final.error)
+            return ended(moment.message, moment.final.status, moment.final.error)
         case _:
             return []
 
@@ -354,10 +354,13 @@ def _accepted(turn: TurnAccepted) -> list[Frame]:
     return frames
 
 
-def ended(reply: Message, fault: Fault | None) -> list[Frame]:
-    """The frames that tell a client how a reply ended."""
+def ended(reply: Message, status: RunStatus, fault: Fault | None) -> list[Frame]:
+    """The frames that tell a client how a reply's run ended.
+
+    A continuation that is cancelled before a new word leaves its message as it was.
+    """
     view = message_view(reply)
-    match reply.status:
+    match status:
         case "failed":
             return [
                 Refused(

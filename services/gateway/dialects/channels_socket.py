@@ -167,7 +167,7 @@ class _Client:
             message_id=accepted.assistant_message_id,
         )
         reply = (await self._gateway.store.ask(query)).message
-        for frame in words.ended(reply, run.error):
+        for frame in words.ended(reply, run.status, run.error):
             self._say(frame)
 
     async def _on_stop(self, asked: Stop) -> None:

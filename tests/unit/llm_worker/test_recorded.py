@@ -37,7 +37,7 @@ class Stage:
         return session_id
 
     async def run(self, session_id: str, user: str = LOCAL_USER) -> str:
-        asked = SendMessage(user_id=user, session_id=session_id, content="Hello")
+        asked = SendMessage(user_id=user, session_id=session_id, content="Hello", run_id=new_id())
         return (await self.store.send_message(asked)).run.id
 
     async def claim(self, run_id: str, *, fault: Fault | None = None) -> None:
