@@ -29,8 +29,7 @@ from shared.wire import BusClosed, BusError, Incoming, NoAnswer, NoResponders, c
 log = get_logger()
 
 MIN_SERVER = (2, 12)
-MIN_PAYLOAD = 512 * 1024
-"""Bytes that a message may have at least: what natterlog writes of its own accord has half."""
+MIN_PAYLOAD = 512 * 1024  # a fact, a delta, a frame of an answer has half of it at most
 _REFUSED = re.compile(r"authorization violation|authentication (expired|revoked)", re.IGNORECASE)
 _SWEEP = 0.1
 _GOODBYE = 2.0
@@ -58,10 +57,9 @@ class _Client(Client):
         reconnecting after an exception that it does not expect.
         """
         task = self._reconnection_task
-        stopped = self.is_reconnecting and task is not None and task.done()
-        if not (self.is_closed or stopped):
-            return None
-        return str(self._err or "nats-py stopped reconnecting")
+        if self.is_closed or (self.is_reconnecting and task is not None and task.done()):
+            return str(self._err or "nats-py stopped reconnecting")
+        return None
 
     async def _read_loop(self) -> None:
         # What nats-py does not expect ends its loop, and leaves the client deaf and "connected".
@@ -130,9 +128,9 @@ class Connection:
         self._services: list[Service] = []
         self._reconnected: list[Callable[[], None]] = []
         self._connected = asyncio.Event()
-        self._closed = asyncio.Event()  # for good, and not by us
+        self._closed = asyncio.Event()
         self.closed_because: str | None = None
-        """Why the connection is closed for good; None as long as it mends itself."""
+        """Why it is closed for good, other than by us; None as long as it mends itself."""
 
     # -- life -------------------------------------------------------------------
 
@@ -147,11 +145,7 @@ class Connection:
         return self
 
     async def _connect(self) -> None:
-        """Connect, however long that takes; nats-py would try for ever where it is refused.
-
-        Raises:
-            BusClosed: the server takes neither user nor password.
-        """
+        """Connect, however long that takes; BusClosed: the server does not let us in."""
         connecting = asyncio.create_task(
             self._client.connect(
                 self._url,
@@ -206,7 +200,7 @@ class Connection:
         await self._connected.wait()
 
     async def wait_closed(self) -> None:
-        """Wait until the connection is closed for good, other than by us."""
+        """Wait until ``closed_because`` says something."""
         await self._closed.wait()
 
     def _give_up(self, why: str) -> None:
@@ -239,7 +233,8 @@ class Connection:
 
     async def _on_reconnect(self) -> None:
         if fault := self._unfit():
-            return self._give_up(fault)
+            self._give_up(fault)
+            return
         self._connected.set()
         log.info("bus.reconnected")
         for callback in self._reconnected:
@@ -247,7 +242,6 @@ class Connection:
                 callback()
             except Exception:  # see above
                 log.exception("bus.reconnect_callback_failed")
-        return None
 
     # -- asking and publishing ----------------------------------------------------
 
