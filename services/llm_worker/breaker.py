@@ -36,6 +36,8 @@ SOON = 5.0
 """Seconds after which to ask again while somebody else's probe is under way."""
 FORGOTTEN = 3600.0
 """Seconds after its last change, and its cooldown, for which a record counts."""
+LONGEST_NAME = 100
+"""Characters of a model's name that are shown."""
 MOST = 1_000
 """Circuits whose state one worker remembers at a time."""
 
@@ -120,7 +122,8 @@ class Breaker:
                     return
         except ShelfUnavailable:
             return
-        what = provider if shut == provider else f"The model {model[:100]!r} of {provider}"
+        name = model[:LONGEST_NAME]
+        what = provider if shut == provider else f"The model {name!r} of {provider}"
         raise ProviderError(
             f"{what} has failed {self._threshold} times in a row and is left alone for a while.",
             code="provider_unavailable",
@@ -138,7 +141,7 @@ class Breaker:
 
         With any other the provider did answer: the request was wrong, not its health.
         """
-        if provider in self._exempt:
+        if provider in self._exempt or (fault.whole and not fault.passing):
             return
         if not fault.passing:
             await self.succeeded(provider, model)
@@ -148,7 +151,7 @@ class Breaker:
         else:
             await self._heal(provider)  # it was there
             if await self._hurt(_of_model(provider, model)):
-                log.warning("breaker.opened", provider=provider, model=model)
+                log.warning("breaker.opened", provider=provider, model=model[:LONGEST_NAME])
 
     async def circuit(self, provider: str) -> Circuit:
         """For people: how ``provider`` stands."""

@@ -92,6 +92,8 @@ class Seen(msgspec.Struct, kw_only=True):
     path: str
     headers: dict[str, str]
     body: dict[str, Any]
+    message: str
+    """The last user message, without those before it that came to nothing and went with it."""
     at: float
     """Time of its arrival, seconds since 1970."""
     connection: int = 0
@@ -103,11 +105,6 @@ class Seen(msgspec.Struct, kw_only=True):
     """When its answer was complete, faults included."""
     closed_at: float | None = None
     """When the client closed the connection in the middle of the answer."""
-
-    @property
-    def message(self) -> str:
-        """The last user message."""
-        return _last_user_message(self.body)
 
 
 class FakeProvider:
@@ -135,6 +132,7 @@ class FakeProvider:
         self._tags = tags
         self._count = 0
         self._like: Counter[object] = Counter()
+        self._messages: set[str] = set()
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._runner: web.AppRunner | None = None
 
@@ -196,6 +194,7 @@ class FakeProvider:
         self.shows = True
         self.seen.clear()
         self._like.clear()
+        self._messages.clear()
 
     async def wait_for(self, true: Callable[[], object], timeout: float = 10.0) -> None:
         """Return as soon as ``true()`` is; it is asked whenever something happened here."""
@@ -267,12 +266,19 @@ class FakeProvider:
             path=request.path,
             headers={name.lower(): value for name, value in request.headers.items()},
             body=body,
+            message=self._news_in(_last_user_message(body)),
             at=time.time(),
             connection=request.get_extra_info("peername", ("", 0))[1],
         )
         self.seen.append(seen)
         self.changed()
         return seen
+
+    def _news_in(self, message: str) -> str:
+        """What of a message is new: a reply that failed leaves its user's in front of the next."""
+        before = [old for old in self._messages if message.startswith(f"{old}\n\n")]
+        self._messages.add(message)
+        return message.removeprefix(max(before, key=len, default="")).removeprefix("\n\n")
 
     def _script_for(self, seen: Seen) -> tuple[Script, int]:
         """The script for a request, and how many like it there were before."""
