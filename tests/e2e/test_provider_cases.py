@@ -110,7 +110,7 @@ OTHERS = {
     "openai/d15_429quota": broken("answered 429: You exceeded your current quota", calls=1),
     "openai/event_err": broken("upstream died", "Hi there"),
     "openai/objerr": broken("CUDA out of memory", "Hi there"),
-    "openai/redir": broken("redirects to http://127.0.0.1:8398/v1/chat/completions", calls=1),
+    "openai/redir": broken("redirects to http://[private address]/v1/chat/completions", calls=1),
     "openai/d6cf": instead("The provider's content filter held the answer back.", "content_filter"),
     "openai/d10": THOUGHTS,
     "openai/tool": TOOL,
@@ -128,7 +128,7 @@ OTHERS = {
         "invalid x-api-key. Its key (ANTHROPIC_API_KEY) is wrong", calls=1
     ),
     "anthropic/d15_502html": broken("answered 502: 502 Bad Gateway"),
-    "anthropic/redir": broken("redirects to http://127.0.0.1:8398/v1/messages", calls=1),
+    "anthropic/redir": broken("redirects to http://[private address]/v1/messages", calls=1),
     "anthropic/d6": instead("The model refused to answer: no", "refusal"),
     "anthropic/d6part": Expected("completed", stop_reason="refusal"),
     "anthropic/d3weird": Expected("completed", stop_reason="end_turn"),

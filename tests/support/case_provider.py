@@ -1,6 +1,6 @@
 """A provider that answers byte for byte as a case says: all three APIs, over a bare socket.
 
-A case is a line of ``tests/cases/providers.jsonl``.  The last user message names it
+A case is a line of ``tests/cases/providers.jsonl``.  The user's last message names it
 (``case openai/d1``); any other message is answered plainly.
 """
 
@@ -158,8 +158,10 @@ def _lists(path: str, head: str) -> dict[str, Any] | None:
 
 
 def _last_message(body: dict[str, Any]) -> str:
+    """What was said last: a message that was not answered comes joined with the one after it."""
     content = body["messages"][-1]["content"]
-    return content if isinstance(content, str) else content[-1]["text"]
+    text = content if isinstance(content, str) else content[-1]["text"]
+    return text.rpartition("\n\n")[2]
 
 
 async def _write_whole(
