@@ -1,7 +1,8 @@
 """The provider that needs nothing: it says what it is, and how to get a real one.
 
 A line of the message ``demo: words=200 rate=100`` asks for so many words, and so
-many a second (0: all at once); either may be left out.
+many a second (0: all at once); either may be left out.  So many words go before
+the limit of tokens.  A reply that is to go on goes on where it was cut.
 """
 
 import asyncio
