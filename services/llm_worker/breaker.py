@@ -18,6 +18,7 @@ has touched for an hour is forgotten: names of models come from strangers.
 import hashlib
 import time
 from collections.abc import Callable
+from math import ceil
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -125,7 +126,8 @@ class Breaker:
         name = model[:LONGEST_NAME]
         what = provider if shut == provider else f"The model {name!r} of {provider}"
         raise ProviderError(
-            f"{what} has failed {self._threshold} times in a row and is left alone for a while.",
+            f"{what} has failed {self._threshold} times in a row and is left alone for a while. "
+            f"Try again in {ceil(left[shut] or 0)} s.",
             code="provider_unavailable",
             passing=True,
             retry_after=left[shut],

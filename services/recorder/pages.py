@@ -211,7 +211,7 @@ def _show_end(page: Page, end: End, *, asked: bool) -> None:
     stop = f", {end.stop_reason}" if end.stop_reason else ""
     _pair(page, "state", f"{end.status}{stop}, {span(end.ms)} after the acceptance")
     if end.error is not None:
-        again = "; may work another time" if end.error.retryable else ""
+        again = " (may work another time)" if end.error.retryable else ""
         _pair(page, "error", page.style(f"{end.error.code}: {end.error.message}{again}", "red"))
     _pair(page, "text", f"{end.length} chars")
     if end.thoughts is not None:

@@ -1,6 +1,7 @@
 """The HTTP connections of the openai and ollama providers: one pool for all streams."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
@@ -205,6 +206,13 @@ def unreachable(provider: str, error: BaseException) -> ProviderError:
                     "names the certificates that are",
                     passing=False,
                 )
+            case aiohttp.ClientProxyConnectionError():
+                why = f"no connection to the proxy {_address(cause)} ({_reason(cause)}). "
+                return faults.unreachable(
+                    provider, f"{why}Does it run there, and are the proxy settings right?"
+                )
+            case aiohttp.ClientConnectorError() if not isinstance(cause, aiohttp.ClientSSLError):
+                return faults.unconnected(provider, _address(cause), _reason(cause))
             case aiohttp.ServerDisconnectedError():  # it was reached, and hung up
                 return faults.broken_off(provider)
             case _:
@@ -212,6 +220,20 @@ def unreachable(provider: str, error: BaseException) -> ProviderError:
     of_network = (c for c in _causes(error) if isinstance(c, aiohttp.ClientError | OSError))
     cause = next(of_network, error)
     return faults.unreachable(provider, str(cause) or type(cause).__name__)
+
+
+def _address(error: aiohttp.ClientConnectorError) -> str:
+    return f"{error.host}:{error.port}"
+
+
+def _reason(error: aiohttp.ClientConnectorError) -> str:
+    """Why there was no connection, without the address and the words of Python's libraries."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "this name cannot be resolved"
+    number = error.os_error.errno
+    if number is not None and number > 0:
+        return os.strerror(number).lower()
+    return error.os_error.strerror or "it cannot be made"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

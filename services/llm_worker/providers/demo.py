@@ -1,7 +1,8 @@
 """The provider that needs nothing: it says what it is, and how to get a real one.
 
 A line of the message ``demo: words=200 rate=100`` asks for so many words, and so
-many a second (0: all at once); either may be left out.
+many a second (0: all at once); either may be left out.  So many words go before
+the limit of tokens.  A reply that is to go on goes on where it was cut.
 """
 
 import asyncio
@@ -59,16 +60,18 @@ class Demo:
     async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
         if prompt.model != MODEL:
             raise await faults.no_such_model(self, prompt.model)
-        asked = prompt.messages[-1].content if prompt.messages else ""
+        asked, written = _asked(prompt)
         length, rate = _order(asked)
         words = _WORD.findall(_REPLY.format(quote=_quote(asked)))
         stop_reason = "end_turn"
         if prompt.schema is not None:
             words = _WORD.findall(as_json(example(prompt.schema)))
         elif length is not None:
-            words = _of_length(words, length)
-        elif prompt.max_tokens is not None and prompt.max_tokens < len(words):
-            words, stop_reason = words[: prompt.max_tokens], "max_tokens"
+            words = _after(written, _of_length(words, length))
+        else:
+            words = _after(written, words)
+            if prompt.max_tokens is not None and prompt.max_tokens < len(words):
+                words, stop_reason = words[: prompt.max_tokens], "max_tokens"
         async for text in _paced(words, self._rate if rate is None else rate):
             yield text
         yield Ended(stop_reason=stop_reason, usage=_count(prompt, words))
@@ -92,6 +95,20 @@ def _order(message: str) -> tuple[int | None, float | None]:
     pairs = dict(_PAIR.findall(line[1])) if line else {}
     words, rate = pairs.get("words"), pairs.get("rate")
     return (min(int(float(words)), MOST_WORDS) if words else None, float(rate) if rate else None)
+
+
+def _asked(prompt: Prompt) -> tuple[str, str]:
+    """The message to answer, and what is written of its reply already."""
+    said = [message.content for message in prompt.messages]
+    if prompt.go_on is not None and len(said) > 2:
+        return said[-3], said[-2]
+    return (said[-1] if said else ""), ""
+
+
+def _after(written: str, words: list[str]) -> list[str]:
+    """The words that are to come; all of them where ``written`` is not their beginning."""
+    whole = "".join(words)
+    return _WORD.findall(whole.removeprefix(written)) or words
 
 
 def _quote(message: str) -> str:

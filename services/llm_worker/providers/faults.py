@@ -159,6 +159,13 @@ def unreachable(provider: str, why: str, *, passing: bool = True) -> ProviderErr
     )
 
 
+def unconnected(provider: str, address: str, why: str) -> ProviderError:
+    """Nothing listens at the provider's ``host:port``, or the name cannot be resolved."""
+    setting = _ADDRESSES.get(provider)
+    look = f"Does it run there, and is {setting} right?" if setting else "Does it run there?"
+    return unreachable(provider, f"no connection to {address} ({why}). {look}")
+
+
 def broken_off(provider: str) -> ProviderError:
     return ProviderError(f"{provider} broke off before the end of its reply.", passing=True)
 

@@ -102,6 +102,7 @@ async def test_an_open_circuit_says_when_to_come_back(breaker: Breaker, clock: C
 
     fault = raised.value
     assert (fault.code, fault.passing, fault.retry_after) == ("provider_unavailable", True, 40)
+    assert fault.message.endswith(" is left alone for a while. Try again in 40 s.")
 
 
 async def test_one_provider_s_failures_are_not_another_s(breaker: Breaker):

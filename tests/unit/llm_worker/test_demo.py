@@ -1,5 +1,6 @@
 """The demo provider: honest, and as long and as fast as it is asked to be."""
 
+import msgspec
 import pytest
 
 from services.llm_worker.providers.base import Ended, Prompt, PromptMessage
@@ -37,6 +38,25 @@ async def test_it_keeps_to_the_limit_of_the_prompt():
 
     assert text.split() == ["I", "am", "natterlog's", "**demo"]
     assert ended.stop_reason == "max_tokens"
+
+
+async def test_a_reply_that_goes_on_goes_on_where_it_was_cut():
+    whole, _ = await reply_of(Demo(rate=0), asking("hello"))
+    cut, _ = await reply_of(Demo(rate=0), asking("hello", max_tokens=4))
+    asked = asking("hello")
+    to_go_on = msgspec.structs.replace(
+        asked,
+        messages=[
+            *asked.messages,
+            PromptMessage("assistant", cut),
+            PromptMessage("user", "Go on."),
+        ],
+        go_on="Go on.",
+    )
+
+    rest, ended = await reply_of(Demo(rate=0), to_go_on)
+
+    assert (cut + rest, ended.stop_reason) == (whole, "end_turn")
 
 
 async def test_it_is_as_fast_as_it_is_asked_to_be():

@@ -217,10 +217,36 @@ async def test_a_proxy_that_is_not_there_is_a_provider_that_is_not(name: str):
 
     fault = await failed(settings_at(f"http://{HOST}", http_proxy=gone), name)
 
-    assert fault.message.startswith(f"{name} cannot be reached: ")
+    assert fault.message == (
+        f"{name} cannot be reached: no connection to the proxy [private address] (connection "
+        "refused). Does it run there, and are the proxy settings right?"
+    )
     assert (fault.passing, fault.whole) == (True, True)
-    assert "secret" not in fault.message
-    assert "127.0.0.1" not in fault.message
+
+
+@pytest.mark.parametrize(
+    ("host", "shown", "why"),
+    [
+        ("127.0.0.1", "[private address]", "connection refused"),
+        ("localhost", "[private address]", "connection refused"),
+        ("nobody.invalid", "[private address]", "this name cannot be resolved"),
+    ],
+)
+async def test_a_provider_that_is_not_there_is_told_with_the_setting_to_look_at(
+    name: str, host: str, shown: str, why: str
+):
+    fault = await failed(settings_at(f"http://{host}:{free_port()}"), name)
+
+    setting = {
+        "anthropic": "ANTHROPIC_BASE_URL",
+        "ollama": "OLLAMA_HOST",
+        "openai": "OPENAI_BASE_URL",
+    }[name]
+    assert fault.message == (
+        f"{name} cannot be reached: no connection to {shown} ({why}). Does it run there, and is "
+        f"{setting} right?"
+    )
+    assert (fault.code, fault.passing, fault.whole) == ("provider_unavailable", True, True)
 
 
 async def test_this_machine_is_reached_directly_and_the_settings_alone_count(

@@ -108,7 +108,7 @@ def test_a_provider_that_failed_in_between_is_counted():
     lost = story.attempts[0]
     assert lost.ended == "the provider failed (failed call 1 of this run)"
     assert (lost.first_delta_ms, lost.deltas, lost.length, lost.rate) == (3, 2, 2, 200.0)
-    assert "error   provider_error: It said no.; may work another time" in shown(told)
+    assert "error   provider_error: It said no. (may work another time)" in shown(told)
 
 
 def test_the_silences_that_are_long_are_named_in_their_order():
