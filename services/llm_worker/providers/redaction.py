@@ -5,11 +5,12 @@ names the host.  Both would go to users, into facts and into logs.  What is put 
 their place tells what was there; public addresses stay.
 """
 
+import base64
 import re
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from typing import TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from services.llm_worker.providers.base import ProviderError
 from shared.settings import Settings
@@ -22,6 +23,8 @@ LONGEST = 1_000
 _LONGEST_READ = 8_000
 _SHORT = 8
 """Characters below which a key is looked for as a word of its own alone."""
+_CUT = "…"
+"""What stands where a text was cut."""
 _NAMES = {"anthropic", "openai", "ollama"}
 """What people write where a server wants any key at all, and we in every sentence."""
 
@@ -69,7 +72,9 @@ class Redaction:
 
     def __init__(self, keys: Iterable[str] = (), urls: Iterable[str] = ()) -> None:
         parts = [urlsplit(url) for url in urls]
-        self._keys = _any_of(_key, {*keys, *(part.password for part in parts)})
+        secrets = {key for key in (*keys, *(part.password for part in parts)) if key}
+        self._keys = _any_of(_key, secrets)
+        self._long_keys = [key for key in secrets if len(key) >= _SHORT]
         self._hosts = _any_of(
             _host, {part.hostname for part in parts if part.port or is_private(part.hostname or "")}
         )
@@ -78,7 +83,7 @@ class Redaction:
         """The text without them, and not too long."""
         text = _CREDENTIALS.sub(r"\1", text[:_LONGEST_READ])
         if self._keys is not None:
-            text = self._keys.sub(SECRET, text)
+            text = self._cut_keys_redacted(self._keys.sub(SECRET, text))
         text = _LABELLED.sub(lambda found: f"{found['label']}{SECRET}", text)
         text = _KEY_LIKE.sub(SECRET, text)
         if self._hosts is not None:
@@ -87,7 +92,16 @@ class Redaction:
         for addresses in (_IPV4, _IPV6_OF_URL, _IPV6):
             text = addresses.sub(lambda ip: _address(ip) if _is_inner(ip["ip"]) else ip[0], text)
         text = _ONE_LABEL.sub(rf"\1{ADDRESS}", text)
-        return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+        return text if len(text) <= LONGEST else f"{text[:LONGEST]}{_CUT}"
+
+    def _cut_keys_redacted(self, text: str) -> str:
+        """The text without the beginnings of keys at which somebody has cut it before."""
+        parts = text.split(_CUT)
+        for index, part in enumerate(parts[:-1]):
+            cuts = (key[:size] for key in self._long_keys for size in range(len(key), 5, -1))
+            if begun := next((cut for cut in cuts if part.endswith(cut)), None):
+                parts[index] = f"{part.removesuffix(begun)}{SECRET}"
+        return _CUT.join(parts)
 
     def clean(self, fault: F) -> F:
         """The fault, whose message may now be shown, stored and logged."""
@@ -138,7 +152,29 @@ def _key(key: str) -> str:
         return ""
     if len(key) < _SHORT:
         return rf"(?<![\w-]){re.escape(key)}(?![\w-])"
-    return "|".join({re.escape(key), re.escape(quote(key, safe=""))})
+    return "|".join(["".join(map(_character, key)), *_in_base64(key)])
+
+
+def _character(character: str) -> str:
+    """A character as it is, or as URLs and JSON (in JSON, too) write it."""
+    ways = {re.escape(character), rf"\\{{1,8}}{re.escape(character)}"}
+    if ord(character) < 0x10000:
+        ways.add(rf"\\{{1,8}}u(?i:{ord(character):04x})")
+    ways.add(f"(?i:{''.join(f'%{byte:02x}' for byte in character.encode('utf-8', 'replace'))})")
+    return f"(?:{'|'.join(sorted(ways))})"
+
+
+def _in_base64(key: str) -> list[str]:
+    """Patterns for ``key`` in base64, for each place of a group at which it may begin."""
+    data = key.encode("utf-8", "replace")
+    patterns: list[str] = []
+    for before in range(3):
+        text = base64.b64encode(bytes(before) + data).decode()
+        # the characters at both ends also hold bits of what stands beside the key
+        begun, ended = -(-before * 8 // 6), (before + len(data)) * 8 // 6
+        inner = re.escape(text[begun:ended]).replace("/", "[/_]").replace(r"\+", r"[+\-]")
+        patterns.append(rf"{'.' if before else ''}{inner}[\w+/-]?={{0,2}}")
+    return patterns
 
 
 def _host(host: str) -> str:

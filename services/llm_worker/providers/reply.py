@@ -108,6 +108,8 @@ class Reply:
     def lose(self, value: bytes) -> str:
         """Pass over what cannot be read, but count it; it has no text."""
         if value.strip():
+            if not self._lost:
+                self.first_lost = value[:EXCERPT].strip()
             self._lost += 1
             _skipped.labels(self.provider).inc()
         self.ignore(value)
@@ -148,6 +150,8 @@ class Reply:
         sentence = endings.sentence(
             self.stop_reason, thought=self.thinking.length > 0, tools=self._tools, why=self.why
         )
+        if sentence is None and self._lost:
+            raise faults.unreadable(self.provider, self.address, self.first_lost)
         if sentence is None:
             raise faults.empty(self.provider, self.why)
         return sentence

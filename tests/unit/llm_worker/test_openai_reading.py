@@ -335,6 +335,22 @@ def test_a_reply_of_nothing_is_a_fault_that_is_worth_one_more_try(data: bytes):
 
 
 @pytest.mark.parametrize(
+    "lost",
+    [
+        b'{"choices":{"0":{"delta":{"content":"Hi"}}}}',
+        b'{"choices":[{"index":0,"delta":[{"content":"Hi"}]}]}',
+        b'{"choices":[{"index":0,"delta":{"content":"Hi"}}]} and more',
+    ],
+)
+def test_a_reply_of_which_nothing_can_be_read_shows_what_came(lost: bytes):
+    _, broken = fault("openai", sse({"unknown": 1}) + b"data: " + lost + b"\n\n" + STOP + DONE)
+
+    assert broken.message.startswith("openai sent nothing that can be read as a reply, but: ")
+    assert lost.decode()[:12] in broken.message.replace(" ", "")
+    assert broken.passing
+
+
+@pytest.mark.parametrize(
     "frames",
     [
         [choice({"refusal": "No, "}), choice({"refusal": "never."}), choice({}, "stop")],

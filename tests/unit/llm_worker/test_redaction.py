@@ -1,5 +1,6 @@
 """What is taken out of providers' sentences, and what is not."""
 
+import base64
 import time
 
 import pytest
@@ -25,6 +26,10 @@ SETTINGS = Settings(
 )
 
 
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
 @pytest.fixture
 def redaction() -> Redaction:
     return redaction_for(SETTINGS)
@@ -35,6 +40,14 @@ def redaction() -> Redaction:
     [
         (f"Incorrect API key provided: {KEY}.", f"Incorrect API key provided: {SECRET}."),
         ("key configured%2Bkey%2F42%3D%3D", f"key {SECRET}"),
+        ("key configured%2bkey/42%3d=", f"key {SECRET}"),
+        (r"{\"key\": \"configured\u002Bkey\/42\u003d=\"}", rf"{{\"key\": \"{SECRET}\"}}"),
+        (r"{\"key\": \"configured\\\\u002bkey42\"}", r"{\"key\": \"configured\\\\u002bkey42\"}"),
+        (r"\\\u0063onfigured\\\u002bkey/42==", SECRET),
+        (f"sent {_base64(KEY)}", f"sent {SECRET}"),
+        (f"sent {_base64('a:' + KEY)}", f"sent YT{SECRET}"),
+        (f"sent {_base64('me:' + KEY + '!')}", f"sent bWU6{SECRET}E="),
+        (f"{KEY[:12]}… ({KEY[:6]}…)", f"{SECRET}… ({SECRET}…)"),
         ("the proxy-password was wrong", f"the {SECRET} was wrong"),
         ("short of memory", f"{SECRET} of memory"),  # who has such a key has such a sentence
         ("shortest, too-short", "shortest, too-short"),
