@@ -65,8 +65,10 @@ async def offering(
 
 
 @pytest.fixture
-async def models(whole: Whole, offering: Offering) -> Whole:
+async def models(whole: Whole, offering: Offering, monkeypatch: pytest.MonkeyPatch) -> Whole:
+    """A gateway whose store knows which models there are, however busy the machine is."""
     del offering
+    monkeypatch.setattr(model_names, "PATIENCE", 20.0)
     return whole
 
 

@@ -284,7 +284,7 @@ async def test_a_service_that_refuses_its_settings_stops_the_start_and_says_why(
 
 
 async def test_a_service_that_is_never_ready_is_named_with_its_last_lines(tmp_path: Path):
-    async with up(tmp_path, "gateway", "processor:never-ready", READY_WITHIN="0.5") as it:
+    async with up(tmp_path, "gateway", "processor:never-ready", READY_WITHIN="3") as it:
         code = await it.ended()
 
     told = it.said[it.said.index("natterlog: processor did not start. Its last lines:") + 1]

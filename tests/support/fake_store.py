@@ -277,6 +277,8 @@ class FakeStore:
         self, run_id: str, *, prompt: PromptSource | None = None, fault: Fault | None = None
     ) -> int:
         """Begin an attempt, because the one before had this fault if any; answers its id."""
+        if run_id not in self.runs:  # its first fact may be heard of before it is noted here
+            await self.latest()
         previous = self.went.get(self.runs[run_id].attempt)
         if previous is not None and fault is not None:
             reason = "the provider failed"

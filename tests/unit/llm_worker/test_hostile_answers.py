@@ -27,7 +27,7 @@ LISTS = {"openai": "/v1/models", "anthropic": "/v1/models", "ollama": "/api/tags
 
 @asynccontextmanager
 async def provider_at(
-    server: RawServer, name: str, patience: float = 5.0
+    server: RawServer, name: str, patience: float = 30.0
 ) -> AsyncIterator[Provider]:
     registry = Registry(
         Settings(
