@@ -159,6 +159,8 @@ def _lists(path: str, head: str) -> dict[str, Any] | None:
 
 def _last_message(body: dict[str, Any]) -> str:
     content = body["messages"][-1]["content"]
+    if isinstance(content, str):  # after a failed reply its message stands before it
+        content = content.rpartition("\n\n")[2]
     return content if isinstance(content, str) else content[-1]["text"]
 
 
