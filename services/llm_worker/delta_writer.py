@@ -8,12 +8,14 @@ fences: once another attempt has written, nothing of this one is stored.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 
 from prometheus_client import Counter
 
 from services.llm_worker.pacer import Pacer
 from shared.bus import Bus, BusError
 from shared.events import Delta, Timeline, decode_tick, encode
+from shared.ids import now
 from shared.log import get_logger
 from shared.subjects import TOKENS, Address
 
@@ -44,6 +46,7 @@ class DeltaWriter:
         head: int,
         still_mine: Callable[[], Awaitable[bool]],
         lost: Callable[[], None],
+        claimed_at: datetime | None = None,
     ) -> None:
         self._bus = bus
         self._subject = address.ticks
@@ -52,7 +55,9 @@ class DeltaWriter:
         self._head = head
         self._still_mine = still_mine
         self._lost = lost
-        self._began = time.monotonic()
+        # Times are told since the claim's own, whose append may have taken a while.
+        age = (now() - claimed_at).total_seconds() if claimed_at else 0.0
+        self._began = time.monotonic() - max(age, 0.0)
         self._said: list[str] = []  # all text so far, in pieces
         self._length = 0
         self._new: list[str] = []  # what no delta has carried yet
@@ -60,7 +65,7 @@ class DeltaWriter:
         self._flight = 0  # counts up, so that an answer that came too late is known as such
         self._busy = False  # a delta is in flight, queued, or being chained anew
         self._closed = False
-        self._snapshot_at = self._began
+        self._snapshot_at = time.monotonic()
         self._snapshot_length = 0
         self._mending: asyncio.Task[None] | None = None
         self.timeline: Timeline = []
