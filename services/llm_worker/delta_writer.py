@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 
 from prometheus_client import Counter
 
@@ -19,6 +20,7 @@ from services.llm_worker.pacer import Pacer
 from shared.bus import Bus, BusError, Unsendable
 from shared.deltas import split
 from shared.events import Delta, Timeline, Try, decode_tick, encode
+from shared.ids import now
 from shared.log import get_logger
 from shared.subjects import TOKENS, Address
 
@@ -51,6 +53,7 @@ class DeltaWriter:
         head: int,
         still_mine: Callable[[], Awaitable[bool]],
         lost: Callable[[], None],
+        claimed_at: datetime | None = None,
     ) -> None:
         self._bus = bus
         self._subject = address.ticks
@@ -59,7 +62,9 @@ class DeltaWriter:
         self._head = head
         self._still_mine = still_mine
         self._lost = lost
-        self._began = time.monotonic()
+        # Times are told since the claim's own, whose append may have taken a while.
+        age = (now() - claimed_at).total_seconds() if claimed_at else 0.0
+        self._began = time.monotonic() - max(age, 0.0)
         self._said: list[str] = []  # the text so far, but for what is new
         self._new: list[str] = []  # what came since the last delta was made
         self._pieces: deque[str] = deque()  # of the text, as deltas will carry them
@@ -71,7 +76,7 @@ class DeltaWriter:
         self._flight = 0  # counts up, so that an answer that came too late is known as such
         self._busy = False  # a delta is in flight, queued, or being chained anew
         self._closed = False
-        self._snapshot_at = self._began
+        self._snapshot_at = time.monotonic()
         self._snapshot_length = 0
         self._mending: asyncio.Task[None] | None = None
         self.timeline: Timeline = []

@@ -277,6 +277,7 @@ class Worker:
             head=tick_head,
             still_mine=lambda: self.held.look(run),
             lost=lambda: run.interrupt(lost=True),
+            claimed_at=run.standing.claim.at if run.standing.claim else None,
         )
         if run.standing.claims > 1:
             run.writer.begin()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from services.llm_worker.pacer import Pacer
 from shared.bus import NoAnswer
 from shared.deltas import AttemptText, read_attempt
 from shared.events import Delta, decode_tick, encode
-from shared.ids import new_id
+from shared.ids import new_id, now
 from shared.streams import ensure_streams
 from shared.subjects import TOKENS, Address
 from tests.support.memory_bus import MemoryBus
@@ -432,3 +433,14 @@ async def test_a_reply_that_goes_on_is_written_whole(bus: MemoryBus):
     assert opened == (False, None)
     assert (writer.text, writer.grew) == ("Once upon a midnight", True)
     assert writer.first_delta_ms == writer.timeline[1][0]
+
+
+async def test_times_are_told_since_the_claim_and_not_since_its_append(bus: MemoryBus):
+    writer = a_writer(bus, claimed_at=now() - timedelta(seconds=5))
+
+    writer.add("late")
+    await quiet(writer)
+
+    ((ms, length),) = writer.timeline
+    assert 5000 <= ms < 15_000
+    assert length == 4
