@@ -91,6 +91,13 @@ def decide(state: SessionState, turn: Turn) -> Decision:
     return Decision(waiting, waits=True, interrupts=state.unfinished)
 
 
+def interrupted_by(state: SessionState, run: RunRow) -> list[RunRow]:
+    """The runs that a turn was to stop when it was accepted."""
+    if state.session.on_busy != "interrupt" or not run.waiting:
+        return []
+    return [other for other in state.unfinished if other.first_seq < run.first_seq]
+
+
 class Commands:
     """The store's commands; the facts they append are all that they change."""
 
@@ -315,6 +322,8 @@ class Commands:
             state = await self._state(user_id, session_id, turn.idempotency_key, run_id)
             if state.begun is not None:
                 _need_own(state.begun, address)
+                for run in interrupted_by(state, state.begun):  # it may have died before this
+                    await self._cancel(run.id, user_id, "another message came")
                 return 0
             if state.keyed is not None and not may_begin_again(same(state.keyed, turn)):
                 repeated.append(state.keyed)

@@ -12,6 +12,7 @@ from services.store.commands import Commands
 from services.store.context import get_context
 from services.store.keys import digest
 from shared import ids
+from shared.bus import NoAnswer
 from shared.commands import (
     CancelRun,
     CreateSession,
@@ -331,6 +332,27 @@ async def test_a_message_that_interrupts_cancels_all_before_it(at_work: StoreAtW
         ("", "cancelled"),
         ("u3", "completed"),
     ]
+
+
+async def test_a_message_interrupts_although_the_store_died_before_it_did(
+    at_work: StoreAtWork, monkeypatch: pytest.MonkeyPatch
+):
+    session, run_id = await at_work.create(on_busy="interrupt"), ids.new_id()
+    active = (await at_work.send(session, "u1")).run
+
+    async def dies(self: Commands, run_id: str, user_id: str, reason: str) -> None:
+        raise NoAnswer(reason)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(Commands, "_cancel", dies)
+        with pytest.raises(NoAnswer):
+            await at_work.send(session, "u2", run_id=run_id)
+
+    again = await at_work.send(session, "u2", run_id=run_id)
+    run = await at_work.until(run_id, dispatched)
+
+    assert (again.repeated, run.status) == (False, "queued")
+    assert (await at_work.run(active.id)).status == "cancelled"
 
 
 async def test_of_many_sends_at_once_one_store_or_two_start_exactly_one_run(
