@@ -38,7 +38,7 @@ from shared.objects import put
 from shared.records import Run
 from shared.settings import Settings
 from shared.streams import ensure_streams
-from shared.subjects import Address
+from shared.subjects import EVENTS, Address
 from tests.support.nats_server import NatsServer
 from tests.support.plans import a_file
 
@@ -54,6 +54,9 @@ async def store_at_work(
     async with Bus(server.url, name="store") as bus:
         await ensure_streams(bus)
         async with opened(chosen, bus) as store, store.at_work():
+            # The tests before have left facts on the server, which it applies first.
+            if (head := await bus.head(EVENTS, "evt.>")) is not None:
+                await store.applied.reach(head.seq, within=DEADLINE)
             yield StoreAtWork(store)
 
 
