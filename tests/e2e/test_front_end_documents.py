@@ -27,7 +27,9 @@ async def test_a_file_is_uploaded_and_its_answer_streamed(natterlog: Running):
     answer, job = client.answers[job_id], body["data"]
     assert answer.end == {"type": "job_completed", "job_id": job_id, "ai_response": answer.text}
     assert check_unspliced(answer.text)[1] == 60
-    assert (answer.progress, answer.steps, answer.resets) == (100, ["extract", "answer"], 0)
+    assert (answer.progress, answer.resets) == (100, 0)
+    # so short a file may have been read before the client listens
+    assert answer.steps in (["extract", "answer"], ["answer"])
     assert (status, job["status"], job["progress"], job["error"]) == (200, "completed", 100, None)
     assert (job["file_name"], job["ai_response"]) == ("ada.txt", answer.text)
     assert [(s["name"], s["status"]) for s in job["steps"]] == [

@@ -125,6 +125,12 @@ async def test_where_there_are_no_files_it_says_what_to_do(tmp_path: Path):
             pass
 
 
+def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines of a command, without the log's, for the store is in this process too."""
+    lines = capsys.readouterr().out.splitlines()
+    return [line for line in lines if not line.startswith("20")]
+
+
 async def test_lists_for_programs_are_an_object_a_line(
     own_nats_server: NatsServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -134,13 +140,13 @@ async def test_lists_for_programs_are_an_object_a_line(
         log = log_of(at_work)
 
         assert await run(log, "runs", "ls", "--json") == 0
-        listed = [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()]
+        listed = [json.loads(line)["id"] for line in printed(capsys)]
         assert await run(log, "runs", "show", runs[0], "--prompt", "--json") == 0
-        story = json.loads(capsys.readouterr().out)
+        story = json.loads("\n".join(printed(capsys)))
         assert await run(log, "sessions", "show", session, "--json") == 0
-        shown = json.loads(capsys.readouterr().out)
+        shown = json.loads("\n".join(printed(capsys)))
         assert await run(log, "runs", "tail", runs[0], "--json") == 0
-        followed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        followed = [json.loads(line) for line in printed(capsys)]
 
     assert listed == runs[::-1]
     assert (story["story"]["state"], len(story["story"]["facts"])) == ("completed", 3)
