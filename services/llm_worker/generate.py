@@ -85,9 +85,7 @@ async def generate(
             if isinstance(fault, Refused):  # it was asked for too much, and did not fail
                 return Outcome(None, fault, failures)
             failures += 1
-            if fault.most_tries is not None and failures >= fault.most_tries:
-                failures = max(failures, most_failures)
-            if not worth_another(fault) or writer.grew or failures >= most_failures:
+            if writer.grew or not worth_another(fault, failures, most_failures):
                 return Outcome(None, fault, failures)
             pause = backoff(failures, fault.retry_after)
             log.info("provider.retry", provider=name, failures=failures, pause=pause)

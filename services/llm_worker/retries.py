@@ -30,9 +30,12 @@ def lasting(fault: ProviderError) -> bool:
     return _LASTING.search(f"{fault.message} {fault.words}") is not None
 
 
-def worth_another(fault: ProviderError) -> bool:
-    """Whether natterlog itself tries again."""
-    return fault.passing and not fault.leave_alone and (fault.retry_after or 0.0) <= LONGEST_WAIT
+def worth_another(fault: ProviderError, failures: int, most_failures: int) -> bool:
+    """Whether natterlog itself tries again, after so many failed calls of the run."""
+    most = most_failures if fault.most_tries is None else min(fault.most_tries, most_failures)
+    if not fault.passing or fault.leave_alone or failures >= most:
+        return False
+    return (fault.retry_after or 0.0) <= LONGEST_WAIT
 
 
 def backoff(failures: int, wished: float | None) -> float:

@@ -164,7 +164,7 @@ class Worker:
             self._refusals.remember(source.provider, source.model, fault)
             log.info("prompt.refused", model=source.model, part=fault.part)
             return _fault(fault)  # the next attempt's prompt is made without it
-        if not worth_another(fault) or outcome.failures >= self._settings.provider_failures:
+        if not worth_another(fault, outcome.failures, self._settings.provider_failures):
             await self._conclude(run, task, "failed", None, source=source, error=_fault(fault))
             return None
         log.info("attempt.lost", attempt=run.standing.attempt, reason=fault.code)

@@ -207,7 +207,7 @@ async def test_a_fault_that_is_worth_one_more_try_gets_one():
 
     outcome = await outcome_of(provider, Paper(), Guard(), most_failures=5)
 
-    assert (outcome, provider.closed) == (Outcome(None, once_more, 5), 2)
+    assert (outcome, provider.closed) == (Outcome(None, once_more, 2), 2)
 
 
 async def test_an_answer_without_an_end_is_a_passing_fault():

@@ -155,7 +155,7 @@ async def test_what_ended_a_run_is_not_tried_again(stage: Stage):
         await stage.hear(f"{recorded}@max", run_id)
 
     assert (failed.value.passing, failed.value.retry_after) == (True, 90.0)
-    assert not worth_another(failed.value)
+    assert not worth_another(failed.value, 1, 3)
 
 
 async def test_a_recorded_session_answers_a_sessions_runs_in_their_order(stage: Stage):

@@ -35,7 +35,19 @@ def test_a_pause_grows_unless_the_provider_wishes_for_another(
 def test_a_wish_for_more_than_a_minute_is_not_waited_for(wished: float | None, worth: bool):
     fault = ProviderError("Busy.", passing=True, retry_after=wished)
 
-    assert worth_another(fault) is worth
+    assert worth_another(fault, 1, 3) is worth
+
+
+@pytest.mark.parametrize(
+    ("most_tries", "failures", "worth"),
+    [(None, 2, True), (None, 3, False), (2, 1, True), (2, 2, False), (9, 2, True), (9, 3, False)],
+)
+def test_the_tries_are_bounded_by_the_settings_and_by_the_fault(
+    most_tries: int | None, failures: int, worth: bool
+):
+    fault = ProviderError("Nothing.", passing=True, most_tries=most_tries)
+
+    assert worth_another(fault, failures, 3) is worth
 
 
 @pytest.mark.parametrize(
