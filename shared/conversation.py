@@ -1,16 +1,12 @@
 """What a run's end makes of its message: one rule for tables, live streams and recordings."""
 
+from typing import get_args
+
 from shared.events import Continued, EndStatus, RunEnded, StopReason, Thoughts
 from shared.records import Message
 
 _STOP_REASONS: dict[str, StopReason] = {
-    "end_turn": "end_turn",
-    "max_tokens": "max_tokens",
-    "stop_sequence": "stop_sequence",
-    "refusal": "refusal",
-    "content_filter": "content_filter",
-    "tool_calls": "tool_calls",
-    "max_length": "max_length",
+    **{reason: reason for reason in get_args(StopReason)},
     # as facts say it that were written before there was a list
     "tool_use": "tool_calls",
     "pause_turn": "end_turn",

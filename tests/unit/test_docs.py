@@ -25,7 +25,6 @@ from services.gateway.dialects import (
     content,
     documents,
 )
-from services.llm_worker.providers import endings
 from shared import errors, events, streams
 from shared.records import RunStatus
 from shared.settings import VARIABLES, Settings
@@ -541,7 +540,7 @@ def test_every_recorded_answer_of_a_provider_is_in_one_row_of_their_table():
 def test_the_stop_reasons_are_those_of_the_code():
     table = rows((DOCS / "providers.md").read_text(), head="stop reason")
 
-    assert [code(row[0]) for row in table] == [*endings.STOP_REASONS, "max_length"]
+    assert [code(row[0]) for row in table] == [*get_args(events.StopReason)]
 
 
 # -- decisions ----------------------------------------------------------------------

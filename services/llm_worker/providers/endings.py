@@ -18,7 +18,6 @@ _MEANINGS = {
     ),
     "tool_calls": "tool_calls tool_call tool_use function_call",
 }
-STOP_REASONS = tuple(_MEANINGS)
 _BY_WORD = {word: reason for reason, known in _MEANINGS.items() for word in known.split()}
 _NOT_YET = {"", "null", "none"}
 """What some servers write while the reply goes on."""
