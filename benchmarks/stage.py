@@ -9,7 +9,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from benchmarks.provider import MODEL
-from services.embedded_nats import die_with_parent
+from services.supervisor.embedded_nats import die_with_parent
 from tests.support.system import System
 
 ROOT = Path(__file__).parents[1]

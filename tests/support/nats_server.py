@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from typing import Self
 
-from services import embedded_nats
+from services.supervisor import embedded_nats
 
 DEADLINE = 20.0
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from services.embedded_nats import die_with_parent
+from services.supervisor.embedded_nats import die_with_parent
 from tests.support.nats_server import NatsServer
 
 DEADLINE = 30.0
