@@ -4,21 +4,20 @@ Nothing here starts a process.  The supervisor runs the server as one of its
 children and the tests run it on their own, both from one configuration.
 """
 
-import ctypes
 import json
 import os
 import random
 import re
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+
+from shared.child import machine_environ
 
 OLDEST = (2, 12)
 """Schedules, counters and asynchronous persistence came with it."""
@@ -127,7 +126,13 @@ def check_version(binary: Path) -> None:
     """Refuse a server that is older than what the streams need."""
     try:
         said = subprocess.run(  # noqa: S603  (our own server, no words of a user's)
-            [binary, "--version"], capture_output=True, text=True, check=True, timeout=10
+            [binary, "--version"],
+            env=machine_environ(os.environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError) as error:
         raise NatsServerUnusable(f"{binary} does not run: {error}") from error
@@ -159,24 +164,3 @@ def write_private(path: Path, text: str) -> None:
     with open(new, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         file.write(text)
     new.replace(path)
-
-
-def die_with_parent() -> Callable[[], None] | None:
-    """A ``preexec_fn`` after which the child gets SIGTERM when this process dies.
-
-    For programs that know nothing of a lifeline.  Linux alone has this; the
-    signal is tied to the thread that starts the child, so start it from the main
-    one.
-    """
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    set_parent_death_signal = 1
-    parent = os.getpid()
-
-    def before_exec() -> None:
-        prctl(set_parent_death_signal, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before it could be watched
-            os._exit(1)
-
-    return before_exec

@@ -19,7 +19,7 @@ from functools import partial
 
 import msgspec
 
-from services.supervisor.embedded_nats import die_with_parent
+from shared.child import die_with_this_process, kill_all_of, open_pipe, start_child
 from shared.log import get_logger
 
 log = get_logger()
@@ -173,27 +173,17 @@ class Child:
             self._changed()
 
     async def _spawn(self, out: "_Lines", err: "_Lines", ready: "_Lines") -> Process:
-        """Start the process with pipes of our own.
-
-        With the pipes that asyncio makes, a child counts as alive until everything
-        that it ever started has closed them.
-        """
-        theirs = [await lines.writing_end() for lines in (out, err, ready)]
+        stdout, stderr, report = [await lines.writing_end() for lines in (out, err, ready)]
         ours = self.program.ready_line is None
-        try:
-            return await asyncio.create_subprocess_exec(
-                *self.program.command,
-                env={**self.program.environ, **(self._contract(theirs[2]) if ours else {})},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=theirs[0],
-                stderr=theirs[1],
-                pass_fds=(theirs[2], self._lifeline) if ours else self.program.keep_fds,
-                process_group=0,  # Ctrl-C is for the supervisor, which stops all in order
-                preexec_fn=None if ours else die_with_parent(),
-            )
-        finally:
-            for fd in theirs:
-                os.close(fd)
+        return await start_child(
+            self.program.command,
+            environ={**self.program.environ, **(self._contract(report) if ours else {})},
+            stdout=stdout,
+            stderr=stderr,
+            keep=(report, self._lifeline) if ours else self.program.keep_fds,
+            hand_over=(stdout, stderr, report),
+            before_exec=None if ours else die_with_this_process(),
+        )
 
     def _contract(self, ready: int) -> dict[str, str]:
         return {
@@ -243,8 +233,7 @@ class Child:
     def _kill_all_of_it(self) -> None:
         """End the child and the processes that it started."""
         if self.pid is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+            kill_all_of(self.pid)
 
 
 class _Lines(asyncio.Protocol):
@@ -256,11 +245,8 @@ class _Lines(asyncio.Protocol):
         self._rest = b""
 
     async def writing_end(self) -> int:
-        """Open the pipe; whoever calls has to close this end."""
-        reading, writing = os.pipe()
-        await asyncio.get_running_loop().connect_read_pipe(
-            lambda: self, os.fdopen(reading, "rb", buffering=0)
-        )
+        """Open the pipe; its writing end, to be handed over to a child."""
+        _, writing = await open_pipe(self)
         return writing
 
     def data_received(self, data: bytes) -> None:

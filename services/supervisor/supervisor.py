@@ -22,8 +22,9 @@ import msgspec
 from services.supervisor import embedded_nats, run_file
 from services.supervisor.health_watch import Watch, Watchfulness
 from services.supervisor.supervised_child import Backoff, CannotStart, Child, Program
+from shared.child import machine_environ
 from shared.log import configure, get_logger
-from shared.settings import Settings
+from shared.settings import Settings, variables_of
 
 log = get_logger()
 
@@ -82,21 +83,28 @@ def services(
     settings: Settings, environ: Mapping[str, str], counts: Counts, nats_url: str
 ) -> list[list[Program]]:
     """The services' programs, in the order in which they are stopped."""
-    theirs = {
-        **environ,
+    given = {
         "NATTERLOG_NATS_URL": nats_url,
         "NATTERLOG_PORT": str(settings.port),
         "NATTERLOG_REUSE_PORT": "1" if counts.gateways > 1 else "0",
         "NATTERLOG_HEALTH_PORT": "0",  # one number cannot serve them all: run.json has theirs
+        "NATTERLOG_PROVIDERS": ",".join(settings.configured_providers),
         "PYTHONUNBUFFERED": "1",
     }
     if settings.log_format == "auto" and sys.stderr.isatty():
-        theirs["NATTERLOG_LOG_FORMAT"] = "console"  # they see a pipe, a person reads it
+        given["NATTERLOG_LOG_FORMAT"] = "console"  # they see a pipe, a person reads it
+
+    def programs(service: str, count: int) -> list[Program]:
+        own = {**machine_environ(environ), **variables_of(service, environ), **given}
+        command = [sys.executable, "-m", "services.cli", service.replace("_", "-")]
+        names = [service] if count == 1 else [f"{service}-{n}" for n in range(1, count + 1)]
+        return [Program(name=name, command=command, environ=own) for name in names]
+
     return [
-        _some("gateway", "gateway", counts.gateways, theirs),
-        _some("llm_worker", "llm-worker", counts.workers, theirs),
-        _some("processor", "processor", counts.processors, theirs),
-        _some("store", "store", 1, theirs),
+        programs("gateway", counts.gateways),
+        programs("llm_worker", counts.workers),
+        programs("processor", counts.processors),
+        programs("store", 1),
     ]
 
 
@@ -258,18 +266,12 @@ def _nats(settings: Settings) -> Generator[tuple[str, Program | None]]:
             Program(
                 name="nats",
                 command=server.command,
-                environ=dict(os.environ),
+                environ=machine_environ(os.environ),
                 ready_line=embedded_nats.READY,
                 keep_fds=(lock,),
                 hide=quiet,
             ),
         )
-
-
-def _some(name: str, command: str, count: int, environ: Mapping[str, str]) -> list[Program]:
-    names = [name] if count == 1 else [f"{name}-{n}" for n in range(1, count + 1)]
-    run = [sys.executable, "-m", "services.cli", command]
-    return [Program(name=name, command=run, environ=environ) for name in names]
 
 
 def _try_to_listen(settings: Settings) -> None:

@@ -19,7 +19,8 @@ def test_services_are_told_what_they_need_and_stop_from_the_edge_inwards():
     settings = read_settings({"NATTERLOG_LOG_FORMAT": "json", "NATTERLOG_PORT": "8123"})
     counts = supervisor.Counts(gateways=2, workers=3)
 
-    groups = supervisor.services(settings, {"KEPT": "1"}, counts, "nats://there")
+    environ = {"PATH": "/bin", "NATTERLOG_GRACE": "5", "SECRET_TOKEN": "s"}
+    groups = supervisor.services(settings, environ, counts, "nats://there")
 
     assert [[program.name for program in group] for group in groups] == [
         ["gateway-1", "gateway-2"],
@@ -29,11 +30,13 @@ def test_services_are_told_what_they_need_and_stop_from_the_edge_inwards():
     ]
     assert groups[1][0].command == [sys.executable, "-m", "services.cli", "llm-worker"]
     assert groups[0][0].environ == {
-        "KEPT": "1",
+        "PATH": "/bin",
+        "NATTERLOG_GRACE": "5",
         "NATTERLOG_NATS_URL": "nats://there",
         "NATTERLOG_PORT": "8123",
         "NATTERLOG_REUSE_PORT": "1",
         "NATTERLOG_HEALTH_PORT": "0",
+        "NATTERLOG_PROVIDERS": "",
         "PYTHONUNBUFFERED": "1",
     }
 

@@ -1,18 +1,15 @@
-"""The process that reads one file: ``python -m services.processor.extract.child ORDER``.
+"""The process that reads one file: ``python -m services.processor.extract.extract_child ORDER``.
 
 It first takes its own rights away and only then imports the reader, because the
 parsers below it are as untrusted as what they parse.  It speaks to the sandbox
 in lines of JSON on what was its standard output.
 """
 
-import ctypes
 import os
 import resource
-import signal
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import cast
@@ -23,20 +20,25 @@ from services.processor.extract.findings import (
     Broke,
     ExtractError,
     Findings,
-    Limits,
     Order,
     Reader,
     Refused,
     Told,
     too_much_memory,
 )
+from shared.confinement import ResourceLimits, confine
 
 
 def main() -> None:
     order = msgspec.json.decode(sys.argv[1], type=Order)
     tell = _teller()
-    _die_with(order.parent)
-    _confine(order.limits)
+    limits = ResourceLimits(
+        memory=order.limits.memory,
+        cpu_seconds=order.limits.cpu_seconds,
+        file_bytes=order.limits.file_bytes,
+    )
+    confine(limits, parent=order.parent)
+    os.nice(5)  # chats go before jobs
     tell(_read(order, tell))
 
 
@@ -53,31 +55,6 @@ def _teller() -> Callable[[Told], None]:
             line = line[pipe.write(line) :]
 
     return tell
-
-
-def _die_with(parent: int) -> None:
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before it could be watched
-        sys.exit(1)
-
-
-def _confine(limits: Limits) -> None:
-    most = {
-        # macOS has the name of the first but takes no value
-        "RLIMIT_AS": limits.memory,
-        "RLIMIT_DATA": limits.memory,
-        "RLIMIT_CPU": limits.cpu_seconds,
-        "RLIMIT_FSIZE": limits.file_bytes,
-        "RLIMIT_NOFILE": 64,
-        "RLIMIT_CORE": 0,
-    }
-    for name, value in most.items():
-        with suppress(AttributeError, ValueError, OSError):
-            # one second more until the hard limit on computing, which kills without a reason
-            resource.setrlimit(getattr(resource, name), (value, value + (name == "RLIMIT_CPU")))
-    os.nice(5)  # chats go before jobs
 
 
 def _read(order: Order, tell: Callable[[Told], None]) -> Told:
