@@ -43,7 +43,7 @@ async def as_pdf(paper: Paper) -> bytes:
         except TimeoutError:
             raise Timeout(_TOO_LONG) from None
         finally:
-            shutil.rmtree(directory)
+            shutil.rmtree(directory, ignore_errors=True)
     if code == 0:
         return data
     log.error("export.failed", code=code, said=errors[-500:].decode(errors="replace"))
