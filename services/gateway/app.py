@@ -8,33 +8,32 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
 
-from services.gateway import origins, sockets
-from services.gateway.auth import answer_while_it_counts, credential_of
+from services.gateway.access import origins
+from services.gateway.access.auth import answer_while_it_counts, credential_of
+from services.gateway.access.origins import Origins
 from services.gateway.context import GATEWAY, RATE, REQUEST_ID, RUN_ID, USER, Gateway
-from services.gateway.describing import description_of
-from services.gateway.dialects import (
-    assistant,
-    assistant_http,
-    assistant_socket,
-    channels,
-    channels_http,
-    channels_models_http,
-    channels_socket,
-    content,
-    content_http,
-    content_socket,
-    documents,
-    documents_http,
-    documents_socket,
-    drf_http,
-    interview,
-    interview_http,
-)
+from services.gateway.dialects.assistant import routes as assistant_http
+from services.gateway.dialects.assistant import socket as assistant_socket
+from services.gateway.dialects.assistant import wire as assistant
+from services.gateway.dialects.channels import drf_http
+from services.gateway.dialects.channels import models_http as channels_models_http
+from services.gateway.dialects.channels import sessions_http as channels_http
+from services.gateway.dialects.channels import socket as channels_socket
+from services.gateway.dialects.channels import wire as channels
+from services.gateway.dialects.content import http as content_http
+from services.gateway.dialects.content import socket as content_socket
+from services.gateway.dialects.content import wire as content
+from services.gateway.dialects.documents import http as documents_http
+from services.gateway.dialects.documents import socket as documents_socket
+from services.gateway.dialects.documents import wire as documents
+from services.gateway.dialects.interview import http as interview_http
+from services.gateway.dialects.interview import wire as interview
+from services.gateway.errors import answer_of, error_of
+from services.gateway.http import websocket as sockets
+from services.gateway.http.describe import description_of
 from services.gateway.metrics import count_request
-from services.gateway.origins import Origins
-from services.gateway.reference import Reference
-from services.gateway.refusals import answer_of, error_of
-from services.gateway.replaying import or_replayed
+from services.gateway.reference.routes import Reference
+from services.gateway.replay.routes import or_replayed
 from shared.errors import NatterlogError
 from shared.ids import new_id
 from shared.log import get_logger

@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from services.gateway.accounts import Accounts
-from services.gateway.auth import User
-from services.gateway.boards import Boards
+from services.gateway.access.accounts import Accounts
+from services.gateway.access.auth import User
+from services.gateway.access.limits import SocketCount
+from services.gateway.access.rates import Rate, Rates
 from services.gateway.connections import Connections
-from services.gateway.cursor import Cursors
-from services.gateway.hub import Hub
-from services.gateway.limits import SocketCount
+from services.gateway.jobs.hub import Boards
 from services.gateway.models import Models
-from services.gateway.rates import Rate, Rates
+from services.gateway.sessions.cursor import Cursors
+from services.gateway.sessions.hub import Hub
 from shared.bus import Bus
 from shared.pipelines import Pipeline
 from shared.settings import Settings

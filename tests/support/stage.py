@@ -11,15 +11,15 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from services.gateway.accounts import Accounts
+from services.gateway.access.accounts import Accounts
+from services.gateway.access.limits import SocketCount
+from services.gateway.access.rates import Rates
 from services.gateway.app import make_app
-from services.gateway.boards import Boards
 from services.gateway.context import Gateway
-from services.gateway.cursor import Cursors
-from services.gateway.hub import Hub
-from services.gateway.limits import SocketCount
+from services.gateway.jobs.hub import Boards
 from services.gateway.models import Models
-from services.gateway.rates import Rates
+from services.gateway.sessions.cursor import Cursors
+from services.gateway.sessions.hub import Hub
 from shared import pipelines
 from shared.bus import Bus
 from shared.ids import LOCAL_USER

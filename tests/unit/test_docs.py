@@ -15,16 +15,14 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from services import cli
-from services.gateway import sockets
 from services.gateway.app import make_app
-from services.gateway.dialects import (
-    assistant,
-    assistant_socket,
-    channels,
-    channels_socket,
-    content,
-    documents,
-)
+from services.gateway.dialects.assistant import socket as assistant_socket
+from services.gateway.dialects.assistant import wire as assistant
+from services.gateway.dialects.channels import socket as channels_socket
+from services.gateway.dialects.channels import wire as channels
+from services.gateway.dialects.content import wire as content
+from services.gateway.dialects.documents import wire as documents
+from services.gateway.http import websocket as sockets
 from shared import errors, events, streams
 from shared.records import RunStatus
 from shared.settings import VARIABLES, Settings

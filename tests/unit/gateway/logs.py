@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from services.gateway.feed import Feed
+from services.gateway.sessions.feed import Feed
 from shared.bus import Incoming, Stored
 from shared.commands import Facts, FeedState, GetFacts, GetRun, OpenFeed, RunAnswer, UnfinishedRun
 from shared.events import Delta, Fact, RunClaimed, RunEnded, RunWaiting, TodoChat, Turn, encode

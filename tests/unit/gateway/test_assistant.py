@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.cursor import Cursors, Place
-from services.gateway.dialects.assistant import (
+from services.gateway.dialects.assistant.wire import (
     NewSession,
     SessionChange,
     SseFrames,
@@ -16,7 +15,8 @@ from services.gateway.dialects.assistant import (
     problem,
     update_session,
 )
-from services.gateway.moments import ReplyReset, TextAdded
+from services.gateway.sessions.client_events import ReplyReset, TextAdded
+from services.gateway.sessions.cursor import Cursors, Place
 from shared.errors import InvalidRequest
 from shared.ids import new_id
 from shared.settings import Settings

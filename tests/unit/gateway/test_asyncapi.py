@@ -12,8 +12,8 @@ import pytest
 from aiohttp import web
 
 from services.gateway.app import over_sockets
-from services.gateway.asyncapi import document
-from services.gateway.describing import conversation_of
+from services.gateway.http.describe import conversation_of
+from services.gateway.reference.asyncapi import document
 from shared import commands, events, subjects
 from tests.support.described import every_route
 

@@ -5,14 +5,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.gateway.dialects.channels import (
+from services.gateway.dialects.channels.wire import (
     NewMessage,
     SessionChange,
     detail,
     frames_of,
     update_session,
 )
-from services.gateway.moments import (
+from services.gateway.sessions.client_events import (
     Moment,
     ReplyDue,
     ReplyEnded,

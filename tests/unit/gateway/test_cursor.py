@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from services.gateway.cursor import Cursors, Place
+from services.gateway.sessions.cursor import Cursors, Place
 from shared.ids import new_id
 
 CURSORS = Cursors("01a1f8ec-04ca-7a1a-aba4-578d690187c7")

@@ -7,10 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.gateway.cursor import NOTHING_SEEN, Cursors, Place
-from services.gateway.feed import Feed
-from services.gateway.follower import Follower
-from services.gateway.moments import (
+from services.gateway.sessions.client_events import (
     Moment,
     ReplyDue,
     ReplyEnded,
@@ -18,6 +15,9 @@ from services.gateway.moments import (
     TextAdded,
     TurnAccepted,
 )
+from services.gateway.sessions.cursor import NOTHING_SEEN, Cursors, Place
+from services.gateway.sessions.feed import Feed
+from services.gateway.sessions.follower import Follower
 from shared.bus import Stored
 from tests.unit.gateway.logs import Log, feed_of, live
 

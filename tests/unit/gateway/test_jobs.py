@@ -8,8 +8,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.dialects import content, documents
-from services.gateway.jobs import JobState
+from services.gateway.dialects.content import wire as content
+from services.gateway.dialects.documents import wire as documents
+from services.gateway.jobs.state import JobState
 from shared.deltas import Merge
 from shared.events import (
     Ask,

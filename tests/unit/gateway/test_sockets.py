@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from services.gateway.connections import STALLED
-from services.gateway.sockets import PING_EVERY, Socket
+from services.gateway.http.websocket import PING_EVERY, Socket
 
 
 class Line:

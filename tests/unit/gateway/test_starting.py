@@ -8,8 +8,8 @@ import pytest
 
 from services import gateway
 from services.gateway.app import over_http
-from services.gateway.describing import description_of
-from services.gateway.starting import Start
+from services.gateway.http.describe import description_of
+from services.gateway.http.start_run import Start
 from shared.commands import (
     ContinueReply,
     CreateJob,
@@ -37,7 +37,7 @@ def test_only_one_module_of_the_gateway_begins_runs():
         if isinstance(node, ast.Attribute) and node.attr == "start_run"
     ]
 
-    assert users == ["starting.py"]
+    assert users == ["start_run.py"]
 
 
 def test_whatever_begins_a_run_is_counted():
