@@ -28,7 +28,7 @@ from services.gateway.dialects.documents import socket as documents_socket
 from services.gateway.dialects.documents import wire as documents
 from services.gateway.dialects.interview import http as interview_http
 from services.gateway.dialects.interview import wire as interview
-from services.gateway.errors import answer_of, error_of
+from services.gateway.errors import response_for, to_natterlog_error
 from services.gateway.http import websocket as sockets
 from services.gateway.http.describe import description_of
 from services.gateway.metrics import count_request
@@ -59,7 +59,9 @@ def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Appli
     reference = Reference([*health, *answered, *over_sockets()])
     options = drf_http.options(answered, channels.PREFIX)
     routes = [*health, *reference.routes(), *answered, *options, *over_sockets()]
-    around = _Around(gateway, public=[welcome, *(r.handler for r in routes if _is_public(r))])
+    around = RequestMiddleware(
+        gateway, public=[welcome, *(r.handler for r in routes if _is_public(r))]
+    )
     app = web.Application(middlewares=[around], client_max_size=gateway.settings.max_body)
     app[GATEWAY] = gateway
     app.on_response_prepare.append(_finish_headers)
@@ -112,7 +114,7 @@ async def welcome(request: web.Request) -> web.Response:
     return web.Response(body=assistant.encode(about), content_type="application/json")
 
 
-class _Around:
+class RequestMiddleware:
     """What happens around each request: origin, credential, errors, one line in the log."""
 
     __middleware_version__ = 1  # how aiohttp tells a middleware of today's form
@@ -154,7 +156,7 @@ class _Around:
                 return await handler(request)
             return await self._authenticated(request, handler)
         except Exception as raised:  # noqa: BLE001  (every failure has an answer in the dialect's envelope)
-            return answer_of(request, error_of(raised), raised)
+            return response_for(request, to_natterlog_error(raised), raised)
 
     async def _authenticated(
         self, request: web.Request, handler: AiohttpHandler

@@ -53,7 +53,7 @@ _ENVELOPES: list[tuple[str, Envelope]] = [
 """Path prefix → envelope, the longer prefix first; all other paths have the native one."""
 
 
-def answer_of(request: web.Request, error: NatterlogError, raised: Exception) -> web.Response:
+def response_for(request: web.Request, error: NatterlogError, raised: Exception) -> web.Response:
     """The answer to a request that failed."""
     if isinstance(error, errors.Internal) and raised is not error:
         log.error("gateway.failed", path=request.path, exc_info=raised)
@@ -70,7 +70,7 @@ def answer_of(request: web.Request, error: NatterlogError, raised: Exception) ->
     return web.Response(body=body, status=envelope.status(error), headers=headers)
 
 
-def error_of(raised: Exception) -> NatterlogError:
+def to_natterlog_error(raised: Exception) -> NatterlogError:
     """The member of our family that says what ``raised`` means to a client."""
     match raised:
         case NatterlogError():

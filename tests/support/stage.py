@@ -16,9 +16,9 @@ from services.gateway.access.limits import SocketCount
 from services.gateway.access.rates import Rates
 from services.gateway.app import make_app
 from services.gateway.context import Gateway
-from services.gateway.jobs.hub import Boards
+from services.gateway.jobs.hub import JobHub
 from services.gateway.models import Models
-from services.gateway.sessions.cursor import Cursors
+from services.gateway.sessions.cursor import CursorCodec
 from services.gateway.sessions.hub import Hub
 from shared import pipelines
 from shared.bus import Bus
@@ -89,7 +89,7 @@ async def stage(
         async with (
             Accounts(made, bus, asker) as accounts,
             Hub(bus, asker) as hub,
-            Boards(hub, bus, asker) as boards,
+            JobHub(hub, bus, asker) as boards,
             Models(asker, LlmClient(bus)) as models,
         ):
             gateway = Gateway(
@@ -102,7 +102,7 @@ async def stage(
                 boards=boards,
                 models=models,
                 pipelines=pipelines.load(made),
-                cursors=Cursors(epoch),
+                cursors=CursorCodec(epoch),
                 sockets=SocketCount(made),
             )
             runner = web.AppRunner(

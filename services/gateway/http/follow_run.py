@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from services.gateway.context import Gateway
 from services.gateway.sessions.client_events import ReplyEnded, SessionGone
-from services.gateway.sessions.cursor import Place
+from services.gateway.sessions.cursor import Cursor
 from services.gateway.sessions.follower import Follower
 from shared.errors import NotFound, Unavailable, from_code
 from shared.events import Fault, RunEnded
@@ -18,7 +18,7 @@ from shared.records import Run
 
 @asynccontextmanager
 async def following(
-    gateway: Gateway, user: str, run: Run, place: Place | None = None
+    gateway: Gateway, user: str, run: Run, place: Cursor | None = None
 ) -> AsyncGenerator[Follower]:
     """A follower of one run, from ``place`` or its first fact on.
 
@@ -26,7 +26,7 @@ async def following(
         NotFound, Unavailable: the session cannot be followed.
     """
     async with gateway.hub.feed(user, run.session_id) as feed:
-        start = place if place is not None else Place(run.first_seq - 1)
+        start = place if place is not None else Cursor(run.first_seq - 1)
         yield Follower(feed, gateway.store, start, run_id=run.id)
 
 

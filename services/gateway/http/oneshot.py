@@ -21,9 +21,9 @@ from aiohttp import web
 from services.gateway.context import RUN_ID, USER, Gateway, gateway_of
 from services.gateway.http.follow_run import check_success, ended, following
 from services.gateway.http.sse import EventStream
-from services.gateway.http.start_run import Start, counted
+from services.gateway.http.start_run import RunPermit, run_permit
 from services.gateway.sessions.client_events import (
-    Moment,
+    ClientEvent,
     ReplyEnded,
     ReplyReset,
     SessionGone,
@@ -98,22 +98,22 @@ class Call(Followed):
 
 
 @asynccontextmanager
-async def calling(request: web.Request, asked: Asked) -> AsyncGenerator[Call]:
+async def one_shot_run(request: web.Request, asked: Asked) -> AsyncGenerator[Call]:
     """Have ``asked`` answered; left before its end, a call without a session is stopped.
 
     Raises:
         NotFound, Conflict, InvalidRequest, TooLarge, RateLimited: it was not accepted.
         Unavailable: the store or the log does not answer.
     """
-    async with counted(request) as leave, _calling(request, leave, asked) as call:
+    async with run_permit(request) as permit, _calling(request, permit, asked) as call:
         yield call
 
 
 @asynccontextmanager
-async def _calling(request: web.Request, leave: Start, asked: Asked) -> AsyncGenerator[Call]:
+async def _calling(request: web.Request, permit: RunPermit, asked: Asked) -> AsyncGenerator[Call]:
     gateway, user = gateway_of(request), request[USER].id
     session = await _session(gateway, user, asked)
-    accepting = asyncio.create_task(_send(leave, user, session, asked), name="call-accept")
+    accepting = asyncio.create_task(_send(permit, user, session, asked), name="call-accept")
     accepting.add_done_callback(_seen)
     call: Call | None = None
     try:
@@ -172,7 +172,7 @@ async def _session(gateway: Gateway, user: str, asked: Asked) -> Session:
     return (await gateway.store.ask(opening)).session
 
 
-async def _send(leave: Start, user: str, session: Session, asked: Asked) -> Accepted:
+async def _send(permit: RunPermit, user: str, session: Session, asked: Asked) -> Accepted:
     message = SendMessage(
         user_id=user,
         session_id=session.id,
@@ -188,7 +188,7 @@ async def _send(leave: Start, user: str, session: Session, asked: Asked) -> Acce
             max_tokens=asked.max_tokens,
             system=asked.system,
         )
-    return await leave.ask(message)
+    return await permit.ask(message)
 
 
 async def _stop(gateway: Gateway, user: str, accepting: asyncio.Task[Accepted]) -> None:
@@ -223,7 +223,7 @@ def check_complete(reply: ReplyEnded) -> None:
 # -- the stream ---------------------------------------------------------------------
 
 
-class Telling:
+class ReplyEncoder:
     """What of a run's moments a call's client is told, until it is done."""
 
     def __init__(self, wire: Wire) -> None:
@@ -235,7 +235,7 @@ class Telling:
         """The run has ended."""
         self._wire = wire
 
-    def frame(self, moment: Moment) -> bytes:
+    def frame(self, moment: ClientEvent) -> bytes:
         if self.done:
             return b""
         match moment:
@@ -269,7 +269,7 @@ class _CallStream(EventStream):
         super().__init__(request)
         self._call = call
         self._wire = wire
-        self._telling = Telling(wire)
+        self._telling = ReplyEncoder(wire)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         watchers = self._call.follower.feed.watchers
@@ -289,7 +289,7 @@ class _CallStream(EventStream):
         finally:
             watchers.discard(self._wake.set)
 
-    async def _first(self) -> list[Moment]:
+    async def _first(self) -> list[ClientEvent]:
         """What the stream begins with; nothing yet if the first words take too long.
 
         Raises:
@@ -318,7 +318,7 @@ class _CallStream(EventStream):
                 await _either(self._wake, left)
         return []
 
-    async def _tell(self, response: web.StreamResponse, moments: list[Moment]) -> None:
+    async def _tell(self, response: web.StreamResponse, moments: list[ClientEvent]) -> None:
         """Tell the reply to its end, or why there will be none."""
         try:
             while True:
@@ -341,7 +341,7 @@ class _CallStream(EventStream):
             log.info("call.source_failed", error=str(error))
             await self._send(response, self._wire.failure(_unreadable()))
 
-    async def _news(self) -> list[Moment]:
+    async def _news(self) -> list[ClientEvent]:
         return [moment for _, moment in await self._call.follower.news()]
 
 

@@ -85,7 +85,7 @@ def _misfit(text: str) -> InvalidRequest:
     return InvalidRequest(f"{sentence}.", path=path)
 
 
-def an_id(text: str, what: str) -> str:
+def require_id(text: str, what: str) -> str:
     """``text`` if it is an id at all: only then may it become a part of a subject.
 
     Raises:

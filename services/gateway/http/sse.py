@@ -9,8 +9,8 @@ from services.gateway.access.auth import ENDING
 from services.gateway.connections import STALLED
 from services.gateway.context import gateway_of
 from services.gateway.metrics import CONNECTIONS
-from services.gateway.sessions.client_events import Moment, ReplyEnded, SessionGone
-from services.gateway.sessions.cursor import Place
+from services.gateway.sessions.client_events import ClientEvent, ReplyEnded, SessionGone
+from services.gateway.sessions.cursor import Cursor
 from services.gateway.sessions.follower import Follower
 from shared.bus import BusError
 from shared.errors import NatterlogError
@@ -28,7 +28,7 @@ HEADERS = {
     "X-Accel-Buffering": "no",
 }
 
-Frame = Callable[[Place, Moment], bytes | None]
+Frame = Callable[[Cursor, ClientEvent], bytes | None]
 
 
 class EventStream:

@@ -28,7 +28,7 @@ Turned = SendMessage | EditMessage | Regenerate | ContinueReply
 """Commands that are answered by a reply."""
 
 
-class Start:
+class RunPermit:
     """Leave to begin one run."""
 
     def __init__(self, gateway: Gateway, request: web.Request, counted: Rate | None) -> None:
@@ -72,7 +72,7 @@ class Start:
 
 
 @asynccontextmanager
-async def counted(request: web.Request) -> AsyncGenerator[Start]:
+async def run_permit(request: web.Request) -> AsyncGenerator[RunPermit]:
     """Leave to begin one run, where more is to be done between counting and asking.
 
     Raises:
@@ -84,11 +84,11 @@ async def counted(request: web.Request) -> AsyncGenerator[Start]:
         request[RATE] = rate._replace(left=max(0, rate.left))
         if rate.left < 0:
             raise rate.refusal()
-    leave = Start(gateway, request, rate)
+    permit = RunPermit(gateway, request, rate)
     try:
-        yield leave
+        yield permit
     finally:
-        leave.give_up()
+        permit.give_up()
 
 
 @overload
@@ -104,8 +104,8 @@ async def start(request: web.Request, command: Turned | CreateJob) -> object:
         RateLimited: the user has begun as many as he may for now.
         NatterlogError: the store's own answer.
     """
-    async with counted(request) as leave:
-        return await leave.ask(command)
+    async with run_permit(request) as permit:
+        return await permit.ask(command)
 
 
 def _repeats(command: StartsRun, answer: object) -> bool:

@@ -11,8 +11,8 @@ from services.gateway.access.auth import ENDING
 from services.gateway.connections import STALLED
 from services.gateway.context import USER, gateway_of
 from services.gateway.metrics import CONNECTIONS
-from services.gateway.sessions.client_events import Moment, SessionGone
-from services.gateway.sessions.cursor import Place
+from services.gateway.sessions.client_events import ClientEvent, SessionGone
+from services.gateway.sessions.cursor import Cursor
 from services.gateway.sessions.follower import Follower
 from shared import errors
 from shared.bus import BusError
@@ -37,7 +37,7 @@ _CODES: dict[type[NatterlogError], int] = {
     errors.Unavailable: TRY_LATER,
 }
 
-Translate = Callable[[Place, Moment], list[bytes]]
+Translate = Callable[[Cursor, ClientEvent], list[bytes]]
 
 
 class Source(Protocol):

@@ -1,8 +1,8 @@
-"""The jobs of a user as they go on: one subscription for his ticks, one state a job.
+"""The jobs of a user as they go on: one subscription for his deltas and progress, one state a job.
 
 A board trusts no delivery.  Facts are applied in order by one task, which reads
-from the log what is missing between them; ticks are merged as they come, and
-where one does not fit the job's ticks are read again.
+from the log what is missing between them; deltas and progress are merged as they come, and
+where one does not fit, the job's are read again.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from shared.events import (
     TodoGenerate,
     TodoProcess,
     decode_fact,
-    decode_tick,
+    decode_token_event,
 )
 from shared.ids import now
 from shared.log import get_logger
@@ -37,7 +37,7 @@ from shared.subjects import (
     NONE,
     TOKENS,
     Address,
-    live_ticks_of_session,
+    live_tokens_of_session,
     parse,
     session_address,
     what,
@@ -60,7 +60,7 @@ JobWatcher = Callable[[str], None]
 """Told which job has something new."""
 
 
-class Board:
+class JobFeed:
     """Every unfinished job of one user, and those that ended a short while ago."""
 
     def __init__(self, hub: Hub, bus: Bus, store: StoreClient, user: str) -> None:
@@ -91,8 +91,8 @@ class Board:
         """
         await self._open.enter_async_context(self._hub.facts_of(self.user, self._on_fact))
         # Every session's: a subscription for each job would cost the server more.
-        ticks = live_ticks_of_session(self.user, "*")
-        listening = await self._bus.listen_live(ticks, self._on_tick)
+        token_events = live_tokens_of_session(self.user, "*")
+        listening = await self._bus.listen_live(token_events, self._on_token_event)
         self._open.push_async_callback(listening.close)
         records = await self._records()
         self._known |= {record.run.id for record in records}
@@ -147,13 +147,13 @@ class Board:
         state = JobState(run.id, run.session_id, record.plan, status="queued", seq=0)
         for seq, fact in await self._facts_of(state):
             state.apply(seq, fact)
-        await self._read_ticks(state)  # an ended one's say how far it had got
+        await self._read_token_events(state)  # an ended one's say how far it had got
         return state
 
     def _keep(self, state: JobState) -> None:
         self.jobs[state.run_id] = state
         self._heard[state.run_id] = self._loop.time()
-        if state.running:  # a tick may have come between the reading and now
+        if state.running:  # one may have come between the reading and now
             self._read_again(state.run_id)
 
     # -- what comes in live ---------------------------------------------------------
@@ -171,12 +171,12 @@ class Board:
             self._known.add(run_id)
         return run_id in self._known
 
-    def _on_tick(self, message: Incoming) -> None:
+    def _on_token_event(self, message: Incoming) -> None:
         run_id = parse(message.subject).run
         state = self.jobs.get(run_id)
         if state is None:  # a chat's
             return
-        merged = state.merge(decode_tick(message.data))
+        merged = state.merge(decode_token_event(message.data))
         if merged is Merge.GREW:
             self._heard[run_id] = self._loop.time()
             self._tell(run_id)
@@ -219,7 +219,7 @@ class Board:
             else:
                 run_id = next(iter(self._stale))
                 if run_id in self.jobs:
-                    await self._read_ticks(self.jobs[run_id])
+                    await self._read_token_events(self.jobs[run_id])
                     self._tell(run_id)
                 self._stale.pop(run_id, None)
 
@@ -302,15 +302,15 @@ class Board:
                         found.append((seq, fact))
         return found
 
-    async def _read_ticks(self, state: JobState) -> None:
+    async def _read_token_events(self, state: JobState) -> None:
         """Merge everything that TOKENS holds of the job."""
         address = Address(self.user, state.session_id, state.run_id)
         after = 0
-        while batch := await self._bus.read(TOKENS, address.ticks, after=after):
+        while batch := await self._bus.read(TOKENS, address.tokens, after=after):
             after = batch[-1].seq
-            ticks = [decode_tick(message.data) for message in batch]
-            for tick in sorted(ticks, key=lambda tick: getattr(tick, "offset", 0)):
-                state.merge(tick)
+            token_events = [decode_token_event(message.data) for message in batch]
+            for token_event in sorted(token_events, key=lambda one: getattr(one, "offset", 0)):
+                state.merge(token_event)
 
     # -- keeping ----------------------------------------------------------------------
 

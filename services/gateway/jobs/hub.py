@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
-from services.gateway.jobs.feed import Board
+from services.gateway.jobs.feed import JobFeed
 from services.gateway.sessions.hub import Hub
 from shared.bus import Bus, BusError
 from shared.errors import NatterlogError, Unavailable
@@ -20,8 +20,8 @@ LINGER = 30.0
 _ROUND = 1.0
 
 
-class Boards:
-    """``async with Boards(hub, bus, store) as boards: async with boards.of(user) as board: …``"""
+class JobHub:
+    """``async with JobHub(hub, bus, store) as jobs: async with jobs.of(user) as feed: …``"""
 
     def __init__(self, hub: Hub, bus: Bus, store: StoreClient) -> None:
         self._hub = hub
@@ -47,7 +47,7 @@ class Boards:
             await self._drop(shared)
 
     @asynccontextmanager
-    async def of(self, user: str) -> AsyncGenerator[Board]:
+    async def of(self, user: str) -> AsyncGenerator[JobFeed]:
         """The user's board, opened by the first of his clients and shared by the others.
 
         Raises:
@@ -55,7 +55,7 @@ class Boards:
         """
         shared = self._shared.get(user)
         if shared is None or shared.failed:
-            shared = self._shared[user] = _Shared(Board(self._hub, self._bus, self._store, user))
+            shared = self._shared[user] = _Shared(JobFeed(self._hub, self._bus, self._store, user))
         shared.clients += 1
         try:
             await asyncio.shield(shared.opening)
@@ -93,7 +93,7 @@ class Boards:
 class _Shared:
     """A board with those who hold it; opened in a task, so no client can break that off."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: JobFeed) -> None:
         self.board = board
         self.clients = 0
         self.left_at = 0.0

@@ -1,6 +1,6 @@
-"""A job as its clients are shown it: made of its facts and ticks, in no dialect yet.
+"""A job as its clients are shown it: made of its facts, deltas and progress, in no dialect yet.
 
-Whoever reads the same facts and ticks comes to the same state, so a client that
+Whoever reads the same events comes to the same state, so a client that
 comes back at another gateway finds no step, no character and no per cent missing.
 """
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from shared.deltas import AttemptText, Merge
 from shared.events import (
-    AnyTick,
+    AnyTokenEvent,
     CancelRequested,
     Delta,
     Fault,
@@ -125,13 +125,13 @@ class JobState:
                 raise ValueError(f"no fact of a job: {type(fact).__name__}")
         return True
 
-    def merge(self, tick: AnyTick) -> Merge:
+    def merge(self, token_event: AnyTokenEvent) -> Merge:
         """Take a delta or progress, in whatever order they come."""
-        if not isinstance(tick, Delta):
-            return self._read(tick.fraction)
+        if not isinstance(token_event, Delta):
+            return self._read(token_event.fraction)
         if self.ending is not None:
             return Merge.KNOWN
-        merged = self._attempt.merge(tick)
+        merged = self._attempt.merge(token_event)
         if merged is Merge.GREW:
             self._count(self._attempt.text)
         return merged

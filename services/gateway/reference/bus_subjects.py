@@ -81,7 +81,7 @@ def _address_of(fact: Any) -> str:
 
 def _ticks() -> Iterator[Subject]:
     meaning = "What a running attempt says.\n\nPublished again under `live.` once it is stored."
-    yield Subject("attempt", _HERE.ticks, "deltas", meaning, get_args(events.AnyTick))
+    yield Subject("attempt", _HERE.tokens, "deltas", meaning, get_args(events.AnyTokenEvent))
 
 
 def _requests() -> Iterator[Subject]:

@@ -9,12 +9,12 @@ from services.gateway.dialects.channels import wire as channels
 from services.gateway.dialects.content import wire as content
 from services.gateway.dialects.documents import wire as documents
 from services.gateway.dialects.interview import wire as interview
-from services.gateway.http.oneshot import Telling, check_complete
+from services.gateway.http.oneshot import ReplyEncoder, check_complete
 from services.gateway.http.sse import RETRY
 from services.gateway.jobs.state import JobState
 from services.gateway.replay.player import JobFrames, Recording, Words
-from services.gateway.sessions.client_events import MessagesChanged, Moment, ReplyEnded
-from services.gateway.sessions.cursor import Cursors, Place
+from services.gateway.sessions.client_events import ClientEvent, MessagesChanged, ReplyEnded
+from services.gateway.sessions.cursor import Cursor, CursorCodec
 from shared.errors import NatterlogError
 from shared.events import DocumentPlan, PipelinePlan
 
@@ -22,9 +22,9 @@ from shared.events import DocumentPlan, PipelinePlan
 class Conversation(NamedTuple):
     """How a dialect shows a session's runs."""
 
-    opening: Callable[[Recording, Cursors, Place], bytes]
+    opening: Callable[[Recording, CursorCodec, Cursor], bytes]
     """What comes before anything that was recorded."""
-    words: Callable[[Recording, Cursors], Words]
+    words: Callable[[Recording, CursorCodec], Words]
     one_run: bool = False
     """Whether one of its streams is about one run only."""
     cursors: bool = True
@@ -42,26 +42,26 @@ class Job(NamedTuple):
 # -- conversations --------------------------------------------------------------
 
 
-def _sse_words(recording: Recording, cursors: Cursors) -> Words:
+def _sse_words(recording: Recording, cursors: CursorCodec) -> Words:
     del recording
     frames = assistant.SseFrames(cursors)
 
-    def words(place: Place, moment: Moment) -> list[bytes]:
+    def words(place: Cursor, moment: ClientEvent) -> list[bytes]:
         frame = frames(place, moment)
         return [] if frame is None else [frame]
 
     return words
 
 
-def _subscribed(recording: Recording, cursors: Cursors, place: Place) -> bytes:
+def _subscribed(recording: Recording, cursors: CursorCodec, place: Cursor) -> bytes:
     cursor = cursors.format(place)
     return assistant.encode(
         assistant_socket.Subscribed(session_id=recording.session_id, cursor=cursor)
     )
 
 
-def _socket_words(recording: Recording, cursors: Cursors) -> Words:
-    def words(place: Place, moment: Moment) -> list[bytes]:
+def _socket_words(recording: Recording, cursors: CursorCodec) -> Words:
+    def words(place: Cursor, moment: ClientEvent) -> list[bytes]:
         where = {"session_id": recording.session_id, "cursor": cursors.format(place)}
         if isinstance(moment, MessagesChanged):
             return [assistant.encode(assistant_socket.resync(moment, **where))]
@@ -71,22 +71,22 @@ def _socket_words(recording: Recording, cursors: Cursors) -> Words:
     return words
 
 
-def _retry(recording: Recording, cursors: Cursors, place: Place) -> bytes:
+def _retry(recording: Recording, cursors: CursorCodec, place: Cursor) -> bytes:
     del recording, cursors, place
     return RETRY
 
 
-def _greeting(recording: Recording, cursors: Cursors, place: Place) -> bytes:
+def _greeting(recording: Recording, cursors: CursorCodec, place: Cursor) -> bytes:
     del cursors, place
     return channels.encode(channels.greeting(recording.session_id))
 
 
-def _channels_words(recording: Recording, cursors: Cursors) -> Words:
+def _channels_words(recording: Recording, cursors: CursorCodec) -> Words:
     del recording, cursors
     return channels.translate
 
 
-def interview_wire(recording: Recording, place: Callable[[], Place]) -> interview.SseLines:
+def interview_wire(recording: Recording, place: Callable[[], Cursor]) -> interview.SseLines:
     """The lines of a recorded reply, at the times at which its words were written."""
     return interview.SseLines(
         recording.model or "default",
@@ -95,12 +95,12 @@ def interview_wire(recording: Recording, place: Callable[[], Place]) -> intervie
     )
 
 
-def _interview_words(recording: Recording, cursors: Cursors) -> Words:
+def _interview_words(recording: Recording, cursors: CursorCodec) -> Words:
     del cursors
-    seen = [Place(0)]
-    telling = Telling(interview_wire(recording, lambda: seen[-1]))
+    seen = [Cursor(0)]
+    telling = ReplyEncoder(interview_wire(recording, lambda: seen[-1]))
 
-    def words(place: Place, moment: Moment) -> list[bytes]:
+    def words(place: Cursor, moment: ClientEvent) -> list[bytes]:
         seen[:] = [place]
         if isinstance(moment, ReplyEnded) and not telling.shown:
             try:
@@ -113,7 +113,7 @@ def _interview_words(recording: Recording, cursors: Cursors) -> Words:
     return words
 
 
-def _nothing(recording: Recording, cursors: Cursors, place: Place) -> bytes:
+def _nothing(recording: Recording, cursors: CursorCodec, place: Cursor) -> bytes:
     del recording, cursors, place
     return b""
 

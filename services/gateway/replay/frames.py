@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from services.gateway.replay.dialects import DIALECTS, Conversation, Job
 from services.gateway.replay.player import JobReplay, Recording, Replay, speed_of
-from services.gateway.sessions.cursor import Cursors, Place
+from services.gateway.sessions.cursor import Cursor, CursorCodec
 from shared.chain import Link
 from shared.errors import InvalidRequest
 from shared.events import DocumentPlan, RunScheduled, TodoGenerate, TodoProcess
@@ -35,7 +35,7 @@ class Playback:
         self._user = user
         self._session_id = session_id
         self._recording = Recording(user, session_id, self._links, run_id)
-        self._cursors = Cursors(epoch)
+        self._cursors = CursorCodec(epoch)
 
     @property
     def dialects(self) -> list[str]:
@@ -81,7 +81,7 @@ class Playback:
             yield frame
 
     async def _runs(
-        self, dialect: Conversation, speed: str, place: Place | None
+        self, dialect: Conversation, speed: str, place: Cursor | None
     ) -> AsyncGenerator[Frame]:
         """One stream after another, as a client opens one for each run."""
         for run_id in self._recording.runs:
@@ -93,7 +93,7 @@ class Playback:
             place = None
 
     async def _all(
-        self, dialect: Conversation, recording: Recording, speed: str, place: Place | None
+        self, dialect: Conversation, recording: Recording, speed: str, place: Cursor | None
     ) -> AsyncGenerator[Frame]:
         branches = dialect.tells_branches
         replay = Replay(recording, speed_of(speed), place, tells_branches=branches)
@@ -126,11 +126,11 @@ def _nobody_waits() -> None:
     """What comes next is asked for, so nobody need be woken."""
 
 
-def _place(cursor: str | None) -> Place | None:
+def _place(cursor: str | None) -> Cursor | None:
     """The place in ``cursor``, of whatever incarnation of the log: the recording says which."""
     if not cursor:
         return None
     numbers = cursor.split("-")[-3:]
     if len(numbers) != 3 or not all(n.isascii() and n.isdigit() for n in numbers):
         raise InvalidRequest("A cursor looks like 4e66adc88ecc-28-28-115.")
-    return Place(*map(int, numbers))
+    return Cursor(*map(int, numbers))

@@ -16,10 +16,10 @@ from msgspec import UnsetType
 
 from services.gateway.jobs.state import JobState
 from services.gateway.replay.history import Remembered
-from services.gateway.sessions.client_events import Moment, RunView
-from services.gateway.sessions.cursor import Place
+from services.gateway.sessions.client_events import ClientEvent, RunView
+from services.gateway.sessions.cursor import Cursor
 from services.gateway.sessions.feed import Feed
-from services.gateway.sessions.follower import Follower, News
+from services.gateway.sessions.follower import ClientEvents, Follower
 from shared.bus import Bus
 from shared.chain import Link
 from shared.errors import Conflict, InvalidRequest, NotFound
@@ -37,7 +37,7 @@ from shared.events import (
     TodoGenerate,
     TodoProcess,
 )
-from shared.recording import Happening, attempts_of, happenings, runs_of
+from shared.recording import TimedEvent, attempts_of, runs_of, timed_events
 from shared.records import Message
 from shared.store_client import StoreClient
 from shared.subjects import parse
@@ -47,7 +47,7 @@ _BREATH = 64
 """Happenings after which others get a turn, when all are due at once."""
 
 Wake = Callable[[], None]
-Words = Callable[[Place, Moment], list[bytes]]
+Words = Callable[[Cursor, ClientEvent], list[bytes]]
 
 
 def speed_of(text: str) -> float | None:
@@ -122,7 +122,7 @@ class Recording:
         first = self._own[0].fact if self._own else None
         return (first.turn.model if isinstance(first, RunWaiting | TodoChat) else None) or model
 
-    def written_at(self, place: Place) -> datetime:
+    def written_at(self, place: Cursor) -> datetime:
         """When the text was written that a client at ``place`` saw last."""
         for attempt in attempts_of(self.links):
             if attempt.id == place.attempt:
@@ -140,10 +140,10 @@ class Recording:
         if not any(isinstance(link.fact, RunEnded) for link in self._own):
             raise Conflict("This run has not ended yet; follow it, and replay it afterwards.")
 
-    def happenings(self) -> list[Happening]:
+    def timed_events(self) -> list[TimedEvent]:
         """What was on the wire until the end of what is shown."""
         end = self.last_seq
-        return happenings(link for link in self.links if link.seq <= end)
+        return timed_events(link for link in self.links if link.seq <= end)
 
     def gaps(self) -> list[str]:
         """What cannot be shown as it was, one sentence each."""
@@ -159,7 +159,7 @@ class Recording:
 class Playing:
     """What of a recording comes next, and when; ``speed`` None: as soon as can be."""
 
-    def __init__(self, coming: list[Happening], speed: float | None) -> None:
+    def __init__(self, coming: list[TimedEvent], speed: float | None) -> None:
         self.now_ms = 0.0
         """The recording's time of what came last."""
         self._coming = deque(coming)
@@ -177,9 +177,9 @@ class Playing:
         """The recording's time of what comes next."""
         return self._coming[0].ms if self._coming else self.now_ms
 
-    def skip(self, shown: Callable[[Happening], bool]) -> list[Happening]:
+    def skip(self, shown: Callable[[TimedEvent], bool]) -> list[TimedEvent]:
         """Take out what the client has been shown already."""
-        skipped: list[Happening] = []
+        skipped: list[TimedEvent] = []
         while self._coming and shown(self._coming[0]):
             skipped.append(self._coming.popleft())
         return skipped
@@ -193,7 +193,7 @@ class Playing:
         began, start = self._began = self._began or (now, ms)
         return max(0.0, began + (ms - start) / 1000 / self._speed - now)
 
-    async def next(self) -> Happening | None:
+    async def next(self) -> TimedEvent | None:
         """The next happening if its time has come."""
         if not self._coming or self.left() > 0:
             return None
@@ -201,9 +201,9 @@ class Playing:
         if self._since_breath >= _BREATH:
             self._since_breath = 0
             await asyncio.sleep(0)
-        happening = self._coming.popleft()
-        self.now_ms = happening.ms
-        return happening
+        event = self._coming.popleft()
+        self.now_ms = event.ms
+        return event
 
     def wake_for_next(self, wake: Wake) -> None:
         """Call ``wake`` when the next one's time has come."""
@@ -229,9 +229,9 @@ class RecordedFeed(Feed):
         super().__init__(nowhere, self.store, user, session_id)
         self._remembered = Remembered(session_id)
 
-    def take(self, happening: Happening) -> None:
+    def take(self, event: TimedEvent) -> None:
         """Let it happen."""
-        match happening.what:
+        match event.what:
             case Link() as link:
                 self._apply(link)
                 self._remembered.take(link)
@@ -268,38 +268,38 @@ class Replay(Follower):
         self,
         recording: Recording,
         speed: float | None = None,
-        place: Place | None = None,
+        place: Cursor | None = None,
         *,
         tells_branches: bool = False,
     ) -> None:
         feed = RecordedFeed(recording.user, recording.session_id)
-        start = place or Place(recording.first_seq - 1)
+        start = place or Cursor(recording.first_seq - 1)
         run_id = recording.run_id
         super().__init__(feed, feed.store, start, run_id=run_id, tells_branches=tells_branches)
-        self.playing = Playing(recording.happenings(), speed)
+        self.playing = Playing(recording.timed_events(), speed)
         self._recorded = feed
         if not recording.first_seq - 1 <= start.seq <= recording.last_seq:
             raise InvalidRequest("That cursor is none of this recording's.", path="$.cursor")
-        for happening in self.playing.skip(_shown_at(start)):
-            feed.take(happening)
+        for event in self.playing.skip(_shown_at(start)):
+            feed.take(event)
 
-    async def news(self) -> News:
+    async def news(self) -> ClientEvents:
         """What comes of the next happening that is to be seen; empty until its time has come."""
         while not (found := await super().news()):
-            happening = await self.playing.next()
-            if happening is None:
+            event = await self.playing.next()
+            if event is None:
                 self.playing.wake_for_next(self.feed.wake)
                 return []
-            self._recorded.take(happening)
+            self._recorded.take(event)
         self.feed.wake()  # the next one may be due as well
         return found
 
 
-def _shown_at(place: Place) -> Callable[[Happening], bool]:
+def _shown_at(place: Cursor) -> Callable[[TimedEvent], bool]:
     """Whether a client at ``place`` has seen a happening."""
 
-    def shown(happening: Happening) -> bool:
-        match happening.what:
+    def shown(event: TimedEvent) -> bool:
+        match event.what:
             case Link(seq=seq):
                 return seq <= place.seq
             case Delta(attempt=attempt, offset=offset, text=text) if attempt == place.attempt:
@@ -326,7 +326,7 @@ class JobReplay:
         if not recording.is_job:
             raise NotFound("There is no such job.")
         self.state: JobState | None = None
-        self.playing = Playing(recording.happenings(), speed)
+        self.playing = Playing(recording.timed_events(), speed)
         self._session_id = recording.session_id
         self._show = show
         self._wake = wake
@@ -337,16 +337,16 @@ class JobReplay:
 
     async def frames(self) -> list[bytes]:
         """What comes of the next happening that is to be seen; empty until its time has come."""
-        while happening := await self.playing.next():
-            state = self._take(happening)
+        while event := await self.playing.next():
+            state = self._take(event)
             if state is not None and (frames := self._show(state)):
                 self._wake()
                 return frames
         self.playing.wake_for_next(self._wake)
         return []
 
-    def _take(self, happening: Happening) -> JobState | None:
-        what = happening.what
+    def _take(self, event: TimedEvent) -> JobState | None:
+        what = event.what
         if not isinstance(what, Link):
             if self.state is not None:
                 self.state.merge(what)
@@ -355,7 +355,7 @@ class JobReplay:
             case RunScheduled() | TodoProcess() | TodoGenerate() as fact:
                 if self.state is None:
                     self.state = JobState(
-                        happening.run_id, self._session_id, fact.plan, status="queued", seq=0
+                        event.run_id, self._session_id, fact.plan, status="queued", seq=0
                     )
                 self.state.apply(what.seq, fact)
             case RunClaimed() | CancelRequested() | RunEnded() as fact if self.state is not None:

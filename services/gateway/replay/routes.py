@@ -23,14 +23,14 @@ from services.gateway.dialects.documents import socket as documents_socket
 from services.gateway.dialects.documents import wire as documents
 from services.gateway.dialects.interview import http as interview_http
 from services.gateway.http.oneshot import Followed, streamed
-from services.gateway.http.requests import an_id, decode_json, missing, read_query
+from services.gateway.http.requests import decode_json, missing, read_query, require_id
 from services.gateway.http.sse import stream
 from services.gateway.http.websocket import NORMAL, Socket, Track, serve
 from services.gateway.jobs.state import JobState
 from services.gateway.replay import dialects as replays
 from services.gateway.replay.dialects import Conversation
 from services.gateway.replay.player import JobFrames, JobReplay, Recording, Replay, speed_of
-from services.gateway.sessions.cursor import Place
+from services.gateway.sessions.cursor import Cursor
 from shared.commands import GetRun
 from shared.errors import Conflict, InvalidRequest, NatterlogError, NotFound
 from shared.recording import read_session
@@ -58,7 +58,7 @@ async def recording_of(request: web.Request) -> Recording:
         NotFound: the user has neither.
     """
     gateway, user = gateway_of(request), request[USER].id
-    named = an_id(request.query[ASKED], "run")
+    named = require_id(request.query[ASKED], "run")
     try:
         run = (await gateway.store.ask(GetRun(user_id=user, run_id=named))).run
     except NotFound:
@@ -100,7 +100,7 @@ async def run_stream(request: web.Request) -> web.StreamResponse:
         replay.playing.stop()
 
 
-def _place(request: web.Request) -> Place | None:
+def _place(request: web.Request) -> Cursor | None:
     cursor = request.headers.get("Last-Event-ID") or request.query.get("cursor")
     if not cursor:
         return None
@@ -170,7 +170,7 @@ class _Showing:
         self._recording = recording
         self._shown: tuple[Track, Replay] | None = None
 
-    def begin(self, place: Place | None = None) -> None:
+    def begin(self, place: Cursor | None = None) -> None:
         """Show it from ``place`` on, or from its start once more."""
         self.end()
         branches = self._dialect.tells_branches
@@ -219,7 +219,7 @@ def _subscribe(text: bytes) -> _Said | None:
     return said if said.type == "subscribe" else None
 
 
-def _place_in(request: web.Request, recording: Recording, cursor: str | None) -> Place | None:
+def _place_in(request: web.Request, recording: Recording, cursor: str | None) -> Cursor | None:
     """Where the client was cut off; None when its cursor is of elsewhere, or of the end."""
     place = gateway_of(request).cursors.parse(cursor) if cursor else None
     if place is None or not recording.first_seq - 1 <= place.seq < recording.last_seq:

@@ -99,7 +99,7 @@ class SessionGone(msgspec.Struct, frozen=True, gc=False):
     """The session was erased: nothing more will come."""
 
 
-Moment = (
+ClientEvent = (
     TurnAccepted
     | ReplyDue
     | TextAdded

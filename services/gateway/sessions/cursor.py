@@ -4,7 +4,7 @@ import hashlib
 from typing import NamedTuple
 
 
-class Place(NamedTuple):
+class Cursor(NamedTuple):
     """A client's place in a session: the last fact it saw, and how much of the running attempt.
 
     ``attempt`` is the sequence of the attempt's claim, 0 when no reply was being
@@ -16,11 +16,11 @@ class Place(NamedTuple):
     offset: int = 0
 
 
-NOTHING_SEEN = Place(0)
+NOTHING_SEEN = Cursor(0)
 """The place of whoever must be told everything: it is answered with a resync."""
 
 
-class Cursors:
+class CursorCodec:
     """Writes and reads the cursors of one incarnation of the log.
 
     The epoch is hashed because it holds dashes, which separate a cursor's parts.
@@ -29,15 +29,15 @@ class Cursors:
     def __init__(self, epoch: str) -> None:
         self._epoch = hashlib.sha256(epoch.encode()).hexdigest()[:12]
 
-    def format(self, place: Place) -> str:
+    def format(self, place: Cursor) -> str:
         return f"{self._epoch}-{place.seq}-{place.attempt}-{place.offset}"
 
-    def parse(self, text: str) -> Place | None:
+    def parse(self, text: str) -> Cursor | None:
         """The place that ``text`` names; None when it is malformed or of another log."""
         epoch, *numbers = text.split("-", 4)
         if epoch != self._epoch or len(numbers) != 3 or not all(map(_is_number, numbers)):
             return None
-        place = Place(*map(int, numbers))
+        place = Cursor(*map(int, numbers))
         return place if place.attempt <= place.seq else None
 
 

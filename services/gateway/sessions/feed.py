@@ -13,8 +13,8 @@ from typing import NamedTuple
 import msgspec
 
 from services.gateway.sessions.client_events import RunView, view_of_turn, view_of_unfinished
-from services.gateway.sessions.cursor import NOTHING_SEEN, Place
-from services.gateway.sessions.typing_signals import Typists
+from services.gateway.sessions.cursor import NOTHING_SEEN, Cursor
+from services.gateway.sessions.typing_signals import TypingListeners
 from shared.bus import Bus, BusError, Incoming, Listening, Stored
 from shared.chain import Link
 from shared.commands import GetFacts, GetMessage, ListMessages, OpenFeed
@@ -27,13 +27,20 @@ from shared.events import (
     SessionDeleted,
     TodoChat,
     decode_fact,
-    decode_tick,
+    decode_token_event,
 )
 from shared.log import get_logger
 from shared.objects import ObjectMissing, is_packed, unpack
 from shared.records import Message, Session
 from shared.store_client import StoreClient
-from shared.subjects import EVENTS, Address, live_ticks_of_session, parse, session_address, typing
+from shared.subjects import (
+    EVENTS,
+    Address,
+    live_tokens_of_session,
+    parse,
+    session_address,
+    typing,
+)
 
 log = get_logger()
 
@@ -62,7 +69,7 @@ class Running(AttemptText):
 class State(NamedTuple):
     """Where a session stood at one moment: what there is to be told before anything new."""
 
-    place: Place
+    place: Cursor
     unfinished: list[RunView]
 
 
@@ -83,7 +90,7 @@ class Feed:
         self.running: Running | None = None
         self.gone = False
         self.watchers: set[Wake] = set()
-        self.typists = Typists()
+        self.typists = TypingListeners()
         self._bus = bus
         self._store = store
         self._address = session_address(user, session_id)
@@ -102,9 +109,9 @@ class Feed:
             NotFound: the session is not there, or not this user's.
             Unavailable, BusError: the store or the log cannot be asked.
         """
-        ticks = live_ticks_of_session(self.user, self.session_id)
+        token_events = live_tokens_of_session(self.user, self.session_id)
         signals = typing(self.user, self.session_id)
-        self._listening.append(await self._bus.listen_live(ticks, self.on_tick))
+        self._listening.append(await self._bus.listen_live(token_events, self.on_token_event))
         self._listening.append(await self._bus.listen(signals, self.typists.on_signal))
         state = await self._store.ask(OpenFeed(user_id=self.user, session_id=self.session_id))
         self.session = state.session
@@ -128,17 +135,17 @@ class Feed:
 
     # -- what comes in live ---------------------------------------------------------
 
-    def on_tick(self, message: Incoming) -> None:
+    def on_token_event(self, message: Incoming) -> None:
         """Take a delta (the gateway's hottest path)."""
-        tick = decode_tick(message.data)
-        if type(tick) is not Delta:
+        token_event = decode_token_event(message.data)
+        if type(token_event) is not Delta:
             return
         running = self.running
         if running is None:
-            if tick.attempt > self.seq:  # its claim is not here yet
+            if token_event.attempt > self.seq:  # its claim is not here yet
                 self.refill()
             return
-        merged = running.merge(tick)
+        merged = running.merge(token_event)
         if merged is Merge.GREW:
             running.heard = asyncio.get_running_loop().time()
             self.wake()
@@ -278,7 +285,7 @@ class Feed:
             self._wanted = max(self._wanted, head.seq)
             self.refill()
 
-    def has(self, place: Place, run_id: str | None = None) -> bool:
+    def has(self, place: Cursor, run_id: str | None = None) -> bool:
         """Whether a client (of one run) can go on from ``place``: it is of this history."""
         running = self.running
         if place.seq > self.seq or place == NOTHING_SEEN:
@@ -294,7 +301,7 @@ class Feed:
     @property
     def state(self) -> State:
         """Where the session stands now."""
-        place = Place(self.seq, self.running.attempt if self.running else 0)
+        place = Cursor(self.seq, self.running.attempt if self.running else 0)
         return State(place, list(self.unfinished.values()))
 
     async def facts_after(self, seq: int) -> list[Link]:

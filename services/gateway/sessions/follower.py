@@ -3,8 +3,8 @@
 from contextlib import suppress
 
 from services.gateway.sessions.client_events import (
+    ClientEvent,
     MessagesChanged,
-    Moment,
     ReplyDue,
     ReplyEnded,
     ReplyReset,
@@ -18,7 +18,7 @@ from services.gateway.sessions.client_events import (
     view_of_run,
     view_of_turn,
 )
-from services.gateway.sessions.cursor import Place
+from services.gateway.sessions.cursor import Cursor
 from services.gateway.sessions.feed import Feed
 from shared.chain import Link
 from shared.commands import GetRun
@@ -38,7 +38,7 @@ from shared.records import Message
 from shared.store_client import StoreClient
 from shared.subjects import parse
 
-News = list[tuple[Place, Moment]]
+ClientEvents = list[tuple[Cursor, ClientEvent]]
 """Each moment with the place of a client that has seen it."""
 
 
@@ -53,7 +53,7 @@ class Follower:
         self,
         feed: Feed,
         store: StoreClient,
-        place: Place,
+        place: Cursor,
         *,
         run_id: str | None = None,
         tells_branches: bool = False,
@@ -75,7 +75,7 @@ class Follower:
         """
         self._sent_again.append((first_seq, client_id))
 
-    async def news(self) -> News:
+    async def news(self) -> ClientEvents:
         """What is new, in order; empty when the client has seen everything.
 
         The text of the running reply is one piece however often it grew, so a
@@ -84,7 +84,7 @@ class Follower:
         Raises:
             NatterlogError, BusError: old facts could not be read.
         """
-        found: News = []
+        found: ClientEvents = []
         with suppress(NotFound):  # the session is erased, and that comes next
             await self._answer_sent_again(found)
         while not found and self.place.seq < self.feed.seq:
@@ -99,22 +99,22 @@ class Follower:
             self._tail(found)
         return found
 
-    async def _answer_sent_again(self, found: News) -> None:
+    async def _answer_sent_again(self, found: ClientEvents) -> None:
         while self._sent_again:
             first_seq, client_id = self._sent_again.pop(0)
             if first_seq <= self.place.seq:
                 await self._tell_messages(self.place.seq, found, client_id=client_id)
 
-    def _tail(self, found: News) -> None:
+    def _tail(self, found: ClientEvents) -> None:
         running = self.feed.running
         if running is None or self._run_id not in (None, running.run_id):
             return
         place, text = self.place, running.text
         if running.attempt == place.attempt and len(text) > place.offset:
-            self.place = Place(place.seq, place.attempt, len(text))
+            self.place = Cursor(place.seq, place.attempt, len(text))
             found.append((self.place, TextAdded(text, place.offset)))
 
-    async def _pass(self, link: Link, found: News) -> None:
+    async def _pass(self, link: Link, found: ClientEvents) -> None:
         """Show one fact and stand behind it."""
         run_id = parse(link.subject).run
         if self._run_id not in (None, run_id) and not isinstance(link.fact, SessionDeleted):
@@ -125,7 +125,7 @@ class Follower:
                 await self._turn(link, fact, run_id, found)
             case RunClaimed():
                 shown = self.place.offset > 0
-                self.place = Place(link.seq, link.seq, 0)
+                self.place = Cursor(link.seq, link.seq, 0)
                 if shown:
                     found.append((self.place, ReplyReset()))
             case RunEnded() as final:
@@ -140,7 +140,9 @@ class Follower:
             case _:
                 self.place = self.place._replace(seq=link.seq)
 
-    async def _tell_messages(self, at: int, found: News, *, client_id: str | None = None) -> None:
+    async def _tell_messages(
+        self, at: int, found: ClientEvents, *, client_id: str | None = None
+    ) -> None:
         """Say what is shown after the fact ``at``.
 
         Of a new turn it is said before the turn, so that it comes again with it.
@@ -148,12 +150,12 @@ class Follower:
         messages = await self.feed.messages(at)
         found.append((self.place, MessagesChanged(messages, client_id)))
 
-    def _stand(self, seq: int, moment: Moment, found: News) -> None:
+    def _stand(self, seq: int, moment: ClientEvent, found: ClientEvents) -> None:
         self.place = self.place._replace(seq=seq)
         found.append((self.place, moment))
 
     async def _turn(
-        self, link: Link, fact: RunWaiting | TodoChat, run_id: str, found: News
+        self, link: Link, fact: RunWaiting | TodoChat, run_id: str, found: ClientEvents
     ) -> None:
         known = self._runs.get(run_id) or self.feed.runs.get(run_id)
         if isinstance(fact, TodoChat) and fact.n:
@@ -175,23 +177,23 @@ class Follower:
             return known.first_seq == link.seq
         return (await self._ask_run(run_id)).first_seq == link.seq
 
-    async def _end(self, seq: int, final: RunEnded, run_id: str, found: News) -> None:
+    async def _end(self, seq: int, final: RunEnded, run_id: str, found: ClientEvents) -> None:
         """Heal from the final: the rest of its text, or all of it after a reset."""
         run = self._runs.pop(run_id, None) or self.feed.runs.get(run_id)
         run = run or await self._ask_run(run_id)
         message = await self._reply(seq, run, final)
         place, text = self.place, message.content
         if place.offset and (place.attempt != final.attempt or place.offset > len(text)):
-            place = Place(place.seq, final.attempt, 0)
+            place = Cursor(place.seq, final.attempt, 0)
             found.append((place, ReplyReset()))
         if len(text) > place.offset:
             shown = place.offset
-            place = Place(place.seq, final.attempt, len(text))
+            place = Cursor(place.seq, final.attempt, len(text))
             found.append((place, TextAdded(text, shown)))
         if message.thoughts is not None and final.status != "failed":
             # At the place before: who is cut off behind it must still be told the end.
             found.append((place, ThoughtsAdded(message.thoughts)))
-        self.place = Place(seq)
+        self.place = Cursor(seq)
         found.append((self.place, ReplyEnded(run, final, message)))
 
     async def _reply(self, seq: int, run: RunView, final: RunEnded) -> Message:

@@ -27,7 +27,7 @@ def tell_typing(bus: Bus, user: str, session_id: str, note: Typing) -> None:
         bus.post(typing(user, session_id), _encode(note))
 
 
-class Typists:
+class TypingListeners:
     """Those sockets of a session that want to know who is typing."""
 
     def __init__(self) -> None:

@@ -58,7 +58,7 @@ class Log:
 
     def delta(self, attempt: int, offset: int, text: str) -> Stored:
         data = encode(Delta(attempt=attempt, offset=offset, text=text))
-        subject = Address(USER, SESSION, self.run_id).ticks
+        subject = Address(USER, SESSION, self.run_id).tokens
         self.deltas.append(Stored(len(self.deltas) + 1, subject, data))
         return self.deltas[-1]
 

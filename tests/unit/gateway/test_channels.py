@@ -13,7 +13,7 @@ from services.gateway.dialects.channels.wire import (
     update_session,
 )
 from services.gateway.sessions.client_events import (
-    Moment,
+    ClientEvent,
     ReplyDue,
     ReplyEnded,
     ReplyReset,
@@ -85,7 +85,7 @@ def reply(kind: str, status: str) -> dict[str, Any]:
         (SessionGone(), []),
     ],
 )
-def test_every_moment_has_its_frames(moment: Moment, frames: list[dict[str, Any]]):
+def test_every_moment_has_its_frames(moment: ClientEvent, frames: list[dict[str, Any]]):
     assert [msgspec.to_builtins(frame) for frame in frames_of(moment)] == frames
 
 

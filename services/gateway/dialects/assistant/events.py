@@ -17,7 +17,7 @@ from services.gateway.dialects.assistant.wire import PREFIX
 from services.gateway.http.describe import LAST_EVENT_ID, Events, Lines, describe
 from services.gateway.http.requests import read_query
 from services.gateway.http.sse import COMMENT_EVERY, HEADERS
-from services.gateway.sessions.cursor import Place
+from services.gateway.sessions.cursor import Cursor
 from services.gateway.sessions.feed import Feed
 from shared.bus import BusError
 from shared.chain import Link
@@ -168,7 +168,7 @@ class _Tail:
         line = wire.encode(view_of(link))
         if not self._as_events:
             return line + b"\n"
-        return b"id: %b\ndata: %b\n\n" % (self._cursors.format(Place(link.seq)).encode(), line)
+        return b"id: %b\ndata: %b\n\n" % (self._cursors.format(Cursor(link.seq)).encode(), line)
 
     async def _send(self, response: web.StreamResponse, data: bytes) -> None:
         if not data:

@@ -9,8 +9,8 @@ from services.gateway.context import RUN_ID, USER, Gateway, gateway_of
 from services.gateway.dialects.assistant.requests import answer
 from services.gateway.dialects.assistant.wire import FILE_MODE, PREFIX
 from services.gateway.http.describe import Form, describe
-from services.gateway.http.requests import an_id
-from services.gateway.http.start_run import Start, counted
+from services.gateway.http.requests import require_id
+from services.gateway.http.start_run import RunPermit, run_permit
 from services.gateway.http.uploads import receive
 from shared.commands import CreateJob, GetFile
 from shared.errors import (
@@ -62,7 +62,7 @@ async def upload(request: web.Request) -> web.Response:
     gateway = gateway_of(request)
     file_id, run_id = new_id(), new_id()
     name = f"{file_id}/{new_id()}"
-    async with counted(request) as leave:
+    async with run_permit(request) as permit:
         async with writing(gateway.bus, name) as writer:
             form = await receive(request, writer, gateway.settings, {})
             ref = form.need_file()
@@ -75,14 +75,14 @@ async def upload(request: web.Request) -> web.Response:
             mode=FILE_MODE,
         )
         # The client has sent everything: its file is kept even if it hangs up now.
-        keeping = asyncio.create_task(_keep(gateway, leave, command, name), name="file-keep")
+        keeping = asyncio.create_task(_keep(gateway, permit, command, name), name="file-keep")
         await asyncio.shield(keeping)
     return answer(view_of(file_id, ref), status=201)
 
 
-async def _keep(gateway: Gateway, leave: Start, command: CreateJob, name: str) -> None:
+async def _keep(gateway: Gateway, permit: RunPermit, command: CreateJob, name: str) -> None:
     try:
-        await leave.ask(command)
+        await permit.ask(command)
     except NatterlogError as error:
         # A store that was asked may have accepted it all the same, and then it needs its bytes.
         if isinstance(error, Unreached) or not isinstance(error, Unavailable):
@@ -93,7 +93,7 @@ async def _keep(gateway: Gateway, leave: Start, command: CreateJob, name: str) -
 @describe(answers={200: FileState})
 async def get_file(request: web.Request) -> web.Response:
     """Show what a file is, and whether it has been read."""
-    file_id = an_id(request.match_info["file_id"], "file")
+    file_id = require_id(request.match_info["file_id"], "file")
     query = GetFile(user_id=request[USER].id, file_id=file_id)
     file = (await gateway_of(request).store.ask(query)).file
     ref = file.ref

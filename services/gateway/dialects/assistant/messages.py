@@ -18,7 +18,7 @@ from services.gateway.dialects.assistant.requests import (
 from services.gateway.dialects.assistant.wire import PREFIX
 from services.gateway.http.describe import IDEMPOTENCY_KEY, REPLYING, Events, describe
 from services.gateway.http.follow_run import check_success, ended, following
-from services.gateway.http.requests import an_id, missing, read_body, read_query
+from services.gateway.http.requests import missing, read_body, read_query, require_id
 from services.gateway.http.sse import stream
 from services.gateway.http.start_run import start
 from services.gateway.sessions.client_events import question_of
@@ -67,7 +67,7 @@ async def send_message(request: web.Request) -> web.StreamResponse:
     gateway = gateway_of(request)
     streaming = wants_stream(request)
     body = await read_body(request, wire.decode_new_message)
-    an_id(body.session_id, "session")
+    require_id(body.session_id, "session")
     check_text(body.content, gateway.settings, path="$.content")
     # The feed is opened while the store decides, so the first token waits for one of them.
     with gateway.hub.opening(request[USER].id, body.session_id):

@@ -4,7 +4,7 @@ from aiohttp import web
 
 from services.gateway.context import gateway_of
 from services.gateway.dialects.assistant import wire
-from services.gateway.http.requests import an_id, read_query
+from services.gateway.http.requests import read_query, require_id
 from shared.errors import InvalidRequest, NotFound
 
 KEY_LENGTH = 255
@@ -12,11 +12,11 @@ KEY_LENGTH = 255
 
 
 def session_id_of(request: web.Request) -> str:
-    return an_id(request.match_info["session_id"], "session")
+    return require_id(request.match_info["session_id"], "session")
 
 
 def message_id_of(request: web.Request) -> str:
-    return an_id(request.match_info["message_id"], "message")
+    return require_id(request.match_info["message_id"], "message")
 
 
 def idempotency_key(request: web.Request) -> str | None:

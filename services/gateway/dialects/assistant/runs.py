@@ -8,10 +8,10 @@ from services.gateway.dialects.assistant.requests import answer
 from services.gateway.dialects.assistant.wire import PREFIX
 from services.gateway.http.describe import LAST_EVENT_ID, Events, describe
 from services.gateway.http.follow_run import following
-from services.gateway.http.requests import an_id, read_query
+from services.gateway.http.requests import read_query, require_id
 from services.gateway.http.sse import stream
 from services.gateway.sessions.client_events import ReplyReset
-from services.gateway.sessions.cursor import Place
+from services.gateway.sessions.cursor import Cursor
 from services.gateway.sessions.follower import Follower
 from shared.commands import CancelRun, GetRun
 from shared.errors import Conflict
@@ -65,7 +65,7 @@ async def stream_run(request: web.Request) -> web.StreamResponse:
         if place is None:
             # Nothing of what was shown counts any more: void it, then tell all of it.
             void = wire.event_of(ReplyReset())
-            first = frames.frame(Place(0), void) if void else b""
+            first = frames.frame(Cursor(0), void) if void else b""
             return await stream(request, follower, frames, first=first)
         if await _is_last(gateway, follower, run, place):
             return web.Response(status=204)
@@ -75,7 +75,7 @@ async def stream_run(request: web.Request) -> web.StreamResponse:
 
 async def _known_place(
     gateway: Gateway, follower: Follower, run_id: str, cursor: str
-) -> Place | None:
+) -> Cursor | None:
     """The cursor's place if this log has one; another gateway may know of more than this one."""
     place = gateway.cursors.parse(cursor)
     if place is not None and place.seq > follower.feed.seq:
@@ -83,7 +83,7 @@ async def _known_place(
     return place if place is not None and follower.feed.has(place, run_id) else None
 
 
-async def _is_last(gateway: Gateway, follower: Follower, run: Run, place: Place) -> bool:
+async def _is_last(gateway: Gateway, follower: Follower, run: Run, place: Cursor) -> bool:
     """Whether the run has ended and ``place`` is behind its end."""
     feed = follower.feed
     if run.id in feed.unfinished:
@@ -99,4 +99,4 @@ async def _run(request: web.Request) -> Run:
 
 
 def _run_id(request: web.Request) -> str:
-    return an_id(request.match_info["run_id"], "run")
+    return require_id(request.match_info["run_id"], "run")

@@ -7,7 +7,7 @@ from services.gateway.dialects.assistant import wire
 from services.gateway.dialects.assistant.requests import answer, check_searched, session_id_of, then
 from services.gateway.dialects.assistant.wire import PREFIX
 from services.gateway.http.describe import describe
-from services.gateway.http.requests import an_id, read_body, read_query
+from services.gateway.http.requests import read_body, read_query, require_id
 from services.gateway.presets import find_preset, with_preset
 from shared.commands import ChooseBranch, DeleteSession, ForkSession, GetSession, ListSessions
 from shared.errors import Conflict, ModelNotFound, NotFound
@@ -103,7 +103,7 @@ async def fork(request: web.Request) -> web.Response:
     command = ForkSession(
         user_id=request[USER].id,
         session_id=session_id,
-        message_id=an_id(body.message_id, "message"),
+        message_id=require_id(body.message_id, "message"),
         new_session_id=new_id(),
     )
     opened = await gateway_of(request).store.ask(command)
@@ -121,7 +121,7 @@ async def choose_branch(request: web.Request) -> web.Response:
     command = ChooseBranch(
         user_id=request[USER].id,
         session_id=session_id,
-        message_id=an_id(body.message_id, "message"),
+        message_id=require_id(body.message_id, "message"),
     )
     changed = await gateway_of(request).store.ask(command)
     return answer(wire.session_view(changed.session))

@@ -12,11 +12,11 @@ from services.gateway.access.limits import check_text
 from services.gateway.context import USER, Gateway, gateway_of
 from services.gateway.dialects.assistant import wire
 from services.gateway.http.describe import describe_socket
-from services.gateway.http.requests import an_id, decode_json
+from services.gateway.http.requests import decode_json, require_id
 from services.gateway.http.start_run import start
 from services.gateway.http.websocket import Socket, Track, serve
-from services.gateway.sessions.client_events import MessagesChanged, Moment
-from services.gateway.sessions.cursor import NOTHING_SEEN, Place
+from services.gateway.sessions.client_events import ClientEvent, MessagesChanged
+from services.gateway.sessions.cursor import NOTHING_SEEN, Cursor
 from services.gateway.sessions.feed import Feed
 from services.gateway.sessions.follower import Follower
 from services.gateway.sessions.typing_signals import Typing, tell_typing
@@ -168,7 +168,7 @@ class _Client:
     # -- messages -------------------------------------------------------------------
 
     async def _on_subscribe(self, asked: Subscribe) -> None:
-        an_id(asked.session_id, "session")
+        require_id(asked.session_id, "session")
         await self._end(asked.session_id)
         stack = AsyncExitStack()
         try:
@@ -189,7 +189,7 @@ class _Client:
         await self._end(asked.session_id)
 
     async def _on_send(self, asked: Send) -> None:
-        an_id(asked.session_id, "session")
+        require_id(asked.session_id, "session")
         check_text(asked.content, self._gateway.settings, path="$.content")
         key = f"{asked.session_id}:{asked.client_id}" if asked.client_id else None
         accepted = await start(
@@ -209,7 +209,7 @@ class _Client:
             feed = await stack.enter_async_context(
                 self._gateway.hub.feed(self._user, asked.session_id)
             )
-            place = Place(accepted.run.first_seq - 1)
+            place = Cursor(accepted.run.first_seq - 1)
             self._say(feed, place, Subscribed)
             self._follow(feed, place, stack)
         elif accepted.repeated:
@@ -217,7 +217,7 @@ class _Client:
             track.send_again(accepted.run.first_seq, asked.client_id)
 
     async def _on_cancel(self, asked: Cancel) -> None:
-        an_id(asked.run_id, "run")
+        require_id(asked.run_id, "run")
         await self._gateway.store.ask(CancelRun(user_id=self._user, run_id=asked.run_id))
 
     async def _on_typing(self, asked: TypingNow) -> None:
@@ -232,14 +232,14 @@ class _Client:
 
     # -- subscriptions ----------------------------------------------------------------
 
-    async def _place(self, feed: Feed, cursor: str | None) -> Place | None:
+    async def _place(self, feed: Feed, cursor: str | None) -> Cursor | None:
         """The cursor's place if this log has one; another gateway may know of more."""
         place = self._gateway.cursors.parse(cursor) if cursor else None
         if place is not None and place.seq > feed.seq:
             await feed.refilled()
         return place if place is not None and feed.has(place) else None
 
-    async def _tell_state(self, feed: Feed, *, with_messages: bool) -> Place:
+    async def _tell_state(self, feed: Feed, *, with_messages: bool) -> Cursor:
         """Tell where the session stands → the place to go on from.
 
         All of it is as of one fact, however far the session goes on meanwhile: that
@@ -257,8 +257,8 @@ class _Client:
             self._socket.reply(wire.encode(msgspec.structs.replace(event, **where)))
         return place
 
-    def _follow(self, feed: Feed, place: Place, stack: AsyncExitStack) -> None:
-        def translate(place: Place, moment: Moment) -> list[bytes]:
+    def _follow(self, feed: Feed, place: Cursor, stack: AsyncExitStack) -> None:
+        def translate(place: Cursor, moment: ClientEvent) -> list[bytes]:
             where = self._where(feed, place)
             if isinstance(moment, MessagesChanged):
                 return [wire.encode(resync(moment, **where))]
@@ -285,10 +285,10 @@ class _Client:
 
     # -- frames -----------------------------------------------------------------------
 
-    def _where(self, feed: Feed, place: Place) -> dict[str, str]:
+    def _where(self, feed: Feed, place: Cursor) -> dict[str, str]:
         return {"session_id": feed.session_id, "cursor": self._gateway.cursors.format(place)}
 
-    def _say(self, feed: Feed, place: Place, kind: type[Subscribed]) -> None:
+    def _say(self, feed: Feed, place: Cursor, kind: type[Subscribed]) -> None:
         self._socket.reply(wire.encode(kind(**self._where(feed, place))))
 
     def _refuse(self, asked: Asked | None, error: NatterlogError) -> None:

@@ -23,7 +23,7 @@ _BILLION = 1_000_000_000
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
-Moment = Annotated[
+ClientEvent = Annotated[
     str,
     Meta(extra_json_schema={"anyOf": [{"const": ""}, {"format": "date"}, {"format": "date-time"}]}),
 ]
@@ -31,9 +31,9 @@ Moment = Annotated[
 
 class UsageAsked(wire.NumberedWindow, frozen=True, kw_only=True):
     group_by: GroupBy = "day"
-    since: Moment = msgspec.field(default="", name="from")
+    since: ClientEvent = msgspec.field(default="", name="from")
     """A day or a time (RFC 3339): calls that ended then or later."""
-    until: Moment = msgspec.field(default="", name="to")
+    until: ClientEvent = msgspec.field(default="", name="to")
     """A day or a time: calls that ended before."""
 
 

@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 from services.gateway.access.limits import Words
 from services.gateway.http.requests import MOST, Count, Natural
 from services.gateway.sessions.client_events import (
-    Moment,
+    ClientEvent,
     ReplyEnded,
     ReplyReset,
     RunView,
@@ -18,7 +18,7 @@ from services.gateway.sessions.client_events import (
     ThoughtsAdded,
     TurnAccepted,
 )
-from services.gateway.sessions.cursor import Cursors, Place
+from services.gateway.sessions.cursor import Cursor, CursorCodec
 from shared.commands import CreateSession, UpdateSession
 from shared.errors import InvalidRequest, NatterlogError
 from shared.events import Fault, OnBusy, Rating, SessionStatus, StopReason, Usage
@@ -358,7 +358,7 @@ def message_start(run: RunView, **where: str) -> MessageStart:
     )
 
 
-def event_of(moment: Moment, **where: str) -> Event | None:
+def event_of(moment: ClientEvent, **where: str) -> Event | None:
     """The event that tells a client of ``moment``, None when the dialect has no word for it."""
     match moment:
         case TextAdded(text=text, offset=offset):
@@ -400,17 +400,17 @@ def _end_of(reply: ReplyEnded, **where: str) -> Event:
 class SseFrames:
     """Moments as server-sent events, each with its cursor as ``id:``."""
 
-    def __init__(self, cursors: Cursors, *, thoughts: bool = False) -> None:
+    def __init__(self, cursors: CursorCodec, *, thoughts: bool = False) -> None:
         self._cursors = cursors
         self._thoughts = thoughts
 
-    def __call__(self, place: Place, moment: Moment) -> bytes | None:
+    def __call__(self, place: Cursor, moment: ClientEvent) -> bytes | None:
         if isinstance(moment, ThoughtsAdded):
             return self.frame(place, Thought(content=moment.text)) if self._thoughts else None
         event = event_of(moment)
         return None if event is None else self.frame(place, event)
 
-    def frame(self, place: Place, event: Event) -> bytes:
+    def frame(self, place: Cursor, event: Event) -> bytes:
         return b"id: %b\ndata: %b\n\n" % (self._cursors.format(place).encode(), encode(event))
 
 

@@ -13,7 +13,7 @@ from services.gateway.dialects.channels.drf import Page, PageAsked
 from services.gateway.dialects.channels.drf_http import Listed, json, page, read_fields
 from services.gateway.dialects.channels.wire import PREFIX
 from services.gateway.http.describe import JsonOrForm, describe
-from services.gateway.http.requests import an_id, read_query
+from services.gateway.http.requests import read_query, require_id
 from services.gateway.presets import find_preset, with_preset
 from shared.commands import DeletePreset, ListPresets
 from shared.errors import Forbidden, NatterlogError, NotFound
@@ -103,7 +103,7 @@ async def create_session_from_preset(request: web.Request) -> web.Response:
 
 
 def _preset_id(request: web.Request) -> str:
-    return an_id(request.match_info["preset_id"], "preset")
+    return require_id(request.match_info["preset_id"], "preset")
 
 
 async def _preset(request: web.Request) -> Preset:

@@ -14,7 +14,7 @@ from services.gateway.dialects.channels.drf_http import Listed, json, page, read
 from services.gateway.dialects.channels.wire import PREFIX
 from services.gateway.http.describe import REPLYING, JsonOrForm, describe
 from services.gateway.http.follow_run import check_success, ended, following
-from services.gateway.http.requests import an_id, read_query
+from services.gateway.http.requests import read_query, require_id
 from services.gateway.http.start_run import start
 from services.gateway.sessions.client_events import question_of
 from shared.commands import (
@@ -167,7 +167,7 @@ async def statistics(request: web.Request) -> web.Response:
 
 
 def _session_id(request: web.Request) -> str:
-    return an_id(request.match_info["session_id"], "session")
+    return require_id(request.match_info["session_id"], "session")
 
 
 def _query(request: web.Request) -> GetSession:

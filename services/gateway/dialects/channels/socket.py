@@ -10,7 +10,7 @@ from services.gateway.access.limits import Words, check_text
 from services.gateway.context import USER, Gateway, gateway_of
 from services.gateway.dialects.channels import wire
 from services.gateway.http.describe import describe_socket
-from services.gateway.http.requests import an_id, decode_json
+from services.gateway.http.requests import decode_json, require_id
 from services.gateway.http.start_run import start
 from services.gateway.http.websocket import Socket, Track, serve
 from services.gateway.sessions.feed import Feed
@@ -75,7 +75,7 @@ async def session_socket(request: web.Request) -> web.WebSocketResponse:
 
     async def converse(socket: Socket) -> None:
         gateway, user = gateway_of(request), request[USER].id
-        session_id = an_id(request.match_info["session_id"], "session")
+        session_id = require_id(request.match_info["session_id"], "session")
         async with gateway.hub.feed(user, session_id) as feed:
             client = _Client(gateway, user, socket, feed)
             client.begin()
@@ -179,7 +179,7 @@ class _Client:
     async def _on_regenerate(self, asked: Again) -> None:
         message_id = asked.message_id
         if message_id is not None:
-            an_id(message_id, "message")
+            require_id(message_id, "message")
         await start(
             self._socket.request,
             Regenerate(

@@ -9,14 +9,14 @@ from msgspec import UNSET, Meta, UnsetType
 from services.gateway.access.limits import Words
 from services.gateway.dialects.channels.drf import REQUIRED, Fields, FieldsInvalid, PageAsked
 from services.gateway.sessions.client_events import (
-    Moment,
+    ClientEvent,
     ReplyDue,
     ReplyEnded,
     ReplyReset,
     TextAdded,
     TurnAccepted,
 )
-from services.gateway.sessions.cursor import Place
+from services.gateway.sessions.cursor import Cursor
 from shared.commands import CreateSession, UpdateSession
 from shared.errors import InvalidRequest, ModelNotFound, NatterlogError
 from shared.events import Fault, OnBusy
@@ -303,7 +303,7 @@ OnList = (
 """What the socket of all sessions tells."""
 
 
-def frames_of(moment: Moment) -> list[Frame]:
+def frames_of(moment: ClientEvent) -> list[Frame]:
     """The frames that tell a client of ``moment``."""
     match moment:
         case TextAdded(text=text, offset=offset):
@@ -320,7 +320,7 @@ def frames_of(moment: Moment) -> list[Frame]:
             return []
 
 
-def translate(place: Place, moment: Moment) -> list[bytes]:
+def translate(place: Cursor, moment: ClientEvent) -> list[bytes]:
     """The same as bytes; these clients know no cursor."""
     del place
     return [encode(frame) for frame in frames_of(moment)]

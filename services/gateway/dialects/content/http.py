@@ -7,7 +7,7 @@ from services.gateway.context import RUN_ID, USER, gateway_of
 from services.gateway.dialects.content import wire
 from services.gateway.dialects.content.wire import PREFIX
 from services.gateway.http.describe import describe
-from services.gateway.http.requests import an_id, missing, read_body
+from services.gateway.http.requests import missing, read_body, require_id
 from services.gateway.http.start_run import start as start_run
 from shared.commands import CancelRun, GetJob
 from shared.errors import ModelNotFound, RateLimited
@@ -48,7 +48,7 @@ async def list_pipelines(request: web.Request) -> web.Response:
 async def cancel(request: web.Request) -> web.Response:
     """Stop the job; one that has ended stays as it is."""
     gateway, user = gateway_of(request), request[USER].id
-    session_id = an_id(request.match_info["session_id"], "job")
+    session_id = require_id(request.match_info["session_id"], "job")
     job = (await gateway.store.ask(GetJob(user_id=user, session_id=session_id))).job
     if not isinstance(job.plan, PipelinePlan):
         raise missing("job")

@@ -5,9 +5,9 @@ from aiohttp import web
 from services.gateway.context import USER, Gateway, gateway_of
 from services.gateway.dialects.content import wire
 from services.gateway.http.describe import describe_socket
-from services.gateway.http.requests import an_id, decode_json, missing, read_query
+from services.gateway.http.requests import decode_json, missing, read_query, require_id
 from services.gateway.http.websocket import GONE, NORMAL, Socket, serve
-from services.gateway.jobs.feed import Board
+from services.gateway.jobs.feed import JobFeed
 from services.gateway.jobs.state import JobState
 from shared.commands import CancelRun
 from shared.errors import NatterlogError
@@ -24,7 +24,7 @@ async def socket(request: web.Request) -> web.WebSocketResponse:
 
     async def converse(socket: Socket) -> None:
         gateway, user = gateway_of(request), request[USER].id
-        session_id = an_id(request.match_info["session_id"], "job")
+        session_id = require_id(request.match_info["session_id"], "job")
         async with gateway.boards.of(user) as board:
             state = await board.find(session_id=session_id)
             if not isinstance(state.plan, PipelinePlan):
@@ -48,7 +48,7 @@ class _Client:
         gateway: Gateway,
         user: str,
         socket: Socket,
-        board: Board,
+        board: JobFeed,
         state: JobState,
         *,
         streaming: bool,

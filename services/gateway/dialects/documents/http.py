@@ -10,10 +10,10 @@ from services.gateway.context import RUN_ID, USER, Gateway, gateway_of
 from services.gateway.dialects.documents import wire
 from services.gateway.dialects.documents.wire import FIELDS, JOBS, UPLOAD
 from services.gateway.http.describe import Form, describe
-from services.gateway.http.requests import MOST, an_id, missing, read_query
-from services.gateway.http.start_run import Start, counted
+from services.gateway.http.requests import MOST, missing, read_query, require_id
+from services.gateway.http.start_run import RunPermit, run_permit
 from services.gateway.http.uploads import receive
-from services.gateway.jobs.feed import Board
+from services.gateway.jobs.feed import JobFeed
 from shared.bus import BusError
 from shared.commands import CancelRun, CreateJob, GetJob, ListJobs
 from shared.errors import (
@@ -56,7 +56,7 @@ async def upload(request: web.Request) -> web.Response:
     gateway, user = gateway_of(request), request[USER].id
     session_id, run_id, file_id = new_id(), new_id(), new_id()
     name = f"{session_id}/{file_id}"
-    async with counted(request) as leave:
+    async with run_permit(request) as permit:
         async with writing(gateway.bus, name) as writer:
             form = await receive(request, writer, gateway.settings, FIELDS)
             command = wire.create_job(
@@ -70,14 +70,14 @@ async def upload(request: web.Request) -> web.Response:
             check_text(form.fields["prompt"], gateway.settings, path="$.prompt")
         request[RUN_ID] = run_id
         # The client has sent everything: its job is accepted even if it hangs up now.
-        accepting = asyncio.create_task(_accept(gateway, leave, command, name), name="accept")
+        accepting = asyncio.create_task(_accept(gateway, permit, command, name), name="accept")
         job = await asyncio.shield(accepting)
     return _json(wire.uploaded(job))
 
 
-async def _accept(gateway: Gateway, leave: Start, command: CreateJob, name: str) -> Job:
+async def _accept(gateway: Gateway, permit: RunPermit, command: CreateJob, name: str) -> Job:
     try:
-        return (await leave.ask(command)).job
+        return (await permit.ask(command)).job
     except NatterlogError as error:
         # A store that was asked may have accepted it all the same, and then it needs its file.
         if isinstance(error, Unreached) or not isinstance(error, Unavailable):
@@ -151,7 +151,7 @@ async def cancel_job(request: web.Request) -> web.Response:
 
 
 async def _job(request: web.Request) -> tuple[Job, DocumentPlan]:
-    job_id = an_id(request.match_info["job_id"], "job")
+    job_id = require_id(request.match_info["job_id"], "job")
     query = GetJob(user_id=request[USER].id, run_id=job_id)
     job = (await gateway_of(request).store.ask(query)).job
     if not isinstance(job.plan, DocumentPlan):
@@ -166,7 +166,7 @@ async def _answer(request: web.Request, job: Job, plan: DocumentPlan) -> web.Res
     return _json(wire.job_view(job, plan, progress))
 
 
-async def _progress(board: Board, job: Job) -> int:
+async def _progress(board: JobFeed, job: Job) -> int:
     """How far the job has got, never less than its sockets were told."""
     if job.run.status == "completed":
         return 100

@@ -8,9 +8,9 @@ from aiohttp import web
 from services.gateway.context import USER, Gateway, gateway_of
 from services.gateway.dialects.documents import wire
 from services.gateway.http.describe import describe_socket
-from services.gateway.http.requests import an_id, decode_json, missing
+from services.gateway.http.requests import decode_json, missing, require_id
 from services.gateway.http.websocket import Socket, serve
-from services.gateway.jobs.feed import Board
+from services.gateway.jobs.feed import JobFeed
 from services.gateway.jobs.state import JobState
 from shared.commands import CancelRun
 from shared.errors import Conflict, NatterlogError
@@ -47,7 +47,7 @@ class _Client:
     fewer and larger pieces.
     """
 
-    def __init__(self, gateway: Gateway, user: str, socket: Socket, board: Board) -> None:
+    def __init__(self, gateway: Gateway, user: str, socket: Socket, board: JobFeed) -> None:
         self._gateway = gateway
         self._user = user
         self._socket = socket
@@ -128,7 +128,7 @@ class _Client:
         self._say(wire.Pong())
 
     async def _find(self, job_id: str) -> JobState:
-        state = await self._board.find(run_id=an_id(job_id, "job"))
+        state = await self._board.find(run_id=require_id(job_id, "job"))
         if not isinstance(state.plan, DocumentPlan):
             raise missing("job")
         return state

@@ -6,8 +6,8 @@ from services.gateway.access.limits import check_text
 from services.gateway.context import USER, gateway_of
 from services.gateway.dialects.interview import wire
 from services.gateway.http.describe import IDEMPOTENCY_KEY, REPLYING, Events, describe
-from services.gateway.http.oneshot import calling, streamed, whole
-from services.gateway.http.requests import an_id, read_body
+from services.gateway.http.oneshot import one_shot_run, streamed, whole
+from services.gateway.http.requests import read_body, require_id
 from shared.errors import NotFound
 
 
@@ -36,9 +36,9 @@ async def generate(request: web.Request) -> web.StreamResponse:
     body = wish.body
     check_text(body.prompt, gateway.settings, path="$.prompt")
     if body.session_id is not None:
-        an_id(body.session_id, "session")
+        require_id(body.session_id, "session")
     asked = wire.asked(wish, gateway.settings, request.headers.get("Idempotency-Key"))
-    async with calling(request, asked) as call:
+    async with one_shot_run(request, asked) as call:
         model = body.model or call.session.model or "default"
         accepted_at = call.accepted.run.created_at
         if body.stream is not False:

@@ -6,7 +6,7 @@ from shared.chain import Link
 from shared.events import CancelRequested, RunClaimed, RunEnded, TodoProcess
 
 
-class Standing:
+class ChainState:
     """The facts of a run after the todo at hand, its ``n``-th, summed up."""
 
     def __init__(self, head: int, links: Iterable[Link] = (), *, n: int = 0) -> None:

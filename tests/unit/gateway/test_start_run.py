@@ -9,7 +9,7 @@ import pytest
 from services import gateway
 from services.gateway.app import over_http
 from services.gateway.http.describe import description_of
-from services.gateway.http.start_run import Start
+from services.gateway.http.start_run import RunPermit
 from shared.commands import (
     ContinueReply,
     CreateJob,
@@ -41,7 +41,7 @@ def test_only_one_module_of_the_gateway_begins_runs():
 
 
 def test_whatever_begins_a_run_is_counted():
-    counted = get_type_hints(Start.ask)["command"].__args__
+    counted = get_type_hints(RunPermit.ask)["command"].__args__
 
     assert (
         set(counted)

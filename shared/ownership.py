@@ -14,6 +14,7 @@ import msgspec
 from shared import subjects
 from shared.bus import Bus, BusError, Incoming, Unsendable
 from shared.chain import Overtaken, extend, read_chain
+from shared.chain_state import ChainState
 from shared.consumer import ACK_WAIT, Delivery, RetryLater
 from shared.endings import append_final, ended, log_end, not_kept
 from shared.events import (
@@ -30,7 +31,6 @@ from shared.events import (
 from shared.ids import now
 from shared.log import get_logger
 from shared.objects import NotKept
-from shared.standing import Standing
 from shared.subjects import Address, what
 
 log = get_logger()
@@ -41,7 +41,7 @@ _LOOK_EVERY = 5.0
 
 
 class Writing(Protocol):
-    """What writes an attempt's ticks."""
+    """What writes an attempt's deltas or progress."""
 
     attempt: int
 
@@ -57,10 +57,10 @@ class Writing(Protocol):
 W = TypeVar("W", bound=Writing)
 
 
-class HeldRun(Generic[W]):
+class OwnedRun(Generic[W]):
     """A run that this worker is at: how far its chain is, and whether to stop."""
 
-    def __init__(self, address: Address, standing: Standing) -> None:
+    def __init__(self, address: Address, standing: ChainState) -> None:
         self.address = address
         self.standing = standing
         self.writer: W | None = None
@@ -69,7 +69,7 @@ class HeldRun(Generic[W]):
         self.lost = False
 
     def interrupt(self, *, lost: bool = False) -> None:
-        """Stop the work, and write no more ticks: what they would say goes with the final."""
+        """Stop the work, and write nothing more: what that would say goes with the final."""
         self.lost = self.lost or lost
         self.interrupted.set()
         if self.writer is not None:
@@ -88,19 +88,19 @@ class HeldRun(Generic[W]):
         self.standing.add(overtaken.links)
 
 
-class Holding(Generic[W]):
+class RunOwnership(Generic[W]):
     """Every run that this worker is at, and what is asked and said about them."""
 
     def __init__(self, bus: Bus, worker_id: str) -> None:
         self._bus = bus
         self.worker_id = worker_id
-        self._runs: dict[str, HeldRun[W]] = {}
+        self._runs: dict[str, OwnedRun[W]] = {}
         self._looks: set[asyncio.Task[None]] = set()
 
     # -- taking, owning, ending ------------------------------------------------------
 
     @contextmanager
-    def hold(self, delivery: Delivery) -> Generator[HeldRun[W]]:
+    def hold(self, delivery: Delivery) -> Generator[OwnedRun[W]]:
         """Be at the run, for whoever asks, until its handling ends.
 
         Raises:
@@ -109,8 +109,8 @@ class Holding(Generic[W]):
         address = delivery.address
         if address.run in self._runs:
             raise RetryLater(ACK_WAIT, "this worker is at it already")
-        standing = Standing(delivery.seq, n=_number(delivery))
-        run = self._runs[address.run] = HeldRun[W](address, standing)
+        standing = ChainState(delivery.seq, n=_number(delivery))
+        run = self._runs[address.run] = OwnedRun[W](address, standing)
         try:
             yield run
         finally:
@@ -118,7 +118,7 @@ class Holding(Generic[W]):
             if run.writer is not None:
                 run.writer.close()
 
-    async def look_up(self, run: HeldRun[W], delivery: Delivery) -> None:
+    async def look_up(self, run: OwnedRun[W], delivery: Delivery) -> None:
         """Where the run stands, asked of the leader.
 
         What a schedule fired was checked against no chain: so what came before a
@@ -135,7 +135,7 @@ class Holding(Generic[W]):
                     run.standing.cancelled |= happened == "cancel"
                     run.standing.over |= happened == "final" or happened.startswith("todo.")
 
-    async def ask_owner(self, run: HeldRun[W]) -> None:
+    async def ask_owner(self, run: OwnedRun[W]) -> None:
         """Leave a run to the worker that claimed it, if it says that it is at it.
 
         Without asking, a server's pause of a few seconds takes every run from
@@ -158,7 +158,7 @@ class Holding(Generic[W]):
 
     async def claim(
         self,
-        run: HeldRun[W],
+        run: OwnedRun[W],
         delivery: Delivery,
         prompt: PromptSource | None = None,
         previous: PreviousAttempt | None = None,
@@ -191,7 +191,7 @@ class Holding(Generic[W]):
         run.standing.take_claim(claim, attempt)
         return attempt
 
-    async def go_on(self, run: HeldRun[W], subject: str, todo: Fact) -> bool:
+    async def go_on(self, run: OwnedRun[W], subject: str, todo: Fact) -> bool:
         """Append the run's next todo, which ends this one; False when a cancel came first.
 
         A todo that cannot be kept ends the run.
@@ -213,7 +213,7 @@ class Holding(Generic[W]):
                 run.standing.over = True
         return run.standing.over
 
-    async def conclude(self, run: HeldRun[W], final: RunEnded) -> None:
+    async def conclude(self, run: OwnedRun[W], final: RunEnded) -> None:
         """Append the one final.  A cancel that came first wins over how the work ended.
 
         Raises:
@@ -267,7 +267,7 @@ class Holding(Generic[W]):
                 for run in list(self._runs.values()):
                     await self._look_in_peace(run)
 
-    async def _look_in_peace(self, run: HeldRun[W]) -> None:
+    async def _look_in_peace(self, run: OwnedRun[W]) -> None:
         try:
             await self.look(run)
         except BusError:
@@ -275,12 +275,12 @@ class Holding(Generic[W]):
         except Exception:  # one run's trouble must not end the watch over the others
             log.exception("run.look_failed", run_id=run.address.run)
 
-    def _look_soon(self, run: HeldRun[W]) -> None:
+    def _look_soon(self, run: OwnedRun[W]) -> None:
         task = asyncio.create_task(self._look_until_seen(run))
         self._looks.add(task)
         task.add_done_callback(self._looks.discard)
 
-    async def _look_until_seen(self, run: HeldRun[W]) -> None:
+    async def _look_until_seen(self, run: OwnedRun[W]) -> None:
         while run.address.run in self._runs:
             try:
                 await self.look(run)
@@ -290,7 +290,7 @@ class Holding(Generic[W]):
             else:
                 return
 
-    async def look(self, run: HeldRun[W]) -> bool:
+    async def look(self, run: OwnedRun[W]) -> bool:
         """Whether the run is still this attempt's; takes in a cancel on the way.
 
         Raises:
@@ -324,6 +324,6 @@ def _number(delivery: Delivery) -> int:
     return fact.n if isinstance(fact, TodoChat | TodoProcess | TodoGenerate) else 0
 
 
-def _check_still_ours(run: HeldRun[W], attempt: int) -> None:
+def _check_still_ours(run: OwnedRun[W], attempt: int) -> None:
     if not run.standing.over and run.standing.attempt != attempt:
         raise RetryLater(ACK_WAIT, "another attempt has begun")

@@ -44,18 +44,18 @@ from shared.events import (
 from shared.subjects import parse
 
 
-class Shelf(NamedTuple):
+class ResourceKind(NamedTuple):
     """A kind of thing that is kept, each under its id."""
 
     table: sa.Table
     read: Callable[[sa.Row[Any]], Any]
 
 
-PRESETS = Shelf(presets, preset_row)
-MODELS = Shelf(models, model_row)
-PREFERENCES = Shelf(preferences, preference_row)
-USERS = Shelf(users, user_row)
-TOKENS = Shelf(tokens, token_row)
+PRESETS = ResourceKind(presets, preset_row)
+MODELS = ResourceKind(models, model_row)
+PREFERENCES = ResourceKind(preferences, preference_row)
+USERS = ResourceKind(users, user_row)
+TOKENS = ResourceKind(tokens, token_row)
 SHELVES = (PRESETS, MODELS, PREFERENCES, USERS, TOKENS)
 TABLES = tuple(shelf.table for shelf in SHELVES)
 
@@ -64,7 +64,7 @@ class Library:
     """The rows that some facts are about; None where a row was dropped."""
 
     def __init__(self) -> None:
-        self.rows: dict[Shelf, dict[str, Any]] = {shelf: {} for shelf in SHELVES}
+        self.rows: dict[ResourceKind, dict[str, Any]] = {shelf: {} for shelf in SHELVES}
 
 
 def project(library: Library, user: str, seq: int, fact: LibraryFact) -> None:
@@ -92,7 +92,7 @@ def project(library: Library, user: str, seq: int, fact: LibraryFact) -> None:
 def load(connection: sa.Connection, links: list[Link]) -> Library:
     """The rows that the facts are about, as they are before them."""
     library = Library()
-    wanted: dict[Shelf, set[str]] = {}
+    wanted: dict[ResourceKind, set[str]] = {}
     for link in links:
         if isinstance(link.fact, LibraryFact):
             for shelf, row_id in _named(parse(link.subject).user, link.fact):
@@ -112,7 +112,7 @@ def save(connection: sa.Connection, library: Library) -> None:
         upsert(connection, shelf.table, [row for row in rows.values() if row is not None])
 
 
-def _named(user: str, fact: LibraryFact) -> Iterator[tuple[Shelf, str]]:
+def _named(user: str, fact: LibraryFact) -> Iterator[tuple[ResourceKind, str]]:
     match fact:
         case ModelPreferred():
             yield PREFERENCES, user

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from shared.chain import Link
+from shared.chain_state import ChainState
 from shared.events import (
     CancelRequested,
     Fault,
@@ -18,7 +19,6 @@ from shared.events import (
     Turn,
 )
 from shared.ids import now
-from shared.standing import Standing
 from tests.support.plans import a_document
 
 SOURCE = PromptSource(
@@ -36,11 +36,11 @@ STEP = TodoProcess(at=now(), n=1, priority=0, step="next", plan=a_document())
 ECHO = TodoProcess(at=now(), n=0, priority=0, step="first", plan=a_document())
 
 
-def after(*facts: Any) -> Standing:
-    return Standing(7, [Link(8 + n, "evt.u.s.r.x", fact) for n, fact in enumerate(facts)])
+def after(*facts: Any) -> ChainState:
+    return ChainState(7, [Link(8 + n, "evt.u.s.r.x", fact) for n, fact in enumerate(facts)])
 
 
-def told(standing: Standing) -> dict[str, object]:
+def told(standing: ChainState) -> dict[str, object]:
     hidden = ("claim", "n", "_failed")
     return {name: value for name, value in vars(standing).items() if name not in hidden}
 

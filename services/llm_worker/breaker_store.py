@@ -1,12 +1,12 @@
 """The breakers' state in a KV bucket, which all workers share."""
 
-from services.llm_worker.breaker import ShelfUnavailable
+from services.llm_worker.breaker import BreakerStoreUnavailable
 from shared.bus import Bus, BusError, WrongSequence
 from shared.streams import BREAKERS
 from shared.subjects import breaker
 
 
-class KvShelf:
+class KvBreakerStore:
     """Values by key, changed by compare-and-set."""
 
     def __init__(self, bus: Bus) -> None:
@@ -21,7 +21,7 @@ class KvShelf:
         try:
             stored = await self._bus.head(BREAKERS, breaker(key))
         except BusError as error:
-            raise ShelfUnavailable(str(error)) from error
+            raise BreakerStoreUnavailable(str(error)) from error
         return (stored.data, stored.seq) if stored else (None, 0)
 
     async def put(self, key: str, value: bytes, revision: int) -> bool:
@@ -35,5 +35,5 @@ class KvShelf:
         except WrongSequence:
             return False
         except BusError as error:
-            raise ShelfUnavailable(str(error)) from error
+            raise BreakerStoreUnavailable(str(error)) from error
         return True

@@ -10,7 +10,7 @@ LONG = 15.0
 """The same for a fact that brings a whole conversation."""
 
 
-class Applied:
+class Watermark:
     """The last applied sequence; the store's loop alone advances it."""
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Applied:
             if not item[1].done():
                 item[1].set_result(None)
 
-    async def reach(self, seq: int, *, within: float = PATIENCE) -> None:
+    async def wait_for(self, seq: int, *, within: float = PATIENCE) -> None:
         """Wait until the fact is applied.
 
         Raises:
