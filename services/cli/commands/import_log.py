@@ -16,7 +16,7 @@ import msgspec
 from services.cli.commands.arguments import add_examples
 from services.cli.log_files.export_file import SessionLine, check, sessions_of
 from services.cli.log_files.exported_files import bring_files, files_of
-from services.cli.log_files.renumbering import Coming, coming, referring, what_of
+from services.cli.log_files.renumbering import Coming, coming, kind_of_fact, referring
 from services.cli.recorder.recorded_log import NotRecorded, RecordedLog
 from services.cli.recorder.run_command import run_with_log
 from shared.bus import Bus, NoAnswer
@@ -125,7 +125,7 @@ async def bring_session(
             ) from error
         wrapped = FactImported(
             at=now(),
-            what=what_of(own),
+            what=kind_of_fact(own),
             fact=msgspec.Raw(encode(own)),
             file=file,
             position=position,

@@ -22,10 +22,10 @@ from services.cli.log_files.export_file import (
     sessions_of,
 )
 from services.cli.log_files.export_file import writing as writing_log
-from services.cli.log_files.renumbering import what_of
+from services.cli.log_files.renumbering import kind_of_fact
 from services.cli.recorder.recorded_log import RecordedFact
 from services.cli.recorder.selection import Named
-from services.gateway.playback import Playback
+from services.gateway.replay.frames import Playback
 from shared.errors import InvalidRequest
 from shared.events import decode_fact
 from shared.ids import now
@@ -184,7 +184,7 @@ def _facts(path: Path, session: SessionLine, lines: list[FactLine]) -> Iterator[
             fact = decode_fact(data)
         except msgspec.DecodeError as error:
             raise InvalidRequest(f"{path}: fact {line.seq} cannot be read: {error}.") from error
-        subject = Address(session.user, session.id, line.run).fact(what_of(fact))
+        subject = Address(session.user, session.id, line.run).fact(kind_of_fact(fact))
         yield RecordedFact(line.seq, subject, data, fact)
 
 

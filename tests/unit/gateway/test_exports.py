@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.exports.blocks import blocks_of
-from services.gateway.exports.document import as_json, decode, history_of
-from services.gateway.exports.pdf import as_pdf
-from services.gateway.exports.reading import (
+from services.gateway.dialects.assistant.export.blocks import blocks_of
+from services.gateway.dialects.assistant.export.document import as_json, decode, history_of
+from services.gateway.dialects.assistant.export.pdf import as_pdf
+from services.gateway.dialects.assistant.export.text import (
     Paper,
     Turned,
     as_markdown,
