@@ -76,7 +76,7 @@ async def up(
         await process.wait()
 
 
-def running_on(data_dir: Path) -> run_file.Running:
+def running_on(data_dir: Path) -> run_file.RunningSystem:
     found = run_file.read(data_dir)
     assert found
     return found

@@ -30,7 +30,7 @@ STYLES: Mapping[Style, str] = {
 # -- what is shown ----------------------------------------------------------------------
 
 
-class Page:
+class Output:
     """Lines on their way to a terminal, or to wherever the output was sent."""
 
     def __init__(self, out: TextIO | None = None, *, coloured: bool | None = None) -> None:
@@ -59,7 +59,7 @@ class Page:
         """One JSON object, for people to read as well."""
         self.line(msgspec.json.format(msgspec.json.encode(value)).decode())
 
-    def words(self, text: str, *, indent: str = "", styles: Sequence[Style] = ()) -> None:
+    def wrapped(self, text: str, *, indent: str = "", styles: Sequence[Style] = ()) -> None:
         """People's words, wrapped to the width, line by line as they are."""
         for row in printable(text).splitlines() or [""]:
             lines = textwrap.wrap(
@@ -124,8 +124,8 @@ def dollars(billionths: int | None) -> str:
     """A price for people, to the millionth of a US dollar; less than that is not nothing."""
     if billionths is None:
         return "unpriced"
-    places = 9 if 0 < abs(billionths) < 1000 else 6
-    whole, _, part = f"{abs(billionths) / 10**9:,.{places}f}".partition(".")
+    digits = 9 if 0 < abs(billionths) < 1000 else 6
+    whole, _, part = f"{abs(billionths) / 10**9:,.{digits}f}".partition(".")
     return f"{'−' if billionths < 0 else ''}${whole}.{part.rstrip('0').ljust(2, '0')}"
 
 
@@ -161,12 +161,12 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def table(page: Page, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def table(out: Output, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Aligned columns; the last one takes what is left of the width."""
     first, *lines = aligned([head, *rows])
-    page.line(page.style(_cut(first), "bold"))
+    out.line(out.style(_cut(first), "bold"))
     for line in lines:
-        page.line(_cut(line))
+        out.line(_cut(line))
 
 
 def _cut(line: str) -> str:

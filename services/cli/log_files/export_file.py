@@ -112,7 +112,7 @@ def writing(path: Path) -> Generator[Writer]:
     partial = path.with_name(f"{path.name}.part")
     try:
         raw = os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
-        with raw, _packed(raw) if path.suffix == ".gz" else nullcontext(raw) as out:
+        with raw, _compressed(raw) if path.suffix == ".gz" else nullcontext(raw) as out:
             writer = Writer(out)
             yield writer
             writer.end()
@@ -122,7 +122,7 @@ def writing(path: Path) -> Generator[Writer]:
             partial.unlink()
 
 
-def _packed(raw: IO[bytes]) -> AbstractContextManager[IO[bytes]]:
+def _compressed(raw: IO[bytes]) -> AbstractContextManager[IO[bytes]]:
     zipped = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0)
     return cast("AbstractContextManager[IO[bytes]]", zipped)
 
@@ -162,7 +162,7 @@ class _Count:
         self.end: EndLine | None = None
         self._path = path
         self._number = 0
-        self._owed = 0
+        self._facts_left = 0
         """Facts of the session that are still to come."""
         self._file: _FileCount | None = None
         """The file whose bytes are still to come."""
@@ -174,36 +174,36 @@ class _Count:
 
     def add(self, data: bytes, line: Line) -> None:
         self._number += 1
-        self._check_place(line)
+        self._check_order(line)
         match line:
             case LogLine():
                 self._check_format(line)
             case SessionLine():
-                self.sessions, self._owed = self.sessions + 1, line.facts
+                self.sessions, self._facts_left = self.sessions + 1, line.facts
             case FactLine():
-                self.facts, self._owed = self.facts + 1, self._owed - 1
+                self.facts, self._facts_left = self.facts + 1, self._facts_left - 1
             case FileLine():
                 self._file = _FileCount(line)
-                self._take(b"")
+                self._count_bytes(b"")
             case BytesLine(data=part):
-                self._take(part)
+                self._count_bytes(part)
             case EndLine():
                 self.end = line
                 return
         self._digest.update(data)
 
-    def _check_place(self, line: Line) -> None:
+    def _check_order(self, line: Line) -> None:
         """It may follow the one before."""
         if (self._number == 1) != isinstance(line, LogLine) or self.end is not None:
             raise self._bad("it stands in the wrong place")
-        if isinstance(line, FactLine) != (self._owed > 0):
+        if isinstance(line, FactLine) != (self._facts_left > 0):
             raise self._bad("a session has another number of facts than it says")
         if isinstance(line, BytesLine) != (self._file is not None):
             raise self._bad("a file has another size than it says")
         if isinstance(line, FileLine) and not self.sessions:
             raise self._bad("a file follows its session")
 
-    def _take(self, part: bytes) -> None:
+    def _count_bytes(self, part: bytes) -> None:
         """Count some bytes of the file; the last ones must make it what it says."""
         assert self._file is not None  # noqa: S101  (whoever calls has looked)
         self._file.left -= len(part)

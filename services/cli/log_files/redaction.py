@@ -58,7 +58,7 @@ KEPT: dict[type, frozenset[str]] = {
 }
 """The texts that are ids, names of the operator's own, or words of natterlog's; no others are."""
 
-OWN_WORDS = frozenset(
+OWN_TEXTS = frozenset(
     {
         # modes that natterlog itself gives, or takes for something of its own
         *("general", "adhoc", "document", "content", "file"),
@@ -73,7 +73,7 @@ OWN_WORDS = frozenset(
         *("content_filter", "tool_calls", "max_length"),
     }
 )
-_SCHEMA_WORDS = re.compile(r"object|array|string|number|integer|boolean|null")
+_SCHEMA_TYPES = re.compile(r"object|array|string|number|integer|boolean|null")
 _SHAPE = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf", "Mn", "Mc", "Me"})
 """Categories of characters that are no word, and that a fault may depend on."""
 _NO_DIGEST = "0" * 64
@@ -81,7 +81,7 @@ _NO_DIGEST = "0" * 64
 
 def redacted_text(text: str) -> str:
     """As many code points, bytes, spaces, lines and marks as ``text``, and no word of it."""
-    return "".join(_other(character, place) for place, character in enumerate(text))
+    return "".join(_stand_in(character, position) for position, character in enumerate(text))
 
 
 def redacted(fact: S) -> S:
@@ -112,7 +112,7 @@ def _struct(value: msgspec.Struct) -> msgspec.Struct:
 def _value(value: Any) -> Any:
     match value:
         case str():
-            return value if value in OWN_WORDS else redacted_text(value)
+            return value if value in OWN_TEXTS else redacted_text(value)
         case msgspec.Struct():
             return _struct(value)
         case list():
@@ -129,20 +129,20 @@ def _value(value: Any) -> Any:
 
 
 def _entry(name: str, value: Any) -> Any:
-    if name == "type" and isinstance(value, str) and _SCHEMA_WORDS.fullmatch(value):
+    if name == "type" and isinstance(value, str) and _SCHEMA_TYPES.fullmatch(value):
         return value
     if name == "required" and isinstance(value, list):
         return cast("list[Any]", value)
     return _value(value)
 
 
-def _other(character: str, place: int) -> str:
+def _stand_in(character: str, position: int) -> str:
     if character.isascii():
         if not character.isalnum():
             return character
         if character.isdigit():
-            return str((place + 1) % 10)
-        letter = _LETTERS[(place * 7 + place // 26 * 3) % 26]
+            return str((position + 1) % 10)
+        letter = _LETTERS[(position * 7 + position // 26 * 3) % 26]
         return letter.upper() if character.isupper() else letter
     if unicodedata.category(character) in _SHAPE:
         return character

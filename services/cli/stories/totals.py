@@ -20,7 +20,7 @@ KEYS: dict[str, Callable[[FoundRun], str]] = {
 """By what runs are added up."""
 
 
-class Sum(msgspec.Struct, kw_only=True):
+class Total(msgspec.Struct, kw_only=True):
     """What some runs took; cached input is counted apart, as providers bill it."""
 
     key: str
@@ -38,7 +38,7 @@ class Sum(msgspec.Struct, kw_only=True):
     def tokens(self) -> int:
         return self.input_tokens + self.output_tokens + self.cached_tokens
 
-    def take(self, run: FoundRun) -> None:
+    def add(self, run: FoundRun) -> None:
         self.runs += 1
         self.failed += run.status == "failed"
         if run.cost is not None:
@@ -51,23 +51,23 @@ class Sum(msgspec.Struct, kw_only=True):
             self.cached_tokens += run.usage.cache_creation_input_tokens
 
 
-class Sums:
+class Totals:
     """The sums so far, one a key."""
 
     def __init__(self, by: str) -> None:
         self._key_of = KEYS[by]
         self._by_time = by in ("day", "hour")
-        self._sums: dict[str, Sum] = {}
+        self._totals: dict[str, Total] = {}
 
     def add(self, runs: Sequence[FoundRun]) -> None:
         for run in runs:
             key = self._key_of(run)
-            self._sums.setdefault(key, Sum(key=key)).take(run)
+            self._totals.setdefault(key, Total(key=key)).add(run)
 
-    def rows(self) -> list[Sum]:
+    def rows(self) -> list[Total]:
         """What cost the most first, then what took the most; days and hours in their order."""
         if self._by_time:
-            return sorted(self._sums.values(), key=lambda each: each.key)
+            return sorted(self._totals.values(), key=lambda each: each.key)
         return sorted(
-            self._sums.values(), key=lambda each: (-(each.cost or 0), -each.tokens, each.key)
+            self._totals.values(), key=lambda each: (-(each.cost or 0), -each.tokens, each.key)
         )

@@ -21,7 +21,7 @@ import msgspec
 
 from services.processor.extract.findings import (
     MIB,
-    AnyTold,
+    AnyChildMessage,
     Begun,
     Broke,
     Done,
@@ -49,7 +49,7 @@ _COMMAND = (sys.executable, "-P", "-s", "-m", "services.processor.extract.extrac
 CRASHES = 3
 """Parts of a file that may crash its reader and be left out."""
 _BROKEN = "The file is damaged in a way that breaks its reader."
-_decoder = msgspec.json.Decoder(AnyTold)
+_decoder = msgspec.json.Decoder(AnyChildMessage)
 
 
 class Crashed(ExtractError):
@@ -159,13 +159,13 @@ def _rising(on_progress: Callable[[float], None]) -> Callable[[float], None]:
     """Another reading begins at 0 again, and that is nobody's business."""
     most = 0.0
 
-    def tell(fraction: float) -> None:
+    def report(fraction: float) -> None:
         nonlocal most
         if fraction > most:
             most = fraction
             on_progress(fraction)
 
-    return tell
+    return report
 
 
 # -- the child ----------------------------------------------------------------
@@ -212,7 +212,7 @@ async def _listen(
     raise _error_for_exit(await process.wait(), limits, part)
 
 
-async def _line(lines: asyncio.StreamReader) -> AnyTold | None:
+async def _line(lines: asyncio.StreamReader) -> AnyChildMessage | None:
     try:
         line = await lines.readline()
         return _decoder.decode(line) if line.endswith(b"\n") else None
