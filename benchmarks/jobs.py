@@ -65,7 +65,7 @@ def a_csv(rows: int) -> Iterator[str]:
         share = "" if n % 50 == 0 else f"{chance.random():.4f}"
         yield (
             f"{n},{day},{_CITIES[n % 5]},{chance.randrange(100_000) / 100},{share},"
-            f'"remark {chance.randrange(1_000_000)}, {_WORDS[n % 10]}"\n'
+            f'"remark {chance.randrange(1_000_000)}, {_VOCABULARY[n % 10]}"\n'
         )
 
 
