@@ -13,7 +13,8 @@ import threading
 from pathlib import Path
 from typing import Self
 
-from services import embedded_nats
+from services.supervisor import embedded_nats
+from shared.child import die_with_this_process
 
 DEADLINE = 20.0
 
@@ -57,7 +58,7 @@ class NatsServer:
             stderr=subprocess.PIPE,
             text=True,
             process_group=0,  # Ctrl-C is for pytest
-            preexec_fn=embedded_nats.die_with_parent(),
+            preexec_fn=die_with_this_process(),
         )
         ready = threading.Event()
         self._reader = threading.Thread(target=self._read, args=(self._process, ready), daemon=True)

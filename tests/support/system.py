@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from services.embedded_nats import die_with_parent
+from shared.child import die_with_this_process
 from tests.support.nats_server import NatsServer
 
 DEADLINE = 30.0
@@ -45,7 +45,7 @@ class Process:
                 stderr=log,
                 pass_fds=[write],
                 process_group=0,
-                preexec_fn=die_with_parent(),
+                preexec_fn=die_with_this_process(),
             )
         os.close(write)
         try:
