@@ -103,7 +103,7 @@ def deliver(feed: Feed, stored: Stored) -> None:
         feed.on_fact(*stored)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(data=st.data(), replies=attempts())
 def test_a_client_ends_with_the_whole_text_of_the_last_attempt(
     data: st.DataObject, replies: list[list[str]]
@@ -142,7 +142,6 @@ def test_a_client_ends_with_the_whole_text_of_the_last_attempt(
     asyncio.run(play())
 
 
-@settings(deadline=None, max_examples=100)
 @given(data=st.data(), replies=attempts())
 def test_a_client_that_changes_gateways_at_any_point_ends_with_the_same_text(
     data: st.DataObject, replies: list[list[str]]

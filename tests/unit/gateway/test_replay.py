@@ -27,6 +27,8 @@ CURSORS = Cursors("epoch")
 WORDS = st.text("ab é🙂\u0301", min_size=1, max_size=6)
 PIECES = st.lists(WORDS, max_size=4)
 PAUSE = st.integers(1, 4_000)
+FEW = settings.default.max_examples // 2
+"""A session takes long to be lived through."""
 
 
 class Watching:
@@ -204,7 +206,7 @@ async def replayed(
     return frames
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=FEW)
 @given(data=st.data())
 def test_a_replayed_session_is_byte_for_byte_what_was_sent(data: st.DataObject):
     async def play() -> None:
@@ -218,7 +220,7 @@ def test_a_replayed_session_is_byte_for_byte_what_was_sent(data: st.DataObject):
     asyncio.run(play())
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=FEW)
 @given(data=st.data())
 def test_what_is_shown_at_a_fact_does_not_depend_on_when_a_client_came_to_it(data: st.DataObject):
     async def play() -> None:
@@ -239,7 +241,7 @@ def of_messages(frames: list[bytes]) -> list[dict[str, Any]]:
     return [frame | {"cursor": None} for frame in found if frame["type"] in kinds]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=FEW)
 @given(data=st.data())
 def test_a_replay_goes_on_after_any_cursor(data: st.DataObject):
     async def play() -> None:
@@ -335,7 +337,6 @@ def job_dialects() -> dict[str, Job]:
     return {name: d for name, d in replays.DIALECTS.items() if isinstance(d, Job)}
 
 
-@settings(deadline=None, max_examples=100)
 @given(data=st.data(), plan=st.sampled_from([DOCUMENT, PIPELINE]))
 def test_a_replayed_job_is_byte_for_byte_what_was_sent(data: st.DataObject, plan: Plan):
     async def play() -> None:
