@@ -27,7 +27,7 @@ CURSORS = Cursors("epoch")
 WORDS = st.text("ab é🙂\u0301", min_size=1, max_size=6)
 PIECES = st.lists(WORDS, max_size=4)
 PAUSE = st.integers(1, 4_000)
-FEW = settings.default.max_examples // 2
+FEW = settings().max_examples // 2
 """A session takes long to be lived through."""
 
 
@@ -51,7 +51,7 @@ class Watching:
 class Session:
     """Lives through a session: what happens next is drawn, and every client reads at once."""
 
-    def __init__(self, draw: Callable[..., object]) -> None:
+    def __init__(self, draw: Callable[..., Any]) -> None:
         self.log = Recorder()
         self.clients: dict[tuple[str, str | None], Watching] = {}
         self._draw = draw
@@ -177,7 +177,7 @@ class Session:
     def _pause(self) -> None:
         self.log.pass_time(self._draw(PAUSE))
 
-    def _one_of(self, *choices: object) -> object:
+    def _one_of(self, *choices: Any) -> Any:
         return self._draw(st.sampled_from(choices))
 
 
@@ -265,7 +265,7 @@ def test_a_replay_goes_on_after_any_cursor(data: st.DataObject):
 class JobSession:
     """Lives through a job: readings, answers, misses, losses, and some end."""
 
-    def __init__(self, draw: Callable[..., object], plan: Plan) -> None:
+    def __init__(self, draw: Callable[..., Any], plan: Plan) -> None:
         self.log = Recorder()
         self.run_id = new_id()
         self.sent: dict[str, list[bytes]] = {name: [] for name in job_dialects()}
@@ -329,7 +329,7 @@ class JobSession:
     def _pause(self) -> None:
         self.log.pass_time(self._draw(PAUSE))
 
-    def _one_of(self, *choices: object) -> object:
+    def _one_of(self, *choices: Any) -> Any:
         return self._draw(st.sampled_from(choices))
 
 

@@ -73,8 +73,12 @@ class Story:
         return Address(USER, self.session, run)
 
     def turn(self, content: str | None, **fields: Any) -> Turn:
-        names = {"user_message_id": ids.new_id(), "assistant_message_id": ids.new_id()}
-        return Turn(content=content, **(names | fields))
+        known: dict[str, Any] = {
+            "user_message_id": ids.new_id(),
+            "assistant_message_id": ids.new_id(),
+            **fields,
+        }
+        return Turn(content=content, **known)
 
     def todo(self, content: str | None, **fields: Any) -> str:
         """A turn that goes at once; answers its run."""
