@@ -17,13 +17,13 @@ from shared.events import (
     Continued,
     Fault,
     FileRef,
+    Int64,
     OfferedModel,
     OnBusy,
     Plan,
     Rating,
     SessionStatus,
     Thoughts,
-    Whole,
 )
 from shared.records import (
     Hit,
@@ -73,7 +73,7 @@ class CreateSession(Request, frozen=True, kw_only=True):
     mode: str = "general"
     model: str | None = None
     temperature: float | None = None
-    max_tokens: Whole | None = None
+    max_tokens: Int64 | None = None
     system_prompt: str | None = None
     context_tags: list[str] = []
     on_busy: OnBusy = "queue"
@@ -92,7 +92,7 @@ class UpdateSession(Request, frozen=True, kw_only=True):
     status: SessionStatus | UnsetType = UNSET
     model: str | UnsetType | None = UNSET
     temperature: float | UnsetType | None = UNSET
-    max_tokens: Whole | UnsetType | None = UNSET
+    max_tokens: Int64 | UnsetType | None = UNSET
     system_prompt: str | UnsetType | None = UNSET
     context_tags: list[str] | UnsetType = UNSET
     on_busy: OnBusy | UnsetType = UNSET
@@ -120,7 +120,7 @@ class SendMessage(StartsRun, frozen=True, kw_only=True):
     attachments: list[str] = []
     model: str | None = None
     temperature: float | None = None
-    max_tokens: Whole | None = None
+    max_tokens: Int64 | None = None
     client_id: str | None = None
     idempotency_key: str | None = None
     system: str | None = None
@@ -141,7 +141,7 @@ class EditMessage(StartsRun, frozen=True, kw_only=True):
     attachments: list[str] | None = None
     model: str | None = None
     temperature: float | None = None
-    max_tokens: Whole | None = None
+    max_tokens: Int64 | None = None
     idempotency_key: str | None = None
 
 
@@ -248,7 +248,7 @@ class CreatePreset(Request, frozen=True, kw_only=True):
     system_prompt: str | None = None
     model: str | None = None
     temperature: float | None = None
-    max_tokens: Whole | None = None
+    max_tokens: Int64 | None = None
     is_public: bool = False
 
 
@@ -266,7 +266,7 @@ class UpdatePreset(Request, frozen=True, kw_only=True):
     system_prompt: str | UnsetType | None = UNSET
     model: str | UnsetType | None = UNSET
     temperature: float | UnsetType | None = UNSET
-    max_tokens: Whole | UnsetType | None = UNSET
+    max_tokens: Int64 | UnsetType | None = UNSET
     is_public: bool | UnsetType = UNSET
 
 
@@ -656,7 +656,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     system_prompt: str | None
     model: str | None
     temperature: float | None
-    max_tokens: Whole | None
+    max_tokens: Int64 | None
     run: Run
     seq: int
     notes: list[str] = []

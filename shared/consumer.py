@@ -136,7 +136,7 @@ class Work:
         self._running[message.reply] = asyncio.create_task(self._handle(message))
         self._idle.clear()
 
-    def hand_back(self, message: Incoming) -> None:
+    def nak_now(self, message: Incoming) -> None:
         """Not here: let another worker have it at once."""
         with suppress(BusError):
             self._bus.post(message.reply, b"-NAK")
@@ -189,18 +189,20 @@ class Work:
             log.warning("consumer.unanswered", consumer=self._name, seq=seq, error=str(error))
             return "later", _nak(_PAUSE)
         except (Rejected, msgspec.ValidationError, ObjectMissing, Unsendable) as error:
-            return await self._bury(message, seq, str(error), kind)
+            return await self._dead_letter(message, seq, str(error), kind)
         except Exception as error:  # whatever it was, the todo must not be lost
             # Deliveries do not count: most of them were nobody's fault (architecture.md, law 4).
             errors = self._errors[seq] = self._errors.get(seq, 0) + 1
             log.exception("consumer.failed", consumer=self._name, seq=seq, errors=errors)
             if errors >= _MOST_ERRORS:
-                return await self._bury(message, seq, repr(error), "failed")
+                return await self._dead_letter(message, seq, repr(error), "failed")
             return "failed", _nak(min(2.0**errors, _WORST_DELAY))
         self._errors.pop(seq, None)
         return "done", b"+ACK"
 
-    async def _bury(self, message: Incoming, seq: int, reason: str, kind: str) -> tuple[str, bytes]:
+    async def _dead_letter(
+        self, message: Incoming, seq: int, reason: str, kind: str
+    ) -> tuple[str, bytes]:
         reason = shortened(reason)
         log.error("consumer.rejected", consumer=self._name, seq=seq, reason=reason)
         letter = DeadLetter(

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from shared.bus import Bus
-from shared.events import Delta, Timeline, decode_tick
+from shared.events import Delta, Timeline, decode_token_event
 from shared.subjects import TOKENS, Address
 
 LONGEST = 43_000
@@ -89,16 +89,16 @@ async def read_attempt(bus: Bus, address: Address, attempt: int | None = None) -
     found: dict[int, list[Delta]] = {}
     progress: dict[int, Timeline] = {}
     seq, fraction = 0, 0.0
-    while batch := await bus.read(TOKENS, address.ticks, after=seq):
+    while batch := await bus.read(TOKENS, address.tokens, after=seq):
         seq = batch[-1].seq
         for message in batch:
-            tick = decode_tick(message.data)
-            if isinstance(tick, Delta):
-                found.setdefault(tick.attempt, []).append(tick)
+            token_event = decode_token_event(message.data)
+            if isinstance(token_event, Delta):
+                found.setdefault(token_event.attempt, []).append(token_event)
             else:
-                fraction = max(fraction, tick.fraction)
-                told = (tick.ms, round(tick.fraction * 1000))
-                progress.setdefault(tick.attempt, []).append(told)
+                fraction = max(fraction, token_event.fraction)
+                told = (token_event.ms, round(token_event.fraction * 1000))
+                progress.setdefault(token_event.attempt, []).append(told)
     wanted = attempt if attempt is not None else max(found, default=0)
     text = AttemptText(wanted)
     deltas = found.get(wanted, [])

@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, UnsetType
 OnBusy = Literal["queue", "reject", "interrupt"]
 """What a session does with a message that comes while a run is active."""
 
-Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 """A number from outside that a table can hold: a larger one stops whoever projects it, for ever."""
 
 SessionStatus = Literal["active", "inactive"]
@@ -41,10 +41,10 @@ FileKind = Literal["pdf", "image", "csv", "markdown", "text"]
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens as the provider counted them (natterlog estimates nothing)."""
 
-    input_tokens: Whole = 0
-    output_tokens: Whole = 0
-    cache_creation_input_tokens: Whole = 0
-    cache_read_input_tokens: Whole = 0
+    input_tokens: Int64 = 0
+    output_tokens: Int64 = 0
+    cache_creation_input_tokens: Int64 = 0
+    cache_read_input_tokens: Int64 = 0
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,15 +75,15 @@ class Try(msgspec.Struct, frozen=True, kw_only=True):
     status: int | None = None
     """The HTTP status, where the provider answered with one that is not 200."""
     usage: Usage | None = None
-    cost: Whole | None = None
+    cost: Int64 | None = None
     """Billionths of a US dollar, as for :class:`RunEnded`."""
 
 
 class Continued(msgspec.Struct, frozen=True, kw_only=True):
     """What a reply had when it was asked to go on: its run's text begins with that."""
 
-    length: Whole
-    tokens: Whole | None = None
+    length: Int64
+    tokens: Int64 | None = None
     created_at: datetime | None = None
     """When it was there first; its message keeps that."""
 
@@ -103,7 +103,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     attachments: list[str] = []
     model: str | None = None
     temperature: float | None = None
-    max_tokens: Whole | None = None
+    max_tokens: Int64 | None = None
     client_id: str | None = None
     idempotency_key: str | None = None
     idempotency_digest: str | None = None
@@ -129,8 +129,8 @@ class PastMessage(msgspec.Struct, frozen=True, kw_only=True):
     content: str
     created_at: datetime
     status: EndStatus = "completed"
-    tokens: Whole | None = None
-    latency_ms: Whole | None = None
+    tokens: Int64 | None = None
+    latency_ms: Int64 | None = None
     model: str | None = None
     feedback: dict[str, str] | None = None
     attachments: list[str] = []
@@ -156,9 +156,9 @@ class SentFile(msgspec.Struct, frozen=True, kw_only=True):
     """The message that it is attached to; None for a job's."""
     as_it_is: list[str] = []
     """What of it was sent as it is, by the ids: itself, or its pictures."""
-    characters: Whole | None = None
+    characters: Int64 | None = None
     """So many of the text that was read from it; None when that was not sent."""
-    length: Whole | None = None
+    length: Int64 | None = None
     """So many that text has."""
     missing: Literal["unread", "unreadable", "gone"] | None = None
     """Why nothing of it was sent."""
@@ -172,7 +172,7 @@ class PromptSource(msgspec.Struct, frozen=True, kw_only=True):
     system: str | None
     message_ids: list[str]
     temperature: float | None
-    max_tokens: Whole | None
+    max_tokens: Int64 | None
     notes: list[str] = []
     """What the provider could not be told, one sentence each."""
     files: list[SentFile] | None = None
@@ -246,7 +246,7 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True):
     """Page images or pictures for a model that can see."""
     usage: Usage | None = None
     """What its answers took, those that missed the schema included."""
-    cost: Whole | None = None
+    cost: Int64 | None = None
     """What they cost, as for :class:`RunEnded`."""
 
 
@@ -286,11 +286,11 @@ class OfferedModel(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     """The provider's own; natterlog's id of the model is ``provider/name``."""
     display_name: str | None = None
-    context_window: Whole | None = None
-    max_tokens: Whole | None = None
+    context_window: Int64 | None = None
+    max_tokens: Int64 | None = None
     supports_tools: bool = False
     supports_vision: bool = False
-    size: Whole = 0
+    size: Int64 = 0
     """Bytes; 0 for a hosted model."""
     modified_at: datetime | None = None
     digest: str | None = None
@@ -343,7 +343,7 @@ class SessionCreated(Fact, frozen=True, kw_only=True, tag="session.created"):
     mode: str
     model: str | None
     temperature: float | None
-    max_tokens: Whole | None
+    max_tokens: Int64 | None
     system_prompt: str | None
     context_tags: list[str]
     on_busy: OnBusy
@@ -360,7 +360,7 @@ class SessionUpdated(Fact, frozen=True, kw_only=True, tag="session.updated"):
     status: SessionStatus | UnsetType = UNSET
     model: str | UnsetType | None = UNSET
     temperature: float | UnsetType | None = UNSET
-    max_tokens: Whole | UnsetType | None = UNSET
+    max_tokens: Int64 | UnsetType | None = UNSET
     system_prompt: str | UnsetType | None = UNSET
     context_tags: list[str] | UnsetType = UNSET
     on_busy: OnBusy | UnsetType = UNSET
@@ -482,7 +482,7 @@ class RunEnded(Fact, frozen=True, kw_only=True, tag="final"):
     """One of ``StopReason``; None where the run failed or was cancelled.  Older facts have the
     provider's own word (:func:`shared.conversation.stop_reason` reads all)."""
     usage: Usage | None = None
-    cost: Whole | None = None
+    cost: Int64 | None = None
     """Billionths of a US dollar, by the prices known then; None: the model has no known price."""
     thoughts: Thoughts | None = None
     tries: list[Try] = []
@@ -512,7 +512,7 @@ class PresetCreated(Fact, frozen=True, kw_only=True, tag="preset.created"):
     system_prompt: str | None
     model: str | None
     temperature: float | None
-    max_tokens: Whole | None
+    max_tokens: Int64 | None
     is_public: bool
 
 
@@ -525,7 +525,7 @@ class PresetUpdated(Fact, frozen=True, kw_only=True, tag="preset.updated"):
     system_prompt: str | UnsetType | None = UNSET
     model: str | UnsetType | None = UNSET
     temperature: float | UnsetType | None = UNSET
-    max_tokens: Whole | UnsetType | None = UNSET
+    max_tokens: Int64 | UnsetType | None = UNSET
     is_public: bool | UnsetType = UNSET
 
 
@@ -648,17 +648,17 @@ class Progress(msgspec.Struct, frozen=True, tag_field="type", tag="progress"):
     """Since the claim."""
 
 
-AnyTick = Delta | Progress
+AnyTokenEvent = Delta | Progress
 
 
 # -- JSON ---------------------------------------------------------------------
 
 _encoder = msgspec.json.Encoder()
 _fact_decoder = msgspec.json.Decoder(AnyFact)
-_tick_decoder = msgspec.json.Decoder(AnyTick)
+_token_event_decoder = msgspec.json.Decoder(AnyTokenEvent)
 
 
-def encode(event: Fact | AnyTick) -> bytes:
+def encode(event: Fact | AnyTokenEvent) -> bytes:
     """The event as JSON."""
     return _encoder.encode(event)
 
@@ -681,10 +681,10 @@ def inside(fact: AnyFact) -> AnyFact:
     return decode_fact(bytes(fact.fact)) if isinstance(fact, FactImported) else fact
 
 
-def decode_tick(data: bytes) -> AnyTick:
+def decode_token_event(data: bytes) -> AnyTokenEvent:
     """The delta or progress in ``data``.
 
     Raises:
         msgspec.ValidationError: as for :func:`decode_fact`.
     """
-    return _tick_decoder.decode(data)
+    return _token_event_decoder.decode(data)

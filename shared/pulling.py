@@ -118,7 +118,7 @@ class Pulling(ABC):
         if self._pulling and self._work.free > 0:
             self._work.begin(message)
             return True
-        self._work.hand_back(message)
+        self._work.nak_now(message)
         return False
 
 

@@ -18,7 +18,7 @@ from shared.chain import Link
 from shared.commands import GetFacts
 from shared.events import (
     AnyFact,
-    AnyTick,
+    AnyTokenEvent,
     Delta,
     FactImported,
     Fault,
@@ -153,22 +153,22 @@ def _take_in(attempt: Attempt, previous: PreviousAttempt | None) -> None:
 # -- what happened, in order and in time --------------------------------------------
 
 
-class Happening(NamedTuple):
-    """A fact or tick with its time, in milliseconds since the recording's first fact."""
+class TimedEvent(NamedTuple):
+    """A fact, delta or progress with its time, in milliseconds since the recording's first fact."""
 
     ms: float
     run_id: str
-    what: Link | AnyTick
+    what: Link | AnyTokenEvent
 
 
-class _Tick(NamedTuple):
+class _Due(NamedTuple):
     ms: float
     attempt: int
     number: int
-    tick: AnyTick
+    event: AnyTokenEvent
 
 
-def happenings(links: Iterable[Link]) -> list[Happening]:
+def timed_events(links: Iterable[Link]) -> list[TimedEvent]:
     """Everything that was on the wire.
 
     Facts are in the log's order; a fact whose publisher's clock was behind comes at the
@@ -177,29 +177,30 @@ def happenings(links: Iterable[Link]) -> list[Happening]:
     links = list(links)
     attempts = {attempt.id: attempt for attempt in attempts_of(links)}
     closing = {attempt.over: attempt for attempt in attempts.values() if attempt.over}
-    clock, found, due = _Clock(), list[Happening](), list[_Tick]()
+    clock, found, due = _Clock(), list[TimedEvent](), list[_Due]()
     for link in links:
         run_id = parse(link.subject).run
         ms = clock.read(link.fact.at, run_id, link.fact)
         if link.seq in closing:
-            due = [_at_latest(ms, tick, closing[link.seq]) for tick in due]
+            due = [_at_latest(ms, one, closing[link.seq]) for one in due]
             heapify(due)
         while due and due[0].ms <= ms:
-            tick = heappop(due)
-            found.append(Happening(tick.ms, attempts[tick.attempt].run_id, tick.tick))
-        found.append(Happening(ms, run_id, link))
+            next_due = heappop(due)
+            run_of_it = attempts[next_due.attempt].run_id
+            found.append(TimedEvent(next_due.ms, run_of_it, next_due.event))
+        found.append(TimedEvent(ms, run_id, link))
         if link.seq in attempts:
-            for number, (at, tick) in enumerate(_ticks(attempts[link.seq])):
-                heappush(due, _Tick(ms + at, link.seq, number, tick))
+            for number, (at, token_event) in enumerate(_token_events(attempts[link.seq])):
+                heappush(due, _Due(ms + at, link.seq, number, token_event))
     return found
 
 
-def _at_latest(ms: float, tick: _Tick, attempt: Attempt) -> _Tick:
+def _at_latest(ms: float, due: _Due, attempt: Attempt) -> _Due:
     """Nothing of an attempt comes after its end, whatever the clocks say."""
-    return tick._replace(ms=min(tick.ms, ms)) if tick.attempt == attempt.id else tick
+    return due._replace(ms=min(due.ms, ms)) if due.attempt == attempt.id else due
 
 
-def _ticks(attempt: Attempt) -> Iterator[tuple[float, AnyTick]]:
+def _token_events(attempt: Attempt) -> Iterator[tuple[float, AnyTokenEvent]]:
     for at, thousandths in attempt.progress:
         yield at, Progress(attempt.id, attempt.step, thousandths / 1000)
     timeline = attempt.timeline

@@ -76,11 +76,11 @@ class Address(NamedTuple):
         return f"evt.{self.user}.{self.session}.>"
 
     @property
-    def ticks(self) -> str:
+    def tokens(self) -> str:
         return f"tok.{self.user}.{self.session}.{self.run}"
 
     @property
-    def session_ticks(self) -> str:
+    def session_tokens(self) -> str:
         """The filter over the deltas of all runs of the session."""
         return f"tok.{self.user}.{self.session}.*"
 
@@ -146,7 +146,7 @@ def live_facts_of_user(user: str) -> str:
     return f"live.evt.{user}.>"
 
 
-def live_ticks_of_session(user: str, session: str) -> str:
+def live_tokens_of_session(user: str, session: str) -> str:
     return f"live.tok.{user}.{session}.*"
 
 

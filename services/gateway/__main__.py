@@ -5,17 +5,17 @@ from functools import partial
 
 from aiohttp import web
 
-from services.gateway.accounts import Accounts
+from services.gateway.access.accounts import Accounts
+from services.gateway.access.limits import SocketCount
+from services.gateway.access.rates import Rates
 from services.gateway.app import make_app
-from services.gateway.boards import Boards
 from services.gateway.context import Gateway
-from services.gateway.cursor import Cursors
-from services.gateway.hub import Hub
-from services.gateway.limits import SocketCount
+from services.gateway.dependencies import Others
+from services.gateway.http.uploads import sweep_now_and_then
+from services.gateway.jobs.hub import JobHub
 from services.gateway.models import Models
-from services.gateway.others import Others
-from services.gateway.rates import Rates
-from services.gateway.uploads import sweep_now_and_then
+from services.gateway.sessions.cursor import CursorCodec
+from services.gateway.sessions.hub import Hub
 from shared import pipelines
 from shared.lifecycle import Life, running, serve_health
 from shared.llm_client import LlmClient
@@ -43,7 +43,7 @@ async def main(settings: Settings) -> None:
         async with (
             Accounts(settings, life.bus, store) as accounts,
             Hub(life.bus, store) as hub,
-            Boards(hub, life.bus, store) as boards,
+            JobHub(hub, life.bus, store) as boards,
             Models(store, LlmClient(life.bus)) as models,
         ):
             if not await _may_listen(life, accounts):
@@ -58,7 +58,7 @@ async def main(settings: Settings) -> None:
                 boards=boards,
                 models=models,
                 pipelines=read,
-                cursors=Cursors(life.epoch),
+                cursors=CursorCodec(life.epoch),
                 sockets=SocketCount(settings),
             )
             await _serve(gateway, life)

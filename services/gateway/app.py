@@ -8,33 +8,32 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
 
-from services.gateway import origins, sockets
-from services.gateway.auth import answer_while_it_counts, credential_of
+from services.gateway.access import origins
+from services.gateway.access.auth import answer_while_it_counts, credential_of
+from services.gateway.access.origins import Origins
 from services.gateway.context import GATEWAY, RATE, REQUEST_ID, RUN_ID, USER, Gateway
-from services.gateway.describing import description_of
-from services.gateway.dialects import (
-    assistant,
-    assistant_http,
-    assistant_socket,
-    channels,
-    channels_http,
-    channels_models_http,
-    channels_socket,
-    content,
-    content_http,
-    content_socket,
-    documents,
-    documents_http,
-    documents_socket,
-    drf_http,
-    interview,
-    interview_http,
-)
+from services.gateway.dialects.assistant import routes as assistant_http
+from services.gateway.dialects.assistant import socket as assistant_socket
+from services.gateway.dialects.assistant import wire as assistant
+from services.gateway.dialects.channels import drf_http
+from services.gateway.dialects.channels import models_http as channels_models_http
+from services.gateway.dialects.channels import sessions_http as channels_http
+from services.gateway.dialects.channels import socket as channels_socket
+from services.gateway.dialects.channels import wire as channels
+from services.gateway.dialects.content import http as content_http
+from services.gateway.dialects.content import socket as content_socket
+from services.gateway.dialects.content import wire as content
+from services.gateway.dialects.documents import http as documents_http
+from services.gateway.dialects.documents import socket as documents_socket
+from services.gateway.dialects.documents import wire as documents
+from services.gateway.dialects.interview import http as interview_http
+from services.gateway.dialects.interview import wire as interview
+from services.gateway.errors import response_for, to_natterlog_error
+from services.gateway.http import websocket as sockets
+from services.gateway.http.describe import description_of
 from services.gateway.metrics import count_request
-from services.gateway.origins import Origins
-from services.gateway.reference import Reference
-from services.gateway.refusals import answer_of, error_of
-from services.gateway.replaying import or_replayed
+from services.gateway.reference.routes import Reference
+from services.gateway.replay.routes import or_replayed
 from shared.errors import NatterlogError
 from shared.ids import new_id
 from shared.log import get_logger
@@ -60,7 +59,9 @@ def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Appli
     reference = Reference([*health, *answered, *over_sockets()])
     options = drf_http.options(answered, channels.PREFIX)
     routes = [*health, *reference.routes(), *answered, *options, *over_sockets()]
-    around = _Around(gateway, public=[welcome, *(r.handler for r in routes if _is_public(r))])
+    around = RequestMiddleware(
+        gateway, public=[welcome, *(r.handler for r in routes if _is_public(r))]
+    )
     app = web.Application(middlewares=[around], client_max_size=gateway.settings.max_body)
     app[GATEWAY] = gateway
     app.on_response_prepare.append(_finish_headers)
@@ -113,7 +114,7 @@ async def welcome(request: web.Request) -> web.Response:
     return web.Response(body=assistant.encode(about), content_type="application/json")
 
 
-class _Around:
+class RequestMiddleware:
     """What happens around each request: origin, credential, errors, one line in the log."""
 
     __middleware_version__ = 1  # how aiohttp tells a middleware of today's form
@@ -155,7 +156,7 @@ class _Around:
                 return await handler(request)
             return await self._authenticated(request, handler)
         except Exception as raised:  # noqa: BLE001  (every failure has an answer in the dialect's envelope)
-            return answer_of(request, error_of(raised), raised)
+            return response_for(request, to_natterlog_error(raised), raised)
 
     async def _authenticated(
         self, request: web.Request, handler: AiohttpHandler

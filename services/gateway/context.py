@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from services.gateway.accounts import Accounts
-from services.gateway.auth import User
-from services.gateway.boards import Boards
+from services.gateway.access.accounts import Accounts
+from services.gateway.access.auth import User
+from services.gateway.access.limits import SocketCount
+from services.gateway.access.rates import Rate, Rates
 from services.gateway.connections import Connections
-from services.gateway.cursor import Cursors
-from services.gateway.hub import Hub
-from services.gateway.limits import SocketCount
+from services.gateway.jobs.hub import JobHub
 from services.gateway.models import Models
-from services.gateway.rates import Rate, Rates
+from services.gateway.sessions.cursor import CursorCodec
+from services.gateway.sessions.hub import Hub
 from shared.bus import Bus
 from shared.pipelines import Pipeline
 from shared.settings import Settings
@@ -30,10 +30,10 @@ class Gateway:
     accounts: Accounts
     rates: Rates
     hub: Hub
-    boards: Boards
+    boards: JobHub
     models: Models
     pipelines: Mapping[str, Pipeline]
-    cursors: Cursors
+    cursors: CursorCodec
     connections: Connections = field(default_factory=Connections)
     sockets: SocketCount
 

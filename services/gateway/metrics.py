@@ -20,4 +20,4 @@ def dialect_of(request: web.Request) -> str:
     module: str = getattr(request.match_info.handler, "__module__", "")
     if not module.startswith(_DIALECTS):
         return "none"
-    return module.removeprefix(_DIALECTS).partition("_")[0]
+    return module.removeprefix(_DIALECTS).partition(".")[0]

@@ -5,10 +5,10 @@ from contextlib import aclosing
 
 from services.llm_worker import prices
 from services.llm_worker.breaker import Breaker
+from services.llm_worker.breaker_store import KvBreakerStore
 from services.llm_worker.offers import Offering
 from services.llm_worker.providers.recorded import Recorded
 from services.llm_worker.providers.registry import Registry
-from services.llm_worker.shelf import KvShelf
 from services.llm_worker.worker import Worker
 from shared.ids import new_id
 from shared.lifecycle import running
@@ -26,7 +26,7 @@ async def main(settings: Settings) -> None:
     async with running(settings, "llm_worker") as life, aclosing(registry):
         registry.add(Recorded(life.bus))
         breaker = Breaker(
-            KvShelf(life.bus),
+            KvBreakerStore(life.bus),
             settings.breaker_threshold,
             settings.breaker_cooldown,
             exempt=frozenset((Recorded.name,)),  # what fails there failed long ago

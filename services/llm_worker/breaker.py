@@ -43,7 +43,7 @@ MOST = 1_000
 """Circuits whose state one worker remembers at a time."""
 
 
-class Shelf(Protocol):
+class BreakerStore(Protocol):
     """Where the workers share their records; ``revision`` is 0 for what is not there."""
 
     async def get(self, key: str) -> tuple[bytes | None, int]:
@@ -63,7 +63,7 @@ class Shelf(Protocol):
         ...
 
 
-class ShelfUnavailable(Exception):
+class BreakerStoreUnavailable(Exception):
     """The shelf does not answer; then the breaker lets everything through."""
 
 
@@ -90,7 +90,7 @@ class Breaker:
 
     def __init__(
         self,
-        shelf: Shelf,
+        shelf: BreakerStore,
         threshold: int,
         cooldown: float,
         clock: Callable[[], float] = time.time,
@@ -121,7 +121,7 @@ class Breaker:
                     break
                 if await self._probe({key: seen[key] for key in circuits if left[key] == 0}):
                     return
-        except ShelfUnavailable:
+        except BreakerStoreUnavailable:
             return
         name = model[:LONGEST_NAME]
         what = provider if shut == provider else f"The model {name!r} of {provider}"
@@ -159,7 +159,7 @@ class Breaker:
         """For people: how ``provider`` stands."""
         try:
             record = (await self._look(provider)).record
-        except ShelfUnavailable:
+        except BreakerStoreUnavailable:
             return "closed"
         if record.opened_at is None:
             return "closed"
@@ -254,7 +254,7 @@ class Breaker:
                 record = change(seen.record)
                 if record == seen.record or await self._store(key, record, seen.revision):
                     return seen.record, record
-        except ShelfUnavailable:
+        except BreakerStoreUnavailable:
             pass
         return Record(), Record()
 

@@ -19,7 +19,7 @@ from prometheus_client import Counter
 from services.llm_worker.pacer import Pacer
 from shared.bus import Bus, BusError, Unsendable
 from shared.deltas import split
-from shared.events import Delta, Timeline, Try, decode_tick, encode
+from shared.events import Delta, Timeline, Try, decode_token_event, encode
 from shared.ids import now
 from shared.log import get_logger
 from shared.subjects import TOKENS, Address
@@ -56,7 +56,7 @@ class DeltaWriter:
         claimed_at: datetime | None = None,
     ) -> None:
         self._bus = bus
-        self._subject = address.ticks
+        self._subject = address.tokens
         self.attempt = attempt
         self._pacer = pacer
         self._head = head
@@ -218,14 +218,14 @@ class DeltaWriter:
                 log.info("deltas.cannot_look", error=str(error))
                 await asyncio.sleep(0.2)
                 continue
-            tick = decode_tick(last.data) if last else None
-            if not mine or (tick is not None and tick.attempt > self.attempt):
+            token_event = decode_token_event(last.data) if last else None
+            if not mine or (token_event is not None and token_event.attempt > self.attempt):
                 self._closed = True
                 self._lost()
                 return
             stored = 0
-            if isinstance(tick, Delta) and tick.attempt == self.attempt:
-                stored = tick.offset + len(tick.text)
+            if isinstance(token_event, Delta) and token_event.attempt == self.attempt:
+                stored = token_event.offset + len(token_event.text)
             self._head = last.seq if last else 0
             self._said = [self.text]
             self._new.clear()

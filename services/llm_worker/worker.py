@@ -3,7 +3,7 @@
 ``handle`` is the list of the steps of one text; they follow below in that
 order.  What is asked, and what comes after the answer, is the task's
 (:mod:`services.llm_worker.tasks`); who owns the run is settled by its chain
-(:mod:`shared.holding`).
+(:mod:`shared.ownership`).
 """
 
 import asyncio
@@ -31,8 +31,8 @@ from shared.deltas import read_attempt
 from shared.endings import ended as ended_now
 from shared.errors import NotFound, Unavailable, shortened
 from shared.events import EndStatus, Fault, PreviousAttempt, PromptSource
-from shared.holding import HeldRun, Holding
 from shared.log import get_logger
+from shared.ownership import OwnedRun, RunOwnership
 from shared.settings import Settings
 from shared.store_client import StoreClient
 from shared.subjects import TOKENS
@@ -48,7 +48,7 @@ MOST_NOTED = 1_000
 _CLOSING = 1.0
 """Seconds that a provider may take to close its connection before the final goes out."""
 
-Run = HeldRun[DeltaWriter]
+Run = OwnedRun[DeltaWriter]
 
 
 class Worker:
@@ -67,7 +67,7 @@ class Worker:
         self._refusals = Refusals()
         self._noted = set[str]()
         """Notes that stand in the log already: each does once."""
-        self.held = Holding[DeltaWriter](bus, worker_id)
+        self.held = RunOwnership[DeltaWriter](bus, worker_id)
 
     # -- one text, step by step ---------------------------------------------------
 
@@ -123,7 +123,7 @@ class Worker:
         while not standing.over:
             if run.lost:
                 raise RetryLater(ACK_WAIT, "another attempt has begun")
-            previous, tick_head = await self._previous(run, context, lost_to)
+            previous, token_head = await self._previous(run, context, lost_to)
             if standing.cancelled:
                 return await self._conclude(run, task, "cancelled", previous)
             if standing.deaths >= self._settings.silent_deaths:
@@ -141,7 +141,7 @@ class Worker:
             source = self._source(provider, prompt)
             attempt = await self.held.claim(run, delivery, source, previous)
             if attempt is not None:
-                writer = self._writer(run, attempt, tick_head, opening)
+                writer = self._writer(run, attempt, token_head, opening)
                 outcome = await self._write(run, writer, provider, prompt)
                 lost_to = await self._settle(run, task, outcome, source)
         return None
@@ -192,12 +192,12 @@ class Worker:
     async def _previous(
         self, run: Run, context: Context, fault: Fault | None
     ) -> tuple[PreviousAttempt | None, int]:
-        """What the attempt before wrote, and the last sequence of the run's ticks."""
+        """What the attempt before wrote, and the last sequence of the run on TOKENS."""
         standing = run.standing
         if standing.claim is None:
             if context.run.attempt == 0:
                 return None, 0
-            last = await self._bus.head(TOKENS, run.address.ticks)  # of an earlier step
+            last = await self._bus.head(TOKENS, run.address.tokens)  # of an earlier step
             return None, last.seq if last else 0
         written = await read_attempt(self._bus, run.address, standing.attempt)
         if (writer := run.own_writer) is not None:  # so we know all of it
@@ -265,7 +265,7 @@ class Worker:
             )
         return outcome
 
-    def _writer(self, run: Run, attempt: int, tick_head: int, opening: str) -> DeltaWriter:
+    def _writer(self, run: Run, attempt: int, token_head: int, opening: str) -> DeltaWriter:
         """What writes this attempt's deltas; the one of an attempt before it is closed."""
         if run.writer is not None:
             run.writer.close()
@@ -274,7 +274,7 @@ class Worker:
             run.address,
             attempt,
             self._pacer,
-            head=tick_head,
+            head=token_head,
             still_mine=lambda: self.held.look(run),
             lost=lambda: run.interrupt(lost=True),
             claimed_at=run.standing.claim.at if run.standing.claim else None,

@@ -29,9 +29,9 @@ from shared.events import (
     TodoGenerate,
     TodoProcess,
 )
-from shared.holding import HeldRun, Holding
 from shared.ids import now
 from shared.log import get_logger
+from shared.ownership import OwnedRun, RunOwnership
 from shared.plans import cost_of, due_step, notes_of, total, without_file_text
 
 log = get_logger()
@@ -39,7 +39,7 @@ log = get_logger()
 _STOPPING = 2.0
 """Seconds that an interrupted reading has to be gone."""
 
-Run = HeldRun[ProgressWriter]
+Run = OwnedRun[ProgressWriter]
 
 _files = Counter("natterlog_files", "Files by kind and how reading them ended", ["kind", "outcome"])
 _seconds = Histogram(
@@ -57,7 +57,7 @@ class Processor:
     def __init__(self, bus: Bus, worker_id: str, *, silent_deaths: int) -> None:
         self._bus = bus
         self._silent_deaths = silent_deaths
-        self.held = Holding[ProgressWriter](bus, worker_id)
+        self.held = RunOwnership[ProgressWriter](bus, worker_id)
 
     async def handle(self, delivery: Delivery) -> None:
         """Do the step that is due.

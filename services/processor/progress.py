@@ -24,7 +24,7 @@ class ProgressWriter:
         self, bus: Bus, address: Address, attempt: int, step: str, *, least: float = 0.0
     ) -> None:
         self._bus = bus
-        self._subject = address.ticks
+        self._subject = address.tokens
         self.attempt = attempt
         self._step = step
         self._fraction = least
@@ -82,6 +82,6 @@ class ProgressWriter:
         self.reached = round(fraction, 3)  # although its acknowledgement may get lost
         ms = round((time.monotonic() - self._began) * 1000)
         self.timeline.append((ms, round(self.reached * 1000)))
-        tick = encode(Progress(self.attempt, self._step, self.reached, ms))
-        self._head = await self._bus.append(self._subject, tick, expected=expected)
+        token_event = encode(Progress(self.attempt, self._step, self.reached, ms))
+        self._head = await self._bus.append(self._subject, token_event, expected=expected)
         self._told = fraction

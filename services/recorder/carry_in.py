@@ -16,7 +16,7 @@ import msgspec
 from services.recorder.carrying import SessionLine, check, sessions_of
 from services.recorder.files import bring_files, files_of
 from services.recorder.reading import Log, NotRecorded
-from services.recorder.references import Coming, coming, referring, what_of
+from services.recorder.references import Coming, coming, kind_of_fact, referring
 from shared.bus import Bus, NoAnswer
 from shared.chain import Overtaken, extend
 from shared.commands import DeleteSession
@@ -123,7 +123,7 @@ async def bring_session(
             ) from error
         wrapped = FactImported(
             at=now(),
-            what=what_of(own),
+            what=kind_of_fact(own),
             fact=msgspec.Raw(encode(own)),
             file=file,
             position=position,

@@ -125,7 +125,7 @@ def _previous(known: PreviousAttempt | None, here: Mapping[int, int]) -> Previou
     return known and msgspec.structs.replace(known, attempt=here[known.attempt])
 
 
-def what_of(fact: AnyFact) -> str:
+def kind_of_fact(fact: AnyFact) -> str:
     """The end of the fact's subject, from the fact alone."""
     address = session_address("u", "s")
     match fact:

@@ -10,12 +10,12 @@ import re
 import sqlalchemy as sa
 
 from services.store import chains
-from services.store.applied import Applied
 from services.store.applying import read_applied
 from services.store.database import Database
 from services.store.queries import not_found
 from services.store.rows import TokenRow, UserRow, token_row, user_row
 from services.store.schema import tokens, users
+from services.store.watermark import Watermark
 from shared import ids
 from shared.bus import Bus
 from shared.commands import CheckToken, Holder, TokenCheck
@@ -53,7 +53,7 @@ LABEL = 200
 class Accounts:
     """The operations on users and tokens."""
 
-    def __init__(self, bus: Bus, database: Database, applied: Applied) -> None:
+    def __init__(self, bus: Bus, database: Database, applied: Watermark) -> None:
         self._bus = bus
         self._database = database
         self._applied = applied

@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 from prometheus_client import Counter, Histogram
 
-from services.store.applied import Applied
+from services.store.watermark import Watermark
 from shared.commands import Request
 from shared.errors import InvalidRequest, NatterlogError
 from shared.subjects import store_command
@@ -29,7 +29,7 @@ _PATH = re.compile(r" - at `(\$[^`]*)`$")
 
 
 def endpoint(
-    kind: type[R], answer: Callable[[R], Awaitable[msgspec.Struct]], applied: Applied
+    kind: type[R], answer: Callable[[R], Awaitable[msgspec.Struct]], applied: Watermark
 ) -> tuple[str, Endpoint]:
     """The subject of a kind of request, and what is done with one."""
     decoder = msgspec.json.Decoder(kind)
@@ -40,7 +40,7 @@ def endpoint(
         outcome = "internal"
         try:
             request = _decode(decoder, data)
-            await applied.reach(request.min_seq)
+            await applied.wait_for(request.min_seq)
             body = _encode(await answer(request))
             outcome = "ok"
         except NatterlogError as error:

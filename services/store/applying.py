@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 import sqlalchemy as sa
 
-from services.store import library, search
+from services.store import resources as library
+from services.store import search
 from services.store.projection import Rows, project
 from services.store.rows import MessageRow, message_row, run_row, session_row
 from services.store.saving import upsert

@@ -7,7 +7,7 @@ is refused when anything came in between.
 
 from collections.abc import Awaitable, Callable
 
-from services.store.applied import Applied
+from services.store.watermark import Watermark
 from shared.bus import Bus
 from shared.chain import Overtaken, extend
 from shared.errors import Unavailable
@@ -23,7 +23,7 @@ Decide = Callable[[], Awaitable[tuple[str, Fact] | None]]
 
 async def decide(
     bus: Bus,
-    applied: Applied,
+    applied: Watermark,
     address: Address,
     what: Decide,
     *,
@@ -42,7 +42,7 @@ async def decide(
     for _ in range(ROUNDS):
         last = await bus.head(EVENTS, chain)
         head = last.seq if last else 0
-        await applied.reach(head)
+        await applied.wait_for(head)
         decided = await what()
         if decided is None:
             return head
@@ -53,6 +53,6 @@ async def decide(
             )
         except Overtaken:
             continue
-        await applied.reach(seq)
+        await applied.wait_for(seq)
         return seq
     raise Unavailable("Too much is happening here; please try again.", retry_after=1.0)

@@ -14,7 +14,6 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from services.store import file_queries, queries
-from services.store.applied import LONG, PATIENCE, Applied
 from services.store.archive import Archive
 from services.store.database import Database
 from services.store.erase import Eraser
@@ -26,6 +25,7 @@ from services.store.models import preferred_model
 from services.store.projection import CHANGEABLE
 from services.store.queries import SessionState
 from services.store.rows import MessageRow, RunRow
+from services.store.watermark import LONG, PATIENCE, Watermark
 from shared import ids
 from shared.bus import Bus
 from shared.chain import Overtaken, extend, read_chain
@@ -108,7 +108,7 @@ class Commands:
         database: Database,
         archive: Archive,
         hot: HotLog,
-        applied: Applied,
+        applied: Watermark,
         eraser: Eraser,
         model_names: ModelNames,
     ) -> None:
@@ -159,7 +159,7 @@ class Commands:
         except Overtaken as overtaken:  # it is there already: the same request came twice
             await self._catch_up(overtaken)
             seq = 0
-        await self._applied.reach(seq, within=LONG if fact.history else PATIENCE)
+        await self._applied.wait_for(seq, within=LONG if fact.history else PATIENCE)
         return await self._session(user_id, session_id)
 
     async def _check_new_model(self, request: CreateSession, model: str | None) -> None:
@@ -199,7 +199,7 @@ class Commands:
                 expected=state.session.last_seq,
             )
 
-        await self._applied.reach(await self._decide(request.session_id, attempt))
+        await self._applied.wait_for(await self._decide(request.session_id, attempt))
         return await self._session(request.user_id, request.session_id)
 
     async def delete_session(self, request: DeleteSession) -> Done:
@@ -218,7 +218,7 @@ class Commands:
             )
 
         seq = await self._decide(request.session_id, attempt)
-        await self._applied.reach(seq)
+        await self._applied.wait_for(seq)
         await self._eraser.erase(request.session_id)
         return Done(seq=seq)
 
@@ -341,7 +341,7 @@ class Commands:
 
         async with self._lock(f"{user_id} {turn.idempotency_key or run_id}"):
             seq = await self._decide(session_id, attempt)
-        await self._applied.reach(seq)
+        await self._applied.wait_for(seq)
         answered = repeated[-1].id if repeated else run_id
         return await self._database.read(queries.accepted, answered, repeated=bool(repeated))
 
@@ -375,7 +375,7 @@ class Commands:
             except Overtaken as overtaken:
                 await self._catch_up(overtaken)
             else:
-                await self._applied.reach(seq)
+                await self._applied.wait_for(seq)
                 return
         raise _too_busy()
 
@@ -392,7 +392,7 @@ class Commands:
         async def on_state() -> int:
             return await attempt(await self._state(user_id, session_id))
 
-        await self._applied.reach(await self._decide(session_id, on_state))
+        await self._applied.wait_for(await self._decide(session_id, on_state))
 
     async def append_to_session(self, subject: str, fact: Fact, last_seq: int) -> int:
         """Append a fact that nothing of the session may come before.
@@ -445,7 +445,7 @@ class Commands:
     async def _catch_up(self, overtaken: Overtaken) -> None:
         """See what came first: the facts found, or an old end that was cut off elsewhere."""
         if overtaken.links:
-            await self._applied.reach(overtaken.links[-1].seq)
+            await self._applied.wait_for(overtaken.links[-1].seq)
         else:
             await self._hot.refresh()
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import msgspec
 
 from services.store import queries, schedules
-from services.store.applied import Applied
 from services.store.database import Database
 from services.store.hotlog import HotLog
 from services.store.rows import RunRow, SessionRow
+from services.store.watermark import Watermark
 from shared import ids
 from shared.bus import Bus, BusError, NoAnswer
 from shared.chain import Overtaken, extend
@@ -109,7 +109,7 @@ def _is_lost(run: RunRow, first: int) -> bool:
 class Dispatcher:
     """Looks at sessions and appends what they need; owns the list of those to look at."""
 
-    def __init__(self, bus: Bus, database: Database, hot: HotLog, applied: Applied) -> None:
+    def __init__(self, bus: Bus, database: Database, hot: HotLog, applied: Watermark) -> None:
         self._bus = bus
         self._database = database
         self._hot = hot
@@ -168,7 +168,7 @@ class Dispatcher:
     async def _look_again(self, session_id: str, overtaken: Overtaken) -> None:
         try:
             if overtaken.links:
-                await self._applied.reach(overtaken.links[-1].seq)
+                await self._applied.wait_for(overtaken.links[-1].seq)
             else:
                 await self._hot.refresh()
         except (BusError, Unavailable) as error:

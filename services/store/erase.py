@@ -82,7 +82,7 @@ class Eraser:
             try:
                 for tombstone in await self._archive.unerased():
                     await self._erase(tombstone)
-                await self._roll_ticks()
+                await self._roll_tokens()
                 if not self._late.is_set():
                     self.idle.set()
                 with suppress(TimeoutError):
@@ -116,7 +116,7 @@ class Eraser:
             await drop_remains(self._bus, self._hot, self._archive, self._database, tombstone)
             while facts := await self._hot_facts(tombstone):
                 await self._erase_facts(facts)
-            await self._erase_ticks(tombstone, barred)
+            await self._erase_token_events(tombstone, barred)
             await self._erase_objects(tombstone)
             await self._release_files(tombstone)
             await self._erase_letters(tombstone)
@@ -158,7 +158,7 @@ class Eraser:
                     tries=2,
                 )
             bar = encode(Delta(attempt=run.attempt, offset=0, text=""))
-            barred.add(await self._bus.store(address.ticks, bar))
+            barred.add(await self._bus.store(address.tokens, bar))
         return barred
 
     async def _unfinished(self, tombstone: Tombstone) -> list[RunRow]:
@@ -178,16 +178,16 @@ class Eraser:
             await erase_refs(self._bus, fact.data)
             await erase_message(self._bus, EVENTS, fact.seq)
 
-    async def _erase_ticks(self, tombstone: Tombstone, barred: set[int]) -> None:
-        subject, after = tombstone.address.session_ticks, 0
-        while ticks := await self._bus.read(TOKENS, subject, after=after):
-            after = ticks[-1].seq
-            written = [tick.seq for tick in ticks if tick.seq not in barred]
+    async def _erase_token_events(self, tombstone: Tombstone, barred: set[int]) -> None:
+        subject, after = tombstone.address.session_tokens, 0
+        while messages := await self._bus.read(TOKENS, subject, after=after):
+            after = messages[-1].seq
+            written = [message.seq for message in messages if message.seq not in barred]
             for start in range(0, len(written), _AT_ONCE):
                 part = written[start : start + _AT_ONCE]
                 await asyncio.gather(*(erase_message(self._bus, TOKENS, seq) for seq in part))
 
-    async def _roll_ticks(self) -> None:
+    async def _roll_tokens(self) -> None:
         """Let TOKENS begin a new block, so that what had expired before is gone in minutes.
 
         An expired delta cannot be overwritten; its bytes go with the block, and
@@ -199,7 +199,7 @@ class Eraser:
         self._unrolled, self._roll_after = False, now + _ROLL_EVERY
         state = (await self._bus.api(f"STREAM.INFO.{TOKENS}"))["state"]
         if state["messages"]:
-            filler = Address(NONE, NONE, NONE).ticks
+            filler = Address(NONE, NONE, NONE).tokens
             for _ in range(_FILLERS):
                 await self._bus.store(filler, bytes(_FILLER))
             await self._bus.api(f"STREAM.PURGE.{TOKENS}", {"filter": filler})

@@ -11,11 +11,11 @@ import msgspec
 import sqlalchemy as sa
 
 from services.store import chains
-from services.store.applied import Applied
 from services.store.applying import read_applied
 from services.store.database import Database
 from services.store.rows import ModelRow, model_row
 from services.store.schema import models, preferences
+from services.store.watermark import Watermark
 from shared import ids
 from shared.bus import Bus
 from shared.commands import Done, ListModels, ModelList, ModelsNoted, PreferModel, SyncModels
@@ -27,7 +27,7 @@ from shared.subjects import EVERYBODY, NONE, user_address
 class Models:
     """The commands on models."""
 
-    def __init__(self, bus: Bus, database: Database, applied: Applied) -> None:
+    def __init__(self, bus: Bus, database: Database, applied: Watermark) -> None:
         self._bus = bus
         self._database = database
         self._applied = applied

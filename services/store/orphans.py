@@ -10,10 +10,10 @@ import asyncio
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.store.applied import Applied
 from services.store.archive import Archive
 from services.store.database import Database
 from services.store.schema import runs, sessions
+from services.store.watermark import Watermark
 from shared.bus import Bus, BusError
 from shared.errors import Unavailable
 from shared.ids import is_id
@@ -34,7 +34,7 @@ _AT_ONCE = 500
 class Orphans:
     """Whoever looks for them, and erases them."""
 
-    def __init__(self, bus: Bus, archive: Archive, database: Database, applied: Applied) -> None:
+    def __init__(self, bus: Bus, archive: Archive, database: Database, applied: Watermark) -> None:
         self._bus = bus
         self._archive = archive
         self._database = database
@@ -60,7 +60,7 @@ class Orphans:
         if not names:
             return 0
         last = await self._bus.head(EVENTS, EVERY_FACT)
-        await self._applied.reach(last.seq if last else 0)
+        await self._applied.wait_for(last.seq if last else 0)
         orphans = await self._of_nobody(names)
         for name in orphans:
             await erase(self._bus, name)

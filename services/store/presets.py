@@ -6,14 +6,14 @@ import msgspec
 import sqlalchemy as sa
 
 from services.store import chains
-from services.store.applied import Applied
 from services.store.applying import read_applied
 from services.store.database import Database
-from services.store.library import PRESET_FIELDS
 from services.store.model_names import ModelNames
 from services.store.queries import MAX_PAGE, not_found
+from services.store.resources import PRESET_FIELDS
 from services.store.rows import PresetRow, preset_row
 from services.store.schema import presets
+from services.store.watermark import Watermark
 from shared import ids
 from shared.bus import Bus
 from shared.commands import (
@@ -36,7 +36,7 @@ class Presets:
     """The commands on presets; each user's are a chain of their own."""
 
     def __init__(
-        self, bus: Bus, database: Database, applied: Applied, model_names: ModelNames
+        self, bus: Bus, database: Database, applied: Watermark, model_names: ModelNames
     ) -> None:
         self._bus = bus
         self._model_names = model_names

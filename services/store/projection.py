@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
-from services.store import library, past, steps
-from services.store.library import Library
+from services.store import past, steps
+from services.store import resources as library
+from services.store.resources import Library
 from services.store.rows import MessageRow, RunRow, SessionRow, UsageRow
 from services.store.titles import title_of
 from shared import conversation

@@ -32,7 +32,6 @@ from services.store import (
     trim,
 )
 from services.store.answering import Endpoint, endpoint
-from services.store.applied import Applied
 from services.store.applying import apply, read_applied, read_epoch, set_epoch
 from services.store.archive import Archive, Entry, entry, links
 from services.store.branches import Branches
@@ -53,6 +52,7 @@ from services.store.rebuild import rebuild
 from services.store.releasing import Releasing
 from services.store.search import search_messages
 from services.store.usage import get_usage
+from services.store.watermark import Watermark
 from shared import commands as asked
 from shared import operating
 from shared.bus import Bus, BusError, Incoming, Stored
@@ -120,7 +120,7 @@ class Store:
         self.bus = bus
         self.archive = archive
         self.database = database
-        self.applied = Applied()
+        self.applied = Watermark()
         self.hot = HotLog(bus)
         self.eraser = Eraser(bus, archive, database, self.hot)
         self.dispatcher = Dispatcher(bus, database, self.hot, self.applied)

@@ -9,7 +9,7 @@ from typing import Any
 import pypdfium2
 import pytest
 
-from services.gateway.dialects import assistant_exports
+from services.gateway.dialects.assistant import exports as assistant_exports
 from shared.commands import RateMessage, Regenerate
 from shared.ids import new_id
 from tests.contract.conftest import Whole

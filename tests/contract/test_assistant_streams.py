@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
-from services.gateway.turns import wait_of
+from services.gateway.http.follow_run import wait_of
 from shared.commands import CancelRun
 from shared.endings import ended
 from shared.events import Fault

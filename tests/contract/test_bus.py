@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.llm_worker.shelf import KvShelf
+from services.llm_worker.breaker_store import KvBreakerStore
 from shared import objects
 from shared.bus import MAX_REQUESTS, Bus, Incoming, NoAnswer, WrongSequence
 from shared.chain import Link, Overtaken, extend, read_chain
@@ -202,11 +202,11 @@ async def test_a_log_of_large_messages_is_read_whole_however_much_it_is(nats_ser
         await ensure_streams(bus)
         seqs = [0]
         for _ in range(300):  # 75 MB: more than the server sends at once
-            seqs.append(await bus.append(run.ticks, piece, expected=seqs[-1]))
+            seqs.append(await bus.append(run.tokens, piece, expected=seqs[-1]))
 
-        found = await bus.read(TOKENS, run.ticks)
-        some = await bus.read(TOKENS, run.ticks, after=seqs[10], limit=100)
-        await bus.api(f"STREAM.PURGE.{TOKENS}", {"filter": run.ticks})
+        found = await bus.read(TOKENS, run.tokens)
+        some = await bus.read(TOKENS, run.tokens, after=seqs[10], limit=100)
+        await bus.api(f"STREAM.PURGE.{TOKENS}", {"filter": run.tokens})
 
     assert [message.seq for message in found] == seqs[1:]
     assert [message.seq for message in some] == seqs[11:111]
@@ -218,12 +218,12 @@ async def test_a_log_of_more_than_a_thousand_messages_is_read_whole(bus: Bus):
     seqs, offset = [0], 0
     for piece in pieces:
         delta = encode(Delta(7, offset, piece))
-        seqs.append(await bus.append(run.ticks, delta, expected=seqs[-1]))
+        seqs.append(await bus.append(run.tokens, delta, expected=seqs[-1]))
         offset += len(piece)
 
-    first = await bus.read(TOKENS, run.ticks)
-    rest = await bus.read(TOKENS, run.ticks, after=first[-1].seq)
-    from_the_leader = await bus.facts_after(TOKENS, run.ticks, 0)
+    first = await bus.read(TOKENS, run.tokens)
+    rest = await bus.read(TOKENS, run.tokens, after=first[-1].seq)
+    from_the_leader = await bus.facts_after(TOKENS, run.tokens, 0)
 
     assert [stored.seq for stored in first + rest] == seqs[1:]
     assert (len(first), len(rest)) == (1000, 100)
@@ -231,7 +231,7 @@ async def test_a_log_of_more_than_a_thousand_messages_is_read_whole(bus: Bus):
     written = await read_attempt(bus, run)
     assert written[:3] == (7, "".join(pieces), seqs[-1])
     assert len(written.timeline) == len(pieces)
-    assert await bus.head(TOKENS, run.ticks) == rest[-1]
+    assert await bus.head(TOKENS, run.tokens) == rest[-1]
 
 
 async def test_where_nothing_is_nothing_is_read(bus: Bus):
@@ -264,9 +264,9 @@ async def test_live_is_what_was_stored_and_nothing_else(bus: Bus, connect: Conne
         todo = await bus.append(run.todo_chat(0), b"todo", expected=0)
         with pytest.raises(WrongSequence):
             await bus.append(run.fact("final"), b"refused", expected=0)
-        delta = await bus.append(run.ticks, b"delta", expected=0)
+        delta = await bus.append(run.tokens, b"delta", expected=0)
         with pytest.raises(WrongSequence):
-            await bus.append(run.ticks, b"refused", expected=0)
+            await bus.append(run.tokens, b"refused", expected=0)
         final = await bus.append(run.fact("final"), b"final", expected=todo)
         async with asyncio.timeout(DEADLINE):
             live = [await heard.get() for _ in range(3)]
@@ -274,7 +274,7 @@ async def test_live_is_what_was_stored_and_nothing_else(bus: Bus, connect: Conne
     assert sorted((m.subject, m.sequence, m.data) for m in live) == sorted(
         [
             (f"live.{run.todo_chat(0)}", todo, b"todo"),
-            (f"live.{run.ticks}", delta, b"delta"),
+            (f"live.{run.tokens}", delta, b"delta"),
             (f"live.{run.fact('final')}", final, b"final"),
         ]
     )
@@ -465,7 +465,7 @@ async def test_dead_letters_are_kept_one_after_the_other(bus: Bus):
 
 
 async def test_a_shelf_is_changed_by_whoever_knows_what_lies_there(bus: Bus):
-    shelf, key = KvShelf(bus), new_id()
+    shelf, key = KvBreakerStore(bus), new_id()
 
     empty = await shelf.get(key)
     first = await shelf.put(key, b"first", 0)

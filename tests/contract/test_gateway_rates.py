@@ -163,7 +163,7 @@ async def test_what_only_reads_is_not_counted(nats_server: NatsServer):
 
 
 async def test_the_window_slides(nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("services.gateway.rates.WINDOW", 1)
+    monkeypatch.setattr("services.gateway.access.rates.WINDOW", 1)
     async with stage(nats_server.url, messages_per_minute=2) as made:
         user = await as_user(made)
         session = await open_session(made, user)
@@ -258,7 +258,7 @@ async def job(made: Stage) -> str:
 async def test_a_body_that_does_not_come_is_not_waited_for_without_end(
     on_stage: Stage, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("services.gateway.asking.SLOWEST", 0.2)
+    monkeypatch.setattr("services.gateway.http.requests.SLOWEST", 0.2)
     head = f"POST {CHAT}/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{{"
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", int(on_stage.url.rpartition(":")[2])

@@ -8,9 +8,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from services.gateway.accounts import GUESSES
+from services.gateway.access.accounts import GUESSES
 from services.gateway.app import over_http
-from services.gateway.describing import description_of
+from services.gateway.http.describe import description_of
 from shared.ids import new_id, now
 from shared.settings import BadSetting
 from tests.contract.test_gateway_outage import Line

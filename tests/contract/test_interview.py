@@ -8,8 +8,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from services.gateway import calls
-from services.gateway.dialects.interview import decode_generate, last
+from services.gateway.dialects.interview.wire import decode_generate, last
+from services.gateway.http import oneshot as calls
 from shared import commands as c
 from shared.events import Fault, ModelDetails, RunEnded, Usage
 from tests.support.absent import ABSENT_ID

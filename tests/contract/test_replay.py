@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from services.gateway.sockets import GONE, NORMAL
+from services.gateway.http.websocket import GONE, NORMAL
 from shared.events import Fault
 from shared.ids import new_id
 from shared.subjects import EVENTS

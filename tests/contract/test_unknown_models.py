@@ -71,7 +71,9 @@ async def models(whole: Whole, offering: Offering, monkeypatch: pytest.MonkeyPat
     return whole
 
 
-async def answer_of(whole: Whole, method: str, path: str, **options: Any) -> tuple[int, Any, str]:
+async def response_for(
+    whole: Whole, method: str, path: str, **options: Any
+) -> tuple[int, Any, str]:
     """(status, body, code in the headers) of any request."""
     async with whole.stage.http.request(method, path, **options) as answer:
         body = await answer.json(content_type=None)
@@ -85,7 +87,7 @@ async def names(whole: Whole) -> frozenset[str]:
 
 async def opened(whole: Whole, model: str) -> int:
     """The status of opening a session with a model."""
-    status, _, _ = await answer_of(whole, "POST", f"{NATIVE}/sessions", json={"model": model})
+    status, _, _ = await response_for(whole, "POST", f"{NATIVE}/sessions", json={"model": model})
     return status
 
 
@@ -113,7 +115,9 @@ async def test_a_native_request_that_names_one_is_refused_and_nothing_is_stored(
         ("PATCH", f"/sessions/{session_id}", {"model": "fake-gtp"}),
     ]
 
-    answers = [await answer_of(models, m, NATIVE + path, json=json) for m, path, json in requests]
+    answers = [
+        await response_for(models, m, NATIVE + path, json=json) for m, path, json in requests
+    ]
 
     for status, problem, _ in answers:
         assert (status, problem["code"], problem["path"]) == (404, "model_not_found", "$.model")
@@ -142,8 +146,8 @@ async def test_the_native_socket_refuses_it_and_stays_open(models: Whole):
 
 
 async def test_channels_refuse_the_field(models: Whole):
-    _, session, _ = await answer_of(models, "POST", f"{CHANNELS}/sessions/", json={})
-    _, preset, _ = await answer_of(models, "POST", f"{CHANNELS}/presets/", json={"name": "A"})
+    _, session, _ = await response_for(models, "POST", f"{CHANNELS}/sessions/", json={})
+    _, preset, _ = await response_for(models, "POST", f"{CHANNELS}/presets/", json={"name": "A"})
     before = await head(models)
     wrong = {"model": "fake-gtp", "name": "A"}
     requests = [
@@ -156,7 +160,7 @@ async def test_channels_refuse_the_field(models: Whole):
         ("POST", f"presets/{preset['id']}/create_session_from_preset/"),
     ]
 
-    answers = [await answer_of(models, m, f"{CHANNELS}/{p}", json=wrong) for m, p in requests]
+    answers = [await response_for(models, m, f"{CHANNELS}/{p}", json=wrong) for m, p in requests]
 
     assert answers == [(400, {"model": [SENTENCE]}, "model_not_found")] * len(requests)
     assert await head(models) == before
@@ -171,7 +175,7 @@ async def test_an_interview_prompt_is_refused_with_its_status(
     before = await head(models)
     body = {"prompt": "Hi", "model": "fake-gtp", "stream": stream, "session_id": session_id}
 
-    answered = await answer_of(models, "POST", "/api/generate/", json=body)
+    answered = await response_for(models, "POST", "/api/generate/", json=body)
 
     assert answered == (404, {"error": SENTENCE, "code": "model_not_found"}, "")
     assert await head(models) == before
@@ -206,13 +210,13 @@ async def test_a_session_whose_model_has_gone_is_told_so_when_something_is_sent(
     )
 
     message = {"session_id": session_id, "content": "Hi"}
-    send = await answer_of(whole, "POST", f"{NATIVE}/messages", json=message)
-    again = await answer_of(
+    send = await response_for(whole, "POST", f"{NATIVE}/messages", json=message)
+    again = await response_for(
         whole, "POST", f"{NATIVE}/messages/{reply.assistant_message_id}/regenerate"
     )
     prompt = {"prompt": "Hi", "session_id": session_id}
-    interview = await answer_of(whole, "POST", "/api/generate/", json=prompt)
-    over_http = await answer_of(
+    interview = await response_for(whole, "POST", "/api/generate/", json=prompt)
+    over_http = await response_for(
         whole, "POST", f"{CHANNELS}/sessions/{session_id}/send_message/", json={"message": "Hi"}
     )
     await native.send_json({"type": "send", **message})
@@ -239,9 +243,9 @@ async def test_what_does_not_need_the_model_goes_on_without_it(
         await whole.answered(sent.headers["X-Run-Id"], "Hello")
     await gone(whole, offering, fake, clock)
 
-    again, _, _ = await answer_of(whole, "POST", f"{NATIVE}/messages", json=body, headers=key)
+    again, _, _ = await response_for(whole, "POST", f"{NATIVE}/messages", json=body, headers=key)
     same = {"title": "Kept", "model": "openai/fake-gpt"}
-    kept, _, _ = await answer_of(whole, "PATCH", f"{NATIVE}/sessions/{session_id}", json=same)
+    kept, _, _ = await response_for(whole, "PATCH", f"{NATIVE}/sessions/{session_id}", json=same)
     other = {**body, "model": "fake-gpt-mini"}
     async with whole.stage.http.post(f"{NATIVE}/messages?stream=1", json=other) as answer:
         sent_with_another = answer.status
@@ -372,11 +376,13 @@ async def test_nobody_waits_twice_for_a_worker_that_does_not_say_anything(
 async def test_an_imported_session_may_have_a_model_of_elsewhere(models: Whole):
     session_id = await models.store.create(title="Tea")
     await models.store.reply(session_id, "Hi", "Hello")
-    _, exported, _ = await answer_of(
+    _, exported, _ = await response_for(
         models, "GET", f"{NATIVE}/sessions/{session_id}/export?format=json"
     )
     exported["session"]["model"] = "elsewhere/model"
 
-    status, session, _ = await answer_of(models, "POST", f"{NATIVE}/sessions/import", json=exported)
+    status, session, _ = await response_for(
+        models, "POST", f"{NATIVE}/sessions/import", json=exported
+    )
 
     assert (status, session["model"]) == (201, "elsewhere/model")

@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 
 from services.gateway.app import over_http, over_sockets
-from services.gateway.describing import conversation_of
+from services.gateway.http.describe import conversation_of
 from shared.ids import new_id
 from tests.support.people import Person, add_user, settle
 from tests.support.running import running_system

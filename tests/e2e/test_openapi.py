@@ -23,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from services.gateway.openapi import FORMS, document
+from services.gateway.reference.openapi import FORMS, document
 from shared.ids import new_id
 from tests.support.described import every_route
 from tests.support.system import DEADLINE, System

@@ -3,8 +3,8 @@
 import pypdfium2
 import pytest
 
-from services.gateway.exports.pdf import as_pdf
-from services.gateway.exports.reading import paper_of
+from services.gateway.dialects.assistant.export.pdf import as_pdf
+from services.gateway.dialects.assistant.export.text import paper_of
 from tests.support.exports import a_paper, a_reply, a_turn, an_export
 
 HOSTILE = """\

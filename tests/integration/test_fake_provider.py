@@ -176,7 +176,7 @@ async def test_a_failing_answer_says_what_it_was_told_to(
 
 
 async def test_while_it_loads_a_model_it_beats(fake: FakeProvider):
-    body = {"model": GPT, "messages": said("tokens=1 load=0.1"), "stream": True}
+    body = {"model": GPT, "messages": said("tokens=1 load=0.5"), "stream": True}
 
     async with (
         aiohttp.ClientSession() as session,

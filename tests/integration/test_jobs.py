@@ -22,7 +22,7 @@ from shared.events import (
     RunClaimed,
     TodoGenerate,
     TodoProcess,
-    decode_tick,
+    decode_token_event,
 )
 from shared.ids import new_id, now
 from shared.pipelines import load
@@ -147,8 +147,8 @@ async def test_a_file_becomes_an_answer(natterlog: Shop):
     assert states(job) == [("extract", "completed"), ("answer", "completed")]
     assert "```text\nAll about tea.\n```" in natterlog.fake.seen[-1].message
     assert all(result.text == "" for result in job.results if result.step == "extract")
-    ticks = await natterlog.bus.read(TOKENS, natterlog.address(made).ticks)
-    assert any(isinstance(decode_tick(tick.data), Progress) for tick in ticks)
+    messages = await natterlog.bus.read(TOKENS, natterlog.address(made).tokens)
+    assert any(isinstance(decode_token_event(message.data), Progress) for message in messages)
 
 
 async def test_a_pipeline_goes_from_step_to_step(natterlog: Shop):
@@ -189,7 +189,7 @@ async def test_a_pipeline_whose_answers_are_very_long_goes_on_with_all_of_them(n
     assert log.final.results == job.results
     address = natterlog.address(made)
     stored = await natterlog.bus.facts_after(EVENTS, address.facts, 0)
-    stored += await natterlog.bus.facts_after(TOKENS, address.ticks, 0)
+    stored += await natterlog.bus.facts_after(TOKENS, address.tokens, 0)
     assert max(len(message.data) for message in stored) <= 256 * 1024
 
 

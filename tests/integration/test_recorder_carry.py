@@ -219,7 +219,7 @@ async def test_an_import_that_was_killed_anywhere_shows_nothing_begins_nothing_a
             for _ in facts[:-1]:
                 with pytest.raises(Cut):
                     await bring(1)
-                await there.store.applied.reach((await there.store.hot.refresh())[1])
+                await there.store.applied.wait_for((await there.store.hot.refresh())[1])
                 await there.store.dispatcher.settle(busy)
                 assert await seen_by_user(there, busy) is False
             assert (await there.store.hot.refresh())[1] == len(facts) - 1
@@ -286,7 +286,7 @@ async def begin_only(
         await carry_in.bring_session(
             log, there.bus, line, Enough(facts), user=line.user, file="a" * 64
         )
-    await there.store.applied.reach((await there.store.hot.refresh())[1])
+    await there.store.applied.wait_for((await there.store.hot.refresh())[1])
 
 
 # -- refusals -----------------------------------------------------------------------------

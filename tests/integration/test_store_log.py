@@ -155,7 +155,7 @@ async def test_a_trim_by_another_store_is_noticed(own_nats_server: NatsServer, t
         session = await at_work.create()
         await at_work.reply(session, "u1", "a1")
         await at_work.reply(await at_work.create())
-        await trimming.store.applied.reach(at_work.store.applied.seq)
+        await trimming.store.applied.wait_for(at_work.store.applied.seq)
         await trimming.store.trim()
 
         await at_work.reply(session, "u2", "a2")
@@ -177,7 +177,7 @@ async def test_a_store_goes_on_where_it_stopped(own_nats_server: NatsServer, tmp
 
     async with store_at_work(own_nats_server, tmp_path) as after:
         after.user = before.user
-        await after.store.applied.reach(seq)
+        await after.store.applied.wait_for(seq)
 
         assert (await after.until(run.id, over)).status == "cancelled"
 
@@ -191,7 +191,7 @@ async def test_what_was_archived_and_not_applied_is_applied_at_the_start(
     async with store_at_work(own_nats_server, tmp_path) as before:
         session = await before.create()
         with monkeypatch.context() as crash, contextlib.suppress(Unavailable):
-            crash.setattr("services.store.applied.PATIENCE", 0.2)
+            crash.setattr("services.store.watermark.PATIENCE", 0.2)
             crash.setattr("services.store.store.apply", _crash)
             await before.send(session, "Hi")
 

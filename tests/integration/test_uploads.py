@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from services.gateway.uploads import PIECE
+from services.gateway.http.uploads import PIECE
 from shared import objects
 from shared.bus import Bus
 from shared.commands import CreateJob

@@ -11,9 +11,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.llm_worker.breaker import Breaker
+from services.llm_worker.breaker_store import KvBreakerStore
 from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, ProviderError
 from services.llm_worker.providers.redaction import Redaction
-from services.llm_worker.shelf import KvShelf
 from services.llm_worker.tasks import GO_ON
 from services.llm_worker.worker import Worker
 from shared import chain, endings, objects
@@ -39,12 +39,12 @@ from shared.events import (
     Try,
     Turn,
     Usage,
-    decode_tick,
+    decode_token_event,
     encode,
 )
-from shared.holding import Holding
 from shared.ids import new_id, now
 from shared.objects import NotKept
+from shared.ownership import RunOwnership
 from shared.pulling import Consumer
 from shared.records import Run
 from shared.settings import Settings
@@ -122,7 +122,7 @@ class Stage:
 
         async with Bus(self.url, name="worker") as bus:
             worker_id = new_id()
-            breaker = Breaker(KvShelf(bus), threshold=5, cooldown=60.0)
+            breaker = Breaker(KvBreakerStore(bus), threshold=5, cooldown=60.0)
             registry: Any = OneProvider()
             worker = Worker(bus, Settings(**settings), registry, breaker, worker_id)
             await bus.listen(holds(worker_id), worker.held.on_holds)
@@ -217,9 +217,9 @@ class Stage:
 
     async def write(self, attempt: int, text: str, offset: int = 0) -> None:
         """Another worker writes the run's text, all of it so far or the next piece."""
-        last = await self.bus.head(TOKENS, self.run.ticks)
+        last = await self.bus.head(TOKENS, self.run.tokens)
         delta = encode(Delta(attempt, offset, text))
-        await self.bus.append(self.run.ticks, delta, expected=last.seq if last else 0)
+        await self.bus.append(self.run.tokens, delta, expected=last.seq if last else 0)
 
     async def written(self, length: int) -> None:
         """Wait until the log has so much of the latest attempt."""
@@ -237,7 +237,7 @@ class Stage:
     async def erase(self) -> None:
         for link in await self.chain():
             await objects.erase_message(self.bus, EVENTS, link.seq)
-        await self.bus.api(f"STREAM.PURGE.{TOKENS}", {"filter": self.run.ticks})
+        await self.bus.api(f"STREAM.PURGE.{TOKENS}", {"filter": self.run.tokens})
 
 
 @pytest.fixture
@@ -271,7 +271,7 @@ async def soon(event: asyncio.Event) -> None:
 async def test_a_todo_becomes_a_reply(stage: Stage):
     provider = Scripted(["Grüße", ", ", "🌍", "!", DONE])
     heard: list[Incoming] = []
-    await stage.bus.listen_live(f"live.{stage.run.ticks}", heard.append)
+    await stage.bus.listen_live(f"live.{stage.run.tokens}", heard.append)
 
     async with stage.worker(provider) as worker:
         await worker.handle(stage.delivery)
@@ -317,7 +317,7 @@ async def test_a_todo_becomes_a_reply(stage: Stage):
     assert lengths == sorted(set(lengths))
     shown = AttemptText(attempt)
     for message in heard:
-        delta = decode_tick(message.data)
+        delta = decode_token_event(message.data)
         assert isinstance(delta, Delta)
         shown.merge(delta)
     assert final.text.startswith(shown.text)
@@ -421,8 +421,8 @@ async def test_a_cancel_in_the_middle_keeps_the_partial_text(stage: Stage):
 async def test_a_cancel_that_was_not_heard_live_is_found_in_the_chain(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("shared.holding._LOOK_EVERY", 0.02)
-    monkeypatch.setattr(Holding, "on_cancel", lambda *_: None)
+    monkeypatch.setattr("shared.ownership._LOOK_EVERY", 0.02)
+    monkeypatch.setattr(RunOwnership, "on_cancel", lambda *_: None)
     provider = Scripted(["Half", asyncio.Event()])
 
     async with stage.worker(provider) as worker:
@@ -489,11 +489,11 @@ async def test_a_fault_after_the_first_delta_is_a_new_attempt_told_as_a_reset(st
     heard: list[Delta] = []
 
     def hear(message: Incoming) -> None:
-        delta = decode_tick(message.data)
+        delta = decode_token_event(message.data)
         assert isinstance(delta, Delta)
         heard.append(delta)
 
-    await stage.bus.listen_live(f"live.{stage.run.ticks}", hear)
+    await stage.bus.listen_live(f"live.{stage.run.tokens}", hear)
     async with stage.worker(provider) as worker:
         working = asyncio.create_task(worker.handle(stage.delivery))
         await stage.written(7)
@@ -735,7 +735,7 @@ async def test_a_run_whose_owner_is_silent_is_taken_over(stage: Stage):
         attempt=lost, text="Half of", reason="its worker was lost", timeline=[(0, 7)]
     )
     assert (final.status, final.attempt, final.text) == ("completed", attempt, "The whole.")
-    deltas = [decode_tick(m.data) for m in await stage.bus.read(TOKENS, stage.run.ticks)]
+    deltas = [decode_token_event(m.data) for m in await stage.bus.read(TOKENS, stage.run.tokens)]
     assert deltas[:2] == [Delta(lost, 0, "Half of"), Delta(attempt, 0, "")]
 
 
@@ -855,7 +855,7 @@ async def test_nothing_is_written_back_into_an_erased_session(stage: Stage, canc
         go_on.set()
         await asyncio.gather(working, return_exceptions=True)
 
-    assert (await stage.bus.read(TOKENS, stage.run.ticks), await stage.said()) in [
+    assert (await stage.bus.read(TOKENS, stage.run.tokens), await stage.said()) in [
         ([], []),
         ([], ["final"]),  # the cancel was faster than the erase
     ]
@@ -1085,7 +1085,8 @@ async def test_a_reply_goes_on_and_its_run_has_the_whole_of_it(cut_stage: Stage)
     provider = Scripted([go_on, " midnight", " dreary", MORE])
     heard: list[Delta | Progress] = []
     await cut_stage.bus.listen_live(
-        f"live.{cut_stage.run.ticks}", lambda message: heard.append(decode_tick(message.data))
+        f"live.{cut_stage.run.tokens}",
+        lambda message: heard.append(decode_token_event(message.data)),
     )
 
     async with cut_stage.worker(provider) as worker:

@@ -5,7 +5,7 @@ from typing import Any
 from aiohttp import web
 
 from services.gateway.app import over_http, over_sockets
-from services.gateway.reference import Reference
+from services.gateway.reference.routes import Reference
 from shared.lifecycle import Life
 
 

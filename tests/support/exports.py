@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from services.gateway.exports.reading import Paper, Turned
+from services.gateway.dialects.assistant.export.text import Paper, Turned
 from shared.commands import Export
 from shared.ids import new_id
 from shared.records import Message, Session

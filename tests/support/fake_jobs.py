@@ -166,8 +166,8 @@ class FakeJobs:
         self._store.went[attempt] = msgspec.structs.replace(
             before, progress=[*before.progress, told]
         )
-        tick = Progress(attempt=attempt, step=step, fraction=fraction)
-        await self._store.bus.store(self._address(run_id).ticks, encode(tick))
+        token_event = Progress(attempt=attempt, step=step, fraction=fraction)
+        await self._store.bus.store(self._address(run_id).tokens, encode(token_event))
 
     async def finish_step(self, run_id: str, text: str, *, notes: list[str] | None = None) -> None:
         """The step that is due has left ``text``: ask the model for the next one."""

@@ -297,7 +297,7 @@ class FakeStore:
         self.went[delta.attempt] = msgspec.structs.replace(
             before, text=said, timeline=[*before.timeline, told]
         )
-        await self.bus.store(self._address(run_id).ticks, encode(delta))
+        await self.bus.store(self._address(run_id).tokens, encode(delta))
 
     async def end(
         self,

@@ -11,15 +11,15 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from services.gateway.accounts import Accounts
+from services.gateway.access.accounts import Accounts
+from services.gateway.access.limits import SocketCount
+from services.gateway.access.rates import Rates
 from services.gateway.app import make_app
-from services.gateway.boards import Boards
 from services.gateway.context import Gateway
-from services.gateway.cursor import Cursors
-from services.gateway.hub import Hub
-from services.gateway.limits import SocketCount
+from services.gateway.jobs.hub import JobHub
 from services.gateway.models import Models
-from services.gateway.rates import Rates
+from services.gateway.sessions.cursor import CursorCodec
+from services.gateway.sessions.hub import Hub
 from shared import pipelines
 from shared.bus import Bus
 from shared.ids import LOCAL_USER
@@ -89,7 +89,7 @@ async def stage(
         async with (
             Accounts(made, bus, asker) as accounts,
             Hub(bus, asker) as hub,
-            Boards(hub, bus, asker) as boards,
+            JobHub(hub, bus, asker) as boards,
             Models(asker, LlmClient(bus)) as models,
         ):
             gateway = Gateway(
@@ -102,7 +102,7 @@ async def stage(
                 boards=boards,
                 models=models,
                 pipelines=pipelines.load(made),
-                cursors=Cursors(epoch),
+                cursors=CursorCodec(epoch),
                 sockets=SocketCount(made),
             )
             runner = web.AppRunner(

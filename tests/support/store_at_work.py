@@ -56,7 +56,7 @@ async def store_at_work(
         async with opened(chosen, bus) as store, store.at_work():
             # The tests before have left facts on the server, which it applies first.
             if (head := await bus.head(EVENTS, "evt.>")) is not None:
-                await store.applied.reach(head.seq, within=DEADLINE)
+                await store.applied.wait_for(head.seq, within=DEADLINE)
             yield StoreAtWork(store)
 
 
@@ -100,7 +100,7 @@ class StoreAtWork:
 
     async def next_fact(self) -> None:
         seen = self.store.applied.seq
-        waiting = asyncio.ensure_future(self.store.applied.reach(seen + 1))
+        waiting = asyncio.ensure_future(self.store.applied.wait_for(seen + 1))
         await asyncio.wait({waiting}, timeout=DEADLINE)
         waiting.exception()
 
@@ -136,13 +136,13 @@ class StoreAtWork:
         claim = RunClaimed(at=ids.now(), worker=worker, todo=run.last_seq, prompt=None)
         subject = self.address(run).fact("claim")
         seq = await extend(self.bus, subject, claim, expected=run.last_seq)
-        await self.store.applied.reach(seq)
+        await self.store.applied.wait_for(seq)
         return seq
 
     async def write(self, run: Run, attempt: int, text: str) -> None:
         """The whole text so far, as one delta."""
         delta = encode(Delta(attempt=attempt, offset=0, text=text))
-        await self.bus.store(self.address(run).ticks, delta)
+        await self.bus.store(self.address(run).tokens, delta)
 
     async def end(
         self, run: Run, text: str = "Hello!", status: EndStatus = "completed", **fields: Any
@@ -152,7 +152,7 @@ class StoreAtWork:
         final = final_of(text, status, attempt=now.attempt, **fields)
         subject = self.address(run).fact("final")
         seq = await extend(self.bus, subject, final, expected=now.last_seq)
-        await self.store.applied.reach(seq)
+        await self.store.applied.wait_for(seq)
         return seq
 
     async def reply(

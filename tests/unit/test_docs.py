@@ -15,16 +15,14 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from services import cli
-from services.gateway import sockets
 from services.gateway.app import make_app
-from services.gateway.dialects import (
-    assistant,
-    assistant_socket,
-    channels,
-    channels_socket,
-    content,
-    documents,
-)
+from services.gateway.dialects.assistant import socket as assistant_socket
+from services.gateway.dialects.assistant import wire as assistant
+from services.gateway.dialects.channels import socket as channels_socket
+from services.gateway.dialects.channels import wire as channels
+from services.gateway.dialects.content import wire as content
+from services.gateway.dialects.documents import wire as documents
+from services.gateway.http import websocket as sockets
 from shared import errors, events, streams
 from shared.records import RunStatus
 from shared.settings import VARIABLES, Settings
@@ -38,7 +36,7 @@ DOCUMENTS = sorted(
     for path in (*REPOSITORY.glob("*.md"), *DOCS.rglob("*.md"), *EXAMPLES.glob("*.md"))
     if path.is_file()
 )
-EVENTS = [*get_args(events.AnyFact), *get_args(events.AnyTick)]
+EVENTS = [*get_args(events.AnyFact), *get_args(events.AnyTokenEvent)]
 """Every event, in the order of ``shared/events.py``."""
 
 FRONT_ENDS = ["interview", "assistant", "documents", "content", "channels"]
@@ -215,7 +213,7 @@ def test_the_log_of_the_walkthrough_is_one_whole_run():
     ]
     todo, claim, final = (events.decode_fact(json.dumps(fact).encode()) for fact in shown)
     deltas = [
-        events.decode_tick(line.encode())
+        events.decode_token_event(line.encode())
         for line in (DOCS / "walkthrough.md").read_text().splitlines()
         if line.startswith('{"type": "delta"')
     ]
@@ -265,9 +263,9 @@ def from_to(event: type[msgspec.Struct]) -> str:
 @pytest.mark.parametrize("event", EVENTS, ids=tag)
 def test_an_example_has_every_field_and_no_other(event: type[msgspec.Struct]):
     example = examples((DOCS / "events.md").read_text())[tag(event)]
-    is_tick = event in get_args(events.AnyTick)
+    is_tick = event in get_args(events.AnyTokenEvent)
 
-    decoded = (events.decode_tick if is_tick else events.decode_fact)(example.encode())
+    decoded = (events.decode_token_event if is_tick else events.decode_fact)(example.encode())
 
     assert type(decoded) is event
     assert json.loads(events.encode(decoded)) == json.loads(example)

@@ -1,1 +1,4 @@
-"""One file per dialect: a pair of translations, request to command and event to frames."""
+"""One folder per dialect: ``wire`` translates (pure), the other modules are its routes and sockets.
+
+A dialect imports no other dialect; ``app`` and ``replay`` import them all.
+"""

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from services.gateway.feed import Feed
+from services.gateway.sessions.feed import Feed
 from shared.bus import Incoming, Stored
 from shared.commands import Facts, FeedState, GetFacts, GetRun, OpenFeed, RunAnswer, UnfinishedRun
 from shared.events import Delta, Fact, RunClaimed, RunEnded, RunWaiting, TodoChat, Turn, encode
@@ -58,7 +58,7 @@ class Log:
 
     def delta(self, attempt: int, offset: int, text: str) -> Stored:
         data = encode(Delta(attempt=attempt, offset=offset, text=text))
-        subject = Address(USER, SESSION, self.run_id).ticks
+        subject = Address(USER, SESSION, self.run_id).tokens
         self.deltas.append(Stored(len(self.deltas) + 1, subject, data))
         return self.deltas[-1]
 

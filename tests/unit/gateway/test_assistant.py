@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.cursor import Cursors, Place
-from services.gateway.dialects.assistant import (
+from services.gateway.dialects.assistant.wire import (
     NewSession,
     SessionChange,
     SseFrames,
@@ -16,7 +15,8 @@ from services.gateway.dialects.assistant import (
     problem,
     update_session,
 )
-from services.gateway.moments import ReplyReset, TextAdded
+from services.gateway.sessions.client_events import ReplyReset, TextAdded
+from services.gateway.sessions.cursor import Cursor, CursorCodec
 from shared.errors import InvalidRequest
 from shared.ids import new_id
 from shared.settings import Settings
@@ -87,9 +87,9 @@ def test_only_the_fields_that_a_change_names_are_changed():
 
 @given(st.text(), st.text())
 def test_an_event_is_one_line_of_data_whatever_the_text(before: str, after: str):
-    frames = SseFrames(Cursors("epoch"))
+    frames = SseFrames(CursorCodec("epoch"))
 
-    frame = frames(Place(7, 3, 1), TextAdded(before + after, len(before)))
+    frame = frames(Cursor(7, 3, 1), TextAdded(before + after, len(before)))
 
     assert frame is not None
     identity, data, *rest = frame.split(b"\n")
@@ -100,7 +100,7 @@ def test_an_event_is_one_line_of_data_whatever_the_text(before: str, after: str)
 
 
 def test_a_reset_is_a_word_of_its_own():
-    frame = SseFrames(Cursors("epoch"))(Place(7, 7, 0), ReplyReset())
+    frame = SseFrames(CursorCodec("epoch"))(Cursor(7, 7, 0), ReplyReset())
 
     assert frame is not None
     assert frame.endswith(b'data: {"type":"reset"}\n\n')

@@ -12,13 +12,13 @@ import pytest
 from aiohttp import web
 
 from services.gateway.app import over_sockets
-from services.gateway.asyncapi import document
-from services.gateway.describing import conversation_of
+from services.gateway.http.describe import conversation_of
+from services.gateway.reference.asyncapi import document
 from shared import commands, events, subjects
 from tests.support.described import every_route
 
 EVENTS_MD = Path(__file__).parents[3] / "docs" / "events.md"
-EVENTS = [*get_args(events.AnyFact), *get_args(events.AnyTick)]
+EVENTS = [*get_args(events.AnyFact), *get_args(events.AnyTokenEvent)]
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_every_request_to_the_store_is_told_with_its_answer(told: dict[str, Any]
 
 def test_every_subject_of_the_bus_is_told(told: dict[str, Any]):
     here = subjects.Address("{user}", "{session}", "{run}")
-    spelled = [here.schedule, here.ticks]
+    spelled = [here.schedule, here.tokens]
     for function in vars(subjects).values():
         if inspect.isfunction(function) and function.__module__ == subjects.__name__:
             parameters = inspect.signature(function).parameters

@@ -3,7 +3,7 @@
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from services.gateway.auth import User, credential_of
+from services.gateway.access.auth import User, credential_of
 from shared.errors import Unauthorized
 
 T = "the-token"

@@ -5,15 +5,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.gateway.dialects.channels import (
+from services.gateway.dialects.channels.wire import (
     NewMessage,
     SessionChange,
     detail,
     frames_of,
     update_session,
 )
-from services.gateway.moments import (
-    Moment,
+from services.gateway.sessions.client_events import (
+    ClientEvent,
     ReplyDue,
     ReplyEnded,
     ReplyReset,
@@ -85,7 +85,7 @@ def reply(kind: str, status: str) -> dict[str, Any]:
         (SessionGone(), []),
     ],
 )
-def test_every_moment_has_its_frames(moment: Moment, frames: list[dict[str, Any]]):
+def test_every_moment_has_its_frames(moment: ClientEvent, frames: list[dict[str, Any]]):
     assert [msgspec.to_builtins(frame) for frame in frames_of(moment)] == frames
 
 

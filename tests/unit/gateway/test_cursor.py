@@ -4,10 +4,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from services.gateway.cursor import Cursors, Place
+from services.gateway.sessions.cursor import Cursor, CursorCodec
 from shared.ids import new_id
 
-CURSORS = Cursors("01a1f8ec-04ca-7a1a-aba4-578d690187c7")
+CURSORS = CursorCodec("01a1f8ec-04ca-7a1a-aba4-578d690187c7")
 NUMBERS = st.integers(0, 2**63 - 1)
 
 
@@ -15,7 +15,7 @@ NUMBERS = st.integers(0, 2**63 - 1)
 def test_a_place_comes_back_as_it_was(seq: int, attempt: int, offset: int):
     assume(attempt <= seq)
 
-    place = Place(seq, attempt, offset)
+    place = Cursor(seq, attempt, offset)
 
     assert CURSORS.parse(CURSORS.format(place)) == place
 
@@ -36,14 +36,14 @@ def test_nothing_that_looks_like_a_cursor_fails(text: str):
 
 @pytest.mark.parametrize("word", ["-1", "01", "1_0", "1.0", "", " 1", "٣", "²"])
 def test_a_number_is_written_in_one_way_only(word: str):
-    epoch = CURSORS.format(Place(0)).split("-")[0]
+    epoch = CURSORS.format(Cursor(0)).split("-")[0]
 
     assert CURSORS.parse(f"{epoch}-{word}-0-0") is None
 
 
 def test_a_cursor_of_another_log_leads_nowhere():
-    assert Cursors(new_id()).parse(CURSORS.format(Place(3, 2, 1))) is None
+    assert CursorCodec(new_id()).parse(CURSORS.format(Cursor(3, 2, 1))) is None
 
 
 def test_an_attempt_cannot_be_later_than_what_was_seen():
-    assert CURSORS.parse(CURSORS.format(Place(3, 4, 0))) is None
+    assert CURSORS.parse(CURSORS.format(Cursor(3, 4, 0))) is None

@@ -5,15 +5,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.gateway.dialects.channels import NEW_SESSION, SESSION_CHANGE, SessionChange
-from services.gateway.dialects.channels_presets import (
+from services.gateway.dialects.channels.drf import FieldsInvalid, metadata, page_view
+from services.gateway.dialects.channels.presets_wire import (
     NEW_PRESET,
     PRESET_CHANGE,
     PRESET_REPLACEMENT,
     NewPreset,
     PresetChange,
 )
-from services.gateway.dialects.drf import FieldsInvalid, metadata, page_view
+from services.gateway.dialects.channels.wire import NEW_SESSION, SESSION_CHANGE, SessionChange
 
 
 def refused(fields: Any, body: object, **options: bool) -> dict[str, list[str]]:

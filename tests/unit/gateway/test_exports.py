@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.exports.blocks import blocks_of
-from services.gateway.exports.document import as_json, decode, history_of
-from services.gateway.exports.reading import (
+from services.gateway.dialects.assistant.export.blocks import blocks_of
+from services.gateway.dialects.assistant.export.document import as_json, decode, history_of
+from services.gateway.dialects.assistant.export.text import (
     as_markdown,
     as_text,
     disposition,

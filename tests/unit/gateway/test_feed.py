@@ -32,8 +32,8 @@ async def test_a_delta_that_fits_is_appended_without_reading_anything():
     reads, woken = log.reads, asyncio.Event()
     feed.watchers.add(woken.set)
 
-    feed.on_tick(live(log.delta(attempt, 0, "Hel")))
-    feed.on_tick(live(log.delta(attempt, 2, "lo")))
+    feed.on_token_event(live(log.delta(attempt, 0, "Hel")))
+    feed.on_token_event(live(log.delta(attempt, 2, "lo")))
 
     assert feed.running is not None
     assert feed.running.text == "Helo"
@@ -48,7 +48,7 @@ async def test_a_gap_is_filled_from_the_log():
     feed = await opened(log)
     log.delta(attempt, 0, "lost ")
 
-    feed.on_tick(live(log.delta(attempt, 5, "found")))
+    feed.on_token_event(live(log.delta(attempt, 5, "found")))
     await feed.refilled()
 
     assert feed.running is not None
@@ -61,7 +61,7 @@ async def test_an_attempt_whose_claim_was_not_heard_of_is_read_from_the_log():
     feed = await opened(log)
     attempt = log.claim().seq
 
-    feed.on_tick(live(log.delta(attempt, 0, "text")))
+    feed.on_token_event(live(log.delta(attempt, 0, "text")))
     await feed.refilled()
 
     assert feed.running is not None
@@ -73,12 +73,12 @@ async def test_what_a_lost_attempt_still_says_is_ignored():
     log.turn()
     lost = log.claim().seq
     feed = await opened(log)
-    feed.on_tick(live(log.delta(lost, 0, "old")))
+    feed.on_token_event(live(log.delta(lost, 0, "old")))
     claim = log.claim()
     feed.on_fact(*claim)
-    feed.on_tick(live(log.delta(claim.seq, 0, "new")))
+    feed.on_token_event(live(log.delta(claim.seq, 0, "new")))
 
-    feed.on_tick(live(log.delta(lost, 3, "er")))
+    feed.on_token_event(live(log.delta(lost, 3, "er")))
 
     assert feed.running is not None
     assert feed.running.text == "new"
@@ -92,7 +92,7 @@ async def test_a_delta_after_the_end_is_ignored():
     feed.on_fact(*log.end("done", attempt=attempt))
     reads = log.reads
 
-    feed.on_tick(live(log.delta(attempt, 0, "done")))
+    feed.on_token_event(live(log.delta(attempt, 0, "done")))
 
     assert feed.running is None
     assert log.reads == reads

@@ -7,21 +7,21 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.gateway.cursor import NOTHING_SEEN, Cursors, Place
-from services.gateway.feed import Feed
-from services.gateway.follower import Follower
-from services.gateway.moments import (
-    Moment,
+from services.gateway.sessions.client_events import (
+    ClientEvent,
     ReplyDue,
     ReplyEnded,
     ReplyReset,
     TextAdded,
     TurnAccepted,
 )
+from services.gateway.sessions.cursor import NOTHING_SEEN, Cursor, CursorCodec
+from services.gateway.sessions.feed import Feed
+from services.gateway.sessions.follower import Follower
 from shared.bus import Stored
 from tests.unit.gateway.logs import Log, feed_of, live
 
-CURSORS = Cursors("epoch")
+CURSORS = CursorCodec("epoch")
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Client:
 
     log: Log
     feed: Feed
-    place: Place = NOTHING_SEEN
+    place: Cursor = NOTHING_SEEN
     text: str = ""
     kinds: list[type[Any]] = field(default_factory=list)
     final: str | None = None
@@ -50,7 +50,7 @@ class Client:
             for place, moment in news:
                 self.show(place, moment)
 
-    def show(self, place: Place, moment: Moment) -> None:
+    def show(self, place: Cursor, moment: ClientEvent) -> None:
         assert self.final is None
         assert place.seq >= self.place.seq
         self.place = place
@@ -99,7 +99,7 @@ class Steps:
 
 def deliver(feed: Feed, stored: Stored) -> None:
     if stored.subject.startswith("tok."):
-        feed.on_tick(live(stored))
+        feed.on_token_event(live(stored))
     else:
         feed.on_fact(*stored)
 
@@ -177,7 +177,7 @@ async def test_a_client_that_reads_rarely_gets_one_large_piece():
     client = Client(log, feed)
     await client.read()
     for offset in range(100):
-        feed.on_tick(live(log.delta(claim.seq, offset, "x")))
+        feed.on_token_event(live(log.delta(claim.seq, offset, "x")))
 
     await client.read()
 
@@ -205,7 +205,7 @@ async def test_a_final_of_another_attempt_voids_what_was_shown():
     client = Client(log, feed)
     for stored in (log.turn(), claim := log.claim()):
         feed.on_fact(*stored)
-    feed.on_tick(live(log.delta(claim.seq, 0, "half")))
+    feed.on_token_event(live(log.delta(claim.seq, 0, "half")))
     await client.read()
 
     feed.on_fact(*log.end("other", attempt=0))
@@ -223,7 +223,7 @@ async def test_whoever_follows_one_run_sees_no_other():
         feed.on_fact(*stored)
     for stored in (log.turn("second"), log.claim()):
         feed.on_fact(*stored)
-    follower = Follower(feed, log, Place(0), run_id=log.run_id)  # type: ignore[arg-type]
+    follower = Follower(feed, log, Cursor(0), run_id=log.run_id)  # type: ignore[arg-type]
 
     news = await follower.news()
 

@@ -8,8 +8,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.dialects import content, documents
-from services.gateway.jobs import JobState
+from services.gateway.dialects.content import wire as content
+from services.gateway.dialects.documents import wire as documents
+from services.gateway.jobs.state import JobState
 from shared.deltas import Merge
 from shared.events import (
     Ask,
@@ -44,12 +45,12 @@ PIPELINE = PipelinePlan(
 
 
 class Story:
-    """A job's facts and ticks, written as its processor and workers would."""
+    """A job's facts, deltas and progress, written as its processor and workers would."""
 
     def __init__(self, plan: Plan = DOCUMENT) -> None:
         self.plan = plan
         self.facts: list[tuple[int, RunFact]] = []
-        self.ticks: list[Delta | Progress] = []
+        self.token_events: list[Delta | Progress] = []
         self.results: list[StepResult] = []
         self.attempt = 0
         self.text = ""
@@ -98,10 +99,10 @@ class Story:
 
     def read(self, fraction: float) -> None:
         self.fraction = max(self.fraction, fraction)
-        self.ticks.append(Progress(attempt=self.attempt, step="extract", fraction=fraction))
+        self.token_events.append(Progress(attempt=self.attempt, step="extract", fraction=fraction))
 
     def write(self, text: str) -> None:
-        self.ticks.append(Delta(attempt=self.attempt, offset=len(self.text), text=text))
+        self.token_events.append(Delta(attempt=self.attempt, offset=len(self.text), text=text))
         self.text += text
 
     def end(self, status: EndStatus = "completed", more: str = "") -> None:
@@ -137,20 +138,22 @@ def told(story: Story) -> JobState:
     state = fresh(story.plan)
     for seq, fact in story.facts:
         state.apply(seq, fact)
-    for tick in story.ticks:
-        state.merge(tick)
+    for token_event in story.token_events:
+        state.merge(token_event)
     return state
 
 
 def as_delivered(story: Story, any_: random.Random) -> list[Any]:
-    """The facts in order, and between them most of the ticks, none before its claim."""
+    """The facts in order, and between them most of what is on TOKENS, nothing before its claim."""
     events: list[Any] = [*story.facts]
-    for tick in story.ticks:
+    for token_event in story.token_events:
         if any_.random() < 0.8:
             claim = next(
-                i for i, e in enumerate(events) if isinstance(e, tuple) and e[0] == tick.attempt
+                i
+                for i, e in enumerate(events)
+                if isinstance(e, tuple) and e[0] == token_event.attempt
             )
-            events.insert(any_.randint(claim + 1, len(events)), tick)
+            events.insert(any_.randint(claim + 1, len(events)), token_event)
     return events
 
 
@@ -225,8 +228,8 @@ def test_chunks_are_always_the_partial_and_progress_never_falls(any_: random.Ran
         if isinstance(event, tuple):
             state.apply(*event)
         elif state.merge(event) is Merge.GAP:
-            for tick in any_.sample(story.ticks, len(story.ticks)):
-                state.merge(tick)
+            for token_event in any_.sample(story.token_events, len(story.token_events)):
+                state.merge(token_event)
         for client in clients:
             if any_.random() < 0.5:
                 client.look(state)
@@ -248,9 +251,9 @@ def test_whoever_reads_all_of_it_shows_at_least_the_progress_that_others_showed(
         seen = fresh()
         for seq, fact in story.facts[:length]:
             seen.apply(seq, fact)
-        for tick in story.ticks:
-            if tick.attempt <= story.facts[length - 1][0]:
-                seen.merge(tick)
+        for token_event in story.token_events:
+            if token_event.attempt <= story.facts[length - 1][0]:
+                seen.merge(token_event)
         assert seen.progress >= shown
         shown = seen.progress
 

@@ -8,8 +8,8 @@ from aiohttp import web
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from services.gateway.app import over_http
-from services.gateway.describing import description_of
-from services.gateway.openapi import document
+from services.gateway.http.describe import description_of
+from services.gateway.reference.openapi import document
 from tests.support.described import every_route
 
 ROUTES = over_http()
@@ -61,4 +61,4 @@ def test_equal_names_of_two_dialects_are_two_components(told: dict[str, Any]):
 
     assert "temperature" in schemas["assistant.NewSession"]["properties"]
     assert "enable_tools" in schemas["channels.NewSession"]["properties"]
-    assert schemas["assistant.PageOfSessionView"] != schemas["drf.PageOfSessionView"]
+    assert schemas["assistant.PageOfSessionView"] != schemas["channels.PageOfSessionView"]

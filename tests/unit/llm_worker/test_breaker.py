@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from services.llm_worker.breaker import FORGOTTEN, Breaker, ShelfUnavailable
+from services.llm_worker.breaker import FORGOTTEN, Breaker, BreakerStoreUnavailable
 from services.llm_worker.providers.base import ProviderError
 
 THRESHOLD = 3
@@ -39,7 +39,7 @@ class MemoryShelf:
     async def _travel(self) -> None:
         await asyncio.sleep(0)
         if self.down:
-            raise ShelfUnavailable
+            raise BreakerStoreUnavailable
 
 
 class Clock:

@@ -13,7 +13,7 @@ from services.llm_worker.delta_writer import DeltaWriter
 from services.llm_worker.pacer import Pacer
 from shared.bus import NoAnswer
 from shared.deltas import AttemptText, read_attempt
-from shared.events import Delta, decode_tick, encode
+from shared.events import Delta, decode_token_event, encode
 from shared.ids import new_id, now
 from shared.streams import ensure_streams
 from shared.subjects import TOKENS, Address
@@ -56,7 +56,7 @@ def a_writer(bus: MemoryBus, owner: Owner | None = None, **how: Any) -> DeltaWri
 
 async def deltas(bus: MemoryBus) -> list[Delta]:
     """What was published, whenever that was."""
-    found = [decode_tick(m.data) for m in await bus.read(TOKENS, RUN.ticks)]
+    found = [decode_token_event(m.data) for m in await bus.read(TOKENS, RUN.tokens)]
     return [msgspec.structs.replace(d, ms=0) for d in found if isinstance(d, Delta)]
 
 
@@ -90,7 +90,7 @@ async def test_one_delta_is_in_flight_and_what_comes_meanwhile_goes_with_the_nex
     for piece in ("1", "2", "3", "4"):
         writer.add(piece)
     await asyncio.sleep(0)
-    in_flight = [decode_tick(m.data) for m in bus.server.streams[TOKENS].find(RUN.ticks)]
+    in_flight = [decode_token_event(m.data) for m in bus.server.streams[TOKENS].find(RUN.tokens)]
     bus.server.release_answers()
     await quiet(writer)
 
@@ -99,7 +99,7 @@ async def test_one_delta_is_in_flight_and_what_comes_meanwhile_goes_with_the_nex
 
 
 async def test_an_attempt_after_another_begins_with_nothing(bus: MemoryBus):
-    before = await bus.append(RUN.ticks, encode(Delta(3, 0, "Old")), expected=0)
+    before = await bus.append(RUN.tokens, encode(Delta(3, 0, "Old")), expected=0)
     writer = a_writer(bus, head=before)
 
     writer.begin()
@@ -115,7 +115,7 @@ async def test_an_attempt_after_another_begins_with_nothing(bus: MemoryBus):
 
 async def test_whoever_was_at_the_head_before_is_chained_to_even_if_it_moved(bus: MemoryBus):
     writer = a_writer(bus, head=0)
-    await bus.append(RUN.ticks, encode(Delta(3, 0, "Late news of an older attempt")), expected=0)
+    await bus.append(RUN.tokens, encode(Delta(3, 0, "Late news of an older attempt")), expected=0)
 
     writer.add("Mine")
     await quiet(writer)
@@ -126,7 +126,7 @@ async def test_whoever_was_at_the_head_before_is_chained_to_even_if_it_moved(bus
 async def test_a_newer_attempt_in_the_log_ends_this_one(bus: MemoryBus):
     owner = Owner()
     writer = a_writer(bus, owner)
-    await bus.append(RUN.ticks, encode(Delta(ATTEMPT + 1, 0, "")), expected=0)
+    await bus.append(RUN.tokens, encode(Delta(ATTEMPT + 1, 0, "")), expected=0)
 
     writer.add("Stale")
     await quiet(writer)
@@ -307,7 +307,7 @@ async def test_a_piece_of_any_size_leaves_in_deltas_of_256_kib_at_most(
     writer.add(" Last.")
     await quiet(writer)
 
-    stored = await bus.read(TOKENS, RUN.ticks)
+    stored = await bus.read(TOKENS, RUN.tokens)
     assert max(len(message.data) for message in stored) <= 256 * 1024
     written = await read_attempt(bus, RUN)
     assert written.text == writer.text == f"First. {text} Last."

@@ -107,7 +107,7 @@ async def test_how_far_a_reading_got_is_told_by_the_fact_that_ended_it_whosever_
     claim = RunClaimed(at=now(), worker=new_id(), todo=todo.seq, prompt=None)
     lost = await extend(bus, todo.address.fact("claim"), claim, expected=todo.seq)
     for ms, fraction in ((5, 0.25), (9, 0.5)):
-        await bus.store(todo.address.ticks, encode(Progress(lost, "extract", fraction, ms)))
+        await bus.store(todo.address.tokens, encode(Progress(lost, "extract", fraction, ms)))
 
     await a_processor(bus).handle(todo)
 
@@ -144,8 +144,8 @@ async def test_how_much_was_read_before_is_kept_by_the_next_claim_and_by_the_end
     todo = await a_todo(bus)
     lost = RunClaimed(at=now(), worker="lost", todo=todo.seq, prompt=None, fraction=0.1)
     attempt = await extend(bus, todo.address.fact("claim"), lost, expected=todo.seq)
-    tick = Progress(attempt=attempt, step="extract", fraction=0.4)
-    await bus.append(todo.address.ticks, encode(tick), expected=0)
+    token_event = Progress(attempt=attempt, step="extract", fraction=0.4)
+    await bus.append(todo.address.tokens, encode(token_event), expected=0)
 
     await a_processor(bus).handle(todo)
 

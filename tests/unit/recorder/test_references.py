@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from services.recorder.carrying import FactLine, SessionLine
-from services.recorder.references import UNDER_WAY, coming, referring, what_of
+from services.recorder.references import UNDER_WAY, coming, kind_of_fact, referring
 from shared.errors import InvalidRequest
 from shared.events import RunClaimed, RunEnded, SessionDeleted
 from tests.unit.recorder.told import OTHER, RUN, SESSION, USER, Told, at, restarted, turn
@@ -55,7 +55,7 @@ def test_subjects_follow_from_facts():
     told.waiting(0, turn(2, "Ho"))
     told.scheduled(0, 5)
 
-    assert [what_of(fact.fact) for fact in told.facts] == [fact.what for fact in told.facts]
+    assert [kind_of_fact(fact.fact) for fact in told.facts] == [fact.what for fact in told.facts]
 
 
 def test_every_run_that_was_under_way_gets_an_end():

@@ -118,7 +118,7 @@ async def bus() -> AsyncIterator[Bus]:
 
 async def test_the_log_is_read_by_attempt_and_offset_not_by_its_sequence(bus: Bus):
     run = Address(new_id(), new_id(), new_id())
-    ticks = [
+    token_events = [
         Delta(3, 0, "Old", 1),
         Delta(9, 4, "two ", 20),
         Delta(9, 0, "One ", 10),
@@ -129,8 +129,8 @@ async def test_the_log_is_read_by_attempt_and_offset_not_by_its_sequence(bus: Bu
         Delta(9, 99, "beyond a gap", 50),
     ]
     seq = 0
-    for tick in ticks:
-        seq = await bus.append(run.ticks, encode(tick), expected=seq)
+    for token_event in token_events:
+        seq = await bus.append(run.tokens, encode(token_event), expected=seq)
 
     latest = Written(9, "One two three", seq, 0.5, [(10, 4), (20, 8), (40, 13)], [(15, 500)])
     assert await read_attempt(bus, run) == latest

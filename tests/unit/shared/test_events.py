@@ -8,7 +8,7 @@ import pytest
 from shared import events
 from shared.events import (
     AnyFact,
-    AnyTick,
+    AnyTokenEvent,
     BranchChosen,
     CancelRequested,
     Delta,
@@ -46,7 +46,7 @@ from shared.events import (
     UserDisabled,
     UserEnabled,
     decode_fact,
-    decode_tick,
+    decode_token_event,
     encode,
     inside,
 )
@@ -197,7 +197,7 @@ FACTS: list[Fact] = [
         origin=7,
     ),
 ]
-TICKS: list[Delta | Progress] = [Delta(42, 3, "🌍"), Progress(42, "extract", 0.25)]
+TOKEN_EVENTS: list[Delta | Progress] = [Delta(42, 3, "🌍"), Progress(42, "extract", 0.25)]
 
 
 def tags(family: Any) -> list[str]:
@@ -206,7 +206,9 @@ def tags(family: Any) -> list[str]:
 
 def test_these_are_all_the_events_there_are():
     assert sorted({str(type(fact).__struct_config__.tag) for fact in FACTS}) == tags(AnyFact)
-    assert sorted(str(type(tick).__struct_config__.tag) for tick in TICKS) == tags(AnyTick)
+    assert sorted(str(type(event).__struct_config__.tag) for event in TOKEN_EVENTS) == tags(
+        AnyTokenEvent
+    )
 
 
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: type(fact).__name__)
@@ -233,9 +235,9 @@ def test_what_was_imported_is_told_by_what_is_inside():
     assert inside(inner) is inner
 
 
-@pytest.mark.parametrize("tick", TICKS, ids=lambda tick: type(tick).__name__)
-def test_a_tick_is_read_as_it_was_written(tick: Delta | Progress):
-    assert decode_tick(encode(tick)) == tick
+@pytest.mark.parametrize("token_event", TOKEN_EVENTS, ids=lambda event: type(event).__name__)
+def test_a_tick_is_read_as_it_was_written(token_event: Delta | Progress):
+    assert decode_token_event(encode(token_event)) == token_event
 
 
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: type(fact).__name__)
@@ -272,10 +274,10 @@ def test_what_is_no_fact_is_refused(data: bytes):
 
 def test_a_fact_is_no_tick():
     with pytest.raises(msgspec.ValidationError):
-        decode_tick(encode(CancelRequested(**COMMON)))
+        decode_token_event(encode(CancelRequested(**COMMON)))
 
 
-@pytest.mark.parametrize("kind", [*get_args(AnyFact), *get_args(AnyTick)])
+@pytest.mark.parametrize("kind", [*get_args(AnyFact), *get_args(AnyTokenEvent)])
 def test_every_event_says_in_a_sentence_who_tells_whom(kind: type):
     first_line = (kind.__doc__ or "").partition("\n")[0]
 

@@ -7,7 +7,7 @@ import msgspec
 from shared.chain import Link
 from shared.events import Delta, PreviousAttempt, Progress, RunEnded
 from shared.ids import new_id
-from shared.recording import REST, attempts_of, happenings, runs_of
+from shared.recording import REST, attempts_of, runs_of, timed_events
 from tests.unit.gateway.recorded import BUSY, DOCUMENT, Recorder
 
 
@@ -45,7 +45,7 @@ def test_deltas_stand_between_the_facts_at_their_times():
     log, _ = two_attempts()
     todo, one, other, final = log.links
 
-    told = [(h.ms, h.what) for h in happenings(log.links)]
+    told = [(h.ms, h.what) for h in timed_events(log.links)]
 
     assert told == [
         (0, todo),
@@ -64,7 +64,7 @@ def test_no_delta_comes_after_its_attempts_end_whatever_the_clocks_say():
     early = before[-1].fact.at + timedelta(milliseconds=1)
     skewed = Link(final.seq, final.subject, msgspec.structs.replace(final.fact, at=early))
 
-    told = [type(h.what).__name__ for h in happenings([*before, skewed])]
+    told = [type(h.what).__name__ for h in timed_events([*before, skewed])]
 
     assert told[-2:] == ["Delta", "Link"]
 
@@ -75,7 +75,7 @@ def test_time_never_runs_backwards():
     early = todo.fact.at - timedelta(hours=1)
     skewed = Link(one.seq, one.subject, msgspec.structs.replace(one.fact, at=early))
 
-    times = [h.ms for h in happenings([todo, skewed, *rest])]
+    times = [h.ms for h in timed_events([todo, skewed, *rest])]
 
     assert times == sorted(times)
     assert times[0] == 0
@@ -90,7 +90,7 @@ def test_a_rest_between_two_runs_is_cut_short_and_a_wait_within_one_is_not():
         log.ends(run_id, "completed", more="Hi")
         log.pass_time(3_600_000)
 
-    times = [h.ms for h in happenings(log.links)]
+    times = [h.ms for h in timed_events(log.links)]
 
     assert times == [0, 60_000, 60_000, 60_000 + REST, 120_000 + REST, 120_000 + REST]
 
@@ -104,7 +104,7 @@ def test_a_jobs_readings_and_answers_are_told_by_its_todos():
     log.wants_answer(run_id, DOCUMENT, 1, "answer", [], log.went("the file was read"))
     read = log.links[1].seq
 
-    told = [h.what for h in happenings(log.links)]
+    told = [h.what for h in timed_events(log.links)]
 
     assert told[2] == Progress(read, "extract", 0.5)
     assert [a.reason for a in attempts_of(log.links)] == ["the file was read"]
@@ -119,7 +119,7 @@ def test_text_without_times_comes_before_it_is_void():
     log.pass_time(10)
     log.claims(run_id, previous=previous)
 
-    told = [h.what for h in happenings(log.links)]
+    told = [h.what for h in timed_events(log.links)]
 
     assert isinstance(told[2], Delta)
     assert (told[2].text, attempts_of(log.links)[0].untimed) == ("Old", True)

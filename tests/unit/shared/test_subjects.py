@@ -15,7 +15,7 @@ from shared.subjects import (
     chain_filter,
     generate_todos,
     live_facts_of_user,
-    live_ticks_of_session,
+    live_tokens_of_session,
     parse,
     process_todos,
     session_address,
@@ -26,29 +26,29 @@ from tests.support.memory_nats import matches
 
 tokens = st.uuids().map(str)
 addresses = st.builds(Address, tokens, tokens, tokens)
-happenings = st.sampled_from(["waiting", "claim", "cancel", "final", "todo.chat.0"])
+timed_events = st.sampled_from(["waiting", "claim", "cancel", "final", "todo.chat.0"])
 
 
-@given(addresses, happenings)
+@given(addresses, timed_events)
 def test_a_facts_subject_says_whose_it_is_and_what_happened(address: Address, happened: str):
     subject = address.fact(happened)
 
     assert (parse(subject), what(subject)) == (address, happened)
     assert (parse(f"live.{subject}"), what(f"live.{subject}")) == (address, happened)
-    assert parse(address.ticks) == parse(f"live.{address.ticks}") == address
+    assert parse(address.tokens) == parse(f"live.{address.tokens}") == address
 
 
-@given(addresses, happenings, st.sampled_from(Scope))
+@given(addresses, timed_events, st.sampled_from(Scope))
 def test_a_chains_filter_covers_the_subject_that_it_was_derived_from(
     address: Address, happened: str, scope: Scope
 ):
     subject = address.fact(happened)
 
     assert matches(chain_filter(subject, scope), subject)
-    assert chain_filter(address.ticks, scope) == address.ticks
+    assert chain_filter(address.tokens, scope) == address.tokens
 
 
-@given(addresses, addresses, happenings)
+@given(addresses, addresses, timed_events)
 def test_a_run_chain_covers_its_own_run_alone(one: Address, other: Address, happened: str):
     sibling = one._replace(run=other.run)
     own = chain_filter(one.fact(happened), Scope.RUN)
@@ -58,7 +58,7 @@ def test_a_run_chain_covers_its_own_run_alone(one: Address, other: Address, happ
     assert not matches(own, other.fact(happened))
 
 
-@given(addresses, addresses, happenings)
+@given(addresses, addresses, timed_events)
 def test_a_session_chain_covers_the_session_and_all_its_runs(
     one: Address, other: Address, happened: str
 ):
@@ -100,15 +100,15 @@ def test_a_schedule_is_no_fact_and_belongs_to_its_session(one: Address, other: A
 
 @given(addresses, addresses)
 def test_what_is_listened_to_live_is_ones_own(one: Address, other: Address):
-    fact, ticks = f"live.{one.fact('cancel')}", f"live.{one.ticks}"
+    fact, tokens = f"live.{one.fact('cancel')}", f"live.{one.tokens}"
 
     assert matches(LIVE_FACTS, fact)
     assert matches(LIVE_CANCELS, fact)
     assert matches(live_facts_of_user(one.user), fact)
-    assert matches(live_ticks_of_session(one.user, one.session), ticks)
-    assert matches(f"live.{one.session_ticks}", ticks)
+    assert matches(live_tokens_of_session(one.user, one.session), tokens)
+    assert matches(f"live.{one.session_tokens}", tokens)
     assert not matches(live_facts_of_user(other.user), fact)
-    assert not matches(live_ticks_of_session(other.user, other.session), ticks)
+    assert not matches(live_tokens_of_session(other.user, other.session), tokens)
 
 
 @given(addresses, addresses, st.sampled_from(["user.created", "token.revoked"]))

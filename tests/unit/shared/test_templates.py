@@ -32,7 +32,7 @@ def test_a_fence_is_as_long_as_it_must_be():
 @given(st.text(alphabet="`\n a~", max_size=200))
 def test_no_line_of_the_text_closes_its_fence(text: str):
     first, *_, last = fence(text, "file").split("\n")
-    ticks = first.removesuffix("file")
+    token_events = first.removesuffix("file")
 
-    assert last == ticks
-    assert ticks not in text
+    assert last == token_events
+    assert token_events not in text

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from services.store.answering import endpoint
-from services.store.applied import Applied
+from services.store.watermark import Watermark
 from shared.commands import Done, ListMessages
 from shared.errors import InvalidRequest, Unavailable
 
@@ -14,7 +14,7 @@ async def done(request: ListMessages) -> Done:
 
 
 async def test_a_request_is_answered_on_its_subject():
-    subject, serve = endpoint(ListMessages, done, Applied())
+    subject, serve = endpoint(ListMessages, done, Watermark())
 
     answer = await serve(b'{"user_id": "u", "session_id": "s", "limit": 7}')
 
@@ -23,7 +23,7 @@ async def test_a_request_is_answered_on_its_subject():
 
 
 async def test_a_mistyped_field_is_named():
-    _, serve = endpoint(ListMessages, done, Applied())
+    _, serve = endpoint(ListMessages, done, Watermark())
 
     with pytest.raises(InvalidRequest) as refused:
         await serve(b'{"user_id": "u", "session_id": "s", "limit": "7"}')
@@ -34,15 +34,15 @@ async def test_a_mistyped_field_is_named():
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"user_id": "\xff"}'])
 async def test_what_is_no_request_is_refused(data: bytes):
-    _, serve = endpoint(ListMessages, done, Applied())
+    _, serve = endpoint(ListMessages, done, Watermark())
 
     with pytest.raises(InvalidRequest):
         await serve(data)
 
 
 async def test_an_answer_waits_for_the_fact_that_it_must_know(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("services.store.applied.PATIENCE", 0.01)
-    applied = Applied()
+    monkeypatch.setattr("services.store.watermark.PATIENCE", 0.01)
+    applied = Watermark()
     _, serve = endpoint(ListMessages, done, applied)
     request = b'{"user_id": "u", "session_id": "s", "min_seq": 5}'
 

@@ -1,0 +1,76 @@
+"""What the native API's requests have in common: how they are read, and how they are answered."""
+
+from aiohttp import web
+
+from services.gateway.context import gateway_of
+from services.gateway.dialects.assistant import wire
+from services.gateway.http.requests import read_query, require_id
+from shared.errors import InvalidRequest, NotFound
+
+KEY_LENGTH = 255
+"""Characters of an idempotency key."""
+
+
+def session_id_of(request: web.Request) -> str:
+    return require_id(request.match_info["session_id"], "session")
+
+
+def message_id_of(request: web.Request) -> str:
+    return require_id(request.match_info["message_id"], "message")
+
+
+def idempotency_key(request: web.Request) -> str | None:
+    """The client's key, if it sent one.
+
+    Raises:
+        InvalidRequest: it is longer than a key may be.
+    """
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and len(key) > KEY_LENGTH:
+        sentence = f"An idempotency key may have {KEY_LENGTH} characters."
+        raise InvalidRequest(sentence, path="$.Idempotency-Key")
+    return key or None
+
+
+def wants_stream(request: web.Request) -> bool:
+    """Whether a reply is to be streamed."""
+    return read_query(request, wire.ReplyAsked).stream or accepts_events(request)
+
+
+def accepts_events(request: web.Request) -> bool:
+    return "text/event-stream" in request.headers.get("Accept", "")
+
+
+def check_searched(text: str) -> str | None:
+    """What is searched for, if anything.
+
+    Raises:
+        InvalidRequest: there is something in it that no text has.
+    """
+    if "\0" in text:
+        raise InvalidRequest("A NUL is in no text, so it cannot be searched for.", path="$.q")
+    return text or None
+
+
+def then(request: web.Request, cursor: str | None) -> int | None:
+    """The moment that is asked about: a cursor's last fact; None for now.
+
+    Raises:
+        NotFound: it is a cursor of another log.
+    """
+    if cursor is None:
+        return None
+    place = gateway_of(request).cursors.parse(cursor)
+    if place is None:
+        raise NotFound("This log has no such place: the cursor is another's.")
+    return place.seq
+
+
+def further(offset: int, count: int, total: int) -> str | None:
+    """The cursor of the next page, where cursors are numbers of entries."""
+    after = offset + count
+    return str(after) if count and after < total else None
+
+
+def answer(body: object, *, status: int = 200) -> web.Response:
+    return web.Response(body=wire.encode(body), status=status, content_type="application/json")

@@ -1,0 +1,293 @@
+"""The Channels front ends' sockets: one session live, and the list of sessions."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, get_args
+
+import msgspec
+from aiohttp import web
+
+from services.gateway.access.limits import Words, check_text
+from services.gateway.context import USER, Gateway, gateway_of
+from services.gateway.dialects.channels import wire
+from services.gateway.http.describe import describe_socket
+from services.gateway.http.requests import decode_json, require_id
+from services.gateway.http.start_run import start
+from services.gateway.http.websocket import Socket, Track, serve
+from services.gateway.sessions.feed import Feed
+from services.gateway.sessions.follower import Follower
+from services.gateway.sessions.typing_signals import Typing, tell_typing
+from shared.commands import Accepted, CancelRun, GetMessage, GetSession, Regenerate, SendMessage
+from shared.errors import InvalidRequest, NatterlogError, NotFound
+from shared.events import SessionDeleted, decode_fact
+from shared.records import HIDDEN_MODES
+from shared.subjects import parse, what
+
+# -- what clients send ----------------------------------------------------------
+
+
+class Send(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="send_message"):
+    """Send a message; the same `client_id` is the same message."""
+
+    message: Words | None = None
+    content: Words | None = None
+    """Another name of `message`."""
+    client_id: wire.ClientId | None = None
+
+
+class Stop(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="stop"):
+    """Stop the reply that is being written."""
+
+
+class Again(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="regenerate"):
+    """Have a message answered once more."""
+
+    message_id: str | None = None
+    """Without it: the last reply."""
+
+
+class IsTyping(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="typing"):
+    """Tell the session's other sockets."""
+
+
+class StoppedTyping(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="stop_typing"):
+    """Tell the session's other sockets."""
+
+
+class Ping(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ping"):
+    """Ask for a `pong`."""
+
+
+Asked = Send | Stop | Again | IsTyping | StoppedTyping | Ping
+_decode = msgspec.json.Decoder(Asked).decode
+
+
+# -- one session ------------------------------------------------------------------
+
+
+@describe_socket(asks=Asked, tells=get_args(wire.OnSession))
+async def session_socket(request: web.Request) -> web.WebSocketResponse:
+    """One session live; all of its sockets see the same, in the same order.
+
+    A new connection is greeted, and told a reply that is being written with one chunk
+    of all its text so far.  A reply that starts over is told by ``ai_typing`` and a
+    chunk whose ``full_content`` is empty.
+    """
+
+    async def converse(socket: Socket) -> None:
+        gateway, user = gateway_of(request), request[USER].id
+        session_id = require_id(request.match_info["session_id"], "session")
+        async with gateway.hub.feed(user, session_id) as feed:
+            client = _Client(gateway, user, socket, feed)
+            client.begin()
+            try:
+                with feed.typists.holding(client.on_typing):
+                    async for text in socket.texts():
+                        await client.take(text)
+            finally:
+                client.end()
+
+    return await serve(request, converse)
+
+
+class _Client:
+    """What one socket's client may ask for."""
+
+    def __init__(self, gateway: Gateway, user: str, socket: Socket, feed: Feed) -> None:
+        self._gateway = gateway
+        self._user = user
+        self._socket = socket
+        self._feed = feed
+        self._began = feed.state
+        follower = Follower(feed, gateway.store, self._began.place)
+        self._track = Track(socket, follower, wire.translate, alone=True)
+        self._handlers: dict[type[Asked], Callable[[Any], Awaitable[None]]] = {
+            Send: self._on_send_message,
+            Stop: self._on_stop,
+            Again: self._on_regenerate,
+            IsTyping: self._on_typing,
+            StoppedTyping: self._on_typing,
+            Ping: self._on_ping,
+        }
+
+    def begin(self) -> None:
+        """Greet, and tell what is being written right now; the text follows by itself."""
+        self._say(wire.greeting(self._feed.session_id))
+        if any(not run.waiting for run in self._began.unfinished):
+            self._say(wire.AiTyping())
+        self._track.begin()
+
+    def end(self) -> None:
+        self._track.end()
+
+    async def take(self, text: bytes) -> None:
+        """Do what one message asks for; what is wrong with it is told, and the socket stays."""
+        try:
+            asked: Asked = decode_json(text, _decode)
+            await self._handlers[type(asked)](asked)
+        except NatterlogError as error:
+            self._say(wire.refused(error))
+
+    def on_typing(self, note: Typing) -> None:
+        if note.socket != self._socket.id:
+            frame = wire.UserTyping(user=note.user, typing=note.typing)
+            self._socket.mention(wire.encode(frame))
+
+    async def _on_send_message(self, asked: Send) -> None:
+        body = wire.NewMessage(message=asked.message, content=asked.content)
+        check_text(body.text, self._gateway.settings, path="$.message")
+        session_id, client_id = self._feed.session_id, asked.client_id
+        accepted = await start(
+            self._socket.request,
+            SendMessage(
+                user_id=self._user,
+                session_id=session_id,
+                content=body.text,
+                client_id=client_id,
+                idempotency_key=f"{session_id}:{client_id}" if client_id else None,
+            ),
+        )
+        await self._answer_sent_again(accepted, client_id)
+
+    async def _answer_sent_again(self, accepted: Accepted, client_id: str | None) -> None:
+        """Tell whoever sent a message that was there already that it is, and its reply's end.
+
+        What this socket sees by itself is not said here: a message that is yet to come to
+        it, and whatever is written or ends from now on.
+        """
+        run = accepted.run
+        answered_anew = accepted.user_message.run_id != run.id
+        seen = run.first_seq <= self._track.follower.place.seq
+        if answered_anew or (accepted.repeated and seen):
+            self._say(wire.user_message(accepted.user_message, client_id))
+        if run.ended_at is None or run.last_seq > self._began.place.seq or self._feed.unfinished:
+            return
+        query = GetMessage(
+            user_id=self._user,
+            session_id=accepted.run.session_id,
+            message_id=accepted.assistant_message_id,
+        )
+        reply = (await self._gateway.store.ask(query)).message
+        for frame in wire.ended(reply, run.status, run.error):
+            self._say(frame)
+
+    async def _on_stop(self, asked: Stop) -> None:
+        del asked
+        runs = sorted(self._feed.unfinished.values(), key=lambda run: run.waiting)
+        if runs:  # what is being written; between two replies what comes next
+            await self._gateway.store.ask(CancelRun(user_id=self._user, run_id=runs[0].run_id))
+
+    async def _on_regenerate(self, asked: Again) -> None:
+        message_id = asked.message_id
+        if message_id is not None:
+            require_id(message_id, "message")
+        await start(
+            self._socket.request,
+            Regenerate(
+                user_id=self._user,
+                session_id=self._feed.session_id,
+                message_id=message_id,
+            ),
+        )
+
+    async def _on_typing(self, asked: IsTyping | StoppedTyping) -> None:
+        note = Typing(user=self._user, typing=isinstance(asked, IsTyping), socket=self._socket.id)
+        tell_typing(self._gateway.bus, self._user, self._feed.session_id, note)
+
+    async def _on_ping(self, asked: Ping) -> None:
+        del asked
+        self._say(wire.Pong())
+
+    def _say(self, frame: wire.Frame) -> None:
+        self._socket.reply(wire.encode(frame))
+
+
+# -- the list of sessions -----------------------------------------------------------
+
+
+@describe_socket(asks=Ping, tells=get_args(wire.OnList))
+async def list_socket(request: web.Request) -> web.WebSocketResponse:
+    """The list of the user's sessions live, those of other dialects included."""
+
+    async def converse(socket: Socket) -> None:
+        gateway, user = gateway_of(request), request[USER].id
+        sessions = _Sessions(gateway, user, socket)
+        async with gateway.hub.facts_of(user, sessions.on_fact):
+            greeting = wire.ConnectionEstablished(message="Connected to session updates")
+            socket.reply(wire.encode(greeting))
+            async for text in socket.texts():
+                _answer_ping(socket, text)
+
+    return await serve(request, converse)
+
+
+def _answer_ping(socket: Socket, text: bytes) -> None:
+    try:
+        # Not a decoder of Ping alone: that takes an object without a type for one.
+        if not isinstance(decode_json(text, _decode), Ping):
+            raise InvalidRequest("Nothing but a ping can be said here.", path="$.type")
+        socket.reply(wire.encode(wire.Pong()))
+    except NatterlogError as error:
+        socket.reply(wire.encode(wire.refused(error)))
+
+
+def _is_hidden(data: bytes) -> bool:
+    """Whether the erased session was one that is never announced."""
+    fact = decode_fact(data)
+    return isinstance(fact, SessionDeleted) and fact.mode in HIDDEN_MODES
+
+
+class _Sessions:
+    """Which of the user's sessions changed since the socket was last written to."""
+
+    _NEWS = frozenset(("created", "updated", "deleted", "waiting", "todo.chat.0", "final"))
+
+    def __init__(self, gateway: Gateway, user: str, socket: Socket) -> None:
+        self._gateway = gateway
+        self._user = user
+        self._socket = socket
+        self._changed: dict[str, tuple[str, int]] = {}
+        """Session → what happened to it, and up to which fact."""
+
+    def on_fact(self, seq: int, subject: str, data: bytes) -> None:
+        happened = what(subject)
+        if happened not in self._NEWS:
+            return
+        session_id = parse(subject).session
+        if happened == "deleted" and _is_hidden(data):
+            return
+        before, _ = self._changed.get(session_id, ("", 0))
+        if happened == "updated" and b'"status":"inactive"' in data:
+            happened = "deactivated"
+        elif happened not in ("created", "deleted"):
+            happened = before or "updated"
+        self._changed[session_id] = (happened, seq)
+        self._socket.due(self)
+
+    @property
+    def more(self) -> bool:
+        return bool(self._changed)
+
+    async def frames(self) -> list[bytes]:
+        if not self._changed:
+            return []
+        session_id = next(iter(self._changed))
+        happened, seq = self._changed.pop(session_id)
+        frame = await self._frame(session_id, happened, seq)
+        return [] if frame is None else [wire.encode(frame)]
+
+    async def _frame(self, session_id: str, happened: str, seq: int) -> wire.Frame | None:
+        if happened == "deleted":
+            return wire.SessionErased(session=wire.SessionId(id=session_id))
+        query = GetSession(user_id=self._user, session_id=session_id, min_seq=seq)
+        try:
+            session = (await self._gateway.store.ask(query)).session
+        except NotFound:  # erased meanwhile, and that comes next
+            return None
+        if session.mode in HIDDEN_MODES:
+            return None
+        view = wire.session_view(session)
+        if happened == "created":
+            return wire.SessionCreated(session=view)
+        if happened == "deactivated" and not view.is_active:
+            return wire.SessionDeleted(session=view)
+        return wire.SessionUpdated(session=view)

@@ -1,0 +1,1 @@
+"""The content front ends: pipelines that are started over HTTP and followed on a socket."""

@@ -1,0 +1,1 @@
+"""The document front ends: uploads, jobs, and a socket that follows them."""

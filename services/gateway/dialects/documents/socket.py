@@ -1,0 +1,137 @@
+"""The document front ends' socket: everything about the user's jobs."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from services.gateway.context import USER, Gateway, gateway_of
+from services.gateway.dialects.documents import wire
+from services.gateway.http.describe import describe_socket
+from services.gateway.http.requests import decode_json, missing, require_id
+from services.gateway.http.websocket import Socket, serve
+from services.gateway.jobs.feed import JobFeed
+from services.gateway.jobs.state import JobState
+from shared.commands import CancelRun
+from shared.errors import Conflict, NatterlogError
+from shared.events import DocumentPlan
+
+
+@describe_socket(asks=wire.Asked, tells=wire.Frame.__subclasses__())
+async def socket(request: web.Request) -> web.WebSocketResponse:
+    """Everything about the user's jobs.
+
+    First how things stand: of each unfinished job, and of those that ended in the
+    last ten minutes, a ``job_update``, one ``ai_chunk`` with all the text there is,
+    then its end.  After that whatever is new.
+    """
+
+    async def converse(socket: Socket) -> None:
+        gateway, user = gateway_of(request), request[USER].id
+        async with gateway.boards.of(user) as board:
+            client = _Client(gateway, user, socket, board)
+            client.begin()
+            try:
+                async for text in socket.texts():
+                    await client.take(text)
+            finally:
+                client.end()
+
+    return await serve(request, converse)
+
+
+class _Client:
+    """What one socket's client has been shown, and what it may ask for.
+
+    It holds a place in each job and no text: a client that reads slowly is sent
+    fewer and larger pieces.
+    """
+
+    def __init__(self, gateway: Gateway, user: str, socket: Socket, board: JobFeed) -> None:
+        self._gateway = gateway
+        self._user = user
+        self._socket = socket
+        self._board = board
+        self._due: dict[str, None] = {}
+        self._shown: dict[str, wire.Shown] = {}
+        self._wanted: frozenset[str] | None = None
+        """The jobs that the client narrowed to; None: all."""
+        self._handlers: dict[type[wire.Asked], Callable[[Any], Awaitable[None]]] = {
+            wire.Subscribe: self._on_subscribe,
+            wire.Cancel: self._on_cancel,
+            wire.Ping: self._on_ping,
+        }
+
+    def begin(self) -> None:
+        """State first: every job that the board has, oldest first; then what is new."""
+        self._board.watchers.add(self._wake)
+        for run_id in sorted(self._board.jobs):
+            self._wake(run_id)
+
+    def end(self) -> None:
+        self._board.watchers.discard(self._wake)
+        self._socket.drop(self)
+
+    # -- what is shown ------------------------------------------------------------------
+
+    def _wake(self, run_id: str) -> None:
+        if self._wanted is None or run_id in self._wanted:
+            self._due[run_id] = None
+            self._socket.due(self)
+
+    @property
+    def more(self) -> bool:
+        return bool(self._due)
+
+    async def frames(self) -> list[bytes]:
+        """What is new of the job whose turn it is."""
+        if not self._due:
+            return []
+        run_id = next(iter(self._due))
+        del self._due[run_id]
+        state = self._board.jobs.get(run_id)
+        if state is None:
+            self._shown.pop(run_id, None)
+            return []
+        if not isinstance(state.plan, DocumentPlan):
+            return []
+        shown = self._shown.setdefault(run_id, wire.Shown())
+        return [wire.encode(frame) for frame in wire.frames_of(state, shown)]
+
+    # -- what is asked ------------------------------------------------------------------
+
+    async def take(self, text: bytes) -> None:
+        """Do what one message asks for; what is wrong with it is told, and the socket stays."""
+        try:
+            asked = decode_json(text, wire.decode_asked)
+            await self._handlers[type(asked)](asked)
+        except NatterlogError as error:
+            self._say(wire.refused(error))
+
+    async def _on_subscribe(self, asked: wire.Subscribe) -> None:
+        """Narrow to these jobs, and show them however long ago they ended; none: all again."""
+        for job_id in asked.job_ids:
+            await self._find(job_id)
+        self._wanted = frozenset(asked.job_ids) if asked.job_ids else None
+        self._due = {run_id: None for run_id in self._due if run_id in (self._wanted or self._due)}
+        for run_id in sorted(self._wanted or self._board.jobs):
+            self._wake(run_id)
+
+    async def _on_cancel(self, asked: wire.Cancel) -> None:
+        state = await self._find(asked.job_id)
+        if state.ending is not None:
+            raise Conflict("The job has ended.")
+        await self._gateway.store.ask(CancelRun(user_id=self._user, run_id=state.run_id))
+
+    async def _on_ping(self, asked: wire.Ping) -> None:
+        del asked
+        self._say(wire.Pong())
+
+    async def _find(self, job_id: str) -> JobState:
+        state = await self._board.find(run_id=require_id(job_id, "job"))
+        if not isinstance(state.plan, DocumentPlan):
+            raise missing("job")
+        return state
+
+    def _say(self, frame: wire.Frame) -> None:
+        self._socket.reply(wire.encode(frame))

@@ -1,0 +1,1 @@
+"""The interview front ends, which speak Ollama's API."""

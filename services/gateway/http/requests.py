@@ -1,0 +1,124 @@
+"""Read what a client asks for: bodies, queries, ids; what is wrong is named by its path."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+
+from shared.errors import InvalidRequest, NotFound, TooLarge
+from shared.errors import Timeout as TooSlow
+from shared.ids import is_id
+
+T = TypeVar("T")
+Q = TypeVar("Q", bound=msgspec.Struct)
+
+MOST = 200
+"""Entries of one page at most."""
+SLOWEST = 60.0
+"""Seconds that a body may take to come; it is held in memory meanwhile."""
+Count = Annotated[int, Meta(ge=1, le=10**15)]
+"""A number of a query string that counts something, from 1."""
+Natural = Annotated[int, Meta(ge=0, le=10**15)]
+"""The same from 0."""
+_PATH = re.compile(r" - at `(\$[^`]*)`$")
+_NO_SUCH_TYPE = re.compile(r"Invalid value '(.*)'$", re.DOTALL)
+_MISSING = re.compile(r"missing required field `([^`]+)`")
+
+
+async def read_body(request: web.Request, decode: Callable[[bytes], T]) -> T:
+    """The request's JSON body; an empty body is an empty object.
+
+    Raises:
+        TooLarge: it says itself that it is longer than a body may be.
+        TooSlow: as for :func:`read_bytes`.
+        InvalidRequest: it is no JSON, or does not fit, or is not packed as it says.
+    """
+    return decode_json(await read_bytes(request) or b"{}", decode)
+
+
+async def read_bytes(request: web.Request) -> bytes:
+    """The request's body as it is.
+
+    Raises:
+        TooLarge: it says itself that it is longer than a body may be.
+        TooSlow: it is still not there after a while.
+        InvalidRequest: it is not packed as it says.
+    """
+    if (request.content_length or 0) > request.client_max_size:
+        raise TooLarge("The body is too large.")
+    try:
+        async with asyncio.timeout(SLOWEST):
+            return await request.read()
+    except TimeoutError as error:
+        raise TooSlow(f"The body did not come within {SLOWEST:g} seconds.") from error
+    except web.RequestPayloadError as error:
+        raise InvalidRequest("The body cannot be read as its headers say.") from error
+
+
+def decode_json(data: bytes | str, decode: Callable[[bytes], T]) -> T:
+    """``data`` as JSON, with the place of a fault as ``$.options.temperature``.
+
+    Raises:
+        InvalidRequest: it is no JSON, or does not fit.
+    """
+    try:
+        return decode(data.encode() if isinstance(data, str) else data)
+    except msgspec.ValidationError as error:
+        raise _misfit(str(error)) from error
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise InvalidRequest(f"The body is no valid JSON: {error}", path="$") from error
+
+
+def _misfit(text: str) -> InvalidRequest:
+    at = _PATH.search(text)
+    path = at.group(1) if at else "$"
+    sentence = _PATH.sub("", text)
+    if path == "$.type" and (unknown := _NO_SUCH_TYPE.match(sentence)):
+        return InvalidRequest(f"There is no message of type {unknown.group(1)[:40]!r}.", path=path)
+    missing = _MISSING.search(sentence)
+    if missing:
+        path = f"{path}.{missing.group(1)}"
+    return InvalidRequest(f"{sentence}.", path=path)
+
+
+def require_id(text: str, what: str) -> str:
+    """``text`` if it is an id at all: only then may it become a part of a subject.
+
+    Raises:
+        NotFound: it is none, so there is nothing under it.
+    """
+    if not is_id(text):
+        raise missing(what)
+    return text
+
+
+def missing(what: str) -> NotFound:
+    return NotFound(f"There is no such {what}.")
+
+
+def read_query(request: web.Request, shape: type[Q]) -> Q:
+    """The query string as a struct.
+
+    Its fields have defaults that are not None, because to a number that may be None
+    the word ``null`` is one.
+
+    Raises:
+        InvalidRequest: a value does not fit, or there are two.
+    """
+    given: dict[str, str] = {}
+    for name in shape.__struct_encode_fields__:
+        match request.query.getall(name, ()):
+            case ():
+                pass
+            case [value]:
+                given[name] = value
+            case _:
+                raise InvalidRequest("This is given more than once.", path=f"$.{name}")
+    try:
+        return msgspec.convert(given, shape, strict=False)
+    except msgspec.ValidationError as error:
+        raise _misfit(str(error)) from error

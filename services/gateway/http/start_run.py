@@ -1,0 +1,119 @@
+"""The one way of a dialect to begin a run: it is counted, and then asked of the store.
+
+The store's client refuses such commands anywhere else, so that no dialect can
+forget to count (a test looks for that, too).
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import overload
+
+from aiohttp import web
+
+from services.gateway.access.rates import Rate
+from services.gateway.context import RATE, USER, Gateway, gateway_of
+from shared.commands import (
+    Accepted,
+    ContinueReply,
+    CreateJob,
+    EditMessage,
+    JobAnswer,
+    Regenerate,
+    SendMessage,
+    StartsRun,
+)
+from shared.errors import NatterlogError, Unavailable, Unreached
+
+Turned = SendMessage | EditMessage | Regenerate | ContinueReply
+"""Commands that are answered by a reply."""
+
+
+class RunPermit:
+    """Leave to begin one run."""
+
+    def __init__(self, gateway: Gateway, request: web.Request, counted: Rate | None) -> None:
+        self._gateway = gateway
+        self._request = request
+        self._counted = counted
+        self._asked = False
+
+    @overload
+    async def ask(self, command: Turned) -> Accepted: ...
+    @overload
+    async def ask(self, command: CreateJob) -> JobAnswer: ...
+
+    async def ask(self, command: Turned | CreateJob) -> object:
+        """Begin the run; a repeat of one that was begun before does not count.
+
+        Raises:
+            NatterlogError: the store's own answer: it was not begun, and does not count.
+            Unavailable: it may have been.
+        """
+        self._asked = True
+        try:
+            answer = await self._gateway.store.start_run(command)  # pyright: ignore[reportCallIssue, reportArgumentType, reportUnknownVariableType]  (the overloads say)
+        except NatterlogError as error:
+            if isinstance(error, Unreached) or not isinstance(error, Unavailable):
+                self._take_back()
+            raise
+        if _repeats(command, answer):  # pyright: ignore[reportUnknownArgumentType]
+            self._take_back()
+        return answer  # pyright: ignore[reportUnknownVariableType]
+
+    def give_up(self) -> None:
+        """Whatever was to be begun was not even asked for."""
+        if not self._asked:
+            self._take_back()
+
+    def _take_back(self) -> None:
+        if self._counted is not None:
+            self._gateway.rates.take_back(self._request[USER].id)
+            self._request[RATE] = self._counted._replace(left=self._counted.left + 1)
+
+
+@asynccontextmanager
+async def run_permit(request: web.Request) -> AsyncGenerator[RunPermit]:
+    """Leave to begin one run, where more is to be done between counting and asking.
+
+    Raises:
+        RateLimited: the user has begun as many as he may for now.
+    """
+    gateway = gateway_of(request)
+    rate = await gateway.rates.count(request[USER].id)
+    if rate is not None:
+        request[RATE] = rate._replace(left=max(0, rate.left))
+        if rate.left < 0:
+            raise rate.refusal()
+    permit = RunPermit(gateway, request, rate)
+    try:
+        yield permit
+    finally:
+        permit.give_up()
+
+
+@overload
+async def start(request: web.Request, command: Turned) -> Accepted: ...
+@overload
+async def start(request: web.Request, command: CreateJob) -> JobAnswer: ...
+
+
+async def start(request: web.Request, command: Turned | CreateJob) -> object:
+    """Count, and begin a run.
+
+    Raises:
+        RateLimited: the user has begun as many as he may for now.
+        NatterlogError: the store's own answer.
+    """
+    async with run_permit(request) as permit:
+        return await permit.ask(command)
+
+
+def _repeats(command: StartsRun, answer: object) -> bool:
+    """Whether the run was there before, begun by another request."""
+    match command, answer:
+        case _, Accepted():
+            return answer.repeated
+        case CreateJob(), JobAnswer():
+            return answer.job.run.id != command.run_id
+        case _:
+            return False

@@ -1,0 +1,63 @@
+"""A socket's heartbeat: who is gone is dropped, who is only slow is waited for."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from services.gateway.connections import STALLED
+from services.gateway.http.websocket import PING_EVERY, Socket
+
+
+class Line:
+    """Plays the transport and the upgraded response."""
+
+    def __init__(self) -> None:
+        self.aborted = False
+        self.pings = 0
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    async def ping(self) -> None:
+        self.pings += 1
+
+
+def socket_on(line: Line) -> tuple[Socket, float]:
+    """A socket, and the time of its birth."""
+    ws: Any = line
+    request: Any = SimpleNamespace(transport=line)
+    socket = Socket(ws, request)
+    return socket, socket._next_ping - PING_EVERY
+
+
+async def test_two_pings_without_an_answer_are_the_end():
+    line = Line()
+    socket, born = socket_on(line)
+
+    for ping in (1, 2):
+        socket.beat(born + ping * PING_EVERY)
+        assert not line.aborted
+    socket.beat(born + 3 * PING_EVERY)
+
+    assert line.aborted
+
+
+async def test_between_two_pings_nothing_happens():
+    line = Line()
+    socket, born = socket_on(line)
+
+    for second in range(int(PING_EVERY)):
+        socket.beat(born + second)
+
+    assert not socket._ping_due
+
+
+async def test_a_write_that_waits_too_long_is_the_end():
+    line = Line()
+    socket, born = socket_on(line)
+    socket._writing_since = born
+
+    socket.beat(born + STALLED)
+    assert not line.aborted
+    socket.beat(born + STALLED + 1)
+
+    assert line.aborted

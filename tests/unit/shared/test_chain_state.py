@@ -1,0 +1,89 @@
+"""What a run's chain says to somebody who is about to work on it."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from shared.chain import Link
+from shared.chain_state import ChainState
+from shared.events import (
+    CancelRequested,
+    Fault,
+    PreviousAttempt,
+    PromptSource,
+    RunClaimed,
+    RunEnded,
+    TodoChat,
+    TodoProcess,
+    Turn,
+)
+from shared.ids import now
+from tests.support.plans import a_document
+
+SOURCE = PromptSource(
+    provider="p", model="m", system=None, message_ids=[], temperature=None, max_tokens=None
+)
+CLAIM = RunClaimed(at=now(), worker="one", todo=7, prompt=SOURCE, failures=2)
+NEXT_CLAIM = RunClaimed(at=now(), worker="other", todo=7, prompt=SOURCE, failures=1)
+CANCEL = CancelRequested(at=now())
+FINAL = RunEnded(at=now(), status="completed", attempt=8, text="", length=0, sha256="")
+TODO = TodoChat(
+    at=now(), n=1, turn=Turn(user_message_id="u", assistant_message_id="a", content=None)
+)
+STEP = TodoProcess(at=now(), n=1, priority=0, step="next", plan=a_document())
+
+ECHO = TodoProcess(at=now(), n=0, priority=0, step="first", plan=a_document())
+
+
+def after(*facts: Any) -> ChainState:
+    return ChainState(7, [Link(8 + n, "evt.u.s.r.x", fact) for n, fact in enumerate(facts)])
+
+
+def told(standing: ChainState) -> dict[str, object]:
+    hidden = ("claim", "n", "_failed")
+    return {name: value for name, value in vars(standing).items() if name not in hidden}
+
+
+@pytest.mark.parametrize(
+    ("facts", "stands"),
+    [
+        ([], {"head": 7, "attempt": 0, "claims": 0, "cancelled": False, "over": False}),
+        ([CLAIM], {"head": 8, "attempt": 8, "claims": 1, "cancelled": False, "over": False}),
+        (
+            [CLAIM, NEXT_CLAIM],
+            {"head": 9, "attempt": 9, "claims": 2, "cancelled": False, "over": False},
+        ),
+        ([CANCEL], {"head": 8, "attempt": 0, "claims": 0, "cancelled": True, "over": False}),
+        ([CLAIM, FINAL], {"head": 9, "attempt": 8, "claims": 1, "cancelled": False, "over": True}),
+        ([TODO], {"head": 8, "attempt": 0, "claims": 0, "cancelled": False, "over": True}),
+        ([STEP], {"head": 8, "attempt": 0, "claims": 0, "cancelled": False, "over": True}),
+        ([ECHO], {"head": 8, "attempt": 0, "claims": 0, "cancelled": False, "over": False}),
+    ],
+)
+def test_a_run_stands_where_its_facts_say(facts: list[Any], stands: dict[str, object]):
+    assert told(after(*facts)) == stands
+
+
+def test_failures_are_those_that_the_latest_claim_knew_of():
+    assert [after().failures, after(CLAIM).failures, after(CLAIM, NEXT_CLAIM).failures] == [0, 2, 1]
+
+
+def test_an_attempt_that_its_provider_ended_is_no_death():
+    fault = Fault(code="timeout", message="")
+    failed = PreviousAttempt(attempt=8, text="", reason="the provider failed", fault=fault)
+    lost = PreviousAttempt(attempt=8, text="", reason="its worker was lost")
+    after_failure = msgspec.structs.replace(CLAIM, previous=failed)
+    after_loss = msgspec.structs.replace(CLAIM, previous=lost)
+
+    deaths = [after(CLAIM, *more).deaths for more in ([], [after_failure], [after_loss] * 2)]
+
+    assert deaths == [1, 1, 3]
+
+
+def test_facts_that_come_later_are_taken_in():
+    standing = after(CLAIM)
+
+    standing.add([Link(20, "evt.u.s.r.cancel", CANCEL)])
+
+    assert (standing.claim, standing.head, standing.cancelled) == (CLAIM, 20, True)
