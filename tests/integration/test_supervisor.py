@@ -14,7 +14,7 @@ import pytest
 from services.supervisor import run_file
 from shared.settings import read_settings
 from tests.support.system import free_port
-from tests.support.up import DEADLINE, running_on, up
+from tests.support.up import DEADLINE, running_again, running_on, up
 
 ALL = ("gateway", "llm_worker", "processor", "store")
 
@@ -114,7 +114,7 @@ async def test_a_killed_nats_server_comes_back_on_its_port_with_its_streams(tmp_
         await asyncio.wait_for(reconnected.wait(), DEADLINE)
 
         kept = await client.jetstream().stream_info("KEPT")
-        now = running_on(tmp_path)
+        now = await running_again(tmp_path, "nats")
         await client.close()
         it.signal(signal.SIGTERM)
         await it.ended()

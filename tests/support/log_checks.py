@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from shared.bus import Bus
 from shared.chain import Link
-from shared.events import RunClaimed, RunEnded, RunWaiting, TodoChat, decode_fact
+from shared.events import PreviousAttempt, RunClaimed, RunEnded, RunWaiting, TodoChat, decode_fact
 from shared.objects import unpack
 from shared.subjects import EVENTS, EVERY_FACT, NONE, parse
 from tests.support.fake_provider import check_unspliced
@@ -23,6 +23,13 @@ class RunLog:
     @property
     def claims(self) -> list[Link]:
         return [link for link in self.links if isinstance(link.fact, RunClaimed)]
+
+    def previous(self, claim: int) -> PreviousAttempt:
+        """What the claim with this number tells of the attempt before."""
+        fact = self.claims[claim].fact
+        assert isinstance(fact, RunClaimed)
+        assert fact.previous is not None, f"run {self.run_id} has nothing before that attempt"
+        return fact.previous
 
     @property
     def finals(self) -> list[RunEnded]:

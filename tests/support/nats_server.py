@@ -5,6 +5,7 @@ own loop.
 """
 
 import asyncio
+import os
 import signal
 import subprocess
 import tempfile
@@ -76,8 +77,9 @@ class NatsServer:
         await self._end(signal.SIGKILL)
 
     def pause(self) -> None:
-        """SIGSTOP: connections stay open and nothing is answered."""
+        """SIGSTOP: connections stay open and nothing is answered, from when this returns."""
         self._running.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
         self._running.send_signal(signal.SIGCONT)

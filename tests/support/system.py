@@ -80,7 +80,9 @@ class Process:
         self._process.send_signal(number)
 
     def pause(self) -> None:
+        """SIGSTOP: it does nothing more from when this returns."""
         self.send(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
         self.send(signal.SIGCONT)

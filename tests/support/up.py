@@ -80,3 +80,12 @@ def running_on(data_dir: Path) -> run_file.RunningSystem:
     found = run_file.read(data_dir)
     assert found
     return found
+
+
+async def running_again(data_dir: Path, child: str) -> run_file.Running:
+    """What the run file says once it names a child that ended."""
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            if child in (found := running_on(data_dir)).children:
+                return found
+            await asyncio.sleep(0.01)  # a file gives no signal
