@@ -82,7 +82,7 @@ def running_on(data_dir: Path) -> run_file.RunningSystem:
     return found
 
 
-async def running_again(data_dir: Path, child: str) -> run_file.Running:
+async def running_again(data_dir: Path, child: str) -> run_file.RunningSystem:
     """What the run file says once it names a child that ended."""
     async with asyncio.timeout(DEADLINE):
         while True:
