@@ -1,4 +1,4 @@
-"""``natterlog dead``: what could not be handled, why, and putting it back."""
+"""``natterlog dead``: list, show, retry and drop dead letters."""
 
 import argparse
 import asyncio
@@ -34,7 +34,7 @@ A todo that nobody can handle ends its run as failed, and a letter about it is k
 for 30 days. `retry` asks for the work anew, as a run of its own: a reply by answering
 the message again, a job by a new one with the same plan and file. Doing it twice is
 doing it once. It refuses where the conversation went on (--anyway: not then).
-Exit code: 0 done, 1 not possible, 2 asked wrongly."""
+Exit code: 0 done, 1 not possible, 2 wrong usage."""
 
 _HEAD = ("NO", "WHEN (UTC)", "BY", "KIND", "RUN", "NOW", "REASON")
 

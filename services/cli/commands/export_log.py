@@ -37,7 +37,7 @@ The file holds what was said, so it is readable by you alone; --redact puts othe
 letters in the place of all words, and keeps lengths, lines, marks and times.
 Files that messages and jobs refer to travel along, unless it is redacted or --without-files
 says so, or nothing runs: then they are only named.
-Exit code: 0 done, 1 not possible, 2 asked wrongly, 3 no such session."""
+Exit code: 0 done, 1 not possible, 2 wrong usage, 3 no such session."""
 
 _PAGE = 500
 
@@ -117,7 +117,7 @@ async def _all_sessions(log: RecordedLog) -> list[FoundSession]:
 
 
 def _write(writer: Writer, found: FoundSession, facts: list[RecordedFact], *, redact: bool) -> int:
-    """Write one session; answers how many of its runs were under way."""
+    """Write one session → how many of its runs were under way."""
     if not facts or isinstance(facts[-1].fact, SessionDeleted):
         return 0  # it went while the others were written
     open_runs = unfinished(facts)

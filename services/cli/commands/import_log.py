@@ -43,7 +43,7 @@ examples:
 
 What is here already is left as it is. An import that broke off goes on when it is
 started again with the same file; --give-up erases what there is of a session.
-Exit code: 0 all are here, 1 some are not, 2 asked wrongly."""
+Exit code: 0 all are here, 1 some are not, 2 wrong usage."""
 
 _TRIES = 5
 
@@ -56,10 +56,10 @@ class Outcome(Enum):
 
 
 class _Progress(msgspec.Struct):
-    """What is here of a session that an earlier try began."""
+    """How much of a session an earlier try imported."""
 
     head: int = 0
-    """What the next fact is expected to follow: the last one, 0 once that was trimmed."""
+    """The sequence that the next fact must follow; 0 once that fact was trimmed."""
     facts: int = 0
     new_seqs: dict[int, int] = {}
 
@@ -112,7 +112,7 @@ async def import_session(
     user: str,
     file: str,
 ) -> Outcome:
-    """Append what is not here yet of a session, and wait until its user sees it.
+    """Append those facts of a session that are not here yet, and wait until its user sees it.
 
     Raises:
         Conflict: it is here already, or was deleted here, or went on by itself.
@@ -170,7 +170,7 @@ async def _append(bus: Bus, address: Address, fact: FactImported, expected: int)
 
 
 async def _progress_of(log: RecordedLog, session: SessionLine, user: str, file: str) -> _Progress:
-    """What an earlier try with the same file brought here.
+    """How much an earlier try with the same file imported.
 
     Raises:
         Conflict: the session is here otherwise.
@@ -190,7 +190,7 @@ async def _progress_of(log: RecordedLog, session: SessionLine, user: str, file: 
 
 
 async def _check_runs(log: RecordedLog, session: SessionLine, facts: list[FactToImport]) -> None:
-    """No run of another session has one of these ids."""
+    """Make sure that no run of another session has one of these ids."""
     for run in {each.run for each in facts if each.run != NONE}:
         for found in await log.runs(FindRuns(prefix=run)):
             if found.session_id != session.id:

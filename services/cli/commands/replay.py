@@ -21,13 +21,13 @@ examples:
 
 RUN and SESSION are ids; they may be cut as long as they are unique. What cannot be
 shown as it was is said on standard error. docs/replay.md has the whole story.
-Exit code: 0 done, 1 not possible, 2 asked wrongly, 3 no such run or session."""
+Exit code: 0 done, 1 not possible, 2 wrong usage, 3 no such run or session."""
 
 DIALECTS = "assistant, assistant-socket, channels, interview, documents, content, content-stream"
 
 
 class _Line(msgspec.Struct, frozen=True):
-    """A frame for programs."""
+    """A frame as ``--json`` shows it."""
 
     ms: float
     frame: str

@@ -51,7 +51,7 @@ examples:
 --model recorded answers from the log, with the recorded timing and faults, and asks no
 provider. A reply's new run stays in a session of its own that lists leave out; a job's
 is another job of its user's.
-Exit code: 0 done, 1 not possible, 2 asked wrongly, 3 no such run."""
+Exit code: 0 done, 1 not possible, 2 wrong usage, 3 no such run."""
 
 _LOOK_EVERY = 5.0
 _WORD = re.compile(r"\n|[^\S\n]+|\S+")
@@ -60,7 +60,7 @@ MODE = "adhoc"
 
 
 class _Compared(msgspec.Struct, frozen=True, kw_only=True, rename={"pieces": "words"}):
-    """Both runs, for programs."""
+    """Both runs, as ``--json`` shows them."""
 
     old_run: str
     new_run: str
@@ -303,7 +303,7 @@ def _show(
 
 
 def _flow(out: Output, pieces: list[Piece]) -> None:
-    """The words in lines of the page's width, the changed ones in colours."""
+    """Print the texts wrapped to the width, changes in colours."""
     line, width = "", 0
     for kind, text in pieces:
         for word in _WORD.findall(printable(text)):

@@ -43,7 +43,7 @@ examples:
   natterlog runs tail --session 01a21645-bcb7
 
 Ids may be cut as long as they are unique. All times are UTC.
-Exit code: 0 done, 1 not possible, 2 asked wrongly, 3 no such run."""
+Exit code: 0 done, 1 not possible, 2 wrong usage, 3 no such run."""
 
 _PAGE = 1000
 

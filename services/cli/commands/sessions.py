@@ -18,7 +18,7 @@ examples:
   natterlog sessions show 01a21645-bcb7 --json
 
 Ids may be cut as long as they are unique. All times are UTC.
-Exit code: 0 done, 1 not possible, 2 asked wrongly, 3 no such session."""
+Exit code: 0 done, 1 not possible, 2 wrong usage, 3 no such session."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

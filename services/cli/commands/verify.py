@@ -25,7 +25,7 @@ examples:
 --add keeps a session of the log with the frames that it has today; from then on they
 must stay the same. --render writes the frames of all sessions anew, as today's code has
 them: after a change of what clients are sent that is meant. Nothing need run to verify.
-Exit code: 0 all are the same, 1 one differs, 2 asked wrongly, 3 no such session."""
+Exit code: 0 all are the same, 1 one differs, 2 wrong usage, 3 no such session."""
 
 CORPUS = Path("tests/corpus")
 DIFFERS = 1
@@ -83,7 +83,7 @@ async def render(path: Path, out: Output) -> int:
 
 
 async def check(path: Path, out: Output, *, as_json: bool = False) -> int:
-    """Verify a whole corpus and tell of it → the exit code."""
+    """Verify a whole corpus and show what differs → the exit code."""
     failed = 0
     for name in corpus.names(path):
         compared, difference = await corpus.difference(path, name)
@@ -106,7 +106,7 @@ def _show_difference(out: Output, found: Difference) -> None:
 
 
 def _first_other(was: FrameLine | None, now: FrameLine | None) -> int:
-    """Where the frames part."""
+    """The position of the first character that differs."""
     pairs = zip(was.frame if was else "", now.frame if now else "", strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), 0)
 

@@ -55,13 +55,13 @@ def list_runs(out: Output, runs: Sequence[FoundRun]) -> None:
 
 
 def _written_by(run: FoundRun) -> str:
-    """The model, or the kind of what asked none; and how it ended, where that is worth a word."""
+    """The model, or the run's kind where there is none; before it an unusual stop reason."""
     model = run.model or run.kind
     return model if run.stop_reason in (None, "end_turn") else f"{run.stop_reason}, {model}"
 
 
 def first_word_ms(run: FoundRun) -> float | None:
-    """From the acceptance to the first word of the reply; known once it has ended."""
+    """Milliseconds from the acceptance to the first delta; None until the run has ended."""
     if run.ended_at is None or run.latency_ms is None or run.first_delta_ms is None:
         return None
     all_of_it = (run.ended_at - run.created_at).total_seconds() * 1000
@@ -184,7 +184,7 @@ def _show_attempt(out: Output, number: int, attempt: Attempt) -> None:
 
 
 def _show_try(out: Output, number: int, failed: Try) -> None:
-    """A failed call: when, with what, what it said and what it took."""
+    """A failed call: its status, code, time, usage, cost and message."""
     status = "" if failed.status is None else f"{failed.status} "
     text = f"{status}{failed.code}, {span(failed.ms)} in"
     if failed.usage is not None:
@@ -257,7 +257,7 @@ def show_thoughts(out: Output, text: str) -> None:
 
 
 def show_prompt(out: Output, prompt: SentPrompt) -> None:
-    """What an attempt asked, part by part, each with its origin."""
+    """The prompt of an attempt, part by part, each with its origin."""
     out.line()
     out.line(out.style(f"prompt of attempt #{prompt.attempt}", "bold"))
     text = f"{prompt.provider}/{prompt.model}"
@@ -315,7 +315,7 @@ def show_session(out: Output, found: FoundSession, facts: Sequence[RecordedFact]
 
 
 def show_fact(out: Output, fact: RecordedFact, brief: dict[str, str]) -> None:
-    """A line: when, whose, what."""
+    """A fact in one line: when, of which run, what happened."""
     run = fact.address.run
     where = "" if run == "_" else brief.get(run, run[:18])
     when = out.style(f"{fact.fact.at:%m-%d} {clock(fact.fact.at)}", "dim")

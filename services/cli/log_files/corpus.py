@@ -33,7 +33,7 @@ from shared.subjects import Address
 
 FACTS, FRAMES = ".jsonl", ".frames.jsonl"
 EPOCH = "corpus"
-"""What the cursors of its frames begin with, whatever log the facts came from."""
+"""The epoch in the cursors of all its frames, whatever log the facts came from."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +51,7 @@ class FrameLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Difference(NamedTuple):
-    """The first frame of a dialect that is another than it was; None where there is none."""
+    """The first frame of a dialect that changed; ``was`` or ``now`` is None where there is none."""
 
     name: str
     dialect: str
@@ -66,7 +66,7 @@ _decode_frame = msgspec.json.Decoder(FrameLine).decode
 
 
 def names(corpus: Path) -> list[str]:
-    """The sessions of a corpus.
+    """The names of a corpus's sessions.
 
     Raises:
         InvalidRequest: there is none.
@@ -81,7 +81,7 @@ def names(corpus: Path) -> list[str]:
 
 
 async def add(corpus: Path, name: str, selection: Selection) -> int:
-    """Keep a session under ``name``; answers how many frames it has.
+    """Add a session under ``name`` → how many frames it has.
 
     Raises:
         InvalidRequest: there is one of that name already.
@@ -114,7 +114,7 @@ def _write_frames(corpus: Path, name: str, selection: Selection, frames: list[Fr
 
 
 async def frames_of(selection: Selection) -> list[FrameLine]:
-    """Every frame in every dialect that shows the session."""
+    """Every frame of the session, in every dialect that shows it."""
     playback = Playback(
         selection.links, user=selection.user, session_id=selection.session_id, epoch=EPOCH
     )
@@ -129,7 +129,7 @@ async def frames_of(selection: Selection) -> list[FrameLine]:
 
 
 async def render(corpus: Path, name: str) -> int:
-    """Write a session's frames anew from its facts, which stay as they are; answers how many.
+    """Write a session's frames anew from its facts → how many there are.
 
     Only where the frames of a dialect are meant to be others from now on.  It keeps the
     dialects that it has.
@@ -149,7 +149,7 @@ async def render(corpus: Path, name: str) -> int:
 
 
 async def difference(corpus: Path, name: str) -> tuple[int, Difference | None]:
-    """How many frames were compared, and the first that differs.
+    """Compare a session's frames with today's → how many are the same, and the first that differs.
 
     Raises:
         InvalidRequest: a file is not whole, or none of ours.
@@ -170,7 +170,7 @@ async def difference(corpus: Path, name: str) -> tuple[int, Difference | None]:
 
 
 def read(path: Path) -> Selection:
-    """The session in a file.
+    """Read the session of a file.
 
     Raises:
         InvalidRequest: it is not whole, or none of ours, or this version cannot read it.

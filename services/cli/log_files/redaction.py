@@ -1,10 +1,9 @@
-"""Take people's words out of facts and leave their shape, so that a fault can be shown (pure).
+"""Replace the letters of all texts in facts, and keep their shape, to show a fault (pure).
 
-Every text that is not known to be natterlog's own loses its letters; what a
-field of a later version holds does so too, until it is named below.  A letter
-becomes another one that depends on its place alone.  So a piece of a text is
-redacted as the same piece of the redacted text, a splice or a doubling stays
-visible, and redacting twice is redacting once.
+Every text is redacted that is not known to be natterlog's own, also in fields of later
+versions, until they are named below.  A letter is replaced by one that depends on its
+position alone.  So a part of a text, redacted, is the same part of the redacted text: a
+splice or a doubling stays visible, and redacting twice changes nothing more.
 """
 
 import hashlib
@@ -20,7 +19,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 _LETTERS = "etaoinsrhldcumfpgwybvkxjqz"
 _BY_WIDTH = {2: "é", 3: "語", 4: "🙂"}
-"""What stands for a character that is no ASCII, by its bytes in UTF-8."""
+"""The substitute of a character outside ASCII, by its length in UTF-8."""
 
 KEPT: dict[type, frozenset[str]] = {
     e.Fault: frozenset({"code"}),
@@ -56,7 +55,7 @@ KEPT: dict[type, frozenset[str]] = {
     e.CancelRequested: frozenset({"nonce"}),
     e.RunEnded: frozenset({"status", "model", "provider", "nonce"}),
 }
-"""The texts that are ids, names of the operator's own, or words of natterlog's; no others are."""
+"""The fields that hold ids, names that the operator gave, or texts of natterlog's own."""
 
 OWN_TEXTS = frozenset(
     {
@@ -75,17 +74,17 @@ OWN_TEXTS = frozenset(
 )
 _SCHEMA_TYPES = re.compile(r"object|array|string|number|integer|boolean|null")
 _SHAPE = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf", "Mn", "Mc", "Me"})
-"""Categories of characters that are no word, and that a fault may depend on."""
+"""Categories of characters that carry no meaning, and that a fault may depend on."""
 _NO_DIGEST = "0" * 64
 
 
 def redacted_text(text: str) -> str:
-    """As many code points, bytes, spaces, lines and marks as ``text``, and no word of it."""
+    """A text of the same code points, bytes, spaces, lines and marks, with other letters."""
     return "".join(_stand_in(character, position) for position, character in enumerate(text))
 
 
 def redacted(fact: S) -> S:
-    """The fact without anybody's words; its digests are those of what is left."""
+    """The fact with its texts redacted; its digests are those of the redacted texts."""
     return cast("S", _struct(fact))
 
 

@@ -1,4 +1,4 @@
-"""Runs added up: how many there were, what they took and what they cost (pure)."""
+"""Totals of runs: how many there were, their tokens and their cost (pure)."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,11 +17,11 @@ KEYS: dict[str, Callable[[FoundRun], str]] = {
     "day": lambda run: f"{run.created_at:%Y-%m-%d}",
     "hour": lambda run: f"{run.created_at:%Y-%m-%d %H}:00",
 }
-"""By what runs are added up."""
+"""What runs can be grouped by."""
 
 
 class Total(msgspec.Struct, kw_only=True):
-    """What some runs took; cached input is counted apart, as providers bill it."""
+    """The total of some runs; cached input is counted apart, as providers bill it."""
 
     key: str
     runs: int = 0
@@ -32,7 +32,7 @@ class Total(msgspec.Struct, kw_only=True):
     cost: int | None = None
     """Billionths of a US dollar, of the priced runs; None when there is none."""
     unpriced: int = 0
-    """Runs that a model was called for, and nobody knows what that cost."""
+    """Runs that called a model without a known price."""
 
     @property
     def tokens(self) -> int:
@@ -52,7 +52,7 @@ class Total(msgspec.Struct, kw_only=True):
 
 
 class Totals:
-    """The sums so far, one a key."""
+    """The totals so far, one a key."""
 
     def __init__(self, by: str) -> None:
         self._key_of = KEYS[by]
@@ -65,7 +65,7 @@ class Totals:
             self._totals.setdefault(key, Total(key=key)).add(run)
 
     def rows(self) -> list[Total]:
-        """What cost the most first, then what took the most; days and hours in their order."""
+        """By cost, then by tokens, the largest first; days and hours in their order."""
         if self._by_time:
             return sorted(self._totals.values(), key=lambda each: each.key)
         return sorted(

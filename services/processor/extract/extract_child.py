@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _sender() -> Callable[[ChildMessage], None]:
-    """Say things on what was standard output; nothing else that is printed gets there."""
+    """A function that sends messages over standard output, where nothing else is printed now."""
     pipe = os.fdopen(os.dup(1), "wb", buffering=0)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (1, 2):
@@ -77,7 +77,7 @@ def _reader(name: str) -> Reader:
 
 
 def _peak_memory() -> int:
-    """Bytes that were resident at most."""
+    """The largest number of resident bytes."""
     if sys.platform == "linux":  # its getrusage counts the parent's at the fork as well
         status = Path("/proc/self/status").read_text()
         return int(status.partition("VmHWM:")[2].split(maxsplit=1)[0]) * 1024
