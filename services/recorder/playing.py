@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import NamedTuple, Protocol
 
 from services.recorder.reading import Log, NotRecorded, Recorded
-from shared.chain import Link
+from shared.log_entry import LogEntry
 from shared.streams import EPOCH
 from shared.subjects import EVENTS
 
@@ -50,7 +50,7 @@ class MakePlayback(Protocol):
 
     def __call__(
         self,
-        links: Sequence[Link],
+        links: Sequence[LogEntry],
         *,
         user: str,
         session_id: str,
@@ -68,8 +68,8 @@ class Named(NamedTuple):
     facts: list[Recorded]
 
     @property
-    def links(self) -> list[Link]:
-        return [Link(fact.seq, fact.subject, fact.fact) for fact in self.facts]
+    def links(self) -> list[LogEntry]:
+        return [LogEntry.of(fact.seq, fact.subject, fact.fact) for fact in self.facts]
 
 
 async def find(log: Log, prefix: str) -> Named:
