@@ -14,7 +14,7 @@ from itertools import pairwise
 import msgspec
 
 from services.recorder.reading import Recorded
-from shared.conversation import stop_reason, thoughts_text
+from shared.conversation import thoughts_text
 from shared.events import (
     CancelRequested,
     EndStatus,
@@ -34,6 +34,7 @@ from shared.events import (
     Usage,
 )
 from shared.plans import kind_of_plan
+from shared.run_state import stop_reason
 
 LONG = 1000
 """Milliseconds without a delta that are worth a word."""

@@ -15,12 +15,12 @@ import msgspec
 from msgspec import UnsetType
 
 from services.gateway.jobs.state import JobState
-from services.gateway.replay.history import Remembered
 from services.gateway.sessions.client_events import ClientEvent, RunView
 from services.gateway.sessions.cursor import Cursor
 from services.gateway.sessions.feed import Feed
 from services.gateway.sessions.follower import ClientEvents, Follower
 from shared.bus import Bus
+from shared.conversation import Conversation
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.events import (
     CancelRequested,
@@ -229,14 +229,14 @@ class RecordedFeed(Feed):
         nowhere = Bus("", name="replay")
         self.store = StoreClient(nowhere)
         super().__init__(nowhere, self.store, user, session_id)
-        self._remembered = Remembered(session_id)
+        self._conversation = Conversation()
 
     def take(self, event: TimedEvent) -> None:
         """Let it happen."""
         match event.what:
             case LogEntry() as link:
                 self._apply(link)
-                self._remembered.take(link)
+                self._conversation.apply(link)
             case Delta() as delta if self.running is not None:
                 self.running.merge(delta)
             case _:
@@ -245,18 +245,21 @@ class RecordedFeed(Feed):
     async def messages(self, at: int) -> list[Message]:
         """The active branch as of the last fact that was taken, by the recording itself."""
         del at  # it is that fact: no other is taken before what came of it was
-        return self._remembered.shown()
+        return [message.record() for message in self._conversation.active_branch()]
 
     async def message(self, message_id: str, seq: int) -> Message:
         """A message as of now, by the recording itself: it has got as far as ``seq``."""
         del seq
-        return self._remembered.message(message_id)
+        found = self._conversation.find(message_id)
+        if found is None:
+            raise NotFound("There is no such message.")
+        return found.record()
 
     async def with_question(self, view: RunView) -> RunView:
         if view.user_message is not None:
             return view
-        question = self._remembered.find(view.user_message_id)
-        return msgspec.structs.replace(view, user_message=question)
+        found = self._conversation.find(view.user_message_id)
+        return msgspec.structs.replace(view, user_message=found and found.record())
 
 
 class Replay(Follower):
