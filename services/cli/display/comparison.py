@@ -6,8 +6,8 @@ from difflib import SequenceMatcher
 from typing import Literal, NamedTuple
 
 from services.cli.display.terminal import dollars, shortened, span
-from shared.conversation import stop_reason
 from shared.events import RunEnded
+from shared.run_state import stop_reason
 
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
 """Splits a text into runs of spaces, words and single marks."""

@@ -13,7 +13,7 @@ from itertools import pairwise
 import msgspec
 
 from services.cli.recorder.recorded_log import RecordedFact
-from shared.conversation import stop_reason, thoughts_text
+from shared.conversation import thoughts_text
 from shared.events import (
     CancelRequested,
     EndStatus,
@@ -33,6 +33,7 @@ from shared.events import (
     Usage,
 )
 from shared.plans import kind_of_plan
+from shared.run_state import stop_reason
 
 LONG = 1000
 """A silence of so many milliseconds is shown."""
