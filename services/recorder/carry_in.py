@@ -16,7 +16,7 @@ import msgspec
 from services.recorder.carrying import SessionLine, check, sessions_of
 from services.recorder.files import bring_files, files_of
 from services.recorder.reading import Log, NotRecorded
-from services.recorder.references import Coming, coming, kind_of_fact, referring
+from services.recorder.references import Coming, coming, referring
 from shared.bus import Bus, NoAnswer
 from shared.chain import Overtaken, extend
 from shared.commands import DeleteSession
@@ -26,7 +26,7 @@ from shared.ids import is_id, now
 from shared.inspection import FindRuns, FindSessions
 from shared.settings import Settings
 from shared.store_client import StoreClient
-from shared.subjects import EVENTS, NONE, Address, Scope
+from shared.subjects import EVENTS, NONE, Address, Scope, kind_of_fact
 
 EXAMPLES = """\
 examples:
@@ -140,7 +140,7 @@ async def _append(bus: Bus, address: Address, fact: FactImported, expected: int)
     try:
         return await extend(
             bus,
-            address.fact("imported"),
+            address.subject_of(fact),
             fact,
             expected=expected,
             scope=Scope.SESSION,

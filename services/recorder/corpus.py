@@ -17,7 +17,6 @@ from services.recorder.carrying import FORMAT, FactLine, LogLine, SessionLine, c
 from services.recorder.carrying import writing as writing_log
 from services.recorder.playing import MakePlayback, Named
 from services.recorder.reading import Recorded
-from services.recorder.references import kind_of_fact
 from shared.errors import InvalidRequest
 from shared.events import decode_fact
 from shared.ids import now
@@ -176,7 +175,7 @@ def _facts(path: Path, session: SessionLine, lines: list[FactLine]) -> Iterator[
             fact = decode_fact(data)
         except msgspec.DecodeError as error:
             raise InvalidRequest(f"{path}: fact {line.seq} cannot be read: {error}.") from error
-        subject = Address(session.user, session.id, line.run).fact(kind_of_fact(fact))
+        subject = Address(session.user, session.id, line.run).subject_of(fact)
         yield Recorded(line.seq, subject, data, fact)
 
 

@@ -33,7 +33,7 @@ from shared.inspection import (
 )
 from shared.objects import ObjectMissing, unpack
 from shared.settings import Settings
-from shared.subjects import EVENTS, Address, parse, ping, store_command, what
+from shared.subjects import EVENTS, Address, fact_kind, parse, ping, store_command
 
 T = TypeVar("T", FoundRun, FoundSession)
 
@@ -72,7 +72,7 @@ class Recorded(NamedTuple):
 
     @property
     def what(self) -> str:
-        return what(self.subject)
+        return fact_kind(self.subject)
 
 
 def recorded(seq: int, subject: str, data: bytes) -> Recorded:

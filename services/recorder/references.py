@@ -32,7 +32,7 @@ from shared.events import (
     decode_fact,
 )
 from shared.ids import is_id
-from shared.subjects import NONE, session_address
+from shared.subjects import NONE
 
 UNDER_WAY = Fault(
     code="internal", message="This was under way when its session was exported, and stayed there."
@@ -123,27 +123,6 @@ def referring(fact: AnyFact, here: Mapping[int, int]) -> AnyFact:
 
 def _previous(known: PreviousAttempt | None, here: Mapping[int, int]) -> PreviousAttempt | None:
     return known and msgspec.structs.replace(known, attempt=here[known.attempt])
-
-
-def kind_of_fact(fact: AnyFact) -> str:
-    """The end of the fact's subject, from the fact alone."""
-    address = session_address("u", "s")
-    match fact:
-        case SessionCreated():
-            return "created"
-        case SessionUpdated():
-            return "updated"
-        case BranchChosen():
-            return "branch"
-        case TodoChat():
-            subject = address.todo_chat(fact.n)
-        case TodoProcess():
-            subject = address.todo_process(fact.priority, fact.n)
-        case TodoGenerate():
-            subject = address.todo_generate(fact.priority, fact.n)
-        case _:
-            return str(type(fact).__struct_config__.tag)
-    return subject.split(".", 4)[4]
 
 
 def _check_id(session: SessionLine, text: str) -> None:

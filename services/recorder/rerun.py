@@ -38,7 +38,7 @@ from shared.events import (
 from shared.ids import new_id
 from shared.settings import Settings
 from shared.store_client import StoreClient
-from shared.subjects import LIVE, Address, what
+from shared.subjects import LIVE, Address, fact_kind
 
 EXAMPLES = """\
 examples:
@@ -259,7 +259,7 @@ async def _end(log: Log, new: Address) -> RunEnded:
     ended = asyncio.Event()
 
     def heard(message: Incoming) -> None:
-        if what(message.subject) == "final":
+        if fact_kind(message.subject) == "final":
             ended.set()
 
     store = StoreClient(log.bus)

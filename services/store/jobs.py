@@ -118,7 +118,7 @@ def _first_fact(request: CreateJob, address: Address) -> tuple[str, RunScheduled
         scheduled = RunScheduled(
             at=now, plan=request.plan, priority=request.priority, due=request.due
         )
-        return address.fact("scheduled"), scheduled
+        return address.subject_of(scheduled), scheduled
     todo = TodoProcess(
         at=now,
         n=0,
@@ -126,7 +126,7 @@ def _first_fact(request: CreateJob, address: Address) -> tuple[str, RunScheduled
         step=step_names(request.plan)[0],
         plan=request.plan,
     )
-    return address.todo_process(request.priority, 0), todo
+    return address.subject_of(todo), todo
 
 
 def _check(request: CreateJob) -> None:

@@ -94,7 +94,7 @@ class FakeJobs:
             on_busy="queue",
             client_ref=q.client_ref,
         )
-        await self._store.session_fact(q.user_id, q.session_id, "created", created)
+        await self._store.session_fact(q.user_id, q.session_id, "session.created", created)
         fields = {f: getattr(created, f) for f in Session.__struct_fields__ if hasattr(created, f)}
         self._store.sessions[q.session_id] = Session(
             id=q.session_id,

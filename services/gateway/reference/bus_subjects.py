@@ -71,7 +71,7 @@ def _facts() -> Iterator[Subject]:
 
 def _address_of(fact: Any) -> str:
     if fact in get_args(events.SessionFact):
-        return subjects.session_address(USER, SESSION).fact(_tag(fact).removeprefix("session."))
+        return subjects.session_address(USER, SESSION).fact(_tag(fact))
     if fact is events.ModelsSynced:
         return subjects.EVERYBODY.fact(_tag(fact))
     if fact in get_args(events.LibraryFact):

@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from services.recorder.carrying import FactLine, SessionLine
-from services.recorder.references import UNDER_WAY, coming, kind_of_fact, referring
+from services.recorder.references import UNDER_WAY, coming, referring
 from shared.errors import InvalidRequest
 from shared.events import RunClaimed, RunEnded, SessionDeleted
+from shared.subjects import kind_of_fact
 from tests.unit.recorder.told import OTHER, RUN, SESSION, USER, Told, at, restarted, turn
 
 HERE = SessionLine(id=SESSION, user=USER, facts=5)
@@ -105,7 +106,7 @@ def test_what_is_no_whole_session_is_refused(made: Any, fault: str):
 
 def test_a_tombstone_cannot_be_imported():
     told = restarted()
-    told.tell("deleted", SessionDeleted(at=at(5)))
+    told.tell("session.deleted", SessionDeleted(at=at(5)))
 
     with pytest.raises(InvalidRequest, match="SessionDeleted cannot be imported"):
         coming(HERE, lines(told))
