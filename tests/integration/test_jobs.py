@@ -12,7 +12,7 @@ import pytest
 
 from shared import objects
 from shared.bus import Bus
-from shared.commands import CancelRun, CreateJob, GetJob, JobAnswer
+from shared.commands import CancelRun, CreateJob, GetJob, JobAccepted
 from shared.events import (
     DocumentPlan,
     FileKind,
@@ -82,7 +82,7 @@ class Shop:
 
     async def job(self, of: Job, min_seq: int = 0) -> Job:
         request = GetJob(user_id=self.user, run_id=of.run.id, min_seq=min_seq)
-        answer: JobAnswer = await self.store.ask(request)
+        answer: JobAccepted = await self.store.ask(request)
         return answer.job
 
     async def cancel(self, of: Job) -> None:

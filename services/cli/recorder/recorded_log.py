@@ -27,20 +27,16 @@ from shared.inspection import (
     ReadFacts,
 )
 from shared.objects import ObjectMissing, unpack
+from shared.requests import Answer
 from shared.settings import Settings
 from shared.subjects import EVENTS, Address, fact_kind, parse, ping, store_command
 
 T = TypeVar("T", FoundRun, FoundSession)
 
-Ask = Callable[[Request], Awaitable[Any]]
+Ask = Callable[[Request[Any]], Awaitable[Any]]
 """Answers a question of :mod:`shared.inspection`."""
 
-_ANSWERS: dict[type[Request], type] = {
-    FindRuns: FoundRuns,
-    FindSessions: FoundSessions,
-    ReadFacts: Facts,
-}
-_PATIENCE = 10.0
+_TIMEOUT = 10.0
 _PING = 1.0
 _SHOWN = 5
 
@@ -209,10 +205,10 @@ async def store_answers(bus: Bus) -> bool:
 def asking_store(bus: Bus) -> Ask:
     """Ask the store that runs."""
 
-    async def ask(request: Request) -> Any:
+    async def ask(request: Request[Answer]) -> Answer:
         data = msgspec.json.encode(request)
-        answer = await bus.ask(store_command(request.name), data, timeout=_PATIENCE, tries=2)
-        return msgspec.json.decode(answer, type=_ANSWERS[type(request)])  # pyright: ignore[reportUnknownVariableType]  (each request has one kind of answer)
+        answer = await bus.ask(store_command(request.name), data, timeout=_TIMEOUT, tries=2)
+        return request.decode_answer(answer)
 
     return ask
 
