@@ -5,7 +5,7 @@ from typing import Self
 import msgspec
 
 from shared.events import AnyFact, FactImported, decode_fact, encode
-from shared.subjects import Address, parse, what
+from shared.subjects import Address, fact_kind, parse
 
 
 class LogEntry(msgspec.Struct, frozen=True):
@@ -28,12 +28,12 @@ class LogEntry(msgspec.Struct, frozen=True):
         Raises:
             msgspec.ValidationError: this version cannot read it.
         """
-        return cls(seq, parse(subject), what(subject), data, decode_fact(data))
+        return cls(seq, parse(subject), fact_kind(subject), data, decode_fact(data))
 
     @classmethod
     def of(cls, seq: int, subject: str, fact: AnyFact) -> Self:
         """The entry of a fact that is at hand."""
-        return cls(seq, parse(subject), what(subject), encode(fact), fact)
+        return cls(seq, parse(subject), fact_kind(subject), encode(fact), fact)
 
     @property
     def subject(self) -> str:

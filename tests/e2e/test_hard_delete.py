@@ -67,9 +67,9 @@ async def test_a_deletion_is_taken_up_again_by_a_store_that_was_killed_in_it(nat
 async def _deletion_in_the_log(natterlog: Running, session_id: str) -> None:
     came = asyncio.Event()
     listening = await natterlog.bus.listen_live(
-        f"live.evt.*.{session_id}._.deleted", lambda _: came.set()
+        f"live.evt.*.{session_id}._.session.deleted", lambda _: came.set()
     )
-    head = await natterlog.bus.head("EVENTS", f"evt.*.{session_id}._.deleted")
+    head = await natterlog.bus.head("EVENTS", f"evt.*.{session_id}._.session.deleted")
     if head is None:
         async with asyncio.timeout(10):
             await came.wait()

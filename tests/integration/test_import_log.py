@@ -265,7 +265,7 @@ async def test_a_begun_import_may_be_given_up(
         left = [f.kind async for f in log.session_facts(session)]
         assert await run(log, "import-log", str(file)) == 1
 
-    assert left == ["deleted"]
+    assert left == ["session.deleted"]
     assert "It was deleted here, and stays so." in capsys.readouterr().err
 
 

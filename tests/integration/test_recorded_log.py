@@ -46,7 +46,10 @@ async def test_hot_cold_and_from_the_files_the_facts_are_the_same(
     async with log_of_files(tmp_path) as log:
         from_files = await facts_of(log, session)
 
-    assert [what for _, what, _ in cold] == ["created", *["todo.chat.0", "claim", "final"] * 2]
+    assert [what for _, what, _ in cold] == [
+        "session.created",
+        *["todo.chat.0", "claim", "final"] * 2,
+    ]
     assert len(cold[-1][2]) > 600_000
     assert hot == cold
     assert trimmed == cold

@@ -59,7 +59,7 @@ async def test_a_sessions_facts_are_read_from_the_cold_log(
         await at_work.reply(await at_work.create())
         run = await at_work.reply(session)
 
-        assert await told(at_work, session) == ["created", "todo.chat.0", "claim", "final"]
+        assert await told(at_work, session) == ["session.created", "todo.chat.0", "claim", "final"]
         assert await told(at_work, session, after=run.first_seq) == ["claim", "final"]
         with pytest.raises(NotFound):
             await told(StoreAtWork(at_work.store), session)
@@ -87,7 +87,7 @@ async def test_a_number_that_no_table_can_hold_does_not_stop_the_store(
         too_much = SessionUpdated(at=ids.now(), max_tokens=2**63)
         last = await at_work.bus.head(EVENTS, address.facts)
         assert last is not None
-        await extend(at_work.bus, address.fact("updated"), too_much, expected=last.seq)
+        await extend(at_work.bus, address.fact("session.updated"), too_much, expected=last.seq)
 
         await at_work.reply(await at_work.create())  # only possible when that was passed by
 

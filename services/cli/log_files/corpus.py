@@ -22,7 +22,6 @@ from services.cli.log_files.export_file import (
     sessions_of,
 )
 from services.cli.log_files.export_file import writing as writing_log
-from services.cli.log_files.renumbering import kind_of_fact
 from services.cli.recorder.recorded_log import RecordedFact
 from services.cli.recorder.selection import Selection
 from services.gateway.replay.frames import Playback
@@ -188,7 +187,7 @@ def _facts(path: Path, session: SessionLine, lines: list[FactLine]) -> Iterator[
             fact = decode_fact(data)
         except msgspec.DecodeError as error:
             raise InvalidRequest(f"{path}: fact {line.seq} cannot be read: {error}.") from error
-        subject = Address(session.user, session.id, line.run).fact(kind_of_fact(fact))
+        subject = Address(session.user, session.id, line.run).subject_of(fact)
         yield RecordedFact(line.seq, subject, data, fact)
 
 

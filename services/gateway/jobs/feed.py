@@ -37,10 +37,10 @@ from shared.subjects import (
     NONE,
     TOKENS,
     Address,
+    fact_kind,
     live_tokens_of_session,
     parse,
     session_address,
-    what,
 )
 
 log = get_logger()
@@ -164,9 +164,9 @@ class JobFeed:
             self._due.set()
 
     def _takes(self, subject: str) -> bool:
-        run_id, happened = parse(subject).run, what(subject)
+        run_id, happened = parse(subject).run, fact_kind(subject)
         if run_id == NONE:
-            return happened == "deleted"
+            return happened == "session.deleted"
         if happened.startswith(_BEGINNINGS):
             self._known.add(run_id)
         return run_id in self._known
@@ -226,7 +226,7 @@ class JobFeed:
     async def _take(self, seq: int, subject: str, data: bytes) -> None:
         address = parse(subject)
         if address.run == NONE:
-            if what(subject) == "deleted":
+            if fact_kind(subject) == "session.deleted":
                 self._drop_session(address.session)
             return
         try:

@@ -20,7 +20,7 @@ from shared.commands import Accepted, CancelRun, GetMessage, GetSession, Regener
 from shared.errors import InvalidRequest, NatterlogError, NotFound
 from shared.events import SessionDeleted, decode_fact
 from shared.records import HIDDEN_MODES
-from shared.subjects import parse, what
+from shared.subjects import fact_kind, parse
 
 # -- what clients send ----------------------------------------------------------
 
@@ -236,10 +236,19 @@ def _is_hidden(data: bytes) -> bool:
     return isinstance(fact, SessionDeleted) and fact.mode in HIDDEN_MODES
 
 
+_CHANGES = {
+    "session.created": "created",
+    "session.updated": "updated",
+    "session.deleted": "deleted",
+    "waiting": "updated",
+    "todo.chat.0": "updated",
+    "final": "updated",
+}
+"""What each of these facts does to its session."""
+
+
 class _Sessions:
     """Which of the user's sessions changed since the socket was last written to."""
-
-    _NEWS = frozenset(("created", "updated", "deleted", "waiting", "todo.chat.0", "final"))
 
     def __init__(self, gateway: Gateway, user: str, socket: Socket) -> None:
         self._gateway = gateway
@@ -249,17 +258,18 @@ class _Sessions:
         """Session → what happened to it, and up to which fact."""
 
     def on_fact(self, seq: int, subject: str, data: bytes) -> None:
-        happened = what(subject)
-        if happened not in self._NEWS:
+        kind = fact_kind(subject)
+        happened = _CHANGES.get(kind)
+        if happened is None:
             return
         session_id = parse(subject).session
         if happened == "deleted" and _is_hidden(data):
             return
         before, _ = self._changed.get(session_id, ("", 0))
-        if happened == "updated" and b'"status":"inactive"' in data:
+        if kind == "session.updated" and b'"status":"inactive"' in data:
             happened = "deactivated"
-        elif happened not in ("created", "deleted"):
-            happened = before or "updated"
+        elif happened == "updated":
+            happened = before or happened
         self._changed[session_id] = (happened, seq)
         self._socket.due(self)
 
