@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ short_lease = pytest.mark.settings(NATTERLOG_LEASE="2")
 """For tests that kill workers: what those had at hand goes to another the sooner."""
 
 
-def settings_of(request: pytest.FixtureRequest) -> dict[str, str]:
+def settings_of(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The settings that all ``@pytest.mark.settings`` of the test give its system."""
     return {
         k: v for marked in request.node.iter_markers("settings") for k, v in marked.kwargs.items()
