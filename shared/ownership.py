@@ -14,7 +14,6 @@ import msgspec
 from shared import subjects
 from shared.bus import Bus, BusError, Incoming, Unsendable
 from shared.chain import Overtaken, extend, read_chain
-from shared.chain_state import ChainState
 from shared.consumer import LEASE, Delivery, RetryLater
 from shared.endings import append_final, ended, log_end, not_kept
 from shared.events import (
@@ -31,6 +30,7 @@ from shared.events import (
 from shared.ids import now
 from shared.log import get_logger
 from shared.objects import NotKept
+from shared.run_state import ChainState
 from shared.subjects import Address, what
 
 log = get_logger()
@@ -84,8 +84,8 @@ class OwnedRun(Generic[W]):
     def take_in(self, overtaken: Overtaken) -> None:
         """See what came first."""
         # Refused, and nothing there: the chain was erased with its session.
-        self.standing.over = self.standing.over or not overtaken.links
-        self.standing.add(overtaken.links)
+        self.standing.over = self.standing.over or not overtaken.entries
+        self.standing.add(overtaken.entries)
 
 
 class RunOwnership(Generic[W]):

@@ -264,7 +264,7 @@ async def test_what_stands_still_is_killed_and_started_again(tmp_path: Path, sto
     assert code == 0
 
 
-async def changed(data_dir: Path, name: str, pid: int) -> run_file.Running:
+async def changed(data_dir: Path, name: str, pid: int) -> run_file.RunningSystem:
     """What runs once the child has another process."""
     async with asyncio.timeout(DEADLINE):
         while True:
@@ -281,13 +281,13 @@ async def test_who_is_cut_off_is_started_again_only_while_nats_is_there(tmp_path
         nats_pid = running_on(tmp_path).children["nats"].pid
 
         os.kill(nats_pid, signal.SIGSTOP)
-        stuck = await it.line(r".*child_stuck.*")
+        failing_checks = await it.line(r".*child_stuck.*")
         second = await it.line(r"gateway \| began (\d+)")
         it.signal(signal.SIGTERM)
         code = await it.ended()
 
     lines = [line for line in it.said if "child_stuck" in line]
-    assert f'"child": "nats", "pid": {nats_pid}' in stuck[0]
+    assert f'"child": "nats", "pid": {nats_pid}' in failing_checks[0]
     assert '"faults": {"bus": "not connected"}' in lines[1]
     assert second[1] != first[1]
     assert code == 0

@@ -1,4 +1,4 @@
-"""The supervisor without its processes: what it starts, when it starts again, what it prints."""
+"""The supervisor without its processes: what it starts, and when it starts again."""
 
 import sys
 
