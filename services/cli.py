@@ -186,7 +186,7 @@ def _recorder(asked: argparse.Namespace) -> int:
     settings = msgspec.structs.replace(settings, nats_url=running_nats_url(settings))
     files = importlib.import_module("services.store.files").asking_files
     if asked.command_name in PLAYED:
-        asked.playback = importlib.import_module("services.gateway.replay.frames").Playback
+        asked.playback = importlib.import_module("services.gateway.playback").Playback
     return run(asked.command, asked, settings, files)
 
 

@@ -16,7 +16,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from services import cli
 from services.gateway.app import make_app
-from services.gateway.dialects.assistant import socket as assistant_socket
+from services.gateway.dialects.assistant import socket_wire as assistant_socket
 from services.gateway.dialects.assistant import wire as assistant
 from services.gateway.dialects.channels import socket as channels_socket
 from services.gateway.dialects.channels import wire as channels
@@ -399,7 +399,7 @@ def test_every_route_is_described_and_no_other(app: web.Application):
         channels.Frame,
         documents.Frame,
         content.Frame,
-        *get_args(assistant_socket.Asked),
+        *get_args(assistant_socket.ClientMessage),
         *get_args(channels_socket.Asked),
         *get_args(documents.Asked),
         assistant_socket.Subscribed,

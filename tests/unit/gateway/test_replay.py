@@ -10,9 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from services.gateway.jobs.state import JobState
-from services.gateway.replay import dialects as replays
-from services.gateway.replay.dialects import Conversation, Job
-from services.gateway.replay.player import JobReplay, Recording, Replay, Words, speed_of
+from services.gateway.playback import FORMATS
+from services.gateway.replay.formats import ConversationFormat, JobFormat, Translate
+from services.gateway.replay.player import JobReplay, Replay
+from services.gateway.replay.recording import Recording, speed_of
 from services.gateway.sessions.client_events import MessagesChanged, ThoughtsAdded
 from services.gateway.sessions.cursor import Cursor, CursorCodec
 from services.gateway.sessions.follower import Follower
@@ -33,18 +34,18 @@ PAUSE = st.integers(1, 4_000)
 class Watching:
     """A live client of a dialect that reads whenever there is something."""
 
-    def __init__(self, follower: Follower, words: Words, opening: bytes) -> None:
+    def __init__(self, follower: Follower, translate: Translate, opening: bytes) -> None:
         self.places = [follower.place]
         self.frames = [opening]
         self.ahead = [False]
         """Whether a frame is shown again after its cursor, which is before the fact it is of."""
         self._follower = follower
-        self._words = words
+        self._translate = translate
 
     async def read(self) -> None:
         while news := await self._follower.news():
             for place, moment in news:
-                for frame in self._words(place, moment):
+                for frame in self._translate(place, moment):
                     self.frames.append(frame)
                     self.places.append(place)
                     again = isinstance(moment, MessagesChanged | ThoughtsAdded)
@@ -163,11 +164,10 @@ class Session:
             self.log,  # type: ignore[arg-type]
             place,
             run_id=run_id,
-            tells_branches=dialect.tells_branches,
+            tells_branches=dialect.shows_branches,
         )
-        return Watching(
-            follower, dialect.words(recording, CURSORS), dialect.opening(recording, CURSORS, place)
-        )
+        translate = dialect.translator(recording, CURSORS)
+        return Watching(follower, translate, dialect.opening(recording, CURSORS, place))
 
     async def _fact(self, stored: Stored) -> None:
         self._feed.on_fact(*stored)
@@ -190,9 +190,9 @@ class Session:
         return self._draw(st.sampled_from(choices))
 
 
-def conversation(name: str) -> Conversation:
-    dialect = replays.DIALECTS[name]
-    assert isinstance(dialect, Conversation)
+def conversation(name: str) -> ConversationFormat:
+    dialect = FORMATS[name]
+    assert isinstance(dialect, ConversationFormat)
     return dialect
 
 
@@ -205,12 +205,12 @@ async def replayed(
 ) -> list[bytes]:
     """Every frame of the replay, the opening first."""
     recording, dialect = recording_of(log, run_id), conversation(name)
-    replay = Replay(recording, None, place, tells_branches=dialect.tells_branches)
+    replay = Replay(recording, None, place, tells_branches=dialect.shows_branches)
     frames = [dialect.opening(recording, CURSORS, replay.place)]
-    words = dialect.words(recording, CURSORS)
+    translate = dialect.translator(recording, CURSORS)
     while news := await replay.news():
         for at, moment in news:
-            frames += words(at, moment)
+            frames += translate(at, moment)
     assert replay.playing.over
     return frames
 
@@ -280,7 +280,7 @@ class JobSession:
         self._draw = draw
         self._plan = plan
         self._state = JobState(self.run_id, SESSION, plan, status="queued", seq=0)
-        self._shows = {name: dialect.words() for name, dialect in job_dialects().items()}
+        self._shows = {name: dialect.translator() for name, dialect in job_dialects().items()}
 
     def live(self) -> None:
         if self._one_of(False, True):
@@ -341,8 +341,8 @@ class JobSession:
         return self._draw(st.sampled_from(choices))
 
 
-def job_dialects() -> dict[str, Job]:
-    return {name: d for name, d in replays.DIALECTS.items() if isinstance(d, Job)}
+def job_dialects() -> dict[str, JobFormat]:
+    return {name: d for name, d in FORMATS.items() if isinstance(d, JobFormat)}
 
 
 @settings(deadline=None, max_examples=100)
@@ -354,7 +354,7 @@ def test_a_replayed_job_is_byte_for_byte_what_was_sent(data: st.DataObject, plan
 
         for name, dialect in job_dialects().items():
             recording = recording_of(session.log, session.run_id)
-            replay = JobReplay(recording, None, dialect.words(), lambda: None)
+            replay = JobReplay(recording, None, dialect.translator(), lambda: None)
             frames: list[bytes] = []
             while made := await replay.frames():
                 frames += made

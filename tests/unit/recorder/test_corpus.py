@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from services.gateway.replay.frames import Playback
+from services.gateway.playback import Playback
 from services.recorder import corpus
 from services.recorder.terminal import Page
 from services.recorder.verify import CORPUS, check, render

@@ -4,7 +4,7 @@ from aiohttp import web
 
 from services.gateway.access.limits import check_text
 from services.gateway.context import RUN_ID, USER, gateway_of
-from services.gateway.dialects.assistant import wire
+from services.gateway.dialects.assistant import replay, wire
 from services.gateway.dialects.assistant.requests import (
     answer,
     check_searched,
@@ -18,7 +18,7 @@ from services.gateway.dialects.assistant.requests import (
 from services.gateway.dialects.assistant.wire import PREFIX
 from services.gateway.http.describe import IDEMPOTENCY_KEY, REPLYING, Events, describe
 from services.gateway.http.follow_run import check_success, ended, following
-from services.gateway.http.requests import missing, read_body, read_query, require_id
+from services.gateway.http.requests import not_found, read_body, read_query, require_id
 from services.gateway.http.sse import stream
 from services.gateway.http.start_run import start
 from services.gateway.sessions.client_events import question_of
@@ -57,6 +57,7 @@ def routes() -> list[web.RouteDef]:
     headers=(IDEMPOTENCY_KEY,),
     answers=_TURN,
     errors=REPLYING,
+    replay=replay.stream_run,
 )
 async def send_message(request: web.Request) -> web.StreamResponse:
     """Send a message, and get its reply.
@@ -87,7 +88,13 @@ async def send_message(request: web.Request) -> web.StreamResponse:
         return await _answer_turn(request, accepted, streaming=streaming)
 
 
-@describe(query=wire.ReplyAsked, headers=(IDEMPOTENCY_KEY,), answers=_TURN, errors=REPLYING)
+@describe(
+    query=wire.ReplyAsked,
+    headers=(IDEMPOTENCY_KEY,),
+    answers=_TURN,
+    errors=REPLYING,
+    replay=replay.stream_run,
+)
 async def regenerate(request: web.Request) -> web.StreamResponse:
     """Answer a message once more, as a sibling of its reply."""
     streaming = wants_stream(request)
@@ -103,7 +110,13 @@ async def regenerate(request: web.Request) -> web.StreamResponse:
     return await _answer_turn(request, accepted, streaming=streaming)
 
 
-@describe(query=wire.ReplyAsked, headers=(IDEMPOTENCY_KEY,), answers=_TURN, errors=REPLYING)
+@describe(
+    query=wire.ReplyAsked,
+    headers=(IDEMPOTENCY_KEY,),
+    answers=_TURN,
+    errors=REPLYING,
+    replay=replay.stream_run,
+)
 async def continue_reply(request: web.Request) -> web.StreamResponse:
     """Have a reply go on that was cut at a limit, or cancelled: the same message grows.
 
@@ -129,6 +142,7 @@ async def continue_reply(request: web.Request) -> web.StreamResponse:
     headers=(IDEMPOTENCY_KEY,),
     answers=_TURN,
     errors=REPLYING,
+    replay=replay.stream_run,
 )
 async def edit(request: web.Request) -> web.StreamResponse:
     """Say a message in another way: a branch beside it, with a reply of its own."""
@@ -222,7 +236,7 @@ async def search(request: web.Request) -> web.Response:
     if query is None:
         raise InvalidRequest("Say what to search for.", path="$.q")
     if asked.cursor and not is_id(asked.cursor):
-        raise missing("page")
+        raise not_found("page")
     page = await gateway_of(request).store.ask(
         SearchMessages(
             user_id=request[USER].id,

@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from services.gateway.context import RUN_ID, USER, Gateway, gateway_of
-from services.gateway.dialects.assistant import wire
+from services.gateway.dialects.assistant import replay, wire
 from services.gateway.dialects.assistant.requests import answer
 from services.gateway.dialects.assistant.wire import PREFIX
 from services.gateway.http.describe import LAST_EVENT_ID, Events, describe
@@ -45,6 +45,7 @@ async def cancel_run(request: web.Request) -> web.Response:
     headers=(LAST_EVENT_ID,),
     answers={200: Events(wire.RunEvent), 204: None},
     errors=(Conflict,),
+    replay=replay.stream_run,
 )
 async def stream_run(request: web.Request) -> web.StreamResponse:
     """Follow a run, from its start or from a cursor, during and after it.

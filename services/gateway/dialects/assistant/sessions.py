@@ -33,7 +33,7 @@ async def create_session(request: web.Request) -> web.Response:
     user = request[USER].id
     body = await read_body(request, wire.decode_new_session)
     if body.preset_id is not None:
-        preset = await find_preset(gateway, user, body.preset_id, path="$.preset_id")
+        preset = await find_preset(gateway.store, user, body.preset_id, path="$.preset_id")
         body = with_preset(body, preset)
     opened = await gateway.store.ask(wire.create_session(body, user, gateway.settings))
     return answer(wire.session_view(opened.session), status=201)

@@ -6,118 +6,50 @@ from typing import Any, get_args
 
 import msgspec
 from aiohttp import web
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from services.gateway.access.limits import check_text
 from services.gateway.context import USER, Gateway, gateway_of
-from services.gateway.dialects.assistant import wire
+from services.gateway.dialects.assistant import replay, wire
+from services.gateway.dialects.assistant.socket_wire import (
+    Cancel,
+    ClientMessage,
+    Ping,
+    Pong,
+    Refused,
+    Resync,
+    Send,
+    ServerMessage,
+    Subscribe,
+    Subscribed,
+    TypingNow,
+    Unsubscribe,
+    UserTyping,
+    decode_message,
+    frames_of,
+)
 from services.gateway.http.describe import describe_socket
 from services.gateway.http.requests import decode_json, require_id
 from services.gateway.http.start_run import start
 from services.gateway.http.websocket import Socket, Track, serve
-from services.gateway.sessions.client_events import ClientEvent, MessagesChanged
+from services.gateway.sessions.client_events import ClientEvent
 from services.gateway.sessions.cursor import NOTHING_SEEN, Cursor
 from services.gateway.sessions.feed import Feed
 from services.gateway.sessions.follower import Follower
 from services.gateway.sessions.typing_signals import Typing, tell_typing
 from shared.commands import CancelRun, SendMessage
 from shared.errors import InvalidRequest, NatterlogError
-from shared.records import Message
-
-# -- what clients send ----------------------------------------------------------
 
 
-class Subscribe(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="subscribe"):
-    """Follow a session, from a cursor or from now."""
-
-    session_id: str
-    cursor: str | None = None
+def routes() -> list[web.RouteDef]:
+    return [web.get(f"{wire.PREFIX}/ws", socket, allow_head=False)]
 
 
-class Unsubscribe(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="unsubscribe"):
-    """Follow a session no longer."""
-
-    session_id: str
-
-
-class Send(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="send"):
-    """Send a message, and follow its session; the same `client_id` is the same message."""
-
-    session_id: str
-    content: str
-    client_id: wire.ClientId | None = None
-    attachments: wire.Attachments = []
-    model: wire.Model | None = None
-
-
-class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="cancel"):
-    """Stop a run, in whatever state it is."""
-
-    run_id: str
-
-
-class TypingNow(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="typing"):
-    """Tell the session's other sockets."""
-
-    session_id: str
-    typing: bool = True
-
-
-class Ping(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ping"):
-    """Ask for a `pong`."""
-
-
-Asked = Subscribe | Unsubscribe | Send | Cancel | TypingNow | Ping
-_decode = msgspec.json.Decoder(Asked).decode
-
-
-# -- what only sockets are told -----------------------------------------------------
-
-
-class Subscribed(wire.Event, frozen=True, kw_only=True, tag="subscribed"):
-    """From here on the session is followed."""
-
-
-class Resync(wire.Event, frozen=True, kw_only=True, tag="resync"):
-    """What is shown is another than before, or the cursor leads nowhere: this is all there is.
-
-    A reply that is being written is not in it, and goes on as if nothing were said.
-    """
-
-    messages: list[Message]
-    client_id: str | UnsetType = UNSET
-    """Of a `send` that came again: its message is there, and this is what became of it."""
-
-
-class UserTyping(wire.Event, frozen=True, kw_only=True, tag="user_typing"):
-    """Somebody else began or stopped typing."""
-
-    user: str
-    typing: bool
-
-
-class Pong(wire.Event, frozen=True, kw_only=True, tag="pong"):
-    """The answer to a `ping`."""
-
-
-class Refused(wire.Event, frozen=True, kw_only=True, tag="error"):
-    """What the client sent was refused; the socket stays open."""
-
-    message: str
-    code: str
-    client_id: str | UnsetType = UNSET
-    retry_after: float | UnsetType = UNSET
-
-
-def resync(moment: MessagesChanged, **where: str) -> Resync:
-    client_id = UNSET if moment.client_id is None else moment.client_id
-    return Resync(messages=moment.messages, client_id=client_id, **where)
-
-
-Told = wire.StreamEvent | Subscribed | Resync | UserTyping | Pong
-
-
-@describe_socket(asks=Asked, tells=(*get_args(Told), Refused))
+@describe_socket(
+    receives=ClientMessage,
+    sends=(*get_args(ServerMessage), Refused),
+    replay=replay.socket,
+)
 async def socket(request: web.Request) -> web.WebSocketResponse:
     """One socket, many sessions.
 
@@ -143,7 +75,7 @@ class _Client:
         self._user = user
         self._socket = socket
         self._subscriptions: dict[str, tuple[Track, AsyncExitStack]] = {}
-        self._handlers: dict[type[Asked], Callable[[Any], Awaitable[None]]] = {
+        self._handlers: dict[type[ClientMessage], Callable[[Any], Awaitable[None]]] = {
             Subscribe: self._on_subscribe,
             Unsubscribe: self._on_unsubscribe,
             Send: self._on_send,
@@ -154,9 +86,9 @@ class _Client:
 
     async def take(self, text: bytes) -> None:
         """Do what one message asks for; what is wrong with it is told, and the socket stays."""
-        asked: Asked | None = None
+        asked: ClientMessage | None = None
         try:
-            known = asked = decode_json(text, _decode)
+            known = asked = decode_json(text, decode_message)
             await self._handlers[type(known)](known)
         except NatterlogError as error:
             self._refuse(asked, error)
@@ -258,12 +190,8 @@ class _Client:
         return place
 
     def _follow(self, feed: Feed, place: Cursor, stack: AsyncExitStack) -> None:
-        def translate(place: Cursor, moment: ClientEvent) -> list[bytes]:
-            where = self._where(feed, place)
-            if isinstance(moment, MessagesChanged):
-                return [wire.encode(resync(moment, **where))]
-            event = wire.event_of(moment, **where)
-            return [] if event is None else [wire.encode(event)]
+        def translate(place: Cursor, event: ClientEvent) -> list[bytes]:
+            return frames_of(event, **self._where(feed, place))
 
         def typist(note: Typing) -> None:
             if note.socket != self._socket.id:
@@ -291,7 +219,7 @@ class _Client:
     def _say(self, feed: Feed, place: Cursor, kind: type[Subscribed]) -> None:
         self._socket.reply(wire.encode(kind(**self._where(feed, place))))
 
-    def _refuse(self, asked: Asked | None, error: NatterlogError) -> None:
+    def _refuse(self, asked: ClientMessage | None, error: NatterlogError) -> None:
         session_id = getattr(asked, "session_id", None)
         client_id = getattr(asked, "client_id", None)
         frame = Refused(

@@ -107,7 +107,7 @@ def _preset_id(request: web.Request) -> str:
 
 
 async def _preset(request: web.Request) -> Preset:
-    return await find_preset(gateway_of(request), request[USER].id, _preset_id(request))
+    return await find_preset(gateway_of(request).store, request[USER].id, _preset_id(request))
 
 
 async def _change(request: web.Request, body: wire.PresetChange) -> web.Response:

@@ -7,7 +7,6 @@ from aiohttp import web
 
 from services.gateway.access.limits import check_text
 from services.gateway.context import RUN_ID, USER, gateway_of
-from services.gateway.dialects.channels import presets_http as presets
 from services.gateway.dialects.channels import wire
 from services.gateway.dialects.channels.drf import Page, PageAsked
 from services.gateway.dialects.channels.drf_http import Listed, json, page, read_fields
@@ -42,7 +41,6 @@ def routes() -> list[web.RouteDef]:
         web.get(f"{session}/messages/", list_messages),
         web.post(f"{session}/send_message/", send_message),
         web.get(f"{PREFIX}/health/stats/", statistics),
-        *presets.routes(),
     ]
 
 

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from services.gateway.access.limits import Words, check_text
 from services.gateway.context import USER, Gateway, gateway_of
-from services.gateway.dialects.channels import wire
+from services.gateway.dialects.channels import replay, wire
 from services.gateway.http.describe import describe_socket
 from services.gateway.http.requests import decode_json, require_id
 from services.gateway.http.start_run import start
@@ -61,10 +61,17 @@ Asked = Send | Stop | Again | IsTyping | StoppedTyping | Ping
 _decode = msgspec.json.Decoder(Asked).decode
 
 
+def routes() -> list[web.RouteDef]:
+    return [
+        web.get(wire.SESSION_SOCKET, session_socket, allow_head=False),
+        web.get(wire.LIST_SOCKET, list_socket, allow_head=False),
+    ]
+
+
 # -- one session ------------------------------------------------------------------
 
 
-@describe_socket(asks=Asked, tells=get_args(wire.OnSession))
+@describe_socket(receives=Asked, sends=get_args(wire.OnSession), replay=replay.session_socket)
 async def session_socket(request: web.Request) -> web.WebSocketResponse:
     """One session live; all of its sockets see the same, in the same order.
 
@@ -204,7 +211,7 @@ class _Client:
 # -- the list of sessions -----------------------------------------------------------
 
 
-@describe_socket(asks=Ping, tells=get_args(wire.OnList))
+@describe_socket(receives=Ping, sends=get_args(wire.OnList))
 async def list_socket(request: web.Request) -> web.WebSocketResponse:
     """The list of the user's sessions live, those of other dialects included."""
 

@@ -3,9 +3,9 @@
 from aiohttp import web
 
 from services.gateway.context import USER, Gateway, gateway_of
-from services.gateway.dialects.content import wire
+from services.gateway.dialects.content import replay, wire
 from services.gateway.http.describe import describe_socket
-from services.gateway.http.requests import decode_json, missing, read_query, require_id
+from services.gateway.http.requests import decode_json, not_found, read_query, require_id
 from services.gateway.http.websocket import GONE, NORMAL, Socket, serve
 from services.gateway.jobs.feed import JobFeed
 from services.gateway.jobs.state import JobState
@@ -14,7 +14,16 @@ from shared.errors import NatterlogError
 from shared.events import PipelinePlan
 
 
-@describe_socket(asks=wire.Asked, tells=wire.Frame.__subclasses__(), query=wire.Watched)
+def routes() -> list[web.RouteDef]:
+    return [web.get(wire.SOCKET, socket, allow_head=False)]
+
+
+@describe_socket(
+    receives=wire.Asked,
+    sends=wire.Frame.__subclasses__(),
+    query=wire.Watched,
+    replay=replay.socket,
+)
 async def socket(request: web.Request) -> web.WebSocketResponse:
     """One job from its first step to its result, whenever the client connects.
 
@@ -28,7 +37,7 @@ async def socket(request: web.Request) -> web.WebSocketResponse:
         async with gateway.boards.of(user) as board:
             state = await board.find(session_id=session_id)
             if not isinstance(state.plan, PipelinePlan):
-                raise missing("job")
+                raise not_found("job")
             client = _Client(gateway, user, socket, board, state, streaming=streaming)
             client.begin()
             try:

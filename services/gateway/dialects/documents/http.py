@@ -10,7 +10,7 @@ from services.gateway.context import RUN_ID, USER, Gateway, gateway_of
 from services.gateway.dialects.documents import wire
 from services.gateway.dialects.documents.wire import FIELDS, JOBS, UPLOAD
 from services.gateway.http.describe import Form, describe
-from services.gateway.http.requests import MOST, missing, read_query, require_id
+from services.gateway.http.requests import MOST, not_found, read_query, require_id
 from services.gateway.http.start_run import RunPermit, run_permit
 from services.gateway.http.uploads import receive
 from services.gateway.jobs.feed import JobFeed
@@ -99,7 +99,7 @@ async def list_jobs(request: web.Request) -> web.Response:
     gateway, user = gateway_of(request), request[USER].id
     asked = read_query(request, wire.JobsAsked)
     if asked.cursor and not is_id(asked.cursor):
-        raise missing("page")
+        raise not_found("page")
     page = await gateway.store.ask(
         ListJobs(
             user_id=user,
@@ -155,7 +155,7 @@ async def _job(request: web.Request) -> tuple[Job, DocumentPlan]:
     query = GetJob(user_id=request[USER].id, run_id=job_id)
     job = (await gateway_of(request).store.ask(query)).job
     if not isinstance(job.plan, DocumentPlan):
-        raise missing("job")
+        raise not_found("job")
     request[RUN_ID] = job.run.id
     return job, job.plan
 

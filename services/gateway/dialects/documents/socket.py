@@ -6,9 +6,9 @@ from typing import Any
 from aiohttp import web
 
 from services.gateway.context import USER, Gateway, gateway_of
-from services.gateway.dialects.documents import wire
+from services.gateway.dialects.documents import replay, wire
 from services.gateway.http.describe import describe_socket
-from services.gateway.http.requests import decode_json, missing, require_id
+from services.gateway.http.requests import decode_json, not_found, require_id
 from services.gateway.http.websocket import Socket, serve
 from services.gateway.jobs.feed import JobFeed
 from services.gateway.jobs.state import JobState
@@ -17,7 +17,11 @@ from shared.errors import Conflict, NatterlogError
 from shared.events import DocumentPlan
 
 
-@describe_socket(asks=wire.Asked, tells=wire.Frame.__subclasses__())
+def routes() -> list[web.RouteDef]:
+    return [web.get(wire.SOCKET, socket, allow_head=False)]
+
+
+@describe_socket(receives=wire.Asked, sends=wire.Frame.__subclasses__(), replay=replay.socket)
 async def socket(request: web.Request) -> web.WebSocketResponse:
     """Everything about the user's jobs.
 
@@ -130,7 +134,7 @@ class _Client:
     async def _find(self, job_id: str) -> JobState:
         state = await self._board.find(run_id=require_id(job_id, "job"))
         if not isinstance(state.plan, DocumentPlan):
-            raise missing("job")
+            raise not_found("job")
         return state
 
     def _say(self, frame: wire.Frame) -> None:

@@ -4,7 +4,7 @@ from aiohttp import web
 
 from services.gateway.access.limits import check_text
 from services.gateway.context import USER, gateway_of
-from services.gateway.dialects.interview import wire
+from services.gateway.dialects.interview import replay, wire
 from services.gateway.http.describe import IDEMPOTENCY_KEY, REPLYING, Events, describe
 from services.gateway.http.oneshot import one_shot_run, streamed, whole
 from services.gateway.http.requests import read_body, require_id
@@ -24,6 +24,7 @@ def routes() -> list[web.RouteDef]:
     answers={200: (Events((wire.Piece, wire.Last, wire.Broken)), wire.Last)},
     headers=(IDEMPOTENCY_KEY,),
     errors=REPLYING,
+    replay=replay.generate,
 )
 async def generate(request: web.Request) -> web.StreamResponse:
     """Answer a prompt.
@@ -53,6 +54,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
     answers={200: (Events((wire.Piece, wire.Last, wire.Broken)), wire.Last)},
     headers=(IDEMPOTENCY_KEY,),
     errors=REPLYING,
+    replay=replay.generate,
 )
 async def generate_without_slash(request: web.Request) -> web.StreamResponse:
     """Answer a prompt, for whoever accepts server-sent events.
