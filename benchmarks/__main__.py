@@ -27,9 +27,9 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def main() -> None:
-    asked = _arguments()
-    report = asyncio.run(measure(asked))
-    path = asked.json or RESULTS / f"{report.at:%Y-%m-%dT%H%M%S}.json"
+    arguments = _arguments()
+    report = asyncio.run(measure(arguments))
+    path = arguments.json or RESULTS / f"{report.at:%Y-%m-%dT%H%M%S}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
     print(f"{table(report)}\nWritten to {path}")
@@ -46,43 +46,43 @@ def _arguments() -> argparse.Namespace:
     add("--ways", type=_list_of(str), default=list(WAYS), help=f"which ({','.join(WAYS)})")
     add("--json", type=Path, help="where the numbers go (benchmarks/results/<time>.json)")
     add("--quick", action="store_true", help="does it still run? (the numbers mean nothing)")
-    asked = parser.parse_args()
-    if asked.quick:
-        asked.replies, asked.seconds, asked.sockets = [3], 0.5, 50
-    return asked
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.replies, arguments.seconds, arguments.sockets = [3], 0.5, 50
+    return arguments
 
 
 def _list_of(kind: Callable[[str], object]) -> Callable[[str], list[object]]:
     return lambda text: [kind(word) for word in text.split(",")]
 
 
-async def measure(asked: argparse.Namespace) -> Report:
+async def measure(arguments: argparse.Namespace) -> Report:
     measured: list[Measured] = []
-    async with stage(asked.ways, asked.workers) as targets:
+    async with stage(arguments.ways, arguments.workers) as targets:
         # first of all: later, sockets would get memory that the load has left behind
-        memory = await measure_memory(targets, asked.sockets)
-        for replies in asked.replies:
-            for way in asked.ways:
+        memory = await measure_memory(targets, arguments.sockets)
+        for replies in arguments.replies:
+            for way in arguments.ways:
                 print(f"{replies} replies, {way}", file=sys.stderr)
-                measured.append(await _load(asked, replies, way, targets[way]))
+                measured.append(await _load(arguments, replies, way, targets[way]))
     return Report(
         at=datetime.now(UTC),
         commit=_commit(),
         machine=f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
-        rate=asked.rate,
-        seconds=asked.seconds,
+        rate=arguments.rate,
+        seconds=arguments.seconds,
         measured=measured,
         memory=memory,
     )
 
 
-async def _load(asked: argparse.Namespace, replies: int, way: str, target: Target) -> Measured:
+async def _load(arguments: argparse.Namespace, replies: int, way: str, target: Target) -> Measured:
     plan = Plan(
         way=way,
         port=target.port,
         replies=replies,
-        rate=asked.rate,
-        seconds=asked.seconds,
+        rate=arguments.rate,
+        seconds=arguments.seconds,
         pids=target.pids,
     )
     process = await asyncio.create_subprocess_exec(
@@ -99,8 +99,8 @@ async def _load(asked: argparse.Namespace, replies: int, way: str, target: Targe
 
 def _commit() -> str:
     git = ("git", "describe", "--always", "--dirty")
-    said = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False)
-    return said.stdout.strip() or "unknown"
+    output = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False)
+    return output.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -32,14 +32,14 @@ async def measure_jobs(pdf: Path, table: Path) -> None:
             start = time.perf_counter()
             await asyncio.gather(*(jobs.run(path) for _ in range(AT_ONCE)))
             minutes = (time.perf_counter() - start) / 60
-            _tell(f"{what}, {AT_ONCE} at once", f"{AT_ONCE / minutes:.0f} a minute")
+            _print(f"{what}, {AT_ONCE} at once", f"{AT_ONCE / minutes:.0f} a minute")
         grown = await jobs.grown_by_uploads()
         print(
             f"{f'gateway, {AT_ONCE} uploads of {UPLOAD // MIB} MiB at once':<42} {grown:>+8.1f} MiB"
         )
 
 
-def _tell(what: str, number: str) -> None:
+def _print(what: str, number: str) -> None:
     print(f"{what:<42} {number}")
 
 

@@ -21,7 +21,7 @@ from tests.support.made_files import pdf_of
 TRIES = 3
 PAGES = 20
 ROWS = (100_000, 1_000_000)
-_WORDS = ["chat", "reply", "log", "fact", "run", "claim", "attempt", "delta", "feed", "cursor"]
+_VOCABULARY = ["chat", "reply", "log", "fact", "run", "claim", "attempt", "delta", "feed", "cursor"]
 _CITIES = ["Aarhus", "Berlin", "Copenhagen", "Delft", "Espoo"]
 
 
@@ -65,7 +65,7 @@ def a_csv(rows: int) -> Iterator[str]:
         share = "" if n % 50 == 0 else f"{chance.random():.4f}"
         yield (
             f"{n},{day},{_CITIES[n % 5]},{chance.randrange(100_000) / 100},{share},"
-            f'"remark {chance.randrange(1_000_000)}, {_WORDS[n % 10]}"\n'
+            f'"remark {chance.randrange(1_000_000)}, {_VOCABULARY[n % 10]}"\n'
         )
 
 
@@ -80,7 +80,7 @@ def _page(page: int) -> bytes:
 
 def _line(page: int, line: int) -> str:
     chance = random.Random(page * 100 + line)
-    return " ".join(chance.choices(_WORDS, k=14))
+    return " ".join(chance.choices(_VOCABULARY, k=14))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ STARTS_PER_SECOND = 100
 SETTLE = 1.0
 PROBES_PER_SECOND = 20
 PROBE_TOKENS = 3
-PATIENCE = 20.0
+TIMEOUT = 20.0
 """Seconds after the last token was due; what has not come then is lost."""
 
 
@@ -87,26 +87,26 @@ async def measure(plan: Plan) -> Measured:
     prepare = WAYS[plan.way]
     long = [Reply(plan.tokens, plan.rate) for _ in range(plan.replies)]
     short = [Reply(PROBE_TOKENS, plan.rate) for _ in range(plan.probes)]
-    asks = [await prepare(plan.port, reply) for reply in [*long, *short]]
+    requests = [await prepare(plan.port, reply) for reply in [*long, *short]]
     gc.disable()
 
-    await _begin(long, asks, STARTS_PER_SECOND)
+    await _begin(long, requests, STARTS_PER_SECOND)
     await asyncio.sleep(SETTLE)
     window = Window(plan.pids)
     await asyncio.sleep(plan.seconds)
     window.close()
-    await _begin(short, asks[len(long) :], PROBES_PER_SECOND)
-    due = plan.ramp + 2.0 + PATIENCE
+    await _begin(short, requests[len(long) :], PROBES_PER_SECOND)
+    due = plan.ramp + 2.0 + TIMEOUT
     await asyncio.wait([reply.ended for reply in [*long, *short]], timeout=due)
     return _summary(plan, window, long, short)
 
 
-async def _begin(replies: list[Reply], asks: Iterable[Ask], per_second: float) -> None:
+async def _begin(replies: list[Reply], requests: Iterable[Ask], per_second: float) -> None:
     """Ask for one reply after the other, evenly over time."""
     loop = asyncio.get_running_loop()
     turn = loop.time()
-    for reply, ask in zip(replies, asks, strict=False):
-        reply.asked_at = time.monotonic_ns() // 1000
+    for reply, ask in zip(replies, requests, strict=False):
+        reply.sent_at = time.monotonic_ns() // 1000
         ask()
         turn += 1 / per_second
         await asyncio.sleep(turn - loop.time())
@@ -134,7 +134,7 @@ def _summary(plan: Plan, window: Window, long: list[Reply], short: list[Reply]) 
     within = range(window.start, window.end)
     took = [came - sent for r in long for sent, came in r.tokens() if came in within]
     pieces = sum(at in within for reply in long for at, _ in reply.pieces)
-    first = [reply.pieces[0][0] - reply.asked_at for reply in short if reply.pieces]
+    first = [reply.pieces[0][0] - reply.sent_at for reply in short if reply.pieces]
     length = window.end - window.start
     cpu = {name: used for name, used in window.cpu.items() if name != "machine"}
     return Measured(

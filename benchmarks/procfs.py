@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-_TICK = 1_000_000 // os.sysconf("SC_CLK_TCK")
+_CLOCK_STEP = 1_000_000 // os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _IDLE, _IOWAIT = 3, 4
 
@@ -13,7 +13,7 @@ def cpu_us(pid: int) -> int:
     # the name, second and in parentheses, may hold anything
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     user, system = fields[11:13]
-    return (int(user) + int(system)) * _TICK
+    return (int(user) + int(system)) * _CLOCK_STEP
 
 
 def machine_us() -> int:
@@ -21,7 +21,7 @@ def machine_us() -> int:
     first, *times = Path("/proc/stat").read_text().partition("\n")[0].split()[:9]
     assert first == "cpu"
     busy = (int(time) for n, time in enumerate(times) if n not in (_IDLE, _IOWAIT))
-    return sum(busy) * _TICK
+    return sum(busy) * _CLOCK_STEP
 
 
 def resident_bytes(pid: int) -> int:

@@ -38,8 +38,8 @@ async def _socket(request: web.Request) -> web.WebSocketResponse:
     socket = web.WebSocketResponse(compress=False, heartbeat=20)
     await socket.prepare(request)
     async for message in socket:
-        asked = msgspec.json.decode(message.data)
-        await _relay(request.app, asked["content"], socket)
+        body = msgspec.json.decode(message.data)
+        await _relay(request.app, body["content"], socket)
     return socket
 
 

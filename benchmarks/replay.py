@@ -23,11 +23,11 @@ WORD = "token "
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.replay", description="Measure replays.")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long is counted (2)")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     print(f"{'dialect':<18} {'deltas':>6} {'runs/s':>10} {'frames/s':>12}")
     for deltas in DELTAS:
         for dialect in a_playback(1).dialects:
-            runs, frames = asyncio.run(measure(dialect, deltas, asked.seconds))
+            runs, frames = asyncio.run(measure(dialect, deltas, arguments.seconds))
             print(f"{dialect:<18} {deltas:>6} {runs:>10,.0f} {frames:>12,.0f}")
 
 

@@ -26,7 +26,7 @@ class Reply:
 
     def __init__(self, tokens: int, rate: float) -> None:
         self.prompt = f"tokens={tokens} rate={rate:g}"
-        self.asked_at = 0
+        self.sent_at = 0
         self.pieces: list[tuple[int, bytes]] = []
         """(came at, text); times are microseconds of the monotonic clock."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -51,12 +51,12 @@ async def show(response: aiohttp.ClientResponse) -> str:
     text = ""
     async for line in response.content:
         if line.startswith(b"data: "):  # others are comments, which keep the line open
-            told = json.loads(line.removeprefix(b"data: "))
-            if "error" in told:
-                raise ConnectionError(told["error"])
-            print(told["response"], end="", flush=True)
-            text += told["response"]
-            if told["done"]:
+            event = json.loads(line.removeprefix(b"data: "))
+            if "error" in event:
+                raise ConnectionError(event["error"])
+            print(event["response"], end="", flush=True)
+            text += event["response"]
+            if event["done"]:
                 print()
                 return text
     raise ConnectionError("the line was cut")

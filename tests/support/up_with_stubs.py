@@ -8,9 +8,9 @@ import os
 import sys
 from pathlib import Path
 
-from services.child import Backoff, Program
-from services.supervisor import Counts, Patience, services, supervise
-from services.watching import Watchfulness
+from services.supervisor.health_watch import Watchfulness
+from services.supervisor.supervised_child import Backoff, Program
+from services.supervisor.supervisor import Counts, Patience, services, supervise
 from shared.settings import read_settings
 
 STUB = str(Path(__file__).with_name("stub_service.py"))

@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from services import embedded_nats
+from services.supervisor import embedded_nats
 
 REPOSITORY = Path(__file__).parents[2]
 LOCKS = ["requirements.txt", "requirements-dev.txt"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.processor.extract.findings import MIB, ExtractError, Limits
-from services.processor.extract.sandbox import extract, read_with, sweep
+from services.processor.extract.sandbox import extract, read_with
 
 READERS = "tests.support.hostile_readers"
 
@@ -196,17 +196,6 @@ async def test_a_file_that_is_not_there_is_a_fault_of_ours(tmp_path: Path):
         await extract(tmp_path / "nothing.txt", "text", Limits(), ignore)
 
     assert failed.value.code == "internal"
-
-
-def test_what_a_killed_service_left_is_swept_once_it_is_old(workshop: Path):
-    for name in ("natterlog-extract-old", "natterlog-extract-new", "somebody-elses"):
-        (workshop / name).mkdir()
-    for name in ("natterlog-extract-old", "somebody-elses"):
-        os.utime(workshop / name, (0, 0))
-
-    sweep()
-
-    assert {path.name for path in workshop.iterdir()} == {"natterlog-extract-new", "somebody-elses"}
 
 
 async def test_pages_that_crash_the_reader_are_left_out_and_the_others_read(

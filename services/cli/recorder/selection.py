@@ -1,0 +1,50 @@
+"""What a command is about: the run or the session that was named, with its session's facts."""
+
+from typing import NamedTuple
+
+from services.cli.recorder.recorded_log import NotRecorded, RecordedFact, RecordedLog
+from shared.chain import Link
+from shared.streams import EPOCH
+from shared.subjects import EVENTS
+
+
+class Named(NamedTuple):
+    """What somebody named: a run, or a session whole; with all of the session's facts."""
+
+    user: str
+    session_id: str
+    run_id: str | None
+    facts: list[RecordedFact]
+
+    @property
+    def links(self) -> list[Link]:
+        return [Link(fact.seq, fact.subject, fact.fact) for fact in self.facts]
+
+
+async def find(log: RecordedLog, prefix: str) -> Named:
+    """The run, or else the session, whose id begins so.
+
+    Raises:
+        NotRecorded: there is neither, or there are several.
+        NatterlogError, BusError: nobody could say.
+    """
+    try:
+        run = await log.run(prefix)
+    except NotRecorded as no_run:
+        try:
+            session = (await log.session(prefix)).session
+        except NotRecorded as nothing:
+            raise NotRecorded(f"{no_run} {nothing}") from nothing
+        user, session_id, run_id = session.user_id, session.id, None
+    else:
+        user, session_id, run_id = run.user_id, run.session_id, run.id
+    facts = [fact async for fact in log.session_facts(session_id)]
+    return Named(user, session_id, run_id, facts)
+
+
+async def epoch_of(log: RecordedLog) -> str:
+    """The incarnation of the log that runs, which cursors begin with; nothing when none does."""
+    if log.bus is None:
+        return ""
+    info = await log.bus.api(f"STREAM.INFO.{EVENTS}")
+    return info["config"]["metadata"][EPOCH]
