@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable
 
-from shared.chain import Link
 from shared.events import CancelRequested, RunClaimed, RunEnded, TodoProcess
+from shared.log_entry import LogEntry
 
 
 class ChainState:
     """The facts of a run after the todo at hand, its ``n``-th, summed up."""
 
-    def __init__(self, head: int, links: Iterable[Link] = (), *, n: int = 0) -> None:
+    def __init__(self, head: int, links: Iterable[LogEntry] = (), *, n: int = 0) -> None:
         self.head = head
         self.n = n
         self.over = False
@@ -21,7 +21,7 @@ class ChainState:
         self._failed = 0  # of them, those that a provider's failure ended
         self.add(links)
 
-    def add(self, links: Iterable[Link]) -> None:
+    def add(self, links: Iterable[LogEntry]) -> None:
         """Take in facts that came later."""
         for link in links:
             self.head = max(self.head, link.seq)

@@ -84,8 +84,8 @@ class OwnedRun(Generic[W]):
     def take_in(self, overtaken: Overtaken) -> None:
         """See what came first."""
         # Refused, and nothing there: the chain was erased with its session.
-        self.standing.over = self.standing.over or not overtaken.links
-        self.standing.add(overtaken.links)
+        self.standing.over = self.standing.over or not overtaken.entries
+        self.standing.add(overtaken.entries)
 
 
 class RunOwnership(Generic[W]):

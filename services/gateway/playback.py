@@ -9,9 +9,9 @@ from services.gateway.replay.formats import ConversationFormat, JobFormat
 from services.gateway.replay.player import JobReplay, Replay
 from services.gateway.replay.recording import Recording, speed_of
 from services.gateway.sessions.cursor import Cursor, CursorCodec
-from shared.chain import Link
 from shared.errors import InvalidRequest
 from shared.events import DocumentPlan, RunScheduled, TodoGenerate, TodoProcess
+from shared.log_entry import LogEntry
 
 FORMATS: dict[str, ConversationFormat | JobFormat] = {
     name: shown_as for dialect in DIALECTS for name, shown_as in dialect.recordings.items()
@@ -31,7 +31,7 @@ class Playback:
 
     def __init__(
         self,
-        links: Sequence[Link],
+        links: Sequence[LogEntry],
         *,
         user: str,
         session_id: str,

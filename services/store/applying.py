@@ -21,12 +21,12 @@ from services.store.schema import (
     sessions,
     usage_log,
 )
-from shared.chain import Link
 from shared.events import AnyFact, BranchChosen, MessageRated, RunWaiting, TodoChat, inside
+from shared.log_entry import LogEntry
 from shared.subjects import NONE, parse
 
 
-def apply(connection: sa.Connection, links: Iterable[Link], upto: int) -> int:
+def apply(connection: sa.Connection, links: Iterable[LogEntry], upto: int) -> int:
     """Apply the facts that are new, note that all up to ``upto`` are, and answer it.
 
     Facts that were applied before are left out, so that doing it twice is
@@ -67,7 +67,7 @@ def clear(connection: sa.Connection) -> None:
     connection.execute(_SET_APPLIED, {"upto": 0})
 
 
-def _load(connection: sa.Connection, links: list[Link]) -> Rows:
+def _load(connection: sa.Connection, links: list[LogEntry]) -> Rows:
     rows = Rows()
     rows.library = library.load(connection, links)
     addresses = [parse(link.subject) for link in links]

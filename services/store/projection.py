@@ -17,7 +17,6 @@ from services.store.resources import Library
 from services.store.rows import MessageRow, RunRow, SessionRow, UsageRow
 from services.store.titles import title_of
 from shared import conversation
-from shared.chain import Link
 from shared.events import (
     BranchChosen,
     CancelRequested,
@@ -37,8 +36,8 @@ from shared.events import (
     TodoGenerate,
     TodoProcess,
     Turn,
-    inside,
 )
+from shared.log_entry import LogEntry
 from shared.subjects import Address, parse
 
 # -- the rows that some facts are about -------------------------------------------
@@ -82,7 +81,7 @@ class Rows:
 # -- the rules --------------------------------------------------------------------
 
 
-def project(rows: Rows, link: Link) -> None:
+def project(rows: Rows, link: LogEntry) -> None:
     """Change ``rows`` as the fact says."""
     address = parse(link.subject)
     fact = link.fact
@@ -132,10 +131,10 @@ def _project_session(
             _project_run(rows, session, seq, address, fact)
 
 
-def _import(rows: Rows, link: Link, imported: FactImported) -> None:
+def _import(rows: Rows, link: LogEntry, imported: FactImported) -> None:
     """What happened elsewhere counts like what happened here, once all of it is here."""
     address = parse(link.subject)
-    project(rows, Link(link.seq, address.fact(imported.what), inside(imported)))
+    project(rows, link.unwrapped())
     session = rows.sessions.get(address.session)
     if session is not None and session.user_id == address.user:
         session.importing = imported.position < imported.of - 1

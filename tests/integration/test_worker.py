@@ -18,7 +18,7 @@ from services.llm_worker.tasks import GO_ON
 from services.llm_worker.worker import Worker
 from shared import chain, endings, objects
 from shared.bus import Bus, Incoming
-from shared.chain import Link, extend, read_chain
+from shared.chain import extend, read_chain
 from shared.commands import Context, ContextMessage, GetContext
 from shared.consumer import Delivery, RetryLater
 from shared.deltas import AttemptText, read_attempt, split
@@ -43,6 +43,7 @@ from shared.events import (
     encode,
 )
 from shared.ids import new_id, now
+from shared.log_entry import LogEntry
 from shared.objects import NotKept
 from shared.ownership import RunOwnership
 from shared.pulling import Consumer
@@ -187,7 +188,7 @@ class Stage:
         )
         return msgspec.json.encode(context)
 
-    async def chain(self) -> list[Link]:
+    async def chain(self) -> list[LogEntry]:
         return await read_chain(self.bus, self.run.facts)
 
     async def said(self) -> list[str]:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from services.cli.recorder.recorded_log import NotRecorded, RecordedFact, RecordedLog
-from shared.chain import Link
+from shared.log_entry import LogEntry
 from shared.streams import EPOCH
 from shared.subjects import EVENTS
 
@@ -17,8 +17,8 @@ class Named(NamedTuple):
     facts: list[RecordedFact]
 
     @property
-    def links(self) -> list[Link]:
-        return [Link(fact.seq, fact.subject, fact.fact) for fact in self.facts]
+    def links(self) -> list[LogEntry]:
+        return [LogEntry.of(fact.seq, fact.subject, fact.fact) for fact in self.facts]
 
 
 async def find(log: RecordedLog, prefix: str) -> Named:

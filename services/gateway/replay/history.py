@@ -4,7 +4,6 @@ import msgspec
 
 from services.gateway.sessions.client_events import RunView, reply_of
 from shared import conversation
-from shared.chain import Link
 from shared.errors import NotFound
 from shared.events import (
     BranchChosen,
@@ -15,6 +14,7 @@ from shared.events import (
     SessionCreated,
     TodoChat,
 )
+from shared.log_entry import LogEntry
 from shared.records import Message
 from shared.subjects import parse
 
@@ -29,7 +29,7 @@ class Remembered:
         """Of each run that has not ended, its turn."""
         self._leaf: str | None = None
 
-    def take(self, link: Link) -> None:
+    def take(self, link: LogEntry) -> None:
         """Let a fact change the messages as it changes the store's."""
         run_id = parse(link.subject).run
         match link.fact:

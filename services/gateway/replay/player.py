@@ -21,7 +21,6 @@ from services.gateway.sessions.cursor import Cursor
 from services.gateway.sessions.feed import Feed
 from services.gateway.sessions.follower import ClientEvents, Follower
 from shared.bus import Bus
-from shared.chain import Link
 from shared.errors import InvalidRequest, NotFound
 from shared.events import (
     CancelRequested,
@@ -33,6 +32,7 @@ from shared.events import (
     TodoGenerate,
     TodoProcess,
 )
+from shared.log_entry import LogEntry
 from shared.recording import TimedEvent
 from shared.records import Message
 from shared.store_client import StoreClient
@@ -119,7 +119,7 @@ class RecordedFeed(Feed):
     def take(self, event: TimedEvent) -> None:
         """Let it happen."""
         match event.what:
-            case Link() as link:
+            case LogEntry() as link:
                 self._apply(link)
                 self._remembered.take(link)
             case Delta() as delta if self.running is not None:
@@ -187,7 +187,7 @@ def _shown_at(place: Cursor) -> Callable[[TimedEvent], bool]:
 
     def shown(event: TimedEvent) -> bool:
         match event.what:
-            case Link(seq=seq):
+            case LogEntry(seq=seq):
                 return seq <= place.seq
             case Delta(attempt=attempt, offset=offset, text=text) if attempt == place.attempt:
                 return offset + len(text) <= place.offset
@@ -231,7 +231,7 @@ class JobReplay:
 
     def _take(self, event: TimedEvent) -> JobState | None:
         what = event.what
-        if not isinstance(what, Link):
+        if not isinstance(what, LogEntry):
             if self.state is not None:
                 self.state.merge(what)
             return self.state

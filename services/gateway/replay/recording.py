@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 from msgspec import UnsetType
 
 from services.gateway.sessions.cursor import Cursor
-from shared.chain import Link
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.events import (
     RunEnded,
@@ -17,6 +16,7 @@ from shared.events import (
     TodoGenerate,
     TodoProcess,
 )
+from shared.log_entry import LogEntry
 from shared.recording import TimedEvent, attempts_of, runs_of, timed_events
 from shared.subjects import parse
 
@@ -43,7 +43,9 @@ def speed_of(text: str) -> float | None:
 class Recording:
     """A session's facts, and which part of them is to be shown: one run, or all."""
 
-    def __init__(self, user: str, session_id: str, links: list[Link], run_id: str | None) -> None:
+    def __init__(
+        self, user: str, session_id: str, links: list[LogEntry], run_id: str | None
+    ) -> None:
         self.user = user
         self.session_id = session_id
         self.run_id = run_id

@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from services.store.applying import apply
 from services.store.schema import metadata, projection
 from shared import ids
-from shared.chain import Link
 from shared.events import (
     AnyFact,
     BranchChosen,
@@ -29,6 +28,7 @@ from shared.events import (
     Turn,
     Usage,
 )
+from shared.log_entry import LogEntry
 from shared.subjects import Address, session_address
 
 START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -42,7 +42,7 @@ class Story:
     def __init__(self, connection: sa.Connection, *, on_busy: Any = "queue") -> None:
         self.connection = connection
         self.session = ids.new_id()
-        self.links: list[Link] = []
+        self.links: list[LogEntry] = []
         self._turns: dict[str, Turn] = {}
         self.tell(
             session_address(USER, self.session).fact("created"),
@@ -64,7 +64,7 @@ class Story:
         return START + timedelta(seconds=len(self.links))
 
     def tell(self, subject: str, fact: AnyFact) -> int:
-        link = Link(len(self.links) + 1, subject, fact)
+        link = LogEntry.of(len(self.links) + 1, subject, fact)
         self.links.append(link)
         apply(self.connection, [link], link.seq)
         return link.seq
