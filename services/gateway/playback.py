@@ -88,29 +88,29 @@ class Playback:
             yield frame
 
     async def _runs(
-        self, shown_as: ConversationFormat, speed: str, place: Cursor | None
+        self, shown_as: ConversationFormat, speed: str, cursor: Cursor | None
     ) -> AsyncGenerator[Frame]:
         """One stream after another, as a client opens one for each run."""
         for run_id in self._recording.runs:
             run = Recording(self._user, self._session_id, self._links, run_id)
-            if place is not None and place.seq >= run.last_seq:
+            if cursor is not None and cursor.seq >= run.last_seq:
                 continue
-            async for frame in self._all(shown_as, run, speed, place):
+            async for frame in self._all(shown_as, run, speed, cursor):
                 yield frame
-            place = None
+            cursor = None
 
     async def _all(
-        self, shown_as: ConversationFormat, recording: Recording, speed: str, place: Cursor | None
+        self, shown_as: ConversationFormat, recording: Recording, speed: str, cursor: Cursor | None
     ) -> AsyncGenerator[Frame]:
         branches = shown_as.shows_branches
-        replay = Replay(recording, speed_of(speed), place, tells_branches=branches)
+        replay = Replay(recording, speed_of(speed), cursor, shows_branches=branches)
         translate = shown_as.translator(recording, self._cursors)
-        if opening := shown_as.opening(recording, self._cursors, replay.place):
+        if opening := shown_as.opening(recording, self._cursors, replay.cursor):
             yield Frame(replay.playing.next_ms, opening)
         while True:
-            if news := await replay.news():
-                for at, moment in news:
-                    for data in translate(at, moment):
+            if events := await replay.next_events():
+                for at, event in events:
+                    for data in translate(at, event):
                         yield Frame(replay.playing.now_ms, data)
             elif replay.playing.over:
                 return
@@ -134,7 +134,7 @@ def _nobody_waits() -> None:
 
 
 def _place(cursor: str | None) -> Cursor | None:
-    """The place in ``cursor``, of whatever incarnation of the log: the recording says which."""
+    """The cursor in ``cursor``, of whatever incarnation of the log: the recording says which."""
     if not cursor:
         return None
     numbers = cursor.split("-")[-3:]

@@ -1,7 +1,7 @@
 """A recording, shown as its clients saw it: by the code that shows what is live.
 
-A recorded session is played fact by fact and delta by delta into a feed, or a
-job's state, that nobody else touches.  Each goes in only when what came of the
+A recorded session is played fact by fact and delta by delta into the state of a
+session, or of a job, that nobody else touches.  Each goes in only when what came of the
 one before was taken, so a replay's client is always one that keeps up.  Nothing
 is asked of anybody, and nothing is written.
 """
@@ -18,9 +18,9 @@ from services.gateway.replay.history import Remembered
 from services.gateway.replay.recording import Recording
 from services.gateway.sessions.client_events import RunView
 from services.gateway.sessions.cursor import Cursor
-from services.gateway.sessions.feed import Feed
 from services.gateway.sessions.follower import ClientEvents, Follower
-from shared.bus import Bus
+from services.gateway.sessions.state import SessionState
+from services.gateway.sessions.watchers import Watchers
 from shared.errors import InvalidRequest, NotFound
 from shared.events import (
     CancelRequested,
@@ -35,7 +35,6 @@ from shared.events import (
 from shared.log_entry import LogEntry
 from shared.recording import TimedEvent
 from shared.records import Message
-from shared.store_client import StoreClient
 
 _BREATH = 64
 """Events after which others get a turn, when all are due at once."""
@@ -81,7 +80,7 @@ class Playing:
         return max(0.0, began + (ms - start) / 1000 / self._speed - now)
 
     async def next(self) -> TimedEvent | None:
-        """The next happening if its time has come."""
+        """The next event if its time has come."""
         if not self._coming or self.left() > 0:
             return None
         self._since_breath += 1
@@ -94,11 +93,12 @@ class Playing:
 
     def wake_for_next(self, wake: Wake) -> None:
         """Call ``wake`` when the next one's time has come."""
-        self.stop()
+        self.close()
         if self._coming:
             self._timer = asyncio.get_running_loop().call_later(self.left(), wake)
 
-    def stop(self) -> None:
+    def close(self) -> None:
+        """Wake nobody any more."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -106,93 +106,96 @@ class Playing:
 # -- conversations --------------------------------------------------------------
 
 
-class RecordedFeed(Feed):
-    """A feed whose facts and deltas come from a recording."""
+class RecordedSession:
+    """A recorded session as far as it was played; what a follower of it reads.
 
-    def __init__(self, user: str, session_id: str) -> None:
-        # A bus that is connected to nothing: a recording has all there is to know.
-        nowhere = Bus("", name="replay")
-        self.store = StoreClient(nowhere)
-        super().__init__(nowhere, self.store, user, session_id)
-        self._remembered = Remembered(session_id)
+    It has got as far as the fact that was played last: no other is played before all
+    that came of it was taken.
+    """
 
-    def take(self, event: TimedEvent) -> None:
+    def __init__(self, session_id: str) -> None:
+        self.state = SessionState(session_id)
+        self.watchers = Watchers[[]]()
+        self._messages = Remembered(session_id)
+
+    def play(self, event: TimedEvent) -> None:
         """Let it happen."""
         match event.what:
-            case LogEntry() as link:
-                self._apply(link)
-                self._remembered.take(link)
-            case Delta() as delta if self.running is not None:
-                self.running.merge(delta)
-            case _:
-                pass
+            case LogEntry() as entry:
+                self.state.apply(entry)
+                self._messages.take(entry)
+            case token_event:
+                self.state.merge(token_event)
+
+    async def facts_after(self, seq: int) -> list[LogEntry]:
+        return self.state.facts_after(seq)
 
     async def messages(self, at: int) -> list[Message]:
-        """The active branch as of the last fact that was taken, by the recording itself."""
-        del at  # it is that fact: no other is taken before what came of it was
-        return self._remembered.shown()
+        del at  # as of now
+        return self._messages.shown()
 
     async def message(self, message_id: str, seq: int) -> Message:
-        """A message as of now, by the recording itself: it has got as far as ``seq``."""
         del seq
-        return self._remembered.message(message_id)
+        return self._messages.message(message_id)
 
     async def with_question(self, view: RunView) -> RunView:
         if view.user_message is not None:
             return view
-        question = self._remembered.find(view.user_message_id)
+        question = self._messages.find(view.user_message_id)
         return msgspec.structs.replace(view, user_message=question)
+
+    async def run(self, run_id: str) -> RunView:
+        raise NotFound(f"The run {run_id} is not in this recording.")
 
 
 class Replay(Follower):
     """A follower of a recording: it moves on by itself, at the recording's pace.
 
     Raises:
-        InvalidRequest: ``place`` is no place in it.
+        InvalidRequest: ``cursor`` is none of its cursors.
     """
 
     def __init__(
         self,
         recording: Recording,
         speed: float | None = None,
-        place: Cursor | None = None,
+        cursor: Cursor | None = None,
         *,
-        tells_branches: bool = False,
+        shows_branches: bool = False,
     ) -> None:
-        feed = RecordedFeed(recording.user, recording.session_id)
-        start = place or Cursor(recording.first_seq - 1)
-        run_id = recording.run_id
-        super().__init__(feed, feed.store, start, run_id=run_id, tells_branches=tells_branches)
+        session = RecordedSession(recording.session_id)
+        start = cursor or Cursor(recording.first_seq - 1)
+        super().__init__(session, start, run_id=recording.run_id, shows_branches=shows_branches)
         self.playing = Playing(recording.timed_events(), speed)
-        self._recorded = feed
+        self._session = session
         if not recording.first_seq - 1 <= start.seq <= recording.last_seq:
             raise InvalidRequest("That cursor is none of this recording's.", path="$.cursor")
         for event in self.playing.skip(_shown_at(start)):
-            feed.take(event)
+            session.play(event)
 
-    async def news(self) -> ClientEvents:
-        """What comes of the next happening that is to be seen; empty until its time has come."""
-        while not (found := await super().news()):
+    async def next_events(self) -> ClientEvents:
+        """What comes of the next event that is to be seen; empty until its time has come."""
+        while not (found := await super().next_events()):
             event = await self.playing.next()
             if event is None:
-                self.playing.wake_for_next(self.feed.wake)
+                self.playing.wake_for_next(self._session.watchers.wake)
                 return []
-            self._recorded.take(event)
-        self.feed.wake()  # the next one may be due as well
+            self._session.play(event)
+        self._session.watchers.wake()  # the next one may be due as well
         return found
 
 
-def _shown_at(place: Cursor) -> Callable[[TimedEvent], bool]:
-    """Whether a client at ``place`` has seen a happening."""
+def _shown_at(cursor: Cursor) -> Callable[[TimedEvent], bool]:
+    """Whether a client at ``cursor`` has seen an event."""
 
     def shown(event: TimedEvent) -> bool:
         match event.what:
             case LogEntry(seq=seq):
-                return seq <= place.seq
-            case Delta(attempt=attempt, offset=offset, text=text) if attempt == place.attempt:
-                return offset + len(text) <= place.offset
+                return seq <= cursor.seq
+            case Delta(attempt=attempt, offset=offset, text=text) if attempt == cursor.attempt:
+                return offset + len(text) <= cursor.offset
             case Delta(attempt=attempt) | Progress(attempt=attempt):
-                return attempt < place.seq
+                return attempt < cursor.seq
         return False
 
     return shown
@@ -220,7 +223,7 @@ class JobReplay:
         return False  # it wakes by itself
 
     async def frames(self) -> list[bytes]:
-        """What comes of the next happening that is to be seen; empty until its time has come."""
+        """What is new after the next event that is to be seen; empty until its time has come."""
         while event := await self.playing.next():
             state = self._take(event)
             if state is not None and (frames := self._show(state)):

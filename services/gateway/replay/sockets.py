@@ -1,7 +1,7 @@
 """Recordings over sockets: what is shown, and what a front end is answered that talks to it."""
 
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import msgspec
 from aiohttp import web
@@ -59,24 +59,20 @@ class ShownConversation:
         self._socket = socket
         self._recording = recording
         self._format = shown_as
-        self._shown: tuple[Track, Replay] | None = None
+        self._shown = ExitStack()
 
-    def begin(self, place: Cursor | None = None) -> None:
-        """Show it from ``place`` on, or from its start once more."""
+    def begin(self, cursor: Cursor | None = None) -> None:
+        """Show it from ``cursor`` on, or from its start once more."""
         self.end()
         branches = self._format.shows_branches
-        replay = Replay(self._recording, self._speed, place, tells_branches=branches)
+        replay = Replay(self._recording, self._speed, cursor, shows_branches=branches)
         translate = self._format.translator(self._recording, self._cursors)
-        track = Track(self._socket, replay, translate)
-        self._shown = track, replay
-        self._socket.reply(self._format.opening(self._recording, self._cursors, replay.place))
-        track.begin()
+        self._socket.reply(self._format.opening(self._recording, self._cursors, replay.cursor))
+        self._shown.enter_context(closing(replay.playing))
+        self._shown.enter_context(Track(self._socket, replay, translate).shown())
 
     def end(self) -> None:
-        if self._shown is not None:
-            track, replay = self._shown
-            track.end()
-            replay.playing.stop()
+        self._shown.close()
 
 
 @contextmanager
@@ -89,9 +85,5 @@ def shown_job(
         NotFound: it is no job.
     """
     shown = JobReplay(recording, requested_speed(request), translate, lambda: socket.due(shown))
-    socket.due(shown)
-    try:
+    with closing(shown.playing), socket.showing(shown):
         yield
-    finally:
-        shown.playing.stop()
-        socket.drop(shown)

@@ -17,7 +17,7 @@ from services.gateway.dialects.assistant.requests import (
 )
 from services.gateway.dialects.assistant.wire import PREFIX
 from services.gateway.http.describe import IDEMPOTENCY_KEY, REPLYING, Events, describe
-from services.gateway.http.follow_run import check_success, ended, following
+from services.gateway.http.follow_run import check_success, follow_run, wait_for_end
 from services.gateway.http.requests import not_found, read_body, read_query, require_id
 from services.gateway.http.sse import stream
 from services.gateway.http.start_run import start
@@ -52,7 +52,7 @@ def routes() -> list[web.RouteDef]:
 
 
 @describe(
-    query=wire.ReplyAsked,
+    query=wire.ReplyQuery,
     body=wire.NewMessage,
     headers=(IDEMPOTENCY_KEY,),
     answers=_TURN,
@@ -89,7 +89,7 @@ async def send_message(request: web.Request) -> web.StreamResponse:
 
 
 @describe(
-    query=wire.ReplyAsked,
+    query=wire.ReplyQuery,
     headers=(IDEMPOTENCY_KEY,),
     answers=_TURN,
     errors=REPLYING,
@@ -111,7 +111,7 @@ async def regenerate(request: web.Request) -> web.StreamResponse:
 
 
 @describe(
-    query=wire.ReplyAsked,
+    query=wire.ReplyQuery,
     headers=(IDEMPOTENCY_KEY,),
     answers=_TURN,
     errors=REPLYING,
@@ -137,7 +137,7 @@ async def continue_reply(request: web.Request) -> web.StreamResponse:
 
 
 @describe(
-    query=wire.ReplyAsked,
+    query=wire.ReplyQuery,
     body=wire.Edit,
     headers=(IDEMPOTENCY_KEY,),
     answers=_TURN,
@@ -188,22 +188,22 @@ async def _answer_turn(
 ) -> web.StreamResponse:
     gateway = gateway_of(request)
     request[RUN_ID] = accepted.run.id
-    async with following(gateway, request[USER].id, accepted.run) as follower:
+    async with follow_run(gateway, request[USER].id, accepted.run) as follower:
         if streaming:
-            thoughts = read_query(request, wire.ReplyAsked).thoughts
+            thoughts = read_query(request, wire.ReplyQuery).thoughts
             frames = wire.SseFrames(gateway.cursors, thoughts=thoughts)
             return await stream(request, follower, frames)
-        reply = await ended(gateway, follower)
+        reply = await wait_for_end(gateway, follower)
     check_success(reply)
-    asked = question_of(reply.run, reply.final) or accepted.user_message
-    turn = wire.TurnView(user_message=asked, assistant_message=reply.message)
+    question = question_of(reply.run, reply.final) or accepted.user_message
+    turn = wire.TurnView(user_message=question, assistant_message=reply.message)
     return answer(turn, status=201)
 
 
-@describe(query=wire.MessagesAsked, answers={200: wire.Page[Message]})
+@describe(query=wire.MessagesQuery, answers={200: wire.Page[Message]})
 async def list_messages(request: web.Request) -> web.Response:
     """Show the conversation: the active branch, messages that wait at its end."""
-    asked = read_query(request, wire.MessagesAsked)
+    asked = read_query(request, wire.MessagesQuery)
     page = await gateway_of(request).store.ask(
         ListMessages(
             user_id=request[USER].id,
@@ -224,14 +224,14 @@ async def list_messages(request: web.Request) -> web.Response:
     )
 
 
-@describe(query=wire.SearchAsked, answers={200: wire.Page[Hit]}, errors=(NotFound,))
+@describe(query=wire.SearchQuery, answers={200: wire.Page[Hit]}, errors=(NotFound,))
 async def search(request: web.Request) -> web.Response:
     """Find messages by their words, the newest first.
 
     All of the words must be there; what stands in quotes must stand so.  The last
     word may be the beginning of one.
     """
-    asked = read_query(request, wire.SearchAsked)
+    asked = read_query(request, wire.SearchQuery)
     query = check_searched(asked.q)
     if query is None:
         raise InvalidRequest("Say what to search for.", path="$.q")

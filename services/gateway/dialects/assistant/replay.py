@@ -1,5 +1,7 @@
 """Recordings as the native API showed them: on the stream of a run, and on the socket."""
 
+from contextlib import closing
+
 from aiohttp import web
 
 from services.gateway.context import gateway_of
@@ -31,16 +33,14 @@ from shared.errors import InvalidRequest, NatterlogError, NotFound
 async def stream_run(request: web.Request) -> web.StreamResponse:
     """``/runs/{run_id}/stream``, and whatever begins a run and streams it."""
     speed, recording = requested_speed(request), await requested_reply(request)
-    place = _stream_cursor(request)
-    if place is not None and place.seq >= recording.last_seq:
+    cursor = _stream_cursor(request)
+    if cursor is not None and cursor.seq >= recording.last_seq:
         return web.Response(status=204)
-    replay = Replay(recording, speed, place)
-    try:
-        query = read_query(request, wire.StreamAsked)
+    replay = Replay(recording, speed, cursor)
+    with closing(replay.playing):
+        query = read_query(request, wire.StreamQuery)
         frames = wire.SseFrames(gateway_of(request).cursors, thoughts=query.thoughts)
         return await stream(request, replay, frames)
-    finally:
-        replay.playing.stop()
 
 
 def _stream_cursor(request: web.Request) -> Cursor | None:
@@ -53,8 +53,8 @@ def _stream_cursor(request: web.Request) -> Cursor | None:
     return cursor
 
 
-def _retry(recording: Recording, cursors: CursorCodec, place: Cursor) -> bytes:
-    del recording, cursors, place
+def _retry(recording: Recording, cursors: CursorCodec, cursor: Cursor) -> bytes:
+    del recording, cursors, cursor
     return RETRY
 
 
@@ -62,8 +62,8 @@ def _events(recording: Recording, cursors: CursorCodec) -> Translate:
     del recording
     frames = wire.SseFrames(cursors)
 
-    def translate(place: Cursor, event: ClientEvent) -> list[bytes]:
-        frame = frames(place, event)
+    def translate(cursor: Cursor, event: ClientEvent) -> list[bytes]:
+        frame = frames(cursor, event)
         return [] if frame is None else [frame]
 
     return translate
@@ -118,14 +118,14 @@ def _refused(error: NatterlogError) -> bytes:
     return wire.encode(socket_wire.Refused(message=error.message, code=error.code))
 
 
-def _subscribed(recording: Recording, cursors: CursorCodec, place: Cursor) -> bytes:
-    cursor = cursors.format(place)
-    return wire.encode(socket_wire.Subscribed(session_id=recording.session_id, cursor=cursor))
+def _subscribed(recording: Recording, cursors: CursorCodec, cursor: Cursor) -> bytes:
+    where = {"session_id": recording.session_id, "cursor": cursors.format(cursor)}
+    return wire.encode(socket_wire.Subscribed(**where))
 
 
 def _frames(recording: Recording, cursors: CursorCodec) -> Translate:
-    def translate(place: Cursor, event: ClientEvent) -> list[bytes]:
-        where = {"session_id": recording.session_id, "cursor": cursors.format(place)}
+    def translate(cursor: Cursor, event: ClientEvent) -> list[bytes]:
+        where = {"session_id": recording.session_id, "cursor": cursors.format(cursor)}
         return socket_wire.frames_of(event, **where)
 
     return translate

@@ -37,8 +37,8 @@ def _refused(error: NatterlogError) -> bytes:
     return wire.encode(wire.refused(error))
 
 
-def _greeting(recording: Recording, cursors: CursorCodec, place: Cursor) -> bytes:
-    del cursors, place
+def _greeting(recording: Recording, cursors: CursorCodec, cursor: Cursor) -> bytes:
+    del cursors, cursor
     return wire.encode(wire.greeting(recording.session_id))
 
 

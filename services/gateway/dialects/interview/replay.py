@@ -1,12 +1,13 @@
 """Recordings as the interview front ends' stream showed them."""
 
 from collections.abc import Callable
+from contextlib import closing
 
 from aiohttp import web
 
 from services.gateway.context import gateway_of
 from services.gateway.dialects.interview import wire
-from services.gateway.http.oneshot import Followed, ReplyEncoder, check_complete, streamed
+from services.gateway.http.oneshot import FollowedRun, ReplyEncoder, check_complete, stream_reply
 from services.gateway.replay.formats import ConversationFormat, Translate
 from services.gateway.replay.player import Replay
 from services.gateway.replay.recording import Recording
@@ -20,24 +21,22 @@ async def generate(request: web.Request) -> web.StreamResponse:
     """``/api/generate/``: the recorded reply, as a stream of pieces."""
     speed, recording = requested_speed(request), await requested_reply(request)
     replay = Replay(recording, speed)
-    try:
-        followed = Followed(gateway=gateway_of(request), follower=replay)
-        return await streamed(request, followed, _lines(recording, lambda: replay.place))
-    finally:
-        replay.playing.stop()
+    with closing(replay.playing):
+        run = FollowedRun(gateway=gateway_of(request), follower=replay)
+        return await stream_reply(request, run, _lines(recording, lambda: replay.cursor))
 
 
-def _lines(recording: Recording, place: Callable[[], Cursor]) -> wire.SseLines:
+def _lines(recording: Recording, cursor: Callable[[], Cursor]) -> wire.SseLines:
     """The lines of a recorded reply, at the times at which its text was written."""
     return wire.SseLines(
         recording.model or "default",
         recording.accepted_at,
-        clock=lambda: recording.written_at(place()),
+        clock=lambda: recording.written_at(cursor()),
     )
 
 
-def _nothing(recording: Recording, cursors: CursorCodec, place: Cursor) -> bytes:
-    del recording, cursors, place
+def _nothing(recording: Recording, cursors: CursorCodec, cursor: Cursor) -> bytes:
+    del recording, cursors, cursor
     return b""
 
 
@@ -46,8 +45,8 @@ def _pieces(recording: Recording, cursors: CursorCodec) -> Translate:
     seen = [Cursor(0)]
     encoder = ReplyEncoder(_lines(recording, lambda: seen[-1]))
 
-    def translate(place: Cursor, event: ClientEvent) -> list[bytes]:
-        seen[:] = [place]
+    def translate(cursor: Cursor, event: ClientEvent) -> list[bytes]:
+        seen[:] = [cursor]
         if isinstance(event, ReplyEnded) and not encoder.shown:
             try:
                 check_complete(event)
