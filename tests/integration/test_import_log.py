@@ -11,7 +11,7 @@ import pytest
 
 from services.cli.commands import import_log
 from services.cli.log_files.export_file import FactLine, SessionLine, check, sessions_of
-from services.cli.log_files.renumbering import Coming, coming
+from services.cli.log_files.renumbering import FactToImport, facts_to_import
 from services.cli.recorder.recorded_log import NotRecorded, RecordedLog
 from services.store import queries
 from shared.commands import CreateJob, DeleteSession, GetSession, ListSessions, Rebuild
@@ -179,9 +179,9 @@ class Cut(Exception):
     """The importing process was killed here."""
 
 
-async def planned(here: StoreAtWork, file: Path) -> list[tuple[SessionLine, list[Coming]]]:
+async def planned(here: StoreAtWork, file: Path) -> list[tuple[SessionLine, list[FactToImport]]]:
     await run(log_of(here), "export-log", "--all", str(file))
-    return [(session, coming(session, lines)) for session, lines in sessions_of(file)]
+    return [(session, facts_to_import(session, lines)) for session, lines in sessions_of(file)]
 
 
 async def test_an_import_that_was_killed_anywhere_shows_nothing_begins_nothing_and_goes_on(
@@ -211,7 +211,7 @@ async def test_an_import_that_was_killed_anywhere_shows_nothing_begins_nothing_a
                 return await append(*arguments)
 
             monkeypatch.setattr(import_log, "_append", counted)
-            await import_log.bring_session(
+            await import_log.import_session(
                 log, there.bus, session, facts, user=session.user, file=sha256
             )
 
@@ -262,7 +262,7 @@ async def test_a_begun_import_may_be_given_up(
         await begin_only(log, there, line, facts, some=3)
 
         assert await run(log, "import-log", "--give-up", session) == 0
-        left = [f.what async for f in log.session_facts(session)]
+        left = [f.kind async for f in log.session_facts(session)]
         assert await run(log, "import-log", str(file)) == 1
 
     assert left == ["deleted"]
@@ -270,11 +270,11 @@ async def test_a_begun_import_may_be_given_up(
 
 
 async def begin_only(
-    log: RecordedLog, there: StoreAtWork, line: SessionLine, facts: list[Coming], *, some: int
+    log: RecordedLog, there: StoreAtWork, line: SessionLine, facts: list[FactToImport], *, some: int
 ) -> None:
     """The first ``some`` facts of an import."""
 
-    class Enough(list[Coming]):
+    class Enough(list[FactToImport]):
         """All of them by number, but only some can be read."""
 
         def __getitem__(self, index: Any) -> Any:
@@ -283,7 +283,7 @@ async def begin_only(
             return super().__getitem__(index)
 
     with pytest.raises(Cut):
-        await import_log.bring_session(
+        await import_log.import_session(
             log, there.bus, line, Enough(facts), user=line.user, file="a" * 64
         )
     await there.store.applied.wait_for((await there.store.hot.refresh())[1])
@@ -352,7 +352,7 @@ async def test_a_run_of_another_session_is_never_touched(
         before = await at_work.dump()
 
         with pytest.raises(import_log.Conflict, match="is here already, in session"):
-            await import_log.bring_session(
+            await import_log.import_session(
                 log_of(at_work), at_work.bus, other, facts, user=other.user, file="b" * 64
             )
 

@@ -20,7 +20,7 @@ LONG = "a long question. " * 40_000
 
 
 async def facts_of(log: RecordedLog, session: str) -> list[tuple[int, str, bytes]]:
-    return [(f.seq, f.what, f.data) async for f in log.session_facts(session)]
+    return [(f.seq, f.kind, f.data) async for f in log.session_facts(session)]
 
 
 async def test_hot_cold_and_from_the_files_the_facts_are_the_same(
@@ -36,7 +36,7 @@ async def test_hot_cold_and_from_the_files_the_facts_are_the_same(
         cold = await facts_of(log, session)
         archived, at_work.store.archive.archived = at_work.store.archive.archived, 0
         hot = [
-            (f.seq, f.what, f.data)
+            (f.seq, f.kind, f.data)
             async for f in log._hot_facts(session, 0)  # pyright: ignore[reportPrivateUsage]
         ]
         at_work.store.archive.archived = archived

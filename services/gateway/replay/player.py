@@ -14,13 +14,13 @@ import msgspec
 
 from services.gateway.jobs.state import JobState
 from services.gateway.replay.formats import TranslateJob
-from services.gateway.replay.history import Remembered
 from services.gateway.replay.recording import Recording
 from services.gateway.sessions.client_events import RunView
 from services.gateway.sessions.cursor import Cursor
 from services.gateway.sessions.follower import ClientEvents, Follower
 from services.gateway.sessions.state import SessionState
 from services.gateway.sessions.watchers import Watchers
+from shared.conversation import Conversation
 from shared.errors import InvalidRequest, NotFound
 from shared.events import (
     CancelRequested,
@@ -116,14 +116,14 @@ class RecordedSession:
     def __init__(self, session_id: str) -> None:
         self.state = SessionState(session_id)
         self.watchers = Watchers[[]]()
-        self._messages = Remembered(session_id)
+        self._conversation = Conversation()
 
     def play(self, event: TimedEvent) -> None:
         """Let it happen."""
         match event.what:
             case LogEntry() as entry:
                 self.state.apply(entry)
-                self._messages.take(entry)
+                self._conversation.apply(entry)
             case token_event:
                 self.state.merge(token_event)
 
@@ -132,17 +132,20 @@ class RecordedSession:
 
     async def messages(self, at: int) -> list[Message]:
         del at  # as of now
-        return self._messages.shown()
+        return [message.record() for message in self._conversation.active_branch()]
 
     async def message(self, message_id: str, seq: int) -> Message:
         del seq
-        return self._messages.message(message_id)
+        found = self._conversation.find(message_id)
+        if found is None:
+            raise NotFound("There is no such message.")
+        return found.record()
 
     async def with_question(self, view: RunView) -> RunView:
         if view.user_message is not None:
             return view
-        question = self._messages.find(view.user_message_id)
-        return msgspec.structs.replace(view, user_message=question)
+        found = self._conversation.find(view.user_message_id)
+        return msgspec.structs.replace(view, user_message=found and found.record())
 
     async def run(self, run_id: str) -> RunView:
         raise NotFound(f"The run {run_id} is not in this recording.")

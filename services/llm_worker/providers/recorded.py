@@ -15,12 +15,12 @@ from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, Provide
 from shared.bus import Bus, BusError
 from shared.chain import read_chain
 from shared.commands import GetRun
-from shared.conversation import stop_reason
 from shared.errors import NatterlogError, NotFound
 from shared.events import TodoChat
 from shared.ids import is_id
 from shared.log_entry import LogEntry
 from shared.recording import Attempt, attempts_of, read_session, runs_of
+from shared.run_state import stop_reason
 from shared.store_client import StoreClient
 from shared.subjects import Address, parse
 

@@ -195,7 +195,7 @@ async def _answer_turn(
             return await stream(request, follower, frames)
         reply = await wait_for_end(gateway, follower)
     check_success(reply)
-    question = question_of(reply.run, reply.final) or accepted.user_message
+    question = question_of(reply.run) or accepted.user_message
     turn = wire.TurnView(user_message=question, assistant_message=reply.message)
     return answer(turn, status=201)
 

@@ -5,7 +5,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from shared.chain_state import ChainState
 from shared.events import (
     CancelRequested,
     Fault,
@@ -19,6 +18,7 @@ from shared.events import (
 )
 from shared.ids import now
 from shared.log_entry import LogEntry
+from shared.run_state import ChainState
 from tests.support.plans import a_document
 
 SOURCE = PromptSource(
