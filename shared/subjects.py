@@ -186,6 +186,12 @@ def llm_command(name: str) -> str:
     return f"cmd.llm.{name}"
 
 
+def service_of(command: str) -> str:
+    """The service that answers requests on this subject, by its name."""
+    name = command.removeprefix("cmd.").partition(".")[0]
+    return "llm_worker" if name == "llm" else name
+
+
 def ping(service: str) -> str:
     """Where every NATS micro service of that name answers that it is there."""
     return f"$SRV.PING.{service}"

@@ -283,7 +283,7 @@ async def test_without_a_worker_nothing_is_healthy_and_a_sentence_says_why(on_st
 async def test_the_first_list_of_all_waits_until_a_worker_has_told(
     on_stage: Stage, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("services.gateway.models.PATIENCE", 0)
+    monkeypatch.setattr("services.gateway.models.TIMEOUT", 0)
     fake, workers = on_stage.store.models, on_stage.store.workers
     fake.known = []
     workers.may_refresh.clear()

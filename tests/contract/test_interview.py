@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from services.gateway.dialects.interview.wire import decode_generate, last
-from services.gateway.http import oneshot as calls
+from services.gateway.http import oneshot
 from shared import commands as c
 from shared.events import Fault, ModelDetails, RunEnded, Usage
 from tests.support.absent import ABSENT_ID
@@ -164,7 +164,7 @@ async def test_the_path_without_its_slash_is_ollamas_unless_events_are_accepted(
 async def test_headers_that_waited_long_enough_go_out_before_the_first_words(
     on_stage: Stage, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(calls, "HOLD", 0.05)
+    monkeypatch.setattr(oneshot, "HOLD", 0.05)
     talk = Talk(on_stage)
     run = await talk.begun()
 

@@ -16,8 +16,8 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from services.gateway.app import over_http, over_sockets
-from services.gateway.http.describe import conversation_of
+from services.gateway.dialects.registry import over_http, over_sockets
+from services.gateway.http.describe import socket_description_of
 from shared.ids import new_id
 from tests.support.people import Person, add_user, settle
 from tests.support.running import running_system
@@ -194,8 +194,8 @@ def tag(kind: type[msgspec.Struct]) -> str:
 SAID = [
     (route.path.rstrip("/"), tag(kind))
     for route in over_sockets()
-    if (conversation := conversation_of(route)) is not None
-    for kind in conversation.asks
+    if (description := socket_description_of(route)) is not None
+    for kind in description.receives
 ]
 """(socket, type) of every message that clients may say."""
 HARMLESS = {

@@ -91,7 +91,7 @@ async def stage(
         async with (
             Accounts(made, bus, asker) as accounts,
             Hub(bus, asker) as hub,
-            JobHub(hub, bus, asker) as boards,
+            JobHub(hub, bus, asker) as jobs,
             Models(asker, LlmClient(bus)) as models,
         ):
             gateway = Gateway(
@@ -101,7 +101,7 @@ async def stage(
                 accounts=accounts,
                 rates=Rates(made, bus),
                 hub=hub,
-                boards=boards,
+                jobs=jobs,
                 models=models,
                 pipelines=PIPELINES,
                 cursors=CursorCodec(epoch),

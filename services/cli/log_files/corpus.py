@@ -24,7 +24,7 @@ from services.cli.log_files.export_file import (
 from services.cli.log_files.export_file import writing as writing_log
 from services.cli.recorder.recorded_log import RecordedFact
 from services.cli.recorder.selection import Selection
-from services.gateway.replay.frames import Playback
+from services.gateway.playback import Playback
 from shared.errors import InvalidRequest
 from shared.events import decode_fact
 from shared.ids import now

@@ -7,7 +7,7 @@ from typing import Any, get_origin, get_type_hints
 import pytest
 
 from services import gateway
-from services.gateway.app import over_http
+from services.gateway.dialects.registry import over_http
 from services.gateway.http.describe import description_of
 from services.gateway.http.start_run import RunPermit
 from shared.commands import (
