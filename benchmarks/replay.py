@@ -11,9 +11,9 @@ import time
 from datetime import timedelta
 
 from services.gateway.replay.frames import Playback
-from shared.chain import Link
 from shared.events import RunClaimed, RunEnded, TodoChat, Turn
 from shared.ids import new_id, now
+from shared.log_entry import LogEntry
 from shared.subjects import Address
 
 DELTAS = (1, 50, 1_000)
@@ -64,7 +64,7 @@ def a_playback(deltas: int) -> Playback:
             ),
         ),
     ]
-    links = [Link(seq, subject, fact) for seq, (subject, fact) in enumerate(facts, start=1)]
+    links = [LogEntry.of(seq, subject, fact) for seq, (subject, fact) in enumerate(facts, start=1)]
     return Playback(links, user=address.user, session_id=address.session, run_id=address.run)
 
 

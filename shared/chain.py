@@ -13,8 +13,9 @@ from contextlib import suppress
 import msgspec
 
 from shared.bus import FRAME, Bus, BusError, NoAnswer, WrongSequence
-from shared.events import AnyFact, Fact, decode_fact, encode
+from shared.events import Fact, encode
 from shared.ids import new_id
+from shared.log_entry import LogEntry
 from shared.objects import ObjectMissing, pack, unpack
 from shared.subjects import EVENTS, Scope, chain_filter
 
@@ -22,20 +23,14 @@ _PAUSE = 0.05
 """Seconds before it is asked again whether a fact was stored."""
 
 
-class Link(msgspec.Struct, frozen=True):
-    """A fact in its place in the log."""
-
-    seq: int
-    subject: str
-    fact: AnyFact
-
-
 class Overtaken(Exception):
-    """Other facts came first, so this one was not stored; decide again on ``links``."""
+    """Other facts came first, so this one was not stored; decide again on ``entries``."""
 
-    def __init__(self, links: list[Link]) -> None:
-        super().__init__(", ".join(f"{link.seq}: {type(link.fact).__name__}" for link in links))
-        self.links = links
+    def __init__(self, entries: list[LogEntry]) -> None:
+        super().__init__(
+            ", ".join(f"{entry.seq}: {type(entry.fact).__name__}" for entry in entries)
+        )
+        self.entries = entries
 
 
 async def extend(
@@ -65,18 +60,18 @@ async def extend(
                 data = await pack(bus, subject, data)
             return await bus.append(subject, data, expected=expected, scope=scope)
         except (WrongSequence, NoAnswer) as error:
-            known, links = await _look(bus, subject, expected, scope, tries)
-            for link in links:
-                if link.fact.nonce == fact.nonce:
-                    return link.seq
-            if links or (known and isinstance(error, WrongSequence)):
-                raise Overtaken(links) from error
+            known, entries = await _look(bus, subject, expected, scope, tries)
+            for entry in entries:
+                if entry.fact.nonce == fact.nonce:
+                    return entry.seq
+            if entries or (known and isinstance(error, WrongSequence)):
+                raise Overtaken(entries) from error
             tries = _one_less(tries, error)
             await bus.wait_connected()
             await asyncio.sleep(_PAUSE)
 
 
-async def read_chain(bus: Bus, subject_filter: str, after: int = 0) -> list[Link]:
+async def read_chain(bus: Bus, subject_filter: str, after: int = 0) -> list[LogEntry]:
     """The chain's facts after ``after``, from the leader.
 
     A hard delete erases a fact's fields before the fact: one that is half gone
@@ -85,17 +80,17 @@ async def read_chain(bus: Bus, subject_filter: str, after: int = 0) -> list[Link
     Raises:
         BusError: they could not be read.
     """
-    links: list[Link] = []
+    entries: list[LogEntry] = []
     for stored in await bus.facts_after(EVENTS, subject_filter, after):
         with suppress(ObjectMissing):
-            fact = decode_fact(await unpack(bus, stored.data))
-            links.append(Link(stored.seq, stored.subject, fact))
-    return links
+            data = await unpack(bus, stored.data)
+            entries.append(LogEntry.read(stored.seq, stored.subject, data))
+    return entries
 
 
 async def _look(
     bus: Bus, subject: str, after: int, scope: Scope, tries: int | None
-) -> tuple[bool, list[Link]]:
+) -> tuple[bool, list[LogEntry]]:
     """What the chain holds after ``after``; False when it could not be read this time."""
     try:
         return True, await read_chain(bus, chain_filter(subject, scope), after)

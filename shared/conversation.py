@@ -1,40 +1,339 @@
-"""What a run's end makes of its message: one rule for tables, live streams and recordings."""
+"""A session's messages from its facts: a tree, and which of its branches is the active one.
 
-from typing import get_args
+One fold, for tables, live streams, recordings and stories (pure).  Whatever somebody is
+shown of a session's messages is made here from the facts up to one of them, so that a
+replay shows the same.
+"""
 
-from shared.events import Continued, EndStatus, RunEnded, StopReason, Thoughts
-from shared.records import Message
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Protocol
 
-_STOP_REASONS: dict[str, StopReason] = {
-    **{reason: reason for reason in get_args(StopReason)},
-    # as facts say it that were written before there was a list
-    "tool_use": "tool_calls",
-    "pause_turn": "end_turn",
-    "model_context_window_exceeded": "max_tokens",
-}
+import msgspec
+
+from shared import run_state
+from shared.events import (
+    AnyFact,
+    BranchChosen,
+    Continued,
+    History,
+    MessageRated,
+    PastMessage,
+    RunEnded,
+    RunFact,
+    RunWaiting,
+    SessionCreated,
+    StopReason,
+    Thoughts,
+    TodoChat,
+    Turn,
+)
+from shared.log_entry import LogEntry
+from shared.records import Message, MessageStatus, Role
+from shared.run_state import RunState, stop_reason
+
+# -- the states --------------------------------------------------------------------------
 
 
-def stop_reason(status: EndStatus, word: str | None) -> StopReason | None:
-    """How a reply with this status ended, from the word that a fact has for it.
+class MessageState(msgspec.Struct, kw_only=True):
+    """A message as of the latest fact about it; never changed, but replaced by another."""
 
-    None where it failed or was cancelled, or where nobody knows the word.
+    id: str
+    session_id: str
+    user_id: str
+    role: Role
+    content: str
+    tokens: int | None = None
+    latency_ms: int | None = None
+    created_at: datetime
+    parent_id: str | None
+    depth: int
+    """How many messages its branch has up to it; 0 outside any (waiting, or never sent)."""
+    status: MessageStatus
+    feedback: dict[str, str] | None = None
+    attachments: list[str]
+    model: str | None
+    run_id: str | None
+    seq: int
+    """The fact that brought it: of two at one depth the lower came first."""
+    stop_reason: StopReason | None = None
+    thoughts: Thoughts | None = None
+    provider: str | None = None
+    """Of its model: thoughts are for whoever had them."""
+
+    def record(self) -> Message:
+        """The message as clients know it."""
+        return Message(
+            id=self.id,
+            session_id=self.session_id,
+            parent_id=self.parent_id,
+            role=self.role,
+            content=self.content,
+            tokens=self.tokens,
+            latency_ms=self.latency_ms,
+            created_at=self.created_at,
+            status=self.status,
+            feedback=self.feedback,
+            attachments=self.attachments,
+            model=self.model,
+            run_id=self.run_id,
+            stop_reason=self.stop_reason,
+            thoughts=thoughts_text(self.thoughts),
+        )
+
+
+class BranchState(msgspec.Struct, kw_only=True):
+    """Which branch of a session is the active one, and what waits to follow it."""
+
+    active_leaf: str | None = None
+    """Its last message."""
+    depth: int = 0
+    """How many messages it has."""
+    waiting: int = 0
+    """User messages whose turn has not come."""
+    last_message_at: datetime | None = None
+
+
+class KnownMessages(Protocol):
+    """The messages that a fact may refer to (:func:`referred` and :func:`changed` name them)."""
+
+    def find(self, message_id: str) -> MessageState | None:
+        """The message."""
+        ...
+
+    def depth_of(self, message_id: str) -> int | None:
+        """How deep in its branch it is; None where nobody knows it."""
+        ...
+
+
+class Conversation:
+    """A session's messages as of the facts that it was given, from the first on."""
+
+    def __init__(self) -> None:
+        self.branch = BranchState()
+        self.messages: dict[str, MessageState] = {}
+        """By their ids, in the order in which they came."""
+        self.runs: dict[str, RunState] = {}
+
+    def apply(self, entry: LogEntry) -> list[MessageState]:
+        """Take in the next fact; answers the messages that are new since, or others."""
+        fact = entry.fact
+        if not isinstance(fact, RunFact):
+            return self._keep(apply(self.branch, None, self, entry))
+        run = self.runs.get(entry.address.run)
+        if run is None:
+            run = self.runs[entry.address.run] = run_state.begin(entry.seq, fact)
+        new = self._keep(apply(self.branch, run, self, entry))
+        run.apply(entry.seq, fact)
+        return new
+
+    def _keep(self, new: list[MessageState]) -> list[MessageState]:
+        self.messages |= {message.id: message for message in new}
+        return new
+
+    def find(self, message_id: str) -> MessageState | None:
+        """A message of any branch."""
+        return self.messages.get(message_id)
+
+    def depth_of(self, message_id: str) -> int | None:
+        message = self.messages.get(message_id)
+        return None if message is None else message.depth
+
+    def active_branch(self) -> list[MessageState]:
+        """The active branch's messages from the first on, and then those that wait."""
+        waiting = [each for each in self.messages.values() if each.status == "waiting"]
+        return branch_to(self.messages, self.branch.active_leaf) + waiting
+
+    def children(self, message_id: str) -> list[MessageState]:
+        """The messages that follow this one, in as many branches."""
+        return [each for each in self.messages.values() if each.parent_id == message_id]
+
+
+def branch_to(messages: Mapping[str, MessageState], leaf: str | None) -> list[MessageState]:
+    """The messages from the first to ``leaf``, as far as they are known."""
+    found: list[MessageState] = []
+    while leaf is not None and (message := messages.get(leaf)) is not None:
+        found.append(message)
+        leaf = message.parent_id
+    return found[::-1]
+
+
+# -- the fold ----------------------------------------------------------------------------
+
+
+def apply(
+    branch: BranchState, run: RunState | None, known: KnownMessages, entry: LogEntry
+) -> list[MessageState]:
+    """Change ``branch`` as the fact says; answers the messages that are new, or others.
+
+    ``run`` is the run whose fact it is, as of the fact before; it is given the depth of the
+    message that it answers.
     """
-    return _STOP_REASONS.get(word or "") if status == "completed" else None
+    match entry.fact:
+        case SessionCreated(history=history) if history is not None:
+            return _begin(branch, history, entry)
+        case RunWaiting(turn=turn) if run is not None:
+            return _wait(branch, run, turn, entry)
+        case TodoChat(turn=turn) if run is not None:
+            return _ask(branch, run, turn, known, entry)
+        case RunEnded() as final if run is not None and run.turn is not None:
+            return _end(branch, run, run.turn, final, known, entry)
+        case BranchChosen(leaf=leaf) if (depth := known.depth_of(leaf)) is not None:
+            branch.active_leaf, branch.depth = leaf, depth
+        case MessageRated() as rated:
+            return _rate(rated, known, entry)
+        case _:
+            pass
+    return []
 
 
-def thoughts_text(thoughts: Thoughts | None) -> str | None:
-    """What of a reply's thoughts its readers are shown."""
-    return (thoughts and thoughts.text) or None
+def referred(fact: AnyFact) -> set[str]:
+    """The messages whose depth :func:`apply` may have to know for this fact."""
+    match fact:
+        case TodoChat(turn=turn):
+            parent = turn.user_message_id if turn.content is None else turn.parent_id
+            return set() if parent is None else {parent}
+        case BranchChosen(leaf=leaf):
+            return {leaf}
+        case _:
+            return set()
 
 
-def grows(before: Continued, final: RunEnded) -> bool:
-    """Whether a reply that went on is another since; else its message stays as it was.
+def changed(fact: AnyFact, run: RunState | None) -> set[str]:
+    """The messages that :func:`apply` may have to find for this fact, to make them others."""
+    match fact:
+        case MessageRated(message_id=rated):
+            return {rated}
+        case RunWaiting(turn=turn) | TodoChat(turn=turn):
+            pass
+        case RunEnded() if run is not None:
+            turn = run.turn
+        case _:
+            return set()
+    return {turn.assistant_message_id} if turn and turn.continues is not None else set()
 
-    A run that fails changes nothing, nor does one that is cancelled before it said a word.
-    """
-    if final.status == "completed":
-        return final.length >= before.length
-    return final.status == "cancelled" and final.length > before.length
+
+def _begin(branch: BranchState, history: History, entry: LogEntry) -> list[MessageState]:
+    """What a session is opened with; its messages come each after its parent."""
+    found: dict[str, MessageState] = {}
+    for past in history.messages:
+        parent = found.get(past.parent_id or "")
+        found[past.id] = _past_message(past, parent, entry)
+    leaf = found.get(history.leaf or "")
+    if leaf is not None:
+        branch.active_leaf, branch.depth = leaf.id, leaf.depth
+    branch.last_message_at = max((each.created_at for each in found.values()), default=None)
+    return list(found.values())
+
+
+def _wait(branch: BranchState, run: RunState, turn: Turn, entry: LogEntry) -> list[MessageState]:
+    if turn.content is None:
+        return []
+    branch.waiting += 1
+    branch.last_message_at = entry.fact.at
+    return [_user_message(run, turn, turn.content, entry, status="waiting")]
+
+
+def _ask(
+    branch: BranchState, run: RunState, turn: Turn, known: KnownMessages, entry: LogEntry
+) -> list[MessageState]:
+    """A turn has come: its user message is the end of the active branch."""
+    new: list[MessageState] = []
+    if turn.content is None:
+        depth = known.depth_of(turn.user_message_id)
+        run.user_depth = 1 if depth is None else depth
+    else:
+        run.user_depth = (known.depth_of(turn.parent_id or "") or 0) + 1
+        new = [_user_message(run, turn, turn.content, entry, depth=run.user_depth)]
+        if run.waiting:
+            branch.waiting -= 1
+        else:
+            branch.last_message_at = entry.fact.at
+    branch.active_leaf, branch.depth = turn.user_message_id, run.user_depth
+    if turn.continues is not None:  # its reply is there, and stays until it has grown
+        branch.active_leaf, branch.depth = turn.assistant_message_id, run.user_depth + 1
+    return new
+
+
+def _end(
+    branch: BranchState,
+    run: RunState,
+    turn: Turn,
+    final: RunEnded,
+    known: KnownMessages,
+    entry: LogEntry,
+) -> list[MessageState]:
+    if turn.continues is not None:
+        return _grow(branch, turn, turn.continues, final, known, entry)
+    branch.last_message_at = final.at
+    depth = 0 if run.waiting else run.user_depth + 1
+    end = [_reply(turn, final, entry, depth=depth, seq=entry.seq)]
+    if run.waiting and turn.content is not None:
+        branch.waiting -= 1
+        end.insert(0, _user_message(run, turn, turn.content, entry, status=UNSENT))
+    if not run.waiting and branch.active_leaf == turn.user_message_id:
+        branch.active_leaf, branch.depth = turn.assistant_message_id, depth
+    return end
+
+
+def _grow(
+    branch: BranchState,
+    turn: Turn,
+    before: Continued,
+    final: RunEnded,
+    known: KnownMessages,
+    entry: LogEntry,
+) -> list[MessageState]:
+    """A reply that went on takes the place of what it was."""
+    old = known.find(turn.assistant_message_id)
+    if old is None or old.session_id != entry.address.session:
+        return []  # named by an import: no other session's message is touched
+    if not grows(before, final):
+        return []
+    branch.last_message_at = final.at
+    return [_reply(turn, final, entry, depth=old.depth, seq=old.seq)]
+
+
+def _rate(rated: MessageRated, known: KnownMessages, entry: LogEntry) -> list[MessageState]:
+    message = known.find(rated.message_id)
+    if message is None or message.session_id != entry.address.session:
+        return []
+    given = {"rating": rated.rating, "comment": rated.comment}
+    feedback = {name: value for name, value in given.items() if value is not None}
+    return [msgspec.structs.replace(message, feedback=feedback if rated.rating else None)]
+
+
+# -- the messages ------------------------------------------------------------------------
+
+UNSENT: MessageStatus = "cancelled"
+"""Of a user message whose run ended before its turn came, however that ended."""
+
+
+def user_message(
+    turn: Turn,
+    content: str,
+    *,
+    session_id: str,
+    run_id: str,
+    created_at: datetime,
+    status: MessageStatus = "completed",
+) -> Message:
+    """The user's message of a turn; one that was not sent yet, or never, follows no other."""
+    return Message(
+        id=turn.user_message_id,
+        session_id=session_id,
+        parent_id=turn.parent_id if status == "completed" else None,
+        role="user",
+        content=content,
+        tokens=None,
+        latency_ms=None,
+        created_at=created_at,
+        status=status,
+        feedback=None,
+        attachments=turn.attachments,
+        model=None,
+        run_id=run_id,
+    )
 
 
 def reply(
@@ -72,3 +371,81 @@ def reply(
         stop_reason=stop_reason(final.status, final.stop_reason),
         thoughts=thoughts_text(final.thoughts),
     )
+
+
+def _past_message(past: PastMessage, parent: MessageState | None, entry: LogEntry) -> MessageState:
+    return MessageState(
+        id=past.id,
+        session_id=entry.address.session,
+        user_id=entry.address.user,
+        role=past.role,
+        content=past.content,
+        tokens=past.tokens,
+        latency_ms=past.latency_ms,
+        created_at=past.created_at,
+        parent_id=None if parent is None else parent.id,
+        depth=1 if parent is None else parent.depth + 1,
+        status=past.status,
+        feedback=past.feedback,
+        attachments=past.attachments,
+        model=past.model,
+        run_id=None,
+        seq=entry.seq,
+        stop_reason=stop_reason(past.status, past.stop_reason),
+        thoughts=past.thoughts,
+        provider=past.provider,
+    )
+
+
+def _user_message(
+    run: RunState,
+    turn: Turn,
+    content: str,
+    entry: LogEntry,
+    *,
+    depth: int = 0,
+    status: MessageStatus = "completed",
+) -> MessageState:
+    message = user_message(
+        turn,
+        content,
+        session_id=entry.address.session,
+        run_id=entry.address.run,
+        created_at=run.created_at,
+        status=status,
+    )
+    return _state(message, entry, depth=depth, seq=run.first_seq)
+
+
+def _reply(turn: Turn, final: RunEnded, entry: LogEntry, *, depth: int, seq: int) -> MessageState:
+    message = reply(
+        final,
+        message_id=turn.assistant_message_id,
+        parent_id=turn.user_message_id,
+        session_id=entry.address.session,
+        run_id=entry.address.run,
+        before=turn.continues,
+    )
+    state = _state(message, entry, depth=depth, seq=seq)
+    state.thoughts, state.provider = final.thoughts, final.provider
+    return state
+
+
+def _state(message: Message, entry: LogEntry, *, depth: int, seq: int) -> MessageState:
+    fields: dict[str, Any] = msgspec.structs.asdict(message) | {"thoughts": None}
+    return MessageState(**fields, user_id=entry.address.user, depth=depth, seq=seq)
+
+
+def grows(before: Continued, final: RunEnded) -> bool:
+    """Whether a reply that went on is another since; else its message stays as it was.
+
+    A run that fails changes nothing, nor does one that is cancelled before it wrote anything.
+    """
+    if final.status == "completed":
+        return final.length >= before.length
+    return final.status == "cancelled" and final.length > before.length
+
+
+def thoughts_text(thoughts: Thoughts | None) -> str | None:
+    """What of a reply's thoughts its readers are shown."""
+    return (thoughts and thoughts.text) or None

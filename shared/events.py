@@ -480,7 +480,7 @@ class RunEnded(Fact, frozen=True, kw_only=True, tag="final"):
     provider: str | None = None
     stop_reason: str | None = None
     """One of ``StopReason``; None where the run failed or was cancelled.  Older facts have the
-    provider's own word (:func:`shared.conversation.stop_reason` reads all)."""
+    provider's own word (:func:`shared.run_state.stop_reason` reads all)."""
     usage: Usage | None = None
     cost: Int64 | None = None
     """Billionths of a US dollar, by the prices known then; None: the model has no known price."""

@@ -14,8 +14,7 @@ import msgspec
 from shared import subjects
 from shared.bus import Bus, BusError, Incoming, Unsendable
 from shared.chain import Overtaken, extend, read_chain
-from shared.chain_state import ChainState
-from shared.consumer import ACK_WAIT, Delivery, RetryLater
+from shared.consumer import LEASE, Delivery, RetryLater
 from shared.endings import append_final, ended, log_end, not_kept
 from shared.events import (
     CancelRequested,
@@ -31,6 +30,7 @@ from shared.events import (
 from shared.ids import now
 from shared.log import get_logger
 from shared.objects import NotKept
+from shared.run_state import ChainState
 from shared.subjects import Address, fact_kind
 
 log = get_logger()
@@ -84,8 +84,8 @@ class OwnedRun(Generic[W]):
     def take_in(self, overtaken: Overtaken) -> None:
         """See what came first."""
         # Refused, and nothing there: the chain was erased with its session.
-        self.standing.over = self.standing.over or not overtaken.links
-        self.standing.add(overtaken.links)
+        self.standing.over = self.standing.over or not overtaken.entries
+        self.standing.add(overtaken.entries)
 
 
 class RunOwnership(Generic[W]):
@@ -108,7 +108,7 @@ class RunOwnership(Generic[W]):
         """
         address = delivery.address
         if address.run in self._runs:
-            raise RetryLater(ACK_WAIT, "this worker is at it already")
+            raise RetryLater(LEASE, "this worker is at it already")
         standing = ChainState(delivery.seq, n=_number(delivery))
         run = self._runs[address.run] = OwnedRun[W](address, standing)
         try:
@@ -326,4 +326,4 @@ def _number(delivery: Delivery) -> int:
 
 def _check_still_ours(run: OwnedRun[W], attempt: int) -> None:
     if not run.standing.over and run.standing.attempt != attempt:
-        raise RetryLater(ACK_WAIT, "another attempt has begun")
+        raise RetryLater(LEASE, "another attempt has begun")

@@ -14,13 +14,11 @@ from typing import NamedTuple
 import msgspec
 
 from shared.bus import Bus
-from shared.chain import Link
 from shared.commands import GetFacts
 from shared.events import (
     AnyFact,
     AnyTokenEvent,
     Delta,
-    FactImported,
     Fault,
     PreviousAttempt,
     Progress,
@@ -32,9 +30,8 @@ from shared.events import (
     TodoGenerate,
     TodoProcess,
     Usage,
-    decode_fact,
-    inside,
 )
+from shared.log_entry import LogEntry
 from shared.objects import ObjectMissing, unpack
 from shared.store_client import StoreClient
 from shared.subjects import EVENTS, NONE, parse, session_address
@@ -80,7 +77,7 @@ class Attempt(msgspec.Struct, kw_only=True):
         return bool(self.text) and not self.timeline
 
 
-def attempts_of(links: Iterable[Link]) -> list[Attempt]:
+def attempts_of(links: Iterable[LogEntry]) -> list[Attempt]:
     """Every attempt in these facts, in order."""
     found: list[Attempt] = []
     open_: dict[str, Attempt] = {}
@@ -114,7 +111,7 @@ def attempts_of(links: Iterable[Link]) -> list[Attempt]:
     return found
 
 
-def runs_of(links: Iterable[Link]) -> list[str]:
+def runs_of(links: Iterable[LogEntry]) -> list[str]:
     """The runs in these facts, in the order of their acceptance."""
     found = (parse(link.subject).run for link in links)
     return [run_id for run_id in dict.fromkeys(found) if run_id != NONE]
@@ -158,7 +155,7 @@ class TimedEvent(NamedTuple):
 
     ms: float
     run_id: str
-    what: Link | AnyTokenEvent
+    what: LogEntry | AnyTokenEvent
 
 
 class _Due(NamedTuple):
@@ -168,7 +165,7 @@ class _Due(NamedTuple):
     event: AnyTokenEvent
 
 
-def timed_events(links: Iterable[Link]) -> list[TimedEvent]:
+def timed_events(links: Iterable[LogEntry]) -> list[TimedEvent]:
     """Everything that was on the wire.
 
     Facts are in the log's order; a fact whose publisher's clock was behind comes at the
@@ -245,7 +242,7 @@ class _Clock:
 # -- reading it -----------------------------------------------------------------
 
 
-async def read_session(bus: Bus, store: StoreClient, user: str, session_id: str) -> list[Link]:
+async def read_session(bus: Bus, store: StoreClient, user: str, session_id: str) -> list[LogEntry]:
     """Every fact of a session: from the cold log, and from EVENTS what is not in there yet.
 
     Raises:
@@ -266,20 +263,8 @@ async def read_session(bus: Bus, store: StoreClient, user: str, session_id: str)
     while hot := await bus.read(EVENTS, everything, after=after):
         stored += hot
         after = hot[-1].seq
-    links: list[Link] = []
+    links: list[LogEntry] = []
     for seq, subject, data in stored:
         with suppress(ObjectMissing):  # erased meanwhile
-            links.append(as_it_happened(seq, subject, await unpack(bus, data)))
+            links.append(LogEntry.read(seq, subject, await unpack(bus, data)).unwrapped())
     return links
-
-
-def as_it_happened(seq: int, subject: str, data: bytes) -> Link:
-    """The fact in ``data``; one that was imported stands where it came to be here.
-
-    Raises:
-        msgspec.ValidationError: this version cannot read it.
-    """
-    fact = decode_fact(data)
-    if isinstance(fact, FactImported):
-        return Link(seq, parse(subject).fact(fact.what), inside(fact))
-    return Link(seq, subject, fact)

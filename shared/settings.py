@@ -45,6 +45,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hot_facts: int = 250_000
     """How many facts EVENTS keeps; older ones are in the cold log."""
 
+    # the workers
+    lease: int = 6
+    """Seconds after which the work of a worker that gives no sign of life goes to another."""
+
     # limits
     max_body: int = 4 * 1024 * 1024
     max_frame: int = 4 * 1024 * 1024
@@ -264,6 +268,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "NATTERLOG_LOG_FORMAT": ("log_format", _one_of("auto", "json", "console")),
     "NATTERLOG_LOG_LEVEL": ("log_level", _one_of("debug", "info", "warning", "error")),
     "NATTERLOG_GRACE": ("grace", _seconds),
+    "NATTERLOG_LEASE": ("lease", _positive),
     "NATTERLOG_HOT_FACTS": ("hot_facts", _positive),
     "NATTERLOG_MAX_BODY": ("max_body", _positive),
     "NATTERLOG_MAX_FRAME": ("max_frame", _positive),

@@ -23,7 +23,9 @@ async def main(settings: Settings) -> None:
         await life.bus.serve("processor", {})  # it says that it is there, and nothing else
         watching = asyncio.create_task(processor.held.watch(), name="watch")
         async with PriorityConsumer(
-            life.bus, "process", process_todos, processor.handle, slots=settings.steps
+            *(life.bus, "process", process_todos, processor.handle),
+            slots=settings.steps,
+            lease=settings.lease,
         ) as steps:
             life.add_check("todos", steps.check, own=True)
             life.ready(worker=worker_id)  # which claims name

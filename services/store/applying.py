@@ -21,12 +21,12 @@ from services.store.schema import (
     sessions,
     usage_log,
 )
-from shared.chain import Link
-from shared.events import AnyFact, BranchChosen, MessageRated, RunWaiting, TodoChat, inside
-from shared.subjects import NONE, parse
+from shared import conversation
+from shared.log_entry import LogEntry
+from shared.subjects import NONE
 
 
-def apply(connection: sa.Connection, links: Iterable[Link], upto: int) -> int:
+def apply(connection: sa.Connection, entries: Iterable[LogEntry], upto: int) -> int:
     """Apply the facts that are new, note that all up to ``upto`` are, and answer it.
 
     Facts that were applied before are left out, so that doing it twice is
@@ -35,11 +35,11 @@ def apply(connection: sa.Connection, links: Iterable[Link], upto: int) -> int:
     applied = read_applied(connection)
     if upto <= applied:
         return applied
-    new = [link for link in links if link.seq > applied]
+    new = [entry for entry in entries if entry.seq > applied]
     if new:
         rows = _load(connection, new)
-        for link in new:
-            project(rows, link)
+        for entry in new:
+            project(rows, entry)
         _save(connection, rows)
     connection.execute(_SET_APPLIED, {"upto": upto})
     return upto
@@ -67,54 +67,39 @@ def clear(connection: sa.Connection) -> None:
     connection.execute(_SET_APPLIED, {"upto": 0})
 
 
-def _load(connection: sa.Connection, links: list[Link]) -> Rows:
+def _load(connection: sa.Connection, entries: list[LogEntry]) -> Rows:
     rows = Rows()
-    rows.library = library.load(connection, links)
-    addresses = [parse(link.subject) for link in links]
-    for row in connection.execute(_SESSIONS, {"ids": list({a.session for a in addresses})}):
+    rows.library = library.load(connection, entries)
+    sessions_of_facts = list({entry.address.session for entry in entries})
+    for row in connection.execute(_SESSIONS, {"ids": sessions_of_facts}):
         session = session_row(row)
         rows.sessions[session.id] = session
         if session.active_leaf is not None:
             rows.depths[session.active_leaf] = session.depth
-    run_ids = {a.run for a in addresses if a.run != NONE}
+    run_ids = {entry.address.run for entry in entries if entry.address.run != NONE}
     if run_ids:
         for row in connection.execute(_RUNS, {"ids": list(run_ids)}):
             run = run_row(row)
             rows.runs[run.id] = run
-    told = [inside(link.fact) for link in links]
-    known = {fact.message_id for fact in told if isinstance(fact, MessageRated)}
-    known |= _going_on(told, rows)
-    if known:
-        for row in connection.execute(_MESSAGES, {"ids": list(known)}):
-            rows.messages[row.id] = message_row(row)
-            rows.depths[row.id] = row.depth
-    parents = _parents(told) - rows.depths.keys()
-    if parents:
-        for row in connection.execute(_DEPTHS, {"ids": list(parents)}):
-            rows.depths[row.id] = row.depth
+    _load_messages(connection, rows, entries)
     return rows
 
 
-def _going_on(facts: Iterable[AnyFact], rows: Rows) -> set[str]:
-    """The replies that may have grown since."""
-    turns = [fact.turn for fact in facts if isinstance(fact, RunWaiting | TodoChat)]
-    turns += [run.turn for run in rows.runs.values() if run.turn is not None]
-    return {turn.assistant_message_id for turn in turns if turn.continues is not None}
-
-
-def _parents(facts: Iterable[AnyFact]) -> set[str]:
-    """The messages whose depth decides how deep a new one is."""
-    found: set[str] = set()
-    for fact in facts:
-        if isinstance(fact, TodoChat) and fact.n == 0:
-            parent = fact.turn.parent_id
-            if fact.turn.content is None:
-                found.add(fact.turn.user_message_id)
-            elif parent is not None:
-                found.add(parent)
-        elif isinstance(fact, BranchChosen):
-            found.add(fact.leaf)
-    return found
+def _load_messages(connection: sa.Connection, rows: Rows, entries: list[LogEntry]) -> None:
+    """Those that the facts may change, and how deep those are that they refer to."""
+    changed, referred = set[str](), set[str]()
+    for entry in entries:
+        fact = entry.unwrapped().fact
+        changed |= conversation.changed(fact, rows.runs.get(entry.address.run))
+        referred |= conversation.referred(fact)
+    if changed:
+        for row in connection.execute(_MESSAGES, {"ids": list(changed)}):
+            rows.messages[row.id] = message_row(row)
+            rows.depths[row.id] = row.depth
+    referred -= rows.depths.keys()
+    if referred:
+        for row in connection.execute(_DEPTHS, {"ids": list(referred)}):
+            rows.depths[row.id] = row.depth
 
 
 def _save(connection: sa.Connection, rows: Rows) -> None:

@@ -16,7 +16,6 @@ from services.store.database import Database
 from services.store.projection import was_called
 from services.store.schema import Moment
 from shared.bus import FRAME
-from shared.chain import Link
 from shared.events import (
     AnyFact,
     FactImported,
@@ -27,6 +26,7 @@ from shared.events import (
     inside,
 )
 from shared.log import get_logger
+from shared.log_entry import LogEntry
 from shared.records import StoredFact
 from shared.subjects import NONE, Address, fact_kind, parse, session_address
 
@@ -369,9 +369,13 @@ def _of(tombstone: Tombstone) -> list[sa.ColumnElement[bool]]:
     ]
 
 
-def links(entries: list[Entry]) -> list[Link]:
+def links(entries: list[Entry]) -> list[LogEntry]:
     """The facts that can be applied."""
-    return [Link(e.seq, e.subject, e.fact) for e in entries if e.fact is not None]
+    return [
+        LogEntry(e.seq, parse(e.subject), fact_kind(e.subject), e.data, e.fact)
+        for e in entries
+        if e.fact is not None
+    ]
 
 
 _INSERT = facts.insert()

@@ -446,8 +446,8 @@ class Commands:
 
     async def _catch_up(self, overtaken: Overtaken) -> None:
         """See what came first: the facts found, or an old end that was cut off elsewhere."""
-        if overtaken.links:
-            await self._applied.wait_for(overtaken.links[-1].seq)
+        if overtaken.entries:
+            await self._applied.wait_for(overtaken.entries[-1].seq)
         else:
             await self._hot.refresh()
 

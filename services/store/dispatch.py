@@ -167,8 +167,8 @@ class Dispatcher:
 
     async def _look_again(self, session_id: str, overtaken: Overtaken) -> None:
         try:
-            if overtaken.links:
-                await self._applied.wait_for(overtaken.links[-1].seq)
+            if overtaken.entries:
+                await self._applied.wait_for(overtaken.entries[-1].seq)
             else:
                 await self._hot.refresh()
         except (BusError, Unavailable) as error:

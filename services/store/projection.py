@@ -6,40 +6,29 @@ rows, byte for byte.  How rows get out of the database and back is the business
 of :mod:`services.store.applying`.
 """
 
-from datetime import datetime
-from typing import Any
-
 import msgspec
 
-from services.store import past, steps
 from services.store import resources as library
 from services.store.resources import Library
 from services.store.rows import MessageRow, RunRow, SessionRow, UsageRow
 from services.store.titles import title_of
-from shared import conversation
-from shared.chain import Link
+from shared import conversation, run_state
 from shared.events import (
     BranchChosen,
-    CancelRequested,
     FactImported,
     LibraryFact,
     MessageRated,
-    RunClaimed,
     RunEnded,
     RunFact,
-    RunScheduled,
     RunWaiting,
-    SessionChange,
     SessionCreated,
     SessionDeleted,
+    SessionFact,
     SessionUpdated,
     TodoChat,
-    TodoGenerate,
-    TodoProcess,
-    Turn,
-    inside,
 )
-from shared.subjects import Address, parse
+from shared.log_entry import LogEntry
+from shared.subjects import Address
 
 # -- the rows that some facts are about -------------------------------------------
 
@@ -60,7 +49,16 @@ class Rows:
         self.deleted_sessions: set[str] = set()
         self.library = Library()
 
+    def find(self, message_id: str) -> MessageRow | None:
+        return self.messages.get(message_id)
+
+    def depth_of(self, message_id: str) -> int | None:
+        return self.depths.get(message_id)
+
     def put_message(self, message: MessageRow) -> None:
+        before = self.messages.get(message.id)
+        if before is not None and before.content != message.content:
+            self.grown_messages.add(message.id)
         self.messages[message.id] = message
         self.depths[message.id] = message.depth
         self.changed_messages.add(message.id)
@@ -82,15 +80,14 @@ class Rows:
 # -- the rules --------------------------------------------------------------------
 
 
-def project(rows: Rows, link: Link) -> None:
+def project(rows: Rows, entry: LogEntry) -> None:
     """Change ``rows`` as the fact says."""
-    address = parse(link.subject)
-    fact = link.fact
+    address, fact = entry.address, entry.fact
     if isinstance(fact, FactImported):
-        _import(rows, link, fact)
+        _import(rows, entry, fact)
         return
     if isinstance(fact, LibraryFact):
-        library.project(rows.library, address.user, link.seq, fact)
+        library.project(rows.library, address.user, entry.seq, fact)
         return
     session = rows.sessions.get(address.session)
     if session is not None and session.user_id != address.user:
@@ -99,156 +96,48 @@ def project(rows: Rows, link: Link) -> None:
         known = None if session is None else session.id
         rows.usage[address.run] = _usage(address, known, fact)
     if isinstance(fact, SessionCreated):
-        _open(rows, link.seq, address, fact)
-    elif session is not None:  # else deleted; what comes late is being erased, but for its cost
-        session.last_seq = link.seq
+        session = rows.sessions[address.session] = _new_session(entry, fact)
+    if session is not None:  # else deleted; what comes late is being erased, but for its cost
+        session.last_seq = entry.seq
         session.updated_at = fact.at
-        _project_session(rows, session, link.seq, address, fact)
+        _project_session(rows, session, entry, fact)
 
 
-def _open(rows: Rows, seq: int, address: Address, fact: SessionCreated) -> None:
-    session = rows.sessions[address.session] = _new_session(seq, address, fact)
-    for message in past.begin(session, fact.history):
-        rows.put_message(message)
+def _import(rows: Rows, entry: LogEntry, imported: FactImported) -> None:
+    """What happened elsewhere counts like what happened here, once all of it is here."""
+    project(rows, entry.unwrapped())
+    session = rows.sessions.get(entry.address.session)
+    if session is not None and session.user_id == entry.address.user:
+        session.importing = imported.position < imported.of - 1
 
 
 def _project_session(
-    rows: Rows,
-    session: SessionRow,
-    seq: int,
-    address: Address,
-    fact: SessionChange | RunFact,
+    rows: Rows, session: SessionRow, entry: LogEntry, fact: SessionFact | RunFact
 ) -> None:
     match fact:
         case SessionUpdated():
             _update(session, fact)
-        case BranchChosen():
-            _choose(rows, session, fact)
-        case MessageRated():
-            _rate(rows, session, fact)
         case SessionDeleted():
             rows.drop_session(session.id)
+        case SessionCreated() | BranchChosen() | MessageRated():
+            _converse(rows, session, None, entry)
         case _:
-            _project_run(rows, session, seq, address, fact)
+            run = rows.runs.get(entry.address.run)
+            if run is None:
+                run = rows.runs[entry.address.run] = _new_run(entry, fact)
+            _converse(rows, session, run, entry)
+            run.apply(entry.seq, fact)
 
 
-def _import(rows: Rows, link: Link, imported: FactImported) -> None:
-    """What happened elsewhere counts like what happened here, once all of it is here."""
-    address = parse(link.subject)
-    project(rows, Link(link.seq, address.fact(imported.what), inside(imported)))
-    session = rows.sessions.get(address.session)
-    if session is not None and session.user_id == address.user:
-        session.importing = imported.position < imported.of - 1
-
-
-def _project_run(
-    rows: Rows, session: SessionRow, seq: int, address: Address, fact: RunFact
-) -> None:
-    run = rows.runs.get(address.run)
-    if run is None:
-        run = rows.runs[address.run] = _new_run(seq, address, fact)
-    run.last_seq = seq
-    match fact:
-        case RunWaiting():
-            _wait(rows, session, run, fact)
-        case TodoChat():
-            _begin(rows, session, run, fact)
-        case RunScheduled() | TodoProcess() | TodoGenerate():
-            steps.go_on(run, fact)
-        case RunClaimed():
-            run.status, run.attempt, run.worker = "running", seq, fact.worker
-            steps.claimed(run, fact.at)
-            if fact.prompt is not None:
-                run.provider, run.model = fact.prompt.provider, fact.prompt.model
-        case CancelRequested():
-            run.cancelled = True
-        case RunEnded():
-            _end(rows, session, run, fact)
-
-
-def _wait(rows: Rows, session: SessionRow, run: RunRow, fact: RunWaiting) -> None:
-    run.waiting = True
-    if fact.turn.content is not None:
-        session.waiting += 1
-        _said(session, fact.turn.content, fact.at)
-        rows.put_message(_user_message(run, fact.turn, fact.turn.content, depth=0))
-
-
-def _begin(rows: Rows, session: SessionRow, run: RunRow, fact: TodoChat) -> None:
-    turn = fact.turn
-    waited, run.waiting, run.turn = run.waiting, False, turn
-    if turn.content is None:
-        run.user_depth = rows.depths.get(turn.user_message_id, 1)
-    else:
-        run.user_depth = _depth(rows, turn.parent_id) + 1
-        rows.put_message(_user_message(run, turn, turn.content, depth=run.user_depth))
-        if waited:
-            session.waiting -= 1
-        else:
-            _said(session, turn.content, fact.at)
-    session.active_leaf, session.depth = turn.user_message_id, run.user_depth
-    if turn.continues is not None:  # its reply is there, and stays until it has grown
-        session.active_leaf, session.depth = turn.assistant_message_id, run.user_depth + 1
-
-
-def _end(rows: Rows, session: SessionRow, run: RunRow, fact: RunEnded) -> None:
-    run.status, run.ended_at = fact.status, fact.at
-    run.sha256, run.length = fact.sha256, fact.length
-    run.usage, run.error = fact.usage, fact.error
-    run.stop_reason = conversation.stop_reason(fact.status, fact.stop_reason)
-    if run.plan is not None:
-        steps.over(run, run.plan, fact)
-    if run.turn is None:
-        return
-    if run.turn.continues is not None:
-        run.waiting = False
-        _grow(rows, session, run, run.turn, fact)
-        return
-    if run.waiting and run.turn.content is not None:
-        session.waiting -= 1
-        rows.put_message(_user_message(run, run.turn, run.turn.content, depth=0))
-    depth = 0 if run.waiting else run.user_depth + 1
-    rows.put_message(_reply(session, run, run.turn, fact, depth))
-    session.last_message_at = fact.at
-    if not run.waiting and session.active_leaf == run.user_message_id:
-        session.active_leaf, session.depth = run.assistant_message_id, depth
-    run.waiting = False
-
-
-def _grow(rows: Rows, session: SessionRow, run: RunRow, turn: Turn, fact: RunEnded) -> None:
-    """A reply that went on takes the place of what it was."""
-    before = rows.messages.get(turn.assistant_message_id)
-    if before is None or before.session_id != session.id:
-        return  # told of by an import: no other session's message is touched
-    if turn.continues is None or not conversation.grows(turn.continues, fact):
-        return
-    grown = _reply(session, run, turn, fact, before.depth)
-    grown.seq = before.seq
-    rows.put_message(grown)
-    rows.grown_messages.add(grown.id)
-    session.last_message_at = fact.at
-
-
-def _said(session: SessionRow, content: str, at: datetime) -> None:
-    """A message came; the first one names a session that has no title."""
-    if session.title is None and session.last_message_at is None:
-        session.title = title_of(content)
-    session.last_message_at = at
-
-
-def _choose(rows: Rows, session: SessionRow, fact: BranchChosen) -> None:
-    if fact.leaf in rows.depths:
-        session.active_leaf, session.depth = fact.leaf, rows.depths[fact.leaf]
-
-
-def _rate(rows: Rows, session: SessionRow, fact: MessageRated) -> None:
-    message = rows.messages.get(fact.message_id)
-    if message is None or message.session_id != session.id:
-        return
-    said = {"rating": fact.rating, "comment": fact.comment}
-    feedback = {name: value for name, value in said.items() if value is not None}
-    message.feedback = feedback if fact.rating else None
-    rows.put_message(message)
+def _converse(rows: Rows, session: SessionRow, run: RunRow | None, entry: LogEntry) -> None:
+    """Let the fact change the session's messages; the first one names it if it has no title."""
+    is_first = session.last_message_at is None
+    new = conversation.apply(session, run, rows, entry)
+    for message in new:
+        rows.put_message(message)
+    if is_first and session.title is None:
+        first = next((message.content for message in new if message.role == "user"), "")
+        session.title = title_of(first)
 
 
 def _update(session: SessionRow, fact: SessionUpdated) -> None:
@@ -271,17 +160,13 @@ CHANGEABLE = (
 )
 
 
-def _depth(rows: Rows, message_id: str | None) -> int:
-    return 0 if message_id is None else rows.depths.get(message_id, 0)
-
-
 # -- new rows ---------------------------------------------------------------------
 
 
-def _new_session(seq: int, address: Address, fact: SessionCreated) -> SessionRow:
+def _new_session(entry: LogEntry, fact: SessionCreated) -> SessionRow:
     return SessionRow(
-        id=address.session,
-        user_id=address.user,
+        id=entry.address.session,
+        user_id=entry.address.user,
         title=fact.title,
         context_tags=fact.context_tags,
         system_prompt=fact.system_prompt,
@@ -295,67 +180,21 @@ def _new_session(seq: int, address: Address, fact: SessionCreated) -> SessionRow
         on_busy=fact.on_busy,
         enable_tools=fact.enable_tools,
         client_ref=fact.client_ref,
-        last_seq=seq,
+        last_seq=entry.seq,
     )
 
 
-def _new_run(seq: int, address: Address, fact: RunFact) -> RunRow:
+def _new_run(entry: LogEntry, fact: RunFact) -> RunRow:
     turn = fact.turn if isinstance(fact, RunWaiting | TodoChat) else None
-    run = RunRow(
-        id=address.run,
-        session_id=address.session,
-        user_id=address.user,
-        waiting=False,
-        created_at=fact.at,
-        turn=turn,
+    return RunRow(
+        **run_state.first_fields(entry.seq, fact),
+        id=entry.address.run,
+        session_id=entry.address.session,
+        user_id=entry.address.user,
         user_message_id=turn.user_message_id if turn else None,
         assistant_message_id=turn.assistant_message_id if turn else None,
         idempotency_key=turn.idempotency_key if turn else None,
         idempotency_digest=turn.idempotency_digest if turn else None,
-        first_seq=seq,
-        last_seq=seq,
-    )
-    if isinstance(fact, RunScheduled | TodoProcess | TodoGenerate):
-        steps.accept(run, fact)
-    return run
-
-
-def _user_message(run: RunRow, turn: Turn, content: str, *, depth: int) -> MessageRow:
-    """The user's message of a run, in a branch (``depth``) or outside any (0)."""
-    unsent = "waiting" if run.ended_at is None else "cancelled"
-    return MessageRow(
-        id=turn.user_message_id,
-        session_id=run.session_id,
-        user_id=run.user_id,
-        role="user",
-        content=content,
-        created_at=run.created_at,
-        parent_id=turn.parent_id if depth else None,
-        depth=depth,
-        status="completed" if depth else unsent,
-        attachments=turn.attachments,
-        model=None,
-        run_id=run.id,
-        seq=run.first_seq,
-    )
-
-
-def _reply(session: SessionRow, run: RunRow, turn: Turn, fact: RunEnded, depth: int) -> MessageRow:
-    reply = conversation.reply(
-        fact,
-        message_id=turn.assistant_message_id,
-        parent_id=turn.user_message_id,
-        session_id=session.id,
-        run_id=run.id,
-        before=turn.continues,
-    )
-    fields: dict[str, Any] = msgspec.structs.asdict(reply) | {"thoughts": fact.thoughts}
-    return MessageRow(
-        **fields,
-        user_id=session.user_id,
-        depth=depth,
-        seq=run.last_seq,
-        provider=fact.provider,
     )
 
 
@@ -382,5 +221,5 @@ def _usage(address: Address, session_id: str | None, fact: RunEnded) -> UsageRow
         latency_ms=fact.latency_ms,
         first_delta_ms=fact.first_delta_ms,
         created_at=fact.at,
-        stop_reason=conversation.stop_reason(fact.status, fact.stop_reason),
+        stop_reason=run_state.stop_reason(fact.status, fact.stop_reason),
     )

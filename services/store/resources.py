@@ -26,7 +26,6 @@ from services.store.rows import (
 )
 from services.store.saving import upsert
 from services.store.schema import models, preferences, presets, tokens, users
-from shared.chain import Link
 from shared.events import (
     LibraryFact,
     ModelPreferred,
@@ -41,6 +40,7 @@ from shared.events import (
     UserDisabled,
     UserEnabled,
 )
+from shared.log_entry import LogEntry
 from shared.subjects import parse
 
 
@@ -89,7 +89,7 @@ def project(library: Library, user: str, seq: int, fact: LibraryFact) -> None:
             _sync(library, user, fact)
 
 
-def load(connection: sa.Connection, links: list[Link]) -> Library:
+def load(connection: sa.Connection, links: list[LogEntry]) -> Library:
     """The rows that the facts are about, as they are before them."""
     library = Library()
     wanted: dict[ResourceKind, set[str]] = {}

@@ -6,36 +6,27 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from shared.conversation import thoughts_text
+from shared.conversation import BranchState, MessageState
 from shared.events import (
     EndStatus,
-    Fault,
     ModelDetails,
     OfferedModel,
     OnBusy,
     Plan,
     SessionStatus,
-    StepResult,
     StopReason,
-    Thoughts,
-    Turn,
-    Usage,
 )
 from shared.records import (
     Job,
-    JobStep,
-    Message,
-    MessageStatus,
     Model,
     Preset,
-    Role,
     Run,
-    RunStatus,
     Session,
 )
+from shared.run_state import RunState
 
 
-class SessionRow(msgspec.Struct, kw_only=True):
+class SessionRow(BranchState, kw_only=True):
     id: str
     user_id: str
     title: str | None
@@ -45,16 +36,12 @@ class SessionRow(msgspec.Struct, kw_only=True):
     status: SessionStatus
     created_at: datetime
     updated_at: datetime
-    last_message_at: datetime | None = None
     model: str | None
     temperature: float | None
     max_tokens: int | None
     on_busy: OnBusy
     enable_tools: bool
     client_ref: str | None
-    active_leaf: str | None = None
-    depth: int = 0
-    waiting: int = 0
     importing: bool = False
     last_seq: int
 
@@ -80,81 +67,18 @@ class SessionRow(msgspec.Struct, kw_only=True):
         )
 
 
-class MessageRow(msgspec.Struct, kw_only=True):
+MessageRow = MessageState
+"""A message's row is just what its facts make of it."""
+
+
+class RunRow(RunState, kw_only=True):
     id: str
     session_id: str
     user_id: str
-    role: Role
-    content: str
-    tokens: int | None = None
-    latency_ms: int | None = None
-    created_at: datetime
-    parent_id: str | None
-    depth: int
-    status: MessageStatus
-    feedback: dict[str, str] | None = None
-    attachments: list[str]
-    model: str | None
-    run_id: str | None
-    seq: int
-    stop_reason: StopReason | None = None
-    thoughts: Thoughts | None = None
-    provider: str | None = None
-
-    def record(self) -> Message:
-        return Message(
-            id=self.id,
-            session_id=self.session_id,
-            parent_id=self.parent_id,
-            role=self.role,
-            content=self.content,
-            tokens=self.tokens,
-            latency_ms=self.latency_ms,
-            created_at=self.created_at,
-            status=self.status,
-            feedback=self.feedback,
-            attachments=self.attachments,
-            model=self.model,
-            run_id=self.run_id,
-            stop_reason=self.stop_reason,
-            thoughts=thoughts_text(self.thoughts),
-        )
-
-
-class RunRow(msgspec.Struct, kw_only=True):
-    id: str
-    session_id: str
-    user_id: str
-    status: RunStatus = "queued"
-    waiting: bool
-    cancelled: bool = False
-    attempt: int = 0
-    worker: str | None = None
-    provider: str | None = None
-    model: str | None = None
-    sha256: str | None = None
-    length: int | None = None
-    usage: Usage | None = None
-    error: Fault | None = None
-    created_at: datetime
-    ended_at: datetime | None = None
-    turn: Turn | None
     user_message_id: str | None
     assistant_message_id: str | None
-    user_depth: int = 0
     idempotency_key: str | None
     idempotency_digest: str | None
-    first_seq: int
-    last_seq: int
-    plan: Plan | None = None
-    priority: int = 0
-    due: datetime | None = None
-    todo: int = -1
-    steps: list[JobStep] = []
-    results: list[StepResult] = []
-    notes: list[str] = []
-    text: str = ""
-    stop_reason: StopReason | None = None
 
     def record(self) -> Run:
         return Run(

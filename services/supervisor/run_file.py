@@ -26,7 +26,7 @@ class RunningChild(msgspec.Struct, frozen=True, kw_only=True):
     health_port: int | None = None
 
 
-class Running(msgspec.Struct, frozen=True, kw_only=True):
+class RunningSystem(msgspec.Struct, frozen=True, kw_only=True):
     """What ``run.json`` says about the system that runs on a data directory."""
 
     pid: int
@@ -36,7 +36,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 
 @contextmanager
 def hold(data_dir: Path) -> Generator[None]:
-    """Have the data directory alone, or say who has it.
+    """Lock the data directory for this supervisor alone.
 
     Raises:
         DataDirUnusable: it cannot be written, or another supervisor holds it.
@@ -46,8 +46,8 @@ def hold(data_dir: Path) -> Generator[None]:
         (data_dir / "up.lock").touch(0o600)
     except OSError as error:
         raise DataDirUnusable(f"Cannot use {data_dir} (NATTERLOG_DATA_DIR): {error}") from error
-    # a moment's patience, because whoever reads run.json tries the lock
-    with _locked(data_dir / "up.lock", patience=0.5) as lock:
+    # half a second, because whoever reads run.json tries the lock for an instant
+    with _locked(data_dir / "up.lock", timeout=0.5) as lock:
         if lock is None:
             raise AlreadyRunning(f"natterlog runs already on {data_dir.resolve()}{_who(data_dir)}.")
         yield
@@ -64,21 +64,21 @@ def nats_lock(data_dir: Path) -> Generator[int]:
     Raises:
         AlreadyRunning: such a server does not end.
     """
-    with _locked(data_dir / "nats.lock", patience=10) as lock:
+    with _locked(data_dir / "nats.lock", timeout=10) as lock:
         if lock is None:
             raise AlreadyRunning(f"A nats-server of an earlier start uses {data_dir.resolve()}.")
         yield lock
 
 
-def write(data_dir: Path, running: Running) -> None:
+def write(data_dir: Path, running: RunningSystem) -> None:
     write_private(_run_file(data_dir), msgspec.json.encode(running).decode())
 
 
-def read(data_dir: Path) -> Running | None:
+def read(data_dir: Path) -> RunningSystem | None:
     """What runs on a data directory now; what a killed supervisor left does not count."""
     if not (data_dir / "up.lock").exists():
         return None
-    with _locked(data_dir / "up.lock", patience=0) as lock:
+    with _locked(data_dir / "up.lock", timeout=0) as lock:
         return _read(data_dir) if lock is None else None
 
 
@@ -95,9 +95,9 @@ def of_running_system(settings: Settings) -> Settings:
     return msgspec.structs.replace(settings, nats_url=running_nats_url(settings))
 
 
-def _read(data_dir: Path) -> Running | None:
+def _read(data_dir: Path) -> RunningSystem | None:
     with suppress(OSError, msgspec.DecodeError):
-        return msgspec.json.decode(_run_file(data_dir).read_bytes(), type=Running)
+        return msgspec.json.decode(_run_file(data_dir).read_bytes(), type=RunningSystem)
     return None
 
 
@@ -107,10 +107,10 @@ def _who(data_dir: Path) -> str:
 
 
 @contextmanager
-def _locked(path: Path, *, patience: float) -> Generator[int | None]:
+def _locked(path: Path, *, timeout: float) -> Generator[int | None]:
     """The open file, locked as long as any process has it open; None when it cannot be had."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     try:
         while not (taken := _take(lock)) and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -1,6 +1,6 @@
-"""One child process that is kept running: started, listened to, started again.
+"""One child process that is kept running: started, read from, started again.
 
-What a child of ours is told and tells (``shared/lifecycle.py`` is its side):
+A child of ours gets two pipes (``shared/lifecycle.py`` is its side):
 
 - ``NATTERLOG_READY_FD``: it writes one line of JSON there when it is ready,
   ``{"service": …, "health_port": …, "pid": …}``;
@@ -71,8 +71,8 @@ class CannotStart(Exception):
         self.code = code
 
 
-class Child:
-    """A program that runs from here on until it is told to stop; owns its process alone."""
+class SupervisedChild:
+    """A program that is kept running until it is stopped; the only owner of its process."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Child:
         return self.program.name
 
     async def until_ready(self) -> None:
-        """Wait until it says so.
+        """Wait until it reports that it is ready.
 
         Raises:
             CannotStart: it ended for good instead.
@@ -118,46 +118,48 @@ class Child:
             await self.keeper
 
     async def stop(self, *, grace: float, forced: asyncio.Event) -> bool:
-        """Ask it to end, and end it when its time is up or there is haste; was asking enough?"""
+        """Send SIGTERM, and SIGKILL after ``grace`` or when ``forced`` → whether one was enough."""
         self._stop.set()
         self._signal(signal.SIGTERM)
         self._signal(signal.SIGCONT)
-        hurry = asyncio.create_task(forced.wait())
-        await asyncio.wait({self.keeper, hurry}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
-        obeyed = self.keeper.done()
+        forcing = asyncio.create_task(forced.wait())
+        await asyncio.wait(
+            {self.keeper, forcing}, timeout=grace, return_when=asyncio.FIRST_COMPLETED
+        )
+        forcing.cancel()
+        ended_itself = self.keeper.done()
         self._kill_all_of_it()
         await asyncio.wait({self.keeper})
-        return obeyed
+        return ended_itself
 
-    def end_stuck(self, faults: Mapping[str, str]) -> None:
-        """End it at once: it is started again, like any other that died."""
+    def kill_stuck(self, faults: Mapping[str, str]) -> None:
+        """Kill it, so that it is started again."""
         log.error("supervisor.child_stuck", child=self.name, pid=self.pid, faults=dict(faults))
         self._kill_all_of_it()
 
-    # -- one life after the other ---------------------------------------------
+    # -- one process after the other ------------------------------------------
 
     async def _keep_running(self) -> None:
         loop = asyncio.get_running_loop()
         pause = 0.0
         while not self._stop.is_set():
             self._ready_at = loop.time() + 1e9
-            code = await self._live()
+            code = await self._run_once()
             if self._stop.is_set():
                 return
             if code == BAD_SETTING and not self._was_ready:
-                raise CannotStart(self.last_words(), code)
+                raise CannotStart(self.describe_failure(), code)
             pause = self._backoff.after(pause, healthy=loop.time() - self._ready_at)
             log.warning("supervisor.child_ended", child=self.name, code=code, starts_again_in=pause)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), pause)
 
-    async def _live(self) -> int:
+    async def _run_once(self) -> int:
         """Run the process from its start to its end → its exit code."""
         self._alive = True
-        out, err = _Lines(partial(self._heard, 1)), _Lines(partial(self._heard, 2))
+        out, err = _Lines(partial(self._on_line, 1)), _Lines(partial(self._on_line, 2))
         try:
-            process = await self._spawn(out, err, _Lines(self._reported))
+            process = await self._spawn(out, err, _Lines(self._on_report))
             self.pid = process.pid
             self._changed()
             if self._stop.is_set():
@@ -191,25 +193,25 @@ class Child:
             "NATTERLOG_LIFELINE_FD": str(self._lifeline),
         }
 
-    # -- what it says ---------------------------------------------------------
+    # -- what it writes -------------------------------------------------------
 
-    def _heard(self, stream: int, line: str) -> None:
+    def _on_line(self, stream: int, line: str) -> None:
         self.last_lines.append(line)
         if not any(part in line for part in self.program.hide):
             self._show(self.name, stream, line)
         if self.program.ready_line and self.program.ready_line in line:
-            self._is_ready(ReadyReport())
+            self._set_ready(ReadyReport())
 
-    def _reported(self, line: str) -> None:
+    def _on_report(self, line: str) -> None:
         try:
             report = msgspec.json.decode(line, type=ReadyReport)
         except msgspec.DecodeError:
             log.error("supervisor.bad_ready_report", child=self.name)
             return
-        self._is_ready(report)
+        self._set_ready(report)
 
-    def _is_ready(self, report: ReadyReport) -> None:
-        if not self._alive:  # the last words of one that is dead already
+    def _set_ready(self, report: ReadyReport) -> None:
+        if not self._alive:  # the report of a process that has died since
             return
         self.health_port = report.health_port
         self._was_ready = True
@@ -217,11 +219,11 @@ class Child:
         self.ready.set()
         self._changed()
 
-    def last_words(self) -> str:
+    def describe_failure(self) -> str:
         if not self.last_lines:
             return f"{self.name} did not start, and said nothing."
-        said = "\n".join(f"  {line}" for line in self.last_lines)
-        return f"{self.name} did not start. Its last lines:\n{said}"
+        lines = "\n".join(f"  {line}" for line in self.last_lines)
+        return f"{self.name} did not start. Its last lines:\n{lines}"
 
     # -- signals --------------------------------------------------------------
 
@@ -239,9 +241,9 @@ class Child:
 class _Lines(asyncio.Protocol):
     """The reading end of a pipe, cut into lines until all its writers are gone."""
 
-    def __init__(self, heard: Callable[[str], None]) -> None:
+    def __init__(self, on_line: Callable[[str], None]) -> None:
         self.ended = asyncio.get_running_loop().create_future()
-        self._heard = heard
+        self._on_line = on_line
         self._rest = b""
 
     async def writing_end(self) -> int:
@@ -252,10 +254,10 @@ class _Lines(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            self._heard(line.decode(errors="replace"))
+            self._on_line(line.decode(errors="replace"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._rest:
-            self._heard(self._rest.decode(errors="replace"))
+            self._on_line(self._rest.decode(errors="replace"))
         if not self.ended.done():
             self.ended.set_result(None)

@@ -1,7 +1,7 @@
 """``natterlog up``: a nats-server and one of each service, kept running until Ctrl-C.
 
 hold the data directory → nats-server accepts → all services at once → each
-tells that it is ready → announce → start again what dies or is stuck, until Ctrl-C →
+reports that it is ready → announce → start again what dies or is stuck, until Ctrl-C →
 stop in order: gateways, llm_workers, processors, store, nats-server
 """
 
@@ -20,8 +20,8 @@ from typing import Any
 import msgspec
 
 from services.supervisor import embedded_nats, run_file
-from services.supervisor.health_watch import Watch, Watchfulness
-from services.supervisor.supervised_child import Backoff, CannotStart, Child, Program
+from services.supervisor.health_watch import HealthTiming, HealthWatch
+from services.supervisor.supervised_child import Backoff, CannotStart, Program, SupervisedChild
 from shared.child import machine_environ
 from shared.log import configure, get_logger
 from shared.settings import Settings, variables_of
@@ -48,13 +48,13 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     processors: int = 1
 
 
-class Patience(msgspec.Struct, frozen=True, kw_only=True):
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """How long the supervisor waits for what; tests have less of it."""
 
     ready_within: float = 60.0
     """Seconds that nats-server, and then all services together, have to become ready."""
     backoff: Backoff = Backoff()
-    watchfulness: Watchfulness = Watchfulness()
+    health: HealthTiming = HealthTiming()
 
 
 class CannotListen(Exception):
@@ -62,11 +62,11 @@ class CannotListen(Exception):
 
 
 class NotReady(Exception):
-    """Something did not become ready in time; the message has its last words."""
+    """Something did not become ready in time; the message has its last lines."""
 
 
 def up(settings: Settings, environ: Mapping[str, str], counts: Counts) -> int:
-    """Run all of natterlog until it is told to stop → the exit code.
+    """Run all of natterlog until a signal stops it → the exit code.
 
     Raises:
         CannotListen: the gateway's address cannot be had.
@@ -108,15 +108,15 @@ def services(
     ]
 
 
-def supervise(settings: Settings, plan: Plan, patience: Patience | None = None) -> int:
+def supervise(settings: Settings, plan: Plan, timing: Timing | None = None) -> int:
     """Run what ``plan`` says, below an embedded nats-server if none is set → the exit code."""
     configure(settings, service="supervisor")
     with run_file.hold(settings.data_dir), _nats(settings) as (nats_url, nats):
-        family = partial(Family, settings, nats_url, patience or Patience())
-        return asyncio.run(_live(settings, family, nats, plan(nats_url)))
+        family = partial(Family, settings, nats_url, timing or Timing())
+        return asyncio.run(_run(settings, family, nats, plan(nats_url)))
 
 
-async def _live(
+async def _run(
     settings: Settings,
     new_family: "Callable[[], Family]",
     nats: Program | None,
@@ -126,9 +126,9 @@ async def _live(
     stop = StopSignals()
     family = new_family()
     try:
-        if await _unless(stop.asked, family.start(nats, groups)):
+        if await _unless(stop.requested, family.start(nats, groups)):
             await _announce(settings)
-            await _unless(stop.asked, family.until_one_gives_up())
+            await _unless(stop.requested, family.until_one_gives_up())
         code = 0
     except (CannotStart, NotReady) as error:
         sys.stderr.write(f"natterlog: {error}\n")
@@ -142,36 +142,36 @@ class StopSignals:
     """The first Ctrl-C or SIGTERM asks for an orderly stop, the second forces it."""
 
     def __init__(self) -> None:
-        self.asked = asyncio.Event()
+        self.requested = asyncio.Event()
         self.forced = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
 
     def _on_signal(self) -> None:
-        if self.asked.is_set():
+        if self.requested.is_set():
             self.forced.set()
             return
         log.info("supervisor.stopping", again="stops at once")
-        self.asked.set()
+        self.requested.set()
 
 
 class Family:
-    """All children of this ``up``; owns the lifeline that they hang on and ``run.json``."""
+    """All children of this ``up``; owns their lifeline and ``run.json``."""
 
-    def __init__(self, settings: Settings, nats_url: str, patience: Patience) -> None:
+    def __init__(self, settings: Settings, nats_url: str, timing: Timing) -> None:
         self._settings = settings
         self._nats_url = nats_url
-        self._patience = patience
+        self._timing = timing
         self._lifeline, self._our_end = os.pipe()
-        self._nats: list[Child] = []
-        self._groups: list[list[Child]] = []
+        self._nats: list[SupervisedChild] = []
+        self._groups: list[list[SupervisedChild]] = []
         self._watches: list[asyncio.Task[None]] = []
 
     async def start(self, nats: Program | None, groups: list[list[Program]]) -> None:
         """Start nats-server, then everything else at once, and wait until all are ready.
 
         Raises:
-            CannotStart, NotReady: which one is not, and its last words.
+            CannotStart, NotReady: which one is not, with its last lines.
         """
         self._nats = [self._child(program) for program in (nats,) if program]
         await self._all_ready(self._nats)
@@ -180,8 +180,8 @@ class Family:
 
     async def until_one_gives_up(self) -> None:
         """Watch; each child is started again by itself, so this ends with a defect only."""
-        how, host = self._patience.watchfulness, _host(self._settings)
-        watches = [Watch(child, host, self._nats_url, how) for child in self._children]
+        timing, host = self._timing.health, _host(self._settings)
+        watches = [HealthWatch(child, host, self._nats_url, timing) for child in self._children]
         self._watches = [asyncio.create_task(watch.run()) for watch in watches]
         done, _ = await asyncio.wait(
             [child.keeper for child in self._children], return_when=asyncio.FIRST_COMPLETED
@@ -190,7 +190,7 @@ class Family:
             keeper.result()
 
     async def stop(self, forced: asyncio.Event) -> bool:
-        """Stop one group after the other; did all end by themselves?"""
+        """Stop one group after the other → whether all ended without being killed."""
         for watch in self._watches:
             watch.cancel()
         clean = True
@@ -204,35 +204,35 @@ class Family:
         os.close(self._lifeline)
         return clean
 
-    async def _all_ready(self, children: list[Child]) -> None:
+    async def _all_ready(self, children: list[SupervisedChild]) -> None:
         try:
-            async with asyncio.timeout(self._patience.ready_within):
+            async with asyncio.timeout(self._timing.ready_within):
                 await asyncio.gather(*(child.until_ready() for child in children))
         except TimeoutError:
-            words = [child.last_words() for child in children if not child.ready.is_set()]
-            raise NotReady("\n".join(words)) from None
+            failures = [child.describe_failure() for child in children if not child.ready.is_set()]
+            raise NotReady("\n".join(failures)) from None
 
     @property
-    def _children(self) -> list[Child]:
+    def _children(self) -> list[SupervisedChild]:
         return [*self._nats, *(child for group in self._groups for child in group)]
 
-    def _child(self, program: Program) -> Child:
-        return Child(
+    def _child(self, program: Program) -> SupervisedChild:
+        return SupervisedChild(
             program,
             lifeline=self._lifeline,
             show=_show,
-            changed=self._note,
-            backoff=self._patience.backoff,
+            changed=self._write_run_file,
+            backoff=self._timing.backoff,
         )
 
-    def _note(self) -> None:
-        """Keep ``run.json`` true, so that other commands find the running system."""
+    def _write_run_file(self) -> None:
+        """Write ``run.json``, by which other commands find the running system."""
         alive = {
             child.name: run_file.RunningChild(pid=child.pid, health_port=child.health_port)
             for child in self._children
             if child.pid is not None
         }
-        now = run_file.Running(pid=os.getpid(), nats_url=self._nats_url, children=alive)
+        now = run_file.RunningSystem(pid=os.getpid(), nats_url=self._nats_url, children=alive)
         try:
             run_file.write(self._settings.data_dir, now)
         except OSError as error:  # a full disk must not end the services that may free it
@@ -240,12 +240,12 @@ class Family:
 
 
 async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
-    """Do ``work`` to its end, or until ``event``; was it done?"""
-    happened = asyncio.create_task(event.wait())
+    """Do ``work`` to its end, or until ``event`` → whether it was done."""
+    event_set = asyncio.create_task(event.wait())
     working = asyncio.create_task(work)
-    await asyncio.wait({happened, working}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({event_set, working}, return_when=asyncio.FIRST_COMPLETED)
     done = working.done()
-    for task in (happened, working):
+    for task in (event_set, working):
         task.cancel()
     with suppress(asyncio.CancelledError):
         await working
@@ -281,7 +281,7 @@ def _try_to_listen(settings: Settings) -> None:
         family, _, _, _, address = info[0]
         socket.create_server(address[:2], family=family).close()
     except OSError as error:
-        number = error.errno or 0  # below zero: of a name that is not known, with words of its own
+        number = error.errno or 0  # below zero: the name is not known, and strerror says so
         why = os.strerror(number) if number > 0 else error.strerror
         raise CannotListen(
             f"Cannot listen on {settings.host}:{settings.port}: {why}. "
@@ -303,8 +303,8 @@ def _show(name: str, stream: int, line: str) -> None:
 
 
 async def _announce(settings: Settings) -> None:
-    told = announcement(settings, needs_token=await asyncio.to_thread(_needs_token, settings))
-    sys.stdout.write(told)
+    text = announcement(settings, needs_token=await asyncio.to_thread(_needs_token, settings))
+    sys.stdout.write(text)
     sys.stdout.flush()
 
 

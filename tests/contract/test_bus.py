@@ -11,11 +11,12 @@ import pytest
 from services.llm_worker.breaker_store import KvBreakerStore
 from shared import objects
 from shared.bus import MAX_REQUESTS, Bus, Incoming, NoAnswer, WrongSequence
-from shared.chain import Link, Overtaken, extend, read_chain
+from shared.chain import Overtaken, extend, read_chain
 from shared.deltas import NOTHING, read_attempt
 from shared.errors import Conflict, Internal, InvalidRequest, TooLarge, Unavailable
 from shared.events import CancelRequested, Delta, RunEnded, encode
 from shared.ids import new_id, now
+from shared.log_entry import LogEntry
 from shared.streams import DEAD, FILES, ensure_streams
 from shared.subjects import EVENTS, TOKENS, Address, Scope, parse, session_address
 from tests.support.memory_bus import Connect, MemoryBus, connector
@@ -122,7 +123,7 @@ async def test_nothing_is_stored_after_an_erase(bus: Bus):
     with pytest.raises(Overtaken) as overtaken:
         await extend(bus, run.fact("final"), a_final("late"), expected=todo)
 
-    assert overtaken.value.links == []
+    assert overtaken.value.entries == []
     assert await bus.facts_after(EVENTS, run.facts, 0) == []
 
 
@@ -142,7 +143,7 @@ async def test_who_comes_too_late_is_told_what_came_first(bus: Bus):
         await extend(bus, run.fact("final"), a_final(), expected=first)
 
     links = await read_chain(bus, run.facts, first)
-    assert overtaken.value.links == links
+    assert overtaken.value.entries == links
     assert [(link.seq, link.subject) for link in links] == [(second, run.fact("cancel"))]
     assert links[0].fact.prev == first
 
@@ -167,7 +168,7 @@ async def test_a_fact_whose_answer_was_lost_may_have_been_overtaken(bus: Bus):
     with pytest.raises(Overtaken) as overtaken:
         await extend(bus, run.fact("final"), a_final(), expected=0)
 
-    assert [link.seq for link in overtaken.value.links] == [cancel]
+    assert [link.seq for link in overtaken.value.entries] == [cancel]
 
 
 async def test_who_may_try_once_only_is_told_that_it_is_unknown(bus: Bus):
@@ -434,7 +435,7 @@ async def test_a_fact_that_is_half_erased_is_not_in_its_chain(bus: Bus):
     for fact in await bus.facts_after(EVENTS, run.facts, 0):
         await objects.erase_refs(bus, fact.data)
 
-    chain: list[Link] = await read_chain(bus, run.facts)
+    chain: list[LogEntry] = await read_chain(bus, run.facts)
 
     assert [link.seq for link in chain] == [cancel]
 

@@ -6,7 +6,7 @@ documents name, and whoever names no model is answered by the demo.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 
 import pytest
 import pytest_asyncio
@@ -23,7 +23,7 @@ from tests.support.people import add_user
 from tests.support.people import natterlog as command
 from tests.support.running import Running, running_system
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 DEADLINE = 90
 STEPS = ["keywords", "content_generation", "compliance_check"]
@@ -43,7 +43,7 @@ def as_all_three(fake: FakeProvider) -> dict[str, str]:
     }
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def system_of_module() -> AsyncIterator[Running]:
     async with running_system(models=MODELS, provided=as_all_three) as running:
         yield running
@@ -117,7 +117,7 @@ async def channels(url: str, underway: Underway) -> None:
         assert page.errors == []
 
 
-FRONT_ENDS: list[Callable[[str, Underway], Awaitable[None]]] = [
+FRONT_ENDS: list[Callable[[str, Underway], Coroutine[None, None, None]]] = [
     *(interview, assistant, documents, content, channels),
 ]
 

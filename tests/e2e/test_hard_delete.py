@@ -4,11 +4,19 @@ import asyncio
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from tests.support.native_client import Reply
 from tests.support.running import Running
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def natterlog(system_of_module: Running) -> Running:
+    system_of_module.fake.reset()
+    return system_of_module
+
 
 SECRET = "the-unmistakable-words-of-a-person"
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.cli.recorder.dead_letters import Letter, case_of, letters, put_back
+from services.cli.recorder.dead_letters import StoredLetter, case_of, dead_letters, put_back
 from shared import objects
 from shared.commands import ContinueReply, CreateJob, DeleteSession
 from shared.consumer import DeadLetter, Delivery, Handler, Rejected
@@ -26,8 +26,8 @@ from tests.support.store_at_work import StoreAtWork
 
 
 @pytest.fixture
-async def at_work(own_nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[StoreAtWork]:
-    async with served_store(own_nats_server, tmp_path) as at_work:
+async def at_work(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[StoreAtWork]:
+    async with served_store(nats_server, tmp_path) as at_work:
         yield at_work
 
 
@@ -42,7 +42,9 @@ async def worker(at_work: StoreAtWork, handler: Handler = refuse) -> AsyncIterat
         yield
 
 
-async def buried(at_work: StoreAtWork, session: str, content: str = "Hi") -> tuple[Run, Letter]:
+async def buried(
+    at_work: StoreAtWork, session: str, content: str = "Hi"
+) -> tuple[Run, StoredLetter]:
     """A reply that nobody could write, and the letter about it."""
     run = (await at_work.send(session, content)).run
     async with worker(at_work):
@@ -50,8 +52,8 @@ async def buried(at_work: StoreAtWork, session: str, content: str = "Hi") -> tup
     return await at_work.run(run.id), await last_letter(at_work)
 
 
-async def last_letter(at_work: StoreAtWork) -> Letter:
-    return [letter async for letter in letters(at_work.bus)][-1]
+async def last_letter(at_work: StoreAtWork) -> StoredLetter:
+    return [letter async for letter in dead_letters(at_work.bus)][-1]
 
 
 async def test_a_letter_says_who_gave_up_on_what_and_why(
@@ -102,7 +104,7 @@ async def test_a_reply_is_put_back_as_a_new_run_and_its_letter_is_gone(
         ("Answer me", "completed"),
         ("Here you are.", "completed"),
     ]
-    assert [each async for each in letters(at_work.bus)] == []
+    assert [each async for each in dead_letters(at_work.bus)] == []
     assert await run(log_of(at_work), "dead", "retry", str(letter.number)) == 1
     assert "There is no dead letter 1" in capsys.readouterr().err
 
@@ -144,12 +146,12 @@ async def test_what_nobody_waits_for_is_not_put_back(at_work: StoreAtWork):
     await at_work.claim(open_run)
     await at_work.end(open_run, "Done after all.")
     done = await case_of(log, other)
-    before = [each.number async for each in letters(at_work.bus)]
+    before = [each.number async for each in dead_letters(at_work.bus)]
     await at_work.store.commands.delete_session(
         DeleteSession(user_id=at_work.user, session_id=session)
     )
     gone = await case_of(log, letter)
-    left = [each.number async for each in letters(at_work.bus)]
+    left = [each.number async for each in dead_letters(at_work.bus)]
 
     assert (unfinished.state, unfinished.obstacle) == (
         "unfinished",
@@ -168,7 +170,7 @@ async def test_what_nobody_waits_for_is_not_put_back(at_work: StoreAtWork):
         await put_back(log, at_work.bus, letter)
 
 
-def _about(letter: Letter, **changes: Any) -> DeadLetter:
+def _about(letter: StoredLetter, **changes: Any) -> DeadLetter:
     return msgspec.structs.replace(letter.letter, **changes)
 
 
@@ -226,7 +228,7 @@ async def test_letters_may_be_dropped(at_work: StoreAtWork):
     log = log_of(at_work)
 
     assert await run(log, "dead", "drop", "1") == 0
-    assert [letter.number async for letter in letters(at_work.bus)] == [2]
+    assert [letter.number async for letter in dead_letters(at_work.bus)] == [2]
     with pytest.raises(NotFound):
         await run(log, "dead", "drop", "1")
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
-from services.supervisor.health_probes import greets, stuck
+from services.supervisor.health_probes import failing_checks, nats_greets
 from tests.support.nats_server import NatsServer
 from tests.support.system import free_port
 
@@ -55,26 +55,26 @@ def http(body: object, status: str = "200 OK") -> bytes:
 )
 async def test_only_what_a_new_start_may_mend_counts(answer: bytes | None, faults: dict[str, str]):
     async with answering(answer) as port:
-        assert await stuck("127.0.0.1", port, 0.2) == faults
+        assert await failing_checks("127.0.0.1", port, 0.2) == faults
 
 
 async def test_whoever_refuses_connections_is_stuck():
-    assert "no answer" in (await stuck("127.0.0.1", free_port(), 5.0))["health"]
+    assert "no answer" in (await failing_checks("127.0.0.1", free_port(), 5.0))["health"]
 
 
 async def test_a_nats_server_is_there_when_it_greets(own_nats_server: NatsServer):
     nobody = f"nats://127.0.0.1:{free_port()}"
 
-    there = await greets(own_nats_server.url, 5.0)
-    one_of_two = await greets(f"{nobody},{own_nats_server.url}", 5.0)
-    bare = await greets(f"127.0.0.1:{own_nats_server.port}", 5.0)
+    there = await nats_greets(own_nats_server.url, 5.0)
+    one_of_two = await nats_greets(f"{nobody},{own_nats_server.url}", 5.0)
+    bare = await nats_greets(f"127.0.0.1:{own_nats_server.port}", 5.0)
     own_nats_server.pause()
-    paused = await greets(own_nats_server.url, 0.2)
+    paused = await nats_greets(own_nats_server.url, 0.2)
     own_nats_server.resume()
 
     assert (there, one_of_two, bare, paused) == (True, True, True, False)
-    assert not await greets(nobody, 5.0)
-    assert not await greets("nats://host:no-port", 5.0)
+    assert not await nats_greets(nobody, 5.0)
+    assert not await nats_greets("nats://host:no-port", 5.0)
 
 
 @pytest.mark.parametrize("line", [b"HTTP/1.1 400\r\n\r\n\r\n", b""])
@@ -85,4 +85,4 @@ async def test_whoever_greets_otherwise_is_no_nats_server(line: bytes):
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        assert not await greets(f"nats://127.0.0.1:{port}", 5.0)
+        assert not await nats_greets(f"nats://127.0.0.1:{port}", 5.0)

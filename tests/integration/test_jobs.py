@@ -12,7 +12,7 @@ import pytest
 
 from shared import objects
 from shared.bus import Bus
-from shared.commands import CancelRun, CreateJob, GetJob, JobAccepted
+from shared.commands import CancelRun, CreateJob, GetJob
 from shared.events import (
     DocumentPlan,
     FileKind,
@@ -69,8 +69,13 @@ class Shop:
     user: str
 
     async def create(self, plan: DocumentPlan | PipelinePlan, **fields: Any) -> Job:
-        known = {"session_id": new_id(), "run_id": new_id(), "mode": "content"}
-        request = CreateJob(user_id=self.user, plan=plan, **(known | fields))
+        known: dict[str, Any] = {
+            "session_id": new_id(),
+            "run_id": new_id(),
+            "mode": "content",
+            **fields,
+        }
+        request = CreateJob(user_id=self.user, plan=plan, **known)
         return (await self.store.start_run(request)).job
 
     async def document(self, data: bytes, prompt: str = "Sum it up.", **fields: Any) -> Job:
@@ -82,7 +87,7 @@ class Shop:
 
     async def job(self, of: Job, min_seq: int = 0) -> Job:
         request = GetJob(user_id=self.user, run_id=of.run.id, min_seq=min_seq)
-        answer: JobAccepted = await self.store.ask(request)
+        answer = await self.store.ask(request)
         return answer.job
 
     async def cancel(self, of: Job) -> None:

@@ -20,13 +20,13 @@ LONG = "a long question. " * 40_000
 
 
 async def facts_of(log: RecordedLog, session: str) -> list[tuple[int, str, bytes]]:
-    return [(f.seq, f.what, f.data) async for f in log.session_facts(session)]
+    return [(f.seq, f.kind, f.data) async for f in log.session_facts(session)]
 
 
 async def test_hot_cold_and_from_the_files_the_facts_are_the_same(
-    own_nats_server: NatsServer, tmp_path: Path
+    nats_server: NatsServer, tmp_path: Path
 ):
-    async with served_store(own_nats_server, tmp_path) as at_work:
+    async with served_store(nats_server, tmp_path) as at_work:
         session = await at_work.create(title="Tea")
         await at_work.reply(session, "short")
         long = (await at_work.send(session, LONG[:190_000] + "é" * 9_000)).run
@@ -36,7 +36,7 @@ async def test_hot_cold_and_from_the_files_the_facts_are_the_same(
         cold = await facts_of(log, session)
         archived, at_work.store.archive.archived = at_work.store.archive.archived, 0
         hot = [
-            (f.seq, f.what, f.data)
+            (f.seq, f.kind, f.data)
             async for f in log._hot_facts(session, 0)  # pyright: ignore[reportPrivateUsage]
         ]
         at_work.store.archive.archived = archived
@@ -57,9 +57,9 @@ async def test_hot_cold_and_from_the_files_the_facts_are_the_same(
 
 
 async def test_runs_and_sessions_are_found_by_what_is_known_of_them(
-    own_nats_server: NatsServer, tmp_path: Path
+    nats_server: NatsServer, tmp_path: Path
 ):
-    async with served_store(own_nats_server, tmp_path) as at_work:
+    async with served_store(nats_server, tmp_path) as at_work:
         other = StoreAtWork(at_work.store)
         session, others = await at_work.create(title="Tea"), await other.create(mode="odd")
         done = (await at_work.send(session)).run
@@ -105,10 +105,8 @@ async def test_runs_and_sessions_are_found_by_what_is_known_of_them(
             await found(limit=0)
 
 
-async def test_an_id_may_be_cut_as_long_as_it_is_unique(
-    own_nats_server: NatsServer, tmp_path: Path
-):
-    async with served_store(own_nats_server, tmp_path) as at_work:
+async def test_an_id_may_be_cut_as_long_as_it_is_unique(nats_server: NatsServer, tmp_path: Path):
+    async with served_store(nats_server, tmp_path) as at_work:
         session = await at_work.create()
         run_id = (await at_work.reply(session)).id
         await at_work.reply(session)
@@ -135,9 +133,9 @@ def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 async def test_lists_for_programs_are_an_object_a_line(
-    own_nats_server: NatsServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    nats_server: NatsServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    async with served_store(own_nats_server, tmp_path) as at_work:
+    async with served_store(nats_server, tmp_path) as at_work:
         session = await at_work.create()
         runs = [(await at_work.reply(session)).id for _ in range(2)]
         log = log_of(at_work)

@@ -173,7 +173,7 @@ async def test_a_worker_that_goes_on_writing_brings_nothing_back(
     ):
         with pytest.raises(Overtaken) as refused:
             await extend(at_work.bus, address.fact("final"), fact, expected=expected)
-        assert refused.value.links == []
+        assert refused.value.entries == []
     for head in (0, token_event):
         with pytest.raises(WrongSequence):
             await at_work.bus.append(address.tokens, first, expected=head)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,8 +22,8 @@ from tests.support.store_at_work import StoreAtWork, store_at_work
 
 
 @pytest.fixture
-async def store(own_nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[StoreAtWork]:
-    async with store_at_work(own_nats_server, tmp_path) as made:
+async def store(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[StoreAtWork]:
+    async with store_at_work(nats_server, tmp_path) as made:
         await made.bus.serve("store", made.store.endpoints())
         yield made
 
@@ -42,7 +43,8 @@ async def test_many_changes_at_once_all_count(store: StoreAtWork):
     preset_id = ids.new_id()
     await asking.ask(CreatePreset(user_id=store.user, preset_id=preset_id, title="Editor"))
 
-    changes = ({"title": "Poet"}, {"temperature": 1.5}, {"is_public": True}, {"model": "demo"})
+    changes: list[dict[str, Any]]
+    changes = [{"title": "Poet"}, {"temperature": 1.5}, {"is_public": True}, {"model": "demo"}]
     changed = [
         asking.ask(UpdatePreset(user_id=store.user, preset_id=preset_id, **change))
         for change in changes

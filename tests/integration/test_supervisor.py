@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import stat
 from pathlib import Path
@@ -10,9 +11,12 @@ from pathlib import Path
 import aiohttp
 import nats
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
-from services.supervisor import run_file
-from shared.settings import read_settings
+from services.supervisor import run_file, supervisor
+from services.supervisor.embedded_nats import NatsServerUnusable, check_version
+from shared.settings import Settings, read_settings
 from tests.support.system import free_port
 from tests.support.up import DEADLINE, running_again, running_on, up
 
@@ -260,7 +264,7 @@ async def test_what_stands_still_is_killed_and_started_again(tmp_path: Path, sto
     assert code == 0
 
 
-async def changed(data_dir: Path, name: str, pid: int) -> run_file.Running:
+async def changed(data_dir: Path, name: str, pid: int) -> run_file.RunningSystem:
     """What runs once the child has another process."""
     async with asyncio.timeout(DEADLINE):
         while True:
@@ -277,13 +281,13 @@ async def test_who_is_cut_off_is_started_again_only_while_nats_is_there(tmp_path
         nats_pid = running_on(tmp_path).children["nats"].pid
 
         os.kill(nats_pid, signal.SIGSTOP)
-        stuck = await it.line(r".*child_stuck.*")
+        failing_checks = await it.line(r".*child_stuck.*")
         second = await it.line(r"gateway \| began (\d+)")
         it.signal(signal.SIGTERM)
         code = await it.ended()
 
     lines = [line for line in it.said if "child_stuck" in line]
-    assert f'"child": "nats", "pid": {nats_pid}' in stuck[0]
+    assert f'"child": "nats", "pid": {nats_pid}' in failing_checks[0]
     assert '"faults": {"bus": "not connected"}' in lines[1]
     assert second[1] != first[1]
     assert code == 0
@@ -362,3 +366,40 @@ async def test_a_data_directory_that_cannot_be_used_is_named(tmp_path: Path):
         run_file.hold(not_a_directory),
     ):
         pass
+
+
+def test_a_server_that_is_too_old_is_refused_with_the_version_it_has(tmp_path: Path):
+    old = tmp_path / "nats-server"
+    old.write_text("#!/bin/sh\necho 'nats-server: v2.9.25'\n")
+    old.chmod(0o755)
+
+    with pytest.raises(NatsServerUnusable, match=r"needs nats-server 2\.12 or newer.*v2\.9\.25"):
+        check_version(old)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+async def test_the_line_that_is_printed_gets_a_first_reply(host: str):
+    asked: list[object] = []
+
+    async def create(request: web.Request) -> web.Response:
+        asked.append(await request.json())
+        return web.json_response({"user_id": "nobody", "id": "0192-ab", "title": None}, status=201)
+
+    async def send(request: web.Request) -> web.Response:
+        asked.append((dict(request.query), await request.json()))
+        return web.Response(text="data: hi")
+
+    app = web.Application()
+    app.router.add_post("/api/v1/chat/sessions", create)
+    app.router.add_post("/api/v1/chat/messages", send)
+    async with TestServer(app) as server:
+        text = supervisor.announcement(Settings(host=host, port=server.port or 0))
+        (line,) = [line for line in text.splitlines() if "curl" in line]
+        shell = await asyncio.create_subprocess_exec(
+            "sh", "-c", line, stdout=asyncio.subprocess.PIPE
+        )
+        shown, _ = await shell.communicate()
+
+    assert shown == b"data: hi"
+    assert asked == [{}, ({"stream": "true"}, {"session_id": "0192-ab", "content": "Hello"})]

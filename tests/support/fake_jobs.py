@@ -111,7 +111,7 @@ class FakeJobs:
         for run_id, record in self.records.items():
             session_id = self._store.runs[run_id].session_id
             if record.user == q.user_id and (q.run_id == run_id or q.session_id == session_id):
-                return self._accepted(run_id, repeated=run_id != q.run_id)
+                return self._answer(run_id)
         raise NotFound("There is no such job.")
 
     async def list_jobs(self, q: c.ListJobs) -> c.JobPage:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from shared.bus import Bus
-from shared.chain import Link
-from shared.events import RunClaimed, RunEnded, RunWaiting, TodoChat, decode_fact
+from shared.events import PreviousAttempt, RunClaimed, RunEnded, RunWaiting, TodoChat, decode_fact
+from shared.log_entry import LogEntry
 from shared.objects import unpack
 from shared.subjects import EVENTS, EVERY_FACT, NONE, parse
 from tests.support.fake_provider import check_unspliced
@@ -18,11 +18,18 @@ class RunLog:
     """One run's facts, in order."""
 
     run_id: str
-    links: list[Link]
+    links: list[LogEntry]
 
     @property
-    def claims(self) -> list[Link]:
+    def claims(self) -> list[LogEntry]:
         return [link for link in self.links if isinstance(link.fact, RunClaimed)]
+
+    def previous(self, claim: int) -> PreviousAttempt:
+        """What the claim with this number tells of the attempt before."""
+        fact = self.claims[claim].fact
+        assert isinstance(fact, RunClaimed)
+        assert fact.previous is not None, f"run {self.run_id} has nothing before that attempt"
+        return fact.previous
 
     @property
     def finals(self) -> list[RunEnded]:
@@ -50,7 +57,7 @@ async def read_runs(bus: Bus) -> dict[str, RunLog]:
             run_id = parse(stored.subject).run
             if run_id != NONE:
                 fact = decode_fact(await unpack(bus, stored.data))
-                link = Link(stored.seq, stored.subject, fact)
+                link = LogEntry.of(stored.seq, stored.subject, fact)
                 runs.setdefault(run_id, RunLog(run_id, [])).links.append(link)
     return runs
 
@@ -93,7 +100,7 @@ def check_run(run: RunLog) -> None:
         assert prev == expected, f"run {run.run_id} has a fork at {after.seq}"
 
 
-def _is_todo(link: Link) -> bool:
+def _is_todo(link: LogEntry) -> bool:
     return isinstance(link.fact, TodoChat)
 
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from services.cli.main import parser
-from services.cli.recorder.recorded_log import RecordedLog, asking_store
+from services.cli.recorder.recorded_log import RecordedLog, queries_to_store
 from services.store.files import asking_files
 from shared.settings import Settings
 from tests.support.nats_server import NatsServer
@@ -21,7 +21,7 @@ async def served_store(server: NatsServer, data_dir: Path) -> AsyncIterator[Stor
 
 
 def log_of(at_work: StoreAtWork) -> RecordedLog:
-    return RecordedLog(asking_store(at_work.bus), at_work.bus)
+    return RecordedLog(queries_to_store(at_work.bus), at_work.bus)
 
 
 async def run(log: RecordedLog, *words: str) -> int:

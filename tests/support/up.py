@@ -76,13 +76,13 @@ async def up(
         await process.wait()
 
 
-def running_on(data_dir: Path) -> run_file.Running:
+def running_on(data_dir: Path) -> run_file.RunningSystem:
     found = run_file.read(data_dir)
     assert found
     return found
 
 
-async def running_again(data_dir: Path, child: str) -> run_file.Running:
+async def running_again(data_dir: Path, child: str) -> run_file.RunningSystem:
     """What the run file says once it names a child that ended."""
     async with asyncio.timeout(DEADLINE):
         while True:

@@ -37,7 +37,7 @@ The file holds what was said, so it is readable by you alone; --redact puts othe
 letters in the place of all words, and keeps lengths, lines, marks and times.
 Files that messages and jobs refer to travel along, unless it is redacted or --without-files
 says so, or nothing runs: then they are only named.
-Exit code: 0 done, 1 not possible, 2 asked wrongly, 3 no such session."""
+Exit code: 0 done, 1 not possible, 2 wrong usage, 3 no such session."""
 
 _PAGE = 500
 
@@ -50,15 +50,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="every session of every user")
     parser.add_argument("--redact", action="store_true", help="without anybody's words")
     parser.add_argument("--without-files", action="store_true", help="name files only")
-    parser.set_defaults(command=export)
+    parser.set_defaults(command=export_log)
 
 
-async def export(asked: argparse.Namespace, log: RecordedLog) -> int:
-    if len(asked.what) != (1 if asked.all else 2):
+async def export_log(args: argparse.Namespace, log: RecordedLog) -> int:
+    if len(args.what) != (1 if args.all else 2):
         raise InvalidRequest("Name a session and a file, or --all and a file.")
-    path = Path(asked.what[-1])
-    found = await _everything(log) if asked.all else [await log.session(asked.what[0])]
-    bus = None if asked.redact or asked.without_files else log.bus
+    path = Path(args.what[-1])
+    found = await _all_sessions(log) if args.all else [await log.session(args.what[0])]
+    bus = None if args.redact or args.without_files else log.bus
     unfinished = missing = 0
     with writing(path) as writer:
         writer.write(
@@ -66,20 +66,20 @@ async def export(asked: argparse.Namespace, log: RecordedLog) -> int:
                 format=FORMAT if bus is None else WITH_FILES,
                 natterlog=importlib.metadata.version("natterlog"),
                 made_at=now(),
-                redacted=asked.redact,
+                redacted=args.redact,
                 files=bus is not None,
             )
         )
         for each in found:
             if not each.importing:
                 facts = [fact async for fact in log.session_facts(each.session.id)]
-                unfinished += _write(writer, each, facts, redact=asked.redact)
+                unfinished += _write(writer, each, facts, redact=args.redact)
                 if bus is not None:
                     own = files_of(each.session.id, (fact.fact for fact in facts))
                     missing += await write_files(bus, writer, own)
-                    if not asked.all:
-                        found += await _attached(log, each, facts)
-    _tell(path, writer, bus is not None)
+                    if not args.all:
+                        found += await _attached_sessions(log, each, facts)
+    _report(path, writer, bus is not None)
     if missing:
         sys.stderr.write(f"{missing} files are not there any more, or not yet; they are named.\n")
     if unfinished:
@@ -89,13 +89,13 @@ async def export(asked: argparse.Namespace, log: RecordedLog) -> int:
     return 0
 
 
-def _tell(path: Path, writer: Writer, files: bool) -> None:
+def _report(path: Path, writer: Writer, files: bool) -> None:
     counted = [f"{writer.sessions} sessions", f"{writer.facts} facts"]
     counted += [f"{writer.files} files"] if writer.files else []
     sys.stdout.write(f"{path}: {', '.join(counted)}{'' if files else '; files are named only'}.\n")
 
 
-async def _attached(
+async def _attached_sessions(
     log: RecordedLog, found: FoundSession, facts: list[RecordedFact]
 ) -> list[FoundSession]:
     """The files of a session's messages, each a session of its own."""
@@ -107,7 +107,7 @@ async def _attached(
     return files
 
 
-async def _everything(log: RecordedLog) -> list[FoundSession]:
+async def _all_sessions(log: RecordedLog) -> list[FoundSession]:
     found: list[FoundSession] = []
     follows = ""
     while page := await log.sessions(FindSessions(follows=follows, limit=_PAGE)):
@@ -117,7 +117,7 @@ async def _everything(log: RecordedLog) -> list[FoundSession]:
 
 
 def _write(writer: Writer, found: FoundSession, facts: list[RecordedFact], *, redact: bool) -> int:
-    """Write one session; answers how many of its runs were under way."""
+    """Write one session → how many of its runs were under way."""
     if not facts or isinstance(facts[-1].fact, SessionDeleted):
         return 0  # it went while the others were written
     open_runs = unfinished(facts)
@@ -139,6 +139,6 @@ def unfinished(facts: list[RecordedFact]) -> list[str]:
     """The runs without a final, in the order of their acceptance."""
     runs = dict.fromkeys(fact.address.run for fact in facts if fact.address.run != NONE)
     for fact in facts:
-        if fact.what == "final":
+        if fact.kind == "final":
             runs.pop(fact.address.run, None)
     return list(runs)

@@ -15,8 +15,12 @@ import msgspec
 
 from services.cli.commands.arguments import add_examples
 from services.cli.log_files.export_file import SessionLine, check, sessions_of
-from services.cli.log_files.exported_files import bring_files, files_of
-from services.cli.log_files.renumbering import Coming, coming, referring
+from services.cli.log_files.exported_files import files_of, import_files
+from services.cli.log_files.renumbering import (
+    FactToImport,
+    facts_to_import,
+    renumbered,
+)
 from services.cli.recorder.recorded_log import NotRecorded, RecordedLog
 from services.cli.recorder.run_command import run_with_log
 from shared.bus import Bus, NoAnswer
@@ -38,7 +42,7 @@ examples:
 
 What is here already is left as it is. An import that broke off goes on when it is
 started again with the same file; --give-up erases what there is of a session.
-Exit code: 0 all are here, 1 some are not, 2 asked wrongly."""
+Exit code: 0 all are here, 1 some are not, 2 wrong usage."""
 
 _TRIES = 5
 
@@ -46,17 +50,17 @@ _TRIES = 5
 class Outcome(Enum):
     """What became of a session."""
 
-    BROUGHT = "brought here"
-    KNOWN = "was here already, from this file"
+    IMPORTED = "brought here"
+    ALREADY_IMPORTED = "was here already, from this file"
 
 
-class _Begun(msgspec.Struct):
-    """What is here of a session that an earlier try began."""
+class _Progress(msgspec.Struct):
+    """How much of a session an earlier try imported."""
 
     head: int = 0
-    """What the next fact is expected to follow: the last one, 0 once that was trimmed."""
+    """The sequence that the next fact must follow; 0 once that fact was trimmed."""
     facts: int = 0
-    here: dict[int, int] = {}
+    new_seqs: dict[int, int] = {}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,26 +70,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="what export-log wrote")
     parser.add_argument("--user", metavar="ID", help="let them be this user's, not their own's")
     parser.add_argument("--give-up", metavar="SESSION", help="erase what an import began")
-    parser.set_defaults(command=bring)
+    parser.set_defaults(command=import_log)
 
 
-async def bring(asked: argparse.Namespace, log: RecordedLog) -> int:
-    if (asked.file is None) == (asked.give_up is None):
+async def import_log(args: argparse.Namespace, log: RecordedLog) -> int:
+    if (args.file is None) == (args.give_up is None):
         raise InvalidRequest("Name a file, or a session to give up.")
     if log.bus is None:
         raise Unavailable("Nothing runs here: start natterlog, because facts go through its log.")
-    if asked.give_up is not None:
-        return await _give_up(log, log.bus, asked.give_up)
-    if asked.user is not None and not is_id(asked.user):
-        raise InvalidRequest(f"{asked.user[:40]!r} is no user's id.")
-    end = check(asked.file)
+    if args.give_up is not None:
+        return await _give_up(log, log.bus, args.give_up)
+    if args.user is not None and not is_id(args.user):
+        raise InvalidRequest(f"{args.user[:40]!r} is no user's id.")
+    end = check(args.file)
     outcomes: list[Outcome | None] = []
     files: dict[tuple[str, str], FileRef] = {}
-    for session, lines in sessions_of(asked.file):
-        facts = coming(session, lines)
-        user = asked.user or session.user
+    for session, lines in sessions_of(args.file):
+        facts = facts_to_import(session, lines)
+        user = args.user or session.user
         try:
-            outcome = await bring_session(log, log.bus, session, facts, user=user, file=end.sha256)
+            outcome = await import_session(log, log.bus, session, facts, user=user, file=end.sha256)
         except Conflict as error:
             sys.stderr.write(f"{session.id}: {error}\n")
             outcome = None
@@ -93,31 +97,37 @@ async def bring(asked: argparse.Namespace, log: RecordedLog) -> int:
             sys.stdout.write(f"{session.id}: {outcome.value}, {len(facts)} facts.\n")
             files |= files_of(session.id, (each.fact for each in facts))
         outcomes.append(outcome)
-    if brought := await bring_files(log.bus, asked.file, files):
-        sys.stdout.write(f"{brought} files were brought here.\n")
+    if imported := await import_files(log.bus, args.file, files):
+        sys.stdout.write(f"{imported} files were brought here.\n")
     return 1 if None in outcomes else 0
 
 
-async def bring_session(
-    log: RecordedLog, bus: Bus, session: SessionLine, facts: list[Coming], *, user: str, file: str
+async def import_session(
+    log: RecordedLog,
+    bus: Bus,
+    session: SessionLine,
+    facts: list[FactToImport],
+    *,
+    user: str,
+    file: str,
 ) -> Outcome:
-    """Append what is not here yet of a session, and wait until its user sees it.
+    """Append those facts of a session that are not here yet, and wait until its user sees it.
 
     Raises:
         Conflict: it is here already, or was deleted here, or went on by itself.
         NoAnswer: the bus is away; another try goes on from there.
     """
-    begun = await _begun(log, session, user, file)
-    if begun.head:
+    progress = await _progress_of(log, session, user, file)
+    if progress.head:
         first = (await bus.api(f"STREAM.INFO.{EVENTS}"))["state"]["first_seq"]
-        begun.head = begun.head if begun.head >= first else 0
-    if begun.facts == len(facts):
-        return Outcome.KNOWN
+        progress.head = progress.head if progress.head >= first else 0
+    if progress.facts == len(facts):
+        return Outcome.ALREADY_IMPORTED
     await _check_runs(log, session, facts)
-    for position in range(begun.facts, len(facts)):
+    for position in range(progress.facts, len(facts)):
         each = facts[position]
         try:
-            own = referring(each.fact, begun.here)
+            own = renumbered(each.fact, progress.new_seqs)
         except KeyError as error:
             raise InvalidRequest(
                 f"Session {session.id}: fact {each.origin} names the fact {error}, "
@@ -132,10 +142,12 @@ async def bring_session(
             of=len(facts),
             origin=each.origin,
         )
-        begun.head = await _append(bus, Address(user, session.id, each.run), wrapped, begun.head)
-        begun.here[each.origin] = begun.head
-    await log.sessions(FindSessions(prefix=session.id, min_seq=begun.head))
-    return Outcome.BROUGHT
+        progress.head = await _append(
+            bus, Address(user, session.id, each.run), wrapped, progress.head
+        )
+        progress.new_seqs[each.origin] = progress.head
+    await log.sessions(FindSessions(prefix=session.id, min_seq=progress.head))
+    return Outcome.IMPORTED
 
 
 async def _append(bus: Bus, address: Address, fact: FactImported, expected: int) -> int:
@@ -156,28 +168,28 @@ async def _append(bus: Bus, address: Address, fact: FactImported, expected: int)
         ) from error
 
 
-async def _begun(log: RecordedLog, session: SessionLine, user: str, file: str) -> _Begun:
-    """What an earlier try with the same file brought here.
+async def _progress_of(log: RecordedLog, session: SessionLine, user: str, file: str) -> _Progress:
+    """How much an earlier try with the same file imported.
 
     Raises:
         Conflict: the session is here otherwise.
     """
-    begun = _Begun(here={})
+    progress = _Progress(new_seqs={})
     async for fact in log.session_facts(session.id):
-        came = fact.imported
+        imported = fact.imported
         if isinstance(fact.fact, SessionDeleted):
             raise Conflict("It was deleted here, and stays so.")
-        if came is None or fact.address.user != user:
+        if imported is None or fact.address.user != user:
             raise Conflict("It is here already.")
-        if (came.file, came.position) != (file, begun.facts):
+        if (imported.file, imported.position) != (file, progress.facts):
             raise Conflict("It is here already, from another file, or a part of it.")
-        begun.head, begun.facts = fact.seq, begun.facts + 1
-        begun.here[came.origin] = fact.seq
-    return begun
+        progress.head, progress.facts = fact.seq, progress.facts + 1
+        progress.new_seqs[imported.origin] = fact.seq
+    return progress
 
 
-async def _check_runs(log: RecordedLog, session: SessionLine, facts: list[Coming]) -> None:
-    """No run of another session has one of these ids."""
+async def _check_runs(log: RecordedLog, session: SessionLine, facts: list[FactToImport]) -> None:
+    """Make sure that no run of another session has one of these ids."""
     for run in {each.run for each in facts if each.run != NONE}:
         for found in await log.runs(FindRuns(prefix=run)):
             if found.session_id != session.id:

@@ -9,7 +9,7 @@ import msgspec
 from services.cli.commands.arguments import add_examples, add_json
 from services.cli.recorder.recorded_log import RecordedLog
 from services.cli.recorder.run_command import run_with_log
-from services.cli.recorder.selection import epoch_of, find
+from services.cli.recorder.selection import epoch_of, find_selection
 from services.gateway.replay.frames import Playback
 
 EXAMPLES = """\
@@ -21,13 +21,13 @@ examples:
 
 RUN and SESSION are ids; they may be cut as long as they are unique. What cannot be
 shown as it was is said on standard error. docs/replay.md has the whole story.
-Exit code: 0 done, 1 not possible, 2 asked wrongly, 3 no such run or session."""
+Exit code: 0 done, 1 not possible, 2 wrong usage, 3 no such run or session."""
 
 DIALECTS = "assistant, assistant-socket, channels, interview, documents, content, content-stream"
 
 
 class _Line(msgspec.Struct, frozen=True):
-    """A frame for programs."""
+    """A frame as ``--json`` shows it."""
 
     ms: float
     frame: str
@@ -51,32 +51,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=replay)
 
 
-async def replay(asked: argparse.Namespace, log: RecordedLog) -> int:
-    named = await find(log, asked.what)
+async def replay(args: argparse.Namespace, log: RecordedLog) -> int:
+    selection = await find_selection(log, args.what)
     playback = Playback(
-        named.links,
-        user=named.user,
-        session_id=named.session_id,
-        run_id=named.run_id,
+        selection.links,
+        user=selection.user,
+        session_id=selection.session_id,
+        run_id=selection.run_id,
         epoch=await epoch_of(log),
     )
     for gap in playback.gaps():
         sys.stderr.write(f"{gap}\n")
-    await _show(playback, asked)
+    await _show(playback, args)
     return 0
 
 
-async def _show(playback: Playback, asked: argparse.Namespace) -> None:
+async def _show(playback: Playback, args: argparse.Namespace) -> None:
     out = sys.stdout.buffer
     first: float | None = None
-    frames = playback.frames(asked.dialect, speed=asked.speed, cursor=asked.cursor)
+    frames = playback.frames(args.dialect, speed=args.speed, cursor=args.cursor)
     async with aclosing(frames):
         async for frame in frames:
             first = frame.ms if first is None else first
             ms, data = frame.ms - first, frame.data
-            if asked.json:
+            if args.json:
                 data = msgspec.json.encode(_Line(round(ms, 3), data.decode()))
-            elif asked.times:
+            elif args.times:
                 data = f"{ms / 1000:+.3f} ".encode() + data
             out.write(data if data.endswith(b"\n") else data + b"\n")
             out.flush()

@@ -1,4 +1,4 @@
-"""``natterlog rerun``: run something once more, beside the old run, and tell the difference.
+"""``natterlog rerun``: run a reply or a job again, beside the old run, and compare both.
 
 A reply's new run is a session of its own with the mode ``adhoc``, which no list
 shows unless it is asked for: its user's conversation, branch and open windows stay
@@ -18,11 +18,11 @@ import msgspec
 
 from services.cli.commands.arguments import add_examples, add_json
 from services.cli.display.comparison import Kind, Piece, differences, marked, word_diff
-from services.cli.display.terminal import WIDTH, Page, Style, printable, table
+from services.cli.display.terminal import WIDTH, Output, Style, printable, table
 from services.cli.recorder.recorded_log import RecordedLog
-from services.cli.recorder.repeat_job import do_again, plan_of
+from services.cli.recorder.repeat_job import plan_of, repeat_job
 from services.cli.recorder.run_command import run_with_log
-from services.cli.recorder.selection import Named, find
+from services.cli.recorder.selection import Selection, find_selection
 from shared.bus import Bus, Incoming
 from shared.commands import CreateJob, CreateSession, GetRun, SendMessage
 from shared.errors import Conflict, InvalidRequest, Unavailable
@@ -51,7 +51,7 @@ examples:
 --model recorded answers from the log, with the recorded timing and faults, and asks no
 provider. A reply's new run stays in a session of its own that lists leave out; a job's
 is another job of its user's.
-Exit code: 0 done, 1 not possible, 2 asked wrongly, 3 no such run."""
+Exit code: 0 done, 1 not possible, 2 wrong usage, 3 no such run."""
 
 _LOOK_EVERY = 5.0
 _WORD = re.compile(r"\n|[^\S\n]+|\S+")
@@ -59,31 +59,31 @@ _STYLES: Mapping[Kind, tuple[Style, ...]] = {"same": (), "gone": ("red",), "new"
 MODE = "adhoc"
 
 
-class _Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """Both runs, for programs."""
+class _Compared(msgspec.Struct, frozen=True, kw_only=True, rename={"pieces": "words"}):
+    """Both runs, as ``--json`` shows them."""
 
     old_run: str
     new_run: str
     new_session: str
     old: RunEnded
     new: RunEnded
-    words: list[dict[str, str]]
+    pieces: list[dict[str, str]]
     """The pieces of the texts: kind (same, gone, new) and text."""
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What the old run asked: enough to ask it again."""
+class OldReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reply's last attempt sent, and its end: enough to request it again."""
 
     content: str
     context: str
     source: PromptSource
     final: RunEnded
-    went_on: bool = False
-    """It went on with a reply that was cut: the whole of that is asked for again."""
+    continued: bool = False
+    """It continued a reply that was cut; the rerun requests that reply whole."""
 
 
-class AskedJob(msgspec.Struct, frozen=True, kw_only=True):
-    """What the old job was to do: enough to have it done again."""
+class OldJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A job's plan and its end: enough to run it again."""
 
     plan: Plan
     priority: int
@@ -113,71 +113,71 @@ def _temperature(text: str) -> float:
     return value
 
 
-async def rerun(asked: argparse.Namespace, log: RecordedLog) -> int:
+async def rerun(args: argparse.Namespace, log: RecordedLog) -> int:
     if log.bus is None:
         raise Unavailable("Nothing runs here: start natterlog, because a model is to be asked.")
-    named = await find(log, asked.run_id)
-    before = asked_by(named)
+    selection = await find_selection(log, args.run_id)
+    old = old_run(selection)
     store = StoreClient(log.bus)
-    if isinstance(before, AskedJob):
-        new = await _begin_job(asked, named, before, store, log.bus)
+    if isinstance(old, OldJob):
+        new = await _start_job(args, selection, old, store, log.bus)
     else:
-        new = await _begin(asked, named, before, store)
-    final = await _end(log, new)
-    pieces = word_diff(before.final.text, final.text)
-    if asked.json:
+        new = await _start_reply(args, selection, old, store)
+    final = await _wait_for_end(log, new)
+    pieces = word_diff(old.final.text, final.text)
+    if args.json:
         compared = _Compared(
-            old_run=named.run_id or "",
+            old_run=selection.run_id or "",
             new_run=new.run,
             new_session=new.session,
-            old=before.final,
+            old=old.final,
             new=final,
-            words=[piece._asdict() for piece in pieces],
+            pieces=[piece._asdict() for piece in pieces],
         )
-        Page().document(compared)
+        Output().document(compared)
     else:
-        _show(Page(), named, new, before.final, final, pieces)
+        _show(Output(), selection, new, old.final, final, pieces)
     return 0
 
 
-def asked_by(named: Named) -> Asked | AskedJob:
-    """What a run's last attempt asked, or what a job was to do, from its session's facts.
+def old_run(selection: Selection) -> OldReply | OldJob:
+    """The reply or the job that is to be run again, from its session's facts.
 
     Raises:
         InvalidRequest: it is neither.
         Conflict: it has not ended, or no model was ever asked.
     """
-    job = plan_of(named.facts, named.run_id)
-    return _reply(named) if job is None else _job(named, *job)
+    job = plan_of(selection.facts, selection.run_id)
+    return _old_reply(selection) if job is None else _old_job(selection, *job)
 
 
-def _job(named: Named, plan: Plan, priority: int) -> AskedJob:
+def _old_job(selection: Selection, plan: Plan, priority: int) -> OldJob:
     if isinstance(plan, FilePlan):
         raise InvalidRequest("That run only read a file for messages: no model was asked.")
-    opened = next((f.fact for f in named.facts if isinstance(f.fact, SessionCreated)), None)
-    finals = (f.fact for f in named.facts if f.address.run == named.run_id)
+    opened = next((f.fact for f in selection.facts if isinstance(f.fact, SessionCreated)), None)
+    finals = (f.fact for f in selection.facts if f.address.run == selection.run_id)
     final = next((fact for fact in finals if isinstance(fact, RunEnded)), None)
     if opened is None or final is None:
         raise Conflict("That job has not ended: there is nothing to compare.")
-    return AskedJob(plan=plan, priority=priority, opened=opened, final=final)
+    return OldJob(plan=plan, priority=priority, opened=opened, final=final)
 
 
-def _reply(named: Named) -> Asked:
+def _old_reply(selection: Selection) -> OldReply:
     turn: Turn | None = None
     source: PromptSource | None = None
     final: RunEnded | None = None
     contents: dict[str, str] = {}
-    for fact in named.facts:
+    for fact in selection.facts:
         match fact.fact:
             case SessionCreated(history=history) if history is not None:
                 contents |= {message.id: message.content for message in history.messages}
             case RunWaiting(turn=its) | TodoChat(turn=its):
                 if its.content is not None:
                     contents[its.user_message_id] = its.content
-                turn = its if fact.address.run == named.run_id else turn
-            case RunClaimed(prompt=prompt) if fact.address.run == named.run_id:
+                turn = its if fact.address.run == selection.run_id else turn
+            case RunClaimed(prompt=prompt) if fact.address.run == selection.run_id:
                 source = prompt or source
-            case RunEnded() as ended if fact.address.run == named.run_id:
+            case RunEnded() as ended if fact.address.run == selection.run_id:
                 final = ended
             case _:
                 pass
@@ -187,85 +187,85 @@ def _reply(named: Named) -> Asked:
         raise Conflict("The message that this run answered is not in its session's facts.")
     if final is None or source is None:
         raise Conflict("That run never got to a model and to an end: there is nothing to compare.")
-    return Asked(
+    return OldReply(
         content=contents[turn.user_message_id],
         context=turn.context or turn.user_message_id,
         source=source,
         final=final,
-        went_on=turn.continues is not None,
+        continued=turn.continues is not None,
     )
 
 
-async def _begin(
-    asked: argparse.Namespace, named: Named, before: Asked, store: StoreClient
+async def _start_reply(
+    args: argparse.Namespace, selection: Selection, old: OldReply, store: StoreClient
 ) -> Address:
-    """Open a session for the new run and ask."""
-    source = before.source
-    model = asked.model or f"{source.provider}/{source.model}"
+    """Open a session for the new run, and send the old message."""
+    source = old.source
+    model = args.model or f"{source.provider}/{source.model}"
     if model == "recorded":
-        model = f"recorded/{named.run_id}"
-    system = asked.system.read_text() if asked.system is not None else source.system
+        model = f"recorded/{selection.run_id}"
+    system = args.system.read_text() if args.system is not None else source.system
     session_id = new_id()
     await store.ask(
         CreateSession(
-            user_id=named.user,
+            user_id=selection.user,
             session_id=session_id,
             mode=MODE,
             model=model,
-            temperature=source.temperature if asked.temperature is None else asked.temperature,
+            temperature=source.temperature if args.temperature is None else args.temperature,
             max_tokens=source.max_tokens,
             system_prompt=system,
         )
     )
     accepted = await store.start_run(
         SendMessage(
-            user_id=named.user,
+            user_id=selection.user,
             session_id=session_id,
-            content=before.content,
-            context=before.context,
+            content=old.content,
+            context=old.context,
         )
     )
-    if before.went_on:
+    if old.continued:
         sys.stderr.write("That run went on with a reply that was cut: all of it is asked for.\n")
     sys.stderr.write(f"Running as {accepted.run.id}, with {model}.\n")
-    return Address(named.user, session_id, accepted.run.id)
+    return Address(selection.user, session_id, accepted.run.id)
 
 
-async def _begin_job(
-    asked: argparse.Namespace, named: Named, before: AskedJob, store: StoreClient, bus: Bus
+async def _start_job(
+    args: argparse.Namespace, selection: Selection, old: OldJob, store: StoreClient, bus: Bus
 ) -> Address:
-    """Have the job done once more, with what was asked for changed."""
-    if asked.system is not None:
+    """Begin the job again, with the options of the command line."""
+    if args.system is not None:
         raise InvalidRequest("A job's steps have system prompts of their own; --system is no use.")
-    opened = before.opened
-    model = asked.model or opened.model
+    opened = old.opened
+    model = args.model or opened.model
     job = CreateJob(
-        user_id=named.user,
+        user_id=selection.user,
         session_id=new_id(),
         run_id=new_id(),
-        plan=before.plan,
+        plan=old.plan,
         mode=opened.mode,
-        model=f"recorded/{named.run_id}" if model == "recorded" else model,
-        temperature=opened.temperature if asked.temperature is None else asked.temperature,
+        model=f"recorded/{selection.run_id}" if model == "recorded" else model,
+        temperature=opened.temperature if args.temperature is None else args.temperature,
         max_tokens=opened.max_tokens,
-        priority=before.priority,
+        priority=old.priority,
     )
-    await do_again(bus, store, job, old_session=named.session_id)
+    await repeat_job(bus, store, job, old_session=selection.session_id)
     sys.stderr.write(f"Running as {job.run_id}, with {job.model or 'the default model'}.\n")
-    return Address(named.user, job.session_id, job.run_id)
+    return Address(selection.user, job.session_id, job.run_id)
 
 
-async def _end(log: RecordedLog, new: Address) -> RunEnded:
+async def _wait_for_end(log: RecordedLog, new: Address) -> RunEnded:
     """Wait for the new run's end."""
     assert log.bus is not None  # noqa: S101  (whoever calls has looked)
     ended = asyncio.Event()
 
-    def heard(message: Incoming) -> None:
+    def on_fact(message: Incoming) -> None:
         if fact_kind(message.subject) == "final":
             ended.set()
 
     store = StoreClient(log.bus)
-    listening = await log.bus.listen_live(f"{LIVE}{new.facts}", heard)
+    subscription = await log.bus.listen_live(f"{LIVE}{new.facts}", on_fact)
     try:
         while True:
             async for fact in log.session_facts(new.session):
@@ -275,37 +275,42 @@ async def _end(log: RecordedLog, new: Address) -> RunEnded:
                 await asyncio.wait_for(ended.wait(), _LOOK_EVERY)
             await store.ask(GetRun(user_id=new.user, run_id=new.run))  # still there?
     finally:
-        await listening.close()
+        await subscription.close()
 
 
 def _show(
-    page: Page, named: Named, new: Address, old: RunEnded, final: RunEnded, pieces: list[Piece]
+    out: Output,
+    selection: Selection,
+    new: Address,
+    old: RunEnded,
+    final: RunEnded,
+    pieces: list[Piece],
 ) -> None:
     rows = differences(old, final)
-    table(page, ["", f"run {(named.run_id or '')[:13]}", f"run {new.run[:13]}", ""], rows)
-    page.line()
+    table(out, ["", f"run {(selection.run_id or '')[:13]}", f"run {new.run[:13]}", ""], rows)
+    out.line()
     if old.text == final.text:
-        page.line("The texts are the same.")
-    elif page.coloured:
-        _flow(page, pieces)
+        out.line("The texts are the same.")
+    elif out.coloured:
+        _flow(out, pieces)
     else:
-        _flow(page, [Piece("same", marked(pieces))])
+        _flow(out, [Piece("same", marked(pieces))])
     if final.error is not None:
-        page.line(f"The new run failed: {final.error.message} ({final.error.code})")
-    page.line()
-    page.line(f"It stays, as run {new.run}")
-    page.line(f"in session {new.session}.")
+        out.line(f"The new run failed: {final.error.message} ({final.error.code})")
+    out.line()
+    out.line(f"It stays, as run {new.run}")
+    out.line(f"in session {new.session}.")
 
 
-def _flow(page: Page, pieces: list[Piece]) -> None:
-    """The words in lines of the page's width, the changed ones in colours."""
+def _flow(out: Output, pieces: list[Piece]) -> None:
+    """Print the texts wrapped to the width, changes in colours."""
     line, width = "", 0
     for kind, text in pieces:
         for word in _WORD.findall(printable(text)):
             if word == "\n" or width + len(word) > WIDTH:
-                page.line(line)
+                out.line(line)
                 line, width = "", 0
             if word != "\n" and (width or not word.isspace()):
-                line += page.style(word, *_STYLES[kind])
+                line += out.style(word, *_STYLES[kind])
                 width += len(word)
-    page.line(line)
+    out.line(line)

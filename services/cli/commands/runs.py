@@ -10,19 +10,19 @@ import msgspec
 from services.cli.commands.arguments import add_examples, add_json, add_limit, add_times
 from services.cli.display.pages import (
     list_runs,
-    list_sums,
+    list_totals,
     show_fact,
     show_prompt,
     show_story,
     show_thoughts,
 )
-from services.cli.display.terminal import Page, brief_ids
+from services.cli.display.terminal import Output, brief_ids
 from services.cli.recorder.attachments import attached_files
-from services.cli.recorder.recorded_log import NotRecorded, RecordedFact, RecordedLog, recorded
+from services.cli.recorder.recorded_log import NotRecorded, RecordedFact, RecordedLog, recorded_fact
 from services.cli.recorder.run_command import run_with_log
 from services.cli.stories.prompt import SentPrompt, branch_of, prompts
-from services.cli.stories.story import running_text, tell
-from services.cli.stories.totals import KEYS, Sums
+from services.cli.stories.story import set_running_length, story_of
+from services.cli.stories.totals import KEYS, Totals
 from shared.bus import Bus, Incoming
 from shared.conversation import thoughts_text
 from shared.errors import Unavailable
@@ -43,7 +43,7 @@ examples:
   natterlog runs tail --session 01a21645-bcb7
 
 Ids may be cut as long as they are unique. All times are UTC.
-Exit code: 0 done, 1 not possible, 2 asked wrongly, 3 no such run."""
+Exit code: 0 done, 1 not possible, 2 wrong usage, 3 no such run."""
 
 _PAGE = 1000
 
@@ -86,66 +86,66 @@ def _add_filters(ls: argparse.ArgumentParser) -> None:
     add_times(ls, about="accepted")
 
 
-async def ls_runs(asked: argparse.Namespace, log: RecordedLog) -> int:
-    found = await log.runs(_wanted(asked, limit=asked.limit))
-    page = Page()
-    if asked.json:
-        page.json(*found)
+async def ls_runs(args: argparse.Namespace, log: RecordedLog) -> int:
+    found = await log.runs(_query(args, limit=args.limit))
+    out = Output()
+    if args.json:
+        out.json(*found)
     elif found:
-        list_runs(page, found)
+        list_runs(out, found)
     else:
-        page.line("No such runs.")
+        out.line("No such runs.")
     return 0
 
 
-def _wanted(asked: argparse.Namespace, *, limit: int, before: int | None = None) -> FindRuns:
+def _query(args: argparse.Namespace, *, limit: int, before: int | None = None) -> FindRuns:
     return FindRuns(
-        user=asked.user,
-        session=asked.session,
-        state=asked.state,
-        model=asked.model,
-        error=asked.error,
-        since=asked.since,
-        until=asked.until,
+        user=args.user,
+        session=args.session,
+        state=args.state,
+        model=args.model,
+        error=args.error,
+        since=args.since,
+        until=args.until,
         before=before,
         limit=limit,
     )
 
 
-async def sum_runs(asked: argparse.Namespace, log: RecordedLog) -> int:
-    sums, before = Sums(asked.by), None
-    while found := await log.runs(_wanted(asked, limit=_PAGE, before=before)):
-        sums.add(found)
+async def sum_runs(args: argparse.Namespace, log: RecordedLog) -> int:
+    totals, before = Totals(args.by), None
+    while found := await log.runs(_query(args, limit=_PAGE, before=before)):
+        totals.add(found)
         before = found[-1].first_seq
-    page = Page()
-    if asked.json:
-        page.json(*sums.rows())
+    out = Output()
+    if args.json:
+        out.json(*totals.rows())
     else:
-        list_sums(page, asked.by, sums.rows())
+        list_totals(out, args.by, totals.rows())
     return 0
 
 
-async def show_run(asked: argparse.Namespace, log: RecordedLog) -> int:
-    run = await log.run(asked.run_id)
+async def show_run(args: argparse.Namespace, log: RecordedLog) -> int:
+    run = await log.run(args.run_id)
     facts = await log.run_facts(run)
     if not facts:
         raise NotRecorded(f"Of run {run.id} no fact is left, or none that this version can read.")
-    story = tell(facts)
+    story = story_of(facts)
     if story.end is None and story.attempts and (written := await log.written(run)):
-        running_text(story, len(written.text) if written.attempt == run.attempt else 0)
-    sent = await _prompts(log, run, facts) if asked.prompt else []
-    thoughts = _thoughts(facts) if asked.thoughts else None
-    page = Page()
-    if asked.json:
-        more = {"prompts": sent} if asked.prompt else {}
-        more |= {"thoughts": thoughts} if asked.thoughts else {}
-        page.document({"story": story, **more} if more else story)
+        set_running_length(story, len(written.text) if written.attempt == run.attempt else 0)
+    sent = await _prompts(log, run, facts) if args.prompt else []
+    thoughts = _thoughts(facts) if args.thoughts else None
+    out = Output()
+    if args.json:
+        more = {"prompts": sent} if args.prompt else {}
+        more |= {"thoughts": thoughts} if args.thoughts else {}
+        out.document({"story": story, **more} if more else story)
         return 0
-    show_story(page, story, now())
+    show_story(out, story, now())
     for prompt in sent:
-        show_prompt(page, prompt)
+        show_prompt(out, prompt)
     if thoughts is not None:
-        show_thoughts(page, thoughts)
+        show_thoughts(out, thoughts)
     return 0
 
 
@@ -170,52 +170,52 @@ async def _prompts(
 # -- following ----------------------------------------------------------------------------
 
 
-async def tail_runs(asked: argparse.Namespace, log: RecordedLog) -> int:
+async def tail_runs(args: argparse.Namespace, log: RecordedLog) -> int:
     if log.bus is None:
         raise Unavailable("Nothing runs here, so nothing happens that could be followed.")
-    run = None if asked.run_id is None else await log.run(asked.run_id)
-    page = Page()
-    heard: asyncio.Queue[Incoming] = asyncio.Queue()
-    listening = await log.bus.listen_live(LIVE_FACTS, heard.put_nowait)
+    run = None if args.run_id is None else await log.run(args.run_id)
+    out = Output()
+    incoming: asyncio.Queue[Incoming] = asyncio.Queue()
+    subscription = await log.bus.listen_live(LIVE_FACTS, incoming.put_nowait)
     try:
         shown = 0
         for fact in await log.run_facts(run) if run else []:
-            _show(page, fact, json=asked.json)
+            _show(out, fact, json=args.json)
             shown = fact.seq
-            if fact.what == "final":
+            if fact.kind == "final":
                 return 0
         while True:
-            fact = await _whole(log.bus, await heard.get())
-            if fact is None or fact.seq <= shown or not _is_asked(fact, asked, run and run.id):
+            fact = await _decode_live(log.bus, await incoming.get())
+            if fact is None or fact.seq <= shown or not _is_selected(fact, args, run and run.id):
                 continue
-            _show(page, fact, json=asked.json)
-            if run is not None and fact.what == "final":
+            _show(out, fact, json=args.json)
+            if run is not None and fact.kind == "final":
                 return 0
     finally:
-        await listening.close()
+        await subscription.close()
 
 
-def _is_asked(fact: RecordedFact, asked: argparse.Namespace, run_id: str | None) -> bool:
+def _is_selected(fact: RecordedFact, args: argparse.Namespace, run_id: str | None) -> bool:
     address = fact.address
     return (
         (run_id is None or address.run == run_id)
-        and address.user.startswith(asked.user or "")
-        and address.session.startswith(asked.session or "")
+        and address.user.startswith(args.user or "")
+        and address.session.startswith(args.session or "")
     )
 
 
-async def _whole(bus: Bus, message: Incoming) -> RecordedFact | None:
+async def _decode_live(bus: Bus, message: Incoming) -> RecordedFact | None:
     subject = message.subject.removeprefix(LIVE)
     try:
-        return recorded(message.sequence, subject, await unpack(bus, message.data))
+        return recorded_fact(message.sequence, subject, await unpack(bus, message.data))
     except (ObjectMissing, msgspec.ValidationError):
         return None  # deleted in the same moment, or of another version
 
 
-def _show(page: Page, fact: RecordedFact, *, json: bool) -> None:
+def _show(out: Output, fact: RecordedFact, *, json: bool) -> None:
     if json:
-        page.json({"seq": fact.seq, "subject": fact.subject, "fact": fact.fact})
+        out.json({"seq": fact.seq, "subject": fact.subject, "fact": fact.fact})
     else:
         brief = brief_ids([fact.address.run]) if fact.address.run != NONE else {}
-        show_fact(page, fact, brief)
-    page.flush()
+        show_fact(out, fact, brief)
+    out.flush()

@@ -4,10 +4,10 @@ import argparse
 
 from services.cli.commands.arguments import add_examples, add_json, add_limit, add_times
 from services.cli.display.pages import list_sessions, show_session
-from services.cli.display.terminal import Page
+from services.cli.display.terminal import Output
 from services.cli.recorder.recorded_log import RecordedLog
 from services.cli.recorder.run_command import run_with_log
-from services.cli.stories.story import Story, tell
+from services.cli.stories.story import Story, story_of
 from shared.inspection import FindSessions
 from shared.subjects import NONE
 
@@ -18,7 +18,7 @@ examples:
   natterlog sessions show 01a21645-bcb7 --json
 
 Ids may be cut as long as they are unique. All times are UTC.
-Exit code: 0 done, 1 not possible, 2 asked wrongly, 3 no such session."""
+Exit code: 0 done, 1 not possible, 2 wrong usage, 3 no such session."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,40 +40,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_json(each)
 
 
-async def ls_sessions(asked: argparse.Namespace, log: RecordedLog) -> int:
+async def ls_sessions(args: argparse.Namespace, log: RecordedLog) -> int:
     found = await log.sessions(
         FindSessions(
-            user=asked.user,
-            model=asked.model,
-            mode=asked.mode,
-            since=asked.since,
-            until=asked.until,
-            limit=asked.limit,
+            user=args.user,
+            model=args.model,
+            mode=args.mode,
+            since=args.since,
+            until=args.until,
+            limit=args.limit,
         )
     )
-    page = Page()
-    if asked.json:
-        page.json(*found)
+    out = Output()
+    if args.json:
+        out.json(*found)
     elif found:
-        list_sessions(page, found)
+        list_sessions(out, found)
     else:
-        page.line("No such sessions.")
+        out.line("No such sessions.")
     return 0
 
 
-async def show_one(asked: argparse.Namespace, log: RecordedLog) -> int:
-    found = await log.session(asked.session)
+async def show_one(args: argparse.Namespace, log: RecordedLog) -> int:
+    found = await log.session(args.session)
     facts = [fact async for fact in log.session_facts(found.session.id)]
-    page = Page()
-    if not asked.json:
-        show_session(page, found, facts)
+    out = Output()
+    if not args.json:
+        show_session(out, found, facts)
         return 0
     runs: dict[str, list[int]] = {}
     for position, fact in enumerate(facts):
         if fact.address.run != NONE:
             runs.setdefault(fact.address.run, []).append(position)
-    stories: list[Story] = [tell([facts[i] for i in positions]) for positions in runs.values()]
-    page.document(
+    stories: list[Story] = [story_of([facts[i] for i in positions]) for positions in runs.values()]
+    out.document(
         {
             "session": found,
             "facts": [{"seq": f.seq, "subject": f.subject, "fact": f.fact} for f in facts],

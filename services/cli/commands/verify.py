@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from services.cli.commands.arguments import add_examples, add_json
-from services.cli.display.terminal import Page, printable
+from services.cli.display.terminal import Output, printable
 from services.cli.log_files import corpus
 from services.cli.log_files.corpus import Difference, FrameLine
 from services.cli.recorder.recorded_log import RecordedLog
 from services.cli.recorder.run_command import exit_code_of, run_with_log
-from services.cli.recorder.selection import find
+from services.cli.recorder.selection import find_selection
 from shared.errors import InvalidRequest
 
 EXAMPLES = """\
@@ -25,7 +25,7 @@ examples:
 --add keeps a session of the log with the frames that it has today; from then on they
 must stay the same. --render writes the frames of all sessions anew, as today's code has
 them: after a change of what clients are sent that is meant. Nothing need run to verify.
-Exit code: 0 all are the same, 1 one differs, 2 asked wrongly, 3 no such session."""
+Exit code: 0 all are the same, 1 one differs, 2 wrong usage, 3 no such session."""
 
 CORPUS = Path("tests/corpus")
 DIFFERS = 1
@@ -60,12 +60,12 @@ def run(args: argparse.Namespace) -> int:
     if args.add is not None:
         return run_with_log(args)
     if args.render:
-        return exit_code_of(args, partial(render, args.corpus, Page()))
-    return exit_code_of(args, partial(check, args.corpus, Page(), as_json=args.json))
+        return exit_code_of(args, partial(render, args.corpus, Output()))
+    return exit_code_of(args, partial(check, args.corpus, Output(), as_json=args.json))
 
 
 async def add_session(args: argparse.Namespace, log: RecordedLog) -> int:
-    selection = await find(log, args.add)
+    selection = await find_selection(log, args.add)
     name = args.name or selection.session_id
     if not _NAME.fullmatch(name):
         raise InvalidRequest("A name has small letters, digits and dashes.")
@@ -75,38 +75,38 @@ async def add_session(args: argparse.Namespace, log: RecordedLog) -> int:
     return 0
 
 
-async def render(path: Path, page: Page) -> int:
+async def render(path: Path, out: Output) -> int:
     """Write the frames of a whole corpus anew → the exit code."""
     for name in corpus.names(path):
-        page.line(f"{name}: {await corpus.render(path, name)} frames.")
+        out.line(f"{name}: {await corpus.render(path, name)} frames.")
     return 0
 
 
-async def check(path: Path, page: Page, *, as_json: bool = False) -> int:
-    """Verify a whole corpus and tell of it → the exit code."""
+async def check(path: Path, out: Output, *, as_json: bool = False) -> int:
+    """Verify a whole corpus and show what differs → the exit code."""
     failed = 0
     for name in corpus.names(path):
         compared, difference = await corpus.difference(path, name)
         failed += difference is not None
         if as_json:
-            page.json({"name": name, "same": compared, "difference": difference})
+            out.json({"name": name, "same": compared, "difference": difference})
         elif difference is None:
-            page.line(f"{name}: {compared} frames, all the same.")
+            out.line(f"{name}: {compared} frames, all the same.")
         else:
-            _tell(page, difference)
+            _show_difference(out, difference)
     return DIFFERS if failed else 0
 
 
-def _tell(page: Page, found: Difference) -> None:
+def _show_difference(out: Output, found: Difference) -> None:
     head = f"{found.name}: frame {found.number} of {found.dialect} is another one."
-    page.line(page.style(head, "red"))
+    out.line(out.style(head, "red"))
     at = _first_other(found.was, found.now)
-    page.line(f"  was: {_around(found.was, at)}")
-    page.line(f"  is:  {_around(found.now, at)}")
+    out.line(f"  was: {_around(found.was, at)}")
+    out.line(f"  is:  {_around(found.now, at)}")
 
 
 def _first_other(was: FrameLine | None, now: FrameLine | None) -> int:
-    """Where the frames part."""
+    """The position of the first character that differs."""
     pairs = zip(was.frame if was else "", now.frame if now else "", strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), 0)
 

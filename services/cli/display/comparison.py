@@ -6,11 +6,11 @@ from difflib import SequenceMatcher
 from typing import Literal, NamedTuple
 
 from services.cli.display.terminal import dollars, shortened, span
-from shared.conversation import stop_reason
 from shared.events import RunEnded
+from shared.run_state import stop_reason
 
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
-"""Spaces, words and marks, each for itself; together they are the text."""
+"""Splits a text into runs of spaces, words and single marks."""
 
 _MODEL = 24
 """Characters of a model's name, so that the table fits."""
@@ -19,14 +19,14 @@ Kind = Literal["same", "gone", "new"]
 
 
 class Piece(NamedTuple):
-    """A stretch of text that both have, or one of them."""
+    """A stretch of text that is in both texts, or in one of them."""
 
     kind: Kind
     text: str
 
 
 def word_diff(old: str, new: str) -> list[Piece]:
-    """What became of ``old``: all but the new pieces are ``old``, all but the gone ones ``new``."""
+    """The pieces of two texts: all but the new ones are ``old``, all but the gone ones ``new``."""
     a, b = _WORD.findall(old), _WORD.findall(new)
     # in long texts no match begins at a space or at a word as common: that would take minutes
     matcher = SequenceMatcher(None, a, b, autojunk=True)
@@ -47,7 +47,7 @@ def _pieces(
 
 
 def _joined(pieces: Iterator[Piece]) -> Iterator[Piece]:
-    """A lone space between two changes belongs to both: three changed words are one change."""
+    """Join changes that only a space parts, so that three changed words are one change."""
     gone = new = ""
     for kind, text in pieces:
         if kind == "same" and (not text.isspace() or not (gone or new)):
@@ -72,13 +72,13 @@ def _change(gone: str, new: str) -> Iterator[Piece]:
 
 
 def marked(pieces: list[Piece]) -> str:
-    """For where there are no colours: ``[-gone-]{+new+}``."""
+    """The difference without colours: ``[-gone-]{+new+}``."""
     marks = {"same": "{}", "gone": "[-{}-]", "new": "{{+{}+}}"}
     return "".join(marks[piece.kind].format(piece.text) for piece in pieces)
 
 
 def differences(old: RunEnded, new: RunEnded) -> list[tuple[str, str, str, str]]:
-    """Rows (what, old, new, difference) of what can be counted."""
+    """Rows (name, old, new, difference) of two runs' numbers."""
     before, after = old.usage, new.usage
     return [
         ("status", old.status, new.status, ""),

@@ -30,8 +30,8 @@ STYLES: Mapping[Style, str] = {
 # -- what is shown ----------------------------------------------------------------------
 
 
-class Page:
-    """Lines on their way to a terminal, or to wherever the output was sent."""
+class Output:
+    """What a command prints, with colours where that is a terminal."""
 
     def __init__(self, out: TextIO | None = None, *, coloured: bool | None = None) -> None:
         self._out = sys.stdout if out is None else out
@@ -45,7 +45,7 @@ class Page:
         self._out.write(f"{text.rstrip()}\n")
 
     def style(self, text: str, *styles: Style) -> str:
-        """``text`` in colours, where there are any."""
+        """``text`` in these styles, on a terminal with colours."""
         if not self._coloured or not styles:
             return text
         return f"\x1b[{';'.join(STYLES[s] for s in styles)}m{text}\x1b[0m"
@@ -59,8 +59,8 @@ class Page:
         """One JSON object, for people to read as well."""
         self.line(msgspec.json.format(msgspec.json.encode(value)).decode())
 
-    def words(self, text: str, *, indent: str = "", styles: Sequence[Style] = ()) -> None:
-        """People's words, wrapped to the width, line by line as they are."""
+    def wrapped(self, text: str, *, indent: str = "", styles: Sequence[Style] = ()) -> None:
+        """A text of a person or a model, each of its lines wrapped to the width."""
         for row in printable(text).splitlines() or [""]:
             lines = textwrap.wrap(
                 row,
@@ -76,7 +76,7 @@ class Page:
 
 
 def has_colours(out: TextIO, environ: Mapping[str, str]) -> bool:
-    """Only on a terminal, and where nobody said no (https://no-color.org)."""
+    """Whether to print colours: on a terminal, unless NO_COLOR is set (https://no-color.org)."""
     if environ.get("NO_COLOR") or environ.get("TERM") == "dumb":
         return False
     return out.isatty()
@@ -102,7 +102,7 @@ def at(time: datetime) -> str:
 
 
 def clock(time: datetime) -> str:
-    """To the millisecond."""
+    """The time of day, to the millisecond."""
     time = time.astimezone(UTC)
     return f"{time:%H:%M:%S}.{time.microsecond // 1000:03}"
 
@@ -121,11 +121,11 @@ def span(ms: float | None) -> str:
 
 
 def dollars(billionths: int | None) -> str:
-    """A price for people, to the millionth of a US dollar; less than that is not nothing."""
+    """A price to the millionth of a US dollar; a smaller one to the billionth."""
     if billionths is None:
         return "unpriced"
-    places = 9 if 0 < abs(billionths) < 1000 else 6
-    whole, _, part = f"{abs(billionths) / 10**9:,.{places}f}".partition(".")
+    digits = 9 if 0 < abs(billionths) < 1000 else 6
+    whole, _, part = f"{abs(billionths) / 10**9:,.{digits}f}".partition(".")
     return f"{'−' if billionths < 0 else ''}${whole}.{part.rstrip('0').ljust(2, '0')}"
 
 
@@ -136,7 +136,7 @@ def shortened(text: str, width: int) -> str:
 
 
 def brief_ids(ids: Iterable[str]) -> dict[str, str]:
-    """Each id's shortest beginning that tells it from the others, 13 characters at least."""
+    """Each id's shortest unique beginning, of 13 characters at least."""
     known = sorted(set(ids))
     brief: dict[str, str] = {}
     for number, each in enumerate(known):
@@ -147,7 +147,7 @@ def brief_ids(ids: Iterable[str]) -> dict[str, str]:
 
 
 def _alike(one: str, other: str) -> int:
-    """How many characters they begin with alike."""
+    """The length of their common beginning."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
@@ -161,12 +161,12 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def table(page: Page, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def table(out: Output, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Aligned columns; the last one takes what is left of the width."""
     first, *lines = aligned([head, *rows])
-    page.line(page.style(_cut(first), "bold"))
+    out.line(out.style(_cut(first), "bold"))
     for line in lines:
-        page.line(_cut(line))
+        out.line(_cut(line))
 
 
 def _cut(line: str) -> str:

@@ -23,7 +23,7 @@ from services.cli.log_files.export_file import (
 )
 from services.cli.log_files.export_file import writing as writing_log
 from services.cli.recorder.recorded_log import RecordedFact
-from services.cli.recorder.selection import Named
+from services.cli.recorder.selection import Selection
 from services.gateway.replay.frames import Playback
 from shared.errors import InvalidRequest
 from shared.events import decode_fact
@@ -32,7 +32,7 @@ from shared.subjects import Address
 
 FACTS, FRAMES = ".jsonl", ".frames.jsonl"
 EPOCH = "corpus"
-"""What the cursors of its frames begin with, whatever log the facts came from."""
+"""The epoch in the cursors of all its frames, whatever log the facts came from."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +50,7 @@ class FrameLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Difference(NamedTuple):
-    """The first frame of a dialect that is another than it was; None where there is none."""
+    """The first frame of a dialect that changed; ``was`` or ``now`` is None where there is none."""
 
     name: str
     dialect: str
@@ -65,7 +65,7 @@ _decode_frame = msgspec.json.Decoder(FrameLine).decode
 
 
 def names(corpus: Path) -> list[str]:
-    """The sessions of a corpus.
+    """The names of a corpus's sessions.
 
     Raises:
         InvalidRequest: there is none.
@@ -79,40 +79,44 @@ def names(corpus: Path) -> list[str]:
 # -- adding -------------------------------------------------------------------------
 
 
-async def add(corpus: Path, name: str, named: Named) -> int:
-    """Keep a session under ``name``; answers how many frames it has.
+async def add(corpus: Path, name: str, selection: Selection) -> int:
+    """Add a session under ``name`` → how many frames it has.
 
     Raises:
         InvalidRequest: there is one of that name already.
         OSError: it cannot be written.
     """
-    frames = await frames_of(named)
-    _write(corpus, name, named, frames)
+    frames = await frames_of(selection)
+    _write(corpus, name, selection, frames)
     return len(frames)
 
 
-def _write(corpus: Path, name: str, named: Named, frames: list[FrameLine]) -> None:
+def _write(corpus: Path, name: str, selection: Selection, frames: list[FrameLine]) -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     version = importlib.metadata.version("natterlog")
     with writing_log(corpus / f"{name}{FACTS}") as writer:
         writer.write(LogLine(format=FORMAT, natterlog=version, made_at=now(), redacted=False))
-        writer.write(SessionLine(id=named.session_id, user=named.user, facts=len(named.facts)))
-        for fact in named.facts:
+        writer.write(
+            SessionLine(id=selection.session_id, user=selection.user, facts=len(selection.facts))
+        )
+        for fact in selection.facts:
             raw = msgspec.Raw(fact.data)
             writer.write(FactLine(seq=fact.seq, run=fact.address.run, fact=raw))
-    _write_frames(corpus, name, named, frames)
+    _write_frames(corpus, name, selection, frames)
 
 
-def _write_frames(corpus: Path, name: str, named: Named, frames: list[FrameLine]) -> None:
+def _write_frames(corpus: Path, name: str, selection: Selection, frames: list[FrameLine]) -> None:
     version = importlib.metadata.version("natterlog")
-    header = Header(format=FORMAT, natterlog=version, session=named.session_id)
+    header = Header(format=FORMAT, natterlog=version, session=selection.session_id)
     lines = [_encode(header), *map(_encode, frames)]
     (corpus / f"{name}{FRAMES}").write_bytes(b"\n".join(lines) + b"\n")
 
 
-async def frames_of(named: Named) -> list[FrameLine]:
-    """Every frame in every dialect that shows the session."""
-    playback = Playback(named.links, user=named.user, session_id=named.session_id, epoch=EPOCH)
+async def frames_of(selection: Selection) -> list[FrameLine]:
+    """Every frame of the session, in every dialect that shows it."""
+    playback = Playback(
+        selection.links, user=selection.user, session_id=selection.session_id, epoch=EPOCH
+    )
     found: list[FrameLine] = []
     for dialect in playback.dialects:
         async with aclosing(playback.frames(dialect)) as frames:
@@ -124,7 +128,7 @@ async def frames_of(named: Named) -> list[FrameLine]:
 
 
 async def render(corpus: Path, name: str) -> int:
-    """Write a session's frames anew from its facts, which stay as they are; answers how many.
+    """Write a session's frames anew from its facts → how many there are.
 
     Only where the frames of a dialect are meant to be others from now on.  It keeps the
     dialects that it has.
@@ -133,10 +137,10 @@ async def render(corpus: Path, name: str) -> int:
         InvalidRequest: a file is not whole, or none of ours.
         OSError: a file cannot be read or written.
     """
-    named = read(corpus / f"{name}{FACTS}")
+    selection = read(corpus / f"{name}{FACTS}")
     known = {line.dialect for line in _read_frames(corpus / f"{name}{FRAMES}")}
-    frames = [line for line in await frames_of(named) if line.dialect in known]
-    _write_frames(corpus, name, named, frames)
+    frames = [line for line in await frames_of(selection) if line.dialect in known]
+    _write_frames(corpus, name, selection, frames)
     return len(frames)
 
 
@@ -144,19 +148,19 @@ async def render(corpus: Path, name: str) -> int:
 
 
 async def difference(corpus: Path, name: str) -> tuple[int, Difference | None]:
-    """How many frames were compared, and the first that differs.
+    """Compare a session's frames with today's → how many are the same, and the first that differs.
 
     Raises:
         InvalidRequest: a file is not whole, or none of ours.
         OSError: a file cannot be read.
     """
-    named = read(corpus / f"{name}{FACTS}")
+    selection = read(corpus / f"{name}{FACTS}")
     was = _read_frames(corpus / f"{name}{FRAMES}")
     known = {line.dialect for line in was}  # dialects that are younger have nothing to differ from
-    is_ = [line for line in await frames_of(named) if line.dialect in known]
-    for number in range(max(len(was), len(is_))):
+    now_shown = [line for line in await frames_of(selection) if line.dialect in known]
+    for number in range(max(len(was), len(now_shown))):
         old = was[number] if number < len(was) else None
-        new = is_[number] if number < len(is_) else None
+        new = now_shown[number] if number < len(now_shown) else None
         if old != new:
             dialect = (old or new or was[0]).dialect
             before = sum(line.dialect == dialect for line in was[:number])
@@ -164,8 +168,8 @@ async def difference(corpus: Path, name: str) -> tuple[int, Difference | None]:
     return len(was), None
 
 
-def read(path: Path) -> Named:
-    """The session in a file.
+def read(path: Path) -> Selection:
+    """Read the session of a file.
 
     Raises:
         InvalidRequest: it is not whole, or none of ours, or this version cannot read it.
@@ -173,7 +177,7 @@ def read(path: Path) -> Named:
     """
     check(path)
     (session, lines), *_ = sessions_of(path)
-    return Named(session.user, session.id, None, list(_facts(path, session, lines)))
+    return Selection(session.user, session.id, None, list(_facts(path, session, lines)))
 
 
 def _facts(path: Path, session: SessionLine, lines: list[FactLine]) -> Iterator[RecordedFact]:

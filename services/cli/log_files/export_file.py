@@ -1,4 +1,4 @@
-"""The file in which sessions travel: JSON lines with a header, and a digest at their end.
+"""The format of an export: JSON lines with a header, and a digest at their end.
 
     {"line": "log", "format": 1, …}            the header
     {"line": "session", "id": …, "facts": 3}   a session, followed by its facts
@@ -25,7 +25,7 @@ import msgspec
 from shared.errors import InvalidRequest
 
 FORMAT, WITH_FILES = 1, 2
-"""The second one has the bytes of files as well."""
+"""The format without the bytes of files, and the one with them."""
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="line", tag="log"):
@@ -54,7 +54,7 @@ class FactLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="line", tag=
 
 class FileLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="line", tag="file"):
     session: str
-    """Under it, with its own id, it lies in FILES."""
+    """The session under which it is stored in FILES."""
     id: str
     size: int
     sha256: str
@@ -77,7 +77,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Writer:
-    """Writes such a file line by line, and knows its digest on the way."""
+    """Writes an export line by line, and computes its digest."""
 
     def __init__(self, out: IO[bytes]) -> None:
         self._out = out
@@ -101,7 +101,7 @@ class Writer:
 
 @contextmanager
 def writing(path: Path) -> Generator[Writer]:
-    """A file that is there, whole, when the block ends, and for its owner alone.
+    """Write an export that appears, whole, when the block ends; only its owner may read it.
 
     Raises:
         InvalidRequest: there is such a file already.
@@ -112,7 +112,7 @@ def writing(path: Path) -> Generator[Writer]:
     partial = path.with_name(f"{path.name}.part")
     try:
         raw = os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
-        with raw, _packed(raw) if path.suffix == ".gz" else nullcontext(raw) as out:
+        with raw, _compressed(raw) if path.suffix == ".gz" else nullcontext(raw) as out:
             writer = Writer(out)
             yield writer
             writer.end()
@@ -122,13 +122,13 @@ def writing(path: Path) -> Generator[Writer]:
             partial.unlink()
 
 
-def _packed(raw: IO[bytes]) -> AbstractContextManager[IO[bytes]]:
+def _compressed(raw: IO[bytes]) -> AbstractContextManager[IO[bytes]]:
     zipped = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0)
     return cast("AbstractContextManager[IO[bytes]]", zipped)
 
 
 def check(path: Path) -> EndLine:
-    """Read all of the file once, so that nothing is taken from one that is not whole.
+    """Read the whole export once, so that nothing is imported from a damaged one.
 
     Raises:
         InvalidRequest: it is none of ours, or not whole; the sentence names the line.
@@ -146,7 +146,7 @@ def check(path: Path) -> EndLine:
 
 
 class _FileCount:
-    """What was read of a file's bytes so far."""
+    """How much of a file's bytes was read."""
 
     def __init__(self, line: FileLine) -> None:
         self.line = line
@@ -155,14 +155,14 @@ class _FileCount:
 
 
 class _Count:
-    """What was read of a file so far, and whether each line may follow the one before."""
+    """What was read of an export, and whether each line may follow the one before."""
 
     def __init__(self, path: Path) -> None:
         self.sessions = self.facts = 0
         self.end: EndLine | None = None
         self._path = path
         self._number = 0
-        self._owed = 0
+        self._facts_left = 0
         """Facts of the session that are still to come."""
         self._file: _FileCount | None = None
         """The file whose bytes are still to come."""
@@ -174,37 +174,37 @@ class _Count:
 
     def add(self, data: bytes, line: Line) -> None:
         self._number += 1
-        self._check_place(line)
+        self._check_order(line)
         match line:
             case LogLine():
                 self._check_format(line)
             case SessionLine():
-                self.sessions, self._owed = self.sessions + 1, line.facts
+                self.sessions, self._facts_left = self.sessions + 1, line.facts
             case FactLine():
-                self.facts, self._owed = self.facts + 1, self._owed - 1
+                self.facts, self._facts_left = self.facts + 1, self._facts_left - 1
             case FileLine():
                 self._file = _FileCount(line)
-                self._take(b"")
+                self._count_bytes(b"")
             case BytesLine(data=part):
-                self._take(part)
+                self._count_bytes(part)
             case EndLine():
                 self.end = line
                 return
         self._digest.update(data)
 
-    def _check_place(self, line: Line) -> None:
-        """It may follow the one before."""
+    def _check_order(self, line: Line) -> None:
+        """Make sure that the line may follow the one before."""
         if (self._number == 1) != isinstance(line, LogLine) or self.end is not None:
             raise self._bad("it stands in the wrong place")
-        if isinstance(line, FactLine) != (self._owed > 0):
+        if isinstance(line, FactLine) != (self._facts_left > 0):
             raise self._bad("a session has another number of facts than it says")
         if isinstance(line, BytesLine) != (self._file is not None):
             raise self._bad("a file has another size than it says")
         if isinstance(line, FileLine) and not self.sessions:
             raise self._bad("a file follows its session")
 
-    def _take(self, part: bytes) -> None:
-        """Count some bytes of the file; the last ones must make it what it says."""
+    def _count_bytes(self, part: bytes) -> None:
+        """Count some bytes of the file; with the last ones its digest must match."""
         assert self._file is not None  # noqa: S101  (whoever calls has looked)
         self._file.left -= len(part)
         self._file.digest.update(part)

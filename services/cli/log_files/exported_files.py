@@ -1,4 +1,4 @@
-"""The bytes of the files that sessions refer to: out of FILES into an export, and back."""
+"""The bytes of the files that sessions refer to: from FILES into an export, and back."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import aclosing
@@ -13,14 +13,14 @@ from shared.errors import Conflict
 from shared.events import FileRef
 from shared.objects import ObjectMissing, reading, there, writing
 
-Wanted = Mapping[tuple[str, str], FileRef]
+FileRefs = Mapping[tuple[str, str], FileRef]
 """Files by the session under which they lie, and their ids."""
 
 
-def files_of(session_id: str, facts: Iterable[msgspec.Struct]) -> Wanted:
+def files_of(session_id: str, facts: Iterable[msgspec.Struct]) -> FileRefs:
     """Every file that lies under a session, by its facts."""
-    refs = (ref for fact in facts for ref in _refs(fact))
-    return {(session_id, ref.id): ref for ref in refs}
+    found = (ref for fact in facts for ref in _refs(fact))
+    return {(session_id, ref.id): ref for ref in found}
 
 
 def _refs(value: Any) -> Iterator[FileRef]:
@@ -37,15 +37,15 @@ def _refs(value: Any) -> Iterator[FileRef]:
             pass
 
 
-async def write_files(bus: Bus, writer: Writer, wanted: Wanted) -> int:
-    """Write the bytes of files, a chunk at a time; answers how many files are not there.
+async def write_files(bus: Bus, writer: Writer, refs: FileRefs) -> int:
+    """Write the bytes of files, a chunk at a time → how many files are not there.
 
     Raises:
-        Conflict: one was erased in the middle of it.
-        BusError: FILES could not be asked.
+        Conflict: one was erased meanwhile.
+        BusError: FILES could not be read.
     """
     missing = 0
-    for (session_id, file_id), ref in wanted.items():
+    for (session_id, file_id), ref in refs.items():
         async with aclosing(reading(bus, f"{session_id}/{file_id}")) as chunks:
             try:
                 first = await anext(chunks, b"")
@@ -64,15 +64,15 @@ async def write_files(bus: Bus, writer: Writer, wanted: Wanted) -> int:
     return missing
 
 
-async def bring_files(bus: Bus, path: Path, wanted: Wanted) -> int:
-    """Put the files that are ``wanted`` where they belong; answers how many were not there yet.
+async def import_files(bus: Bus, path: Path, refs: FileRefs) -> int:
+    """Put those files of an export into FILES that ``refs`` names → how many were new.
 
     Raises:
-        BusError: FILES could not be asked; another try goes on from there.
+        BusError: FILES could not be written; another try goes on from there.
     """
-    brought = 0
+    imported = 0
     for line, chunks in files_in(path):
-        ref = wanted.get((line.session, line.id))
+        ref = refs.get((line.session, line.id))
         if ref is None or (ref.size, ref.sha256) != (line.size, line.sha256):
             continue  # of a session that stays out, or that does not know it
         name = f"{line.session}/{line.id}"
@@ -81,5 +81,5 @@ async def bring_files(bus: Bus, path: Path, wanted: Wanted) -> int:
         async with writing(bus, name) as writer:
             for chunk in chunks:
                 await writer.write(chunk)
-        brought += 1
-    return brought
+        imported += 1
+    return imported

@@ -1,10 +1,9 @@
-"""Take people's words out of facts and leave their shape, so that a fault can be shown (pure).
+"""Replace the letters of all texts in facts, and keep their shape, to show a fault (pure).
 
-Every text that is not known to be natterlog's own loses its letters; what a
-field of a later version holds does so too, until it is named below.  A letter
-becomes another one that depends on its place alone.  So a piece of a text is
-redacted as the same piece of the redacted text, a splice or a doubling stays
-visible, and redacting twice is redacting once.
+Every text is redacted that is not known to be natterlog's own, also in fields of later
+versions, until they are named below.  A letter is replaced by one that depends on its
+position alone.  So a part of a text, redacted, is the same part of the redacted text: a
+splice or a doubling stays visible, and redacting twice changes nothing more.
 """
 
 import hashlib
@@ -20,7 +19,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 _LETTERS = "etaoinsrhldcumfpgwybvkxjqz"
 _BY_WIDTH = {2: "é", 3: "語", 4: "🙂"}
-"""What stands for a character that is no ASCII, by its bytes in UTF-8."""
+"""The substitute of a character outside ASCII, by its length in UTF-8."""
 
 KEPT: dict[type, frozenset[str]] = {
     e.Fault: frozenset({"code"}),
@@ -56,9 +55,9 @@ KEPT: dict[type, frozenset[str]] = {
     e.CancelRequested: frozenset({"nonce"}),
     e.RunEnded: frozenset({"status", "model", "provider", "nonce"}),
 }
-"""The texts that are ids, names of the operator's own, or words of natterlog's; no others are."""
+"""The fields that hold ids, names that the operator gave, or texts of natterlog's own."""
 
-OWN_WORDS = frozenset(
+OWN_TEXTS = frozenset(
     {
         # modes that natterlog itself gives, or takes for something of its own
         *("general", "adhoc", "document", "content", "file"),
@@ -73,19 +72,19 @@ OWN_WORDS = frozenset(
         *("content_filter", "tool_calls", "max_length"),
     }
 )
-_SCHEMA_WORDS = re.compile(r"object|array|string|number|integer|boolean|null")
+_SCHEMA_TYPES = re.compile(r"object|array|string|number|integer|boolean|null")
 _SHAPE = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf", "Mn", "Mc", "Me"})
-"""Categories of characters that are no word, and that a fault may depend on."""
+"""Categories of characters that carry no meaning, and that a fault may depend on."""
 _NO_DIGEST = "0" * 64
 
 
 def redacted_text(text: str) -> str:
-    """As many code points, bytes, spaces, lines and marks as ``text``, and no word of it."""
-    return "".join(_other(character, place) for place, character in enumerate(text))
+    """A text of the same code points, bytes, spaces, lines and marks, with other letters."""
+    return "".join(_stand_in(character, position) for position, character in enumerate(text))
 
 
 def redacted(fact: S) -> S:
-    """The fact without anybody's words; its digests are those of what is left."""
+    """The fact with its texts redacted; its digests are those of the redacted texts."""
     return cast("S", _struct(fact))
 
 
@@ -112,7 +111,7 @@ def _struct(value: msgspec.Struct) -> msgspec.Struct:
 def _value(value: Any) -> Any:
     match value:
         case str():
-            return value if value in OWN_WORDS else redacted_text(value)
+            return value if value in OWN_TEXTS else redacted_text(value)
         case msgspec.Struct():
             return _struct(value)
         case list():
@@ -129,20 +128,20 @@ def _value(value: Any) -> Any:
 
 
 def _entry(name: str, value: Any) -> Any:
-    if name == "type" and isinstance(value, str) and _SCHEMA_WORDS.fullmatch(value):
+    if name == "type" and isinstance(value, str) and _SCHEMA_TYPES.fullmatch(value):
         return value
     if name == "required" and isinstance(value, list):
         return cast("list[Any]", value)
     return _value(value)
 
 
-def _other(character: str, place: int) -> str:
+def _stand_in(character: str, position: int) -> str:
     if character.isascii():
         if not character.isalnum():
             return character
         if character.isdigit():
-            return str((place + 1) % 10)
-        letter = _LETTERS[(place * 7 + place // 26 * 3) % 26]
+            return str((position + 1) % 10)
+        letter = _LETTERS[(position * 7 + position // 26 * 3) % 26]
         return letter.upper() if character.isupper() else letter
     if unicodedata.category(character) in _SHAPE:
         return character

@@ -1,8 +1,7 @@
-"""What facts say about other facts of their log, said anew for the log they come to (pure).
+"""Facts that are to be imported, with the sequences of the log they come to (pure).
 
-Sequences are cursors, attempts and keys, so they are never taken along: each
-fact gets the sequence at which it is appended, and whatever named it by the old
-one names it by the new one.
+Sequences are cursors, attempts and keys, so a fact cannot keep its own: it gets the one
+at which it is appended, and facts that refer to it by the old one refer to the new one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,7 +38,7 @@ UNDER_WAY = Fault(
 )
 
 
-class Coming(NamedTuple):
+class FactToImport(NamedTuple):
     """A fact that is to be brought here; ``origin`` is its old sequence, 0 for one made here."""
 
     run: str
@@ -47,45 +46,45 @@ class Coming(NamedTuple):
     origin: int
 
 
-def coming(session: SessionLine, lines: Sequence[FactLine]) -> list[Coming]:
-    """A session's facts as they are to be imported: read, checked, every run with an end.
+def facts_to_import(session: SessionLine, lines: Sequence[FactLine]) -> list[FactToImport]:
+    """The facts of a session, decoded and checked, with a final for every run.
 
     Raises:
         InvalidRequest: they are no whole session.
     """
     _check_id(session, session.id)
     _check_id(session, session.user)
-    facts: list[Coming] = []
+    facts: list[FactToImport] = []
     for line in lines:
         try:
             fact = decode_fact(bytes(line.fact))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise _bad(session, line.seq, str(error)) from error
-        facts.append(Coming(line.run, fact, line.seq))
+            raise _invalid(session, line.seq, str(error)) from error
+        facts.append(FactToImport(line.run, fact, line.seq))
         _check(session, facts)
     if not facts:
-        raise _bad(session, 0, "it has no facts")
-    return [*facts, *_ends(facts)]
+        raise _invalid(session, 0, "it has no facts")
+    return [*facts, *_missing_finals(facts)]
 
 
-def _check(session: SessionLine, facts: Sequence[Coming]) -> None:
-    """The last of ``facts`` may stand where it stands."""
+def _check(session: SessionLine, facts: Sequence[FactToImport]) -> None:
+    """Make sure that the last of ``facts`` may follow those before it."""
     last = facts[-1]
     first = len(facts) == 1
     if first != isinstance(last.fact, SessionCreated):
-        raise _bad(session, last.origin, "a session begins with session.created, once")
-    if not isinstance(last.fact, _CARRIED):
-        raise _bad(session, last.origin, f"{type(last.fact).__name__} cannot be imported")
+        raise _invalid(session, last.origin, "a session begins with session.created, once")
+    if not isinstance(last.fact, _IMPORTABLE):
+        raise _invalid(session, last.origin, f"{type(last.fact).__name__} cannot be imported")
     if isinstance(last.fact, _OF_SESSIONS) != (last.run == NONE):
-        raise _bad(session, last.origin, "a fact of a run names it, and no other does")
+        raise _invalid(session, last.origin, "a fact of a run names it, and no other does")
     if last.run != NONE:
         _check_id(session, last.run)
     if not first and last.origin <= facts[-2].origin:
-        raise _bad(session, last.origin, "facts are in the order of their sequences")
+        raise _invalid(session, last.origin, "facts are in the order of their sequences")
 
 
-def _ends(facts: Sequence[Coming]) -> list[Coming]:
-    """A final for every run that has none, so that nothing of it is ever begun here."""
+def _missing_finals(facts: Sequence[FactToImport]) -> list[FactToImport]:
+    """A final for every run that has none, so that no worker here ever takes it up."""
     open_runs = dict.fromkeys(each.run for each in facts if each.run != NONE)
     attempts: dict[str, int] = {}
     for each in facts:
@@ -94,49 +93,53 @@ def _ends(facts: Sequence[Coming]) -> list[Coming]:
         elif isinstance(each.fact, RunEnded):
             open_runs.pop(each.run, None)
     at = facts[-1].fact.at
-    made: list[Coming] = []
+    finals: list[FactToImport] = []
     for run in open_runs:
         final = ended("failed", attempt=attempts.get(run, 0), error=UNDER_WAY)
-        made.append(Coming(run, msgspec.structs.replace(final, at=at), 0))
-    return made
+        finals.append(FactToImport(run, msgspec.structs.replace(final, at=at), 0))
+    return finals
 
 
-def referring(fact: AnyFact, here: Mapping[int, int]) -> AnyFact:
-    """The fact with the sequences of this log; ``here`` has the new one of each old one.
+def renumbered(fact: AnyFact, new_seqs: Mapping[int, int]) -> AnyFact:
+    """The fact with the sequences of this log; ``new_seqs`` maps old ones to new ones.
 
     Raises:
-        KeyError: it names a fact that is not there.
+        KeyError: it refers to a fact that is not there.
     """
-    prev = here.get(fact.prev, 0)  # 0 also where a hard delete had taken it out
+    prev = new_seqs.get(fact.prev, 0)  # 0 also where a hard delete had taken it out
     match fact:
         case RunClaimed():
-            previous = _previous(fact.previous, here)
-            return msgspec.structs.replace(fact, prev=prev, todo=here[fact.todo], previous=previous)
+            previous = _previous(fact.previous, new_seqs)
+            return msgspec.structs.replace(
+                fact, prev=prev, todo=new_seqs[fact.todo], previous=previous
+            )
         case TodoProcess() | TodoGenerate():
-            previous = _previous(fact.previous, here)
+            previous = _previous(fact.previous, new_seqs)
             return msgspec.structs.replace(fact, prev=prev, previous=previous)
         case RunEnded() if fact.attempt:
-            return msgspec.structs.replace(fact, prev=prev, attempt=here[fact.attempt])
+            return msgspec.structs.replace(fact, prev=prev, attempt=new_seqs[fact.attempt])
         case _:
             return msgspec.structs.replace(fact, prev=prev)
 
 
-def _previous(known: PreviousAttempt | None, here: Mapping[int, int]) -> PreviousAttempt | None:
-    return known and msgspec.structs.replace(known, attempt=here[known.attempt])
+def _previous(
+    previous: PreviousAttempt | None, new_seqs: Mapping[int, int]
+) -> PreviousAttempt | None:
+    return previous and msgspec.structs.replace(previous, attempt=new_seqs[previous.attempt])
 
 
 def _check_id(session: SessionLine, text: str) -> None:
     if not is_id(text):
-        raise _bad(session, 0, f"{text[:40]!r} is no id")
+        raise _invalid(session, 0, f"{text[:40]!r} is no id")
 
 
-def _bad(session: SessionLine, seq: int, fault: str) -> InvalidRequest:
+def _invalid(session: SessionLine, seq: int, fault: str) -> InvalidRequest:
     where = f", fact {seq}" if seq else ""
     return InvalidRequest(f"Session {session.id[:40]}{where}: {fault}.")
 
 
 _OF_SESSIONS = SessionCreated | SessionUpdated | BranchChosen | MessageRated
-_CARRIED = (
+_IMPORTABLE = (
     _OF_SESSIONS
     | RunWaiting
     | RunScheduled

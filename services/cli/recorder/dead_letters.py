@@ -1,9 +1,9 @@
-"""Dead letters: what they say, what has become of their runs, and what putting one back means.
+"""Dead letters: read them, see what has become of their runs, and retry their work.
 
-A todo that nobody can handle ends its run as failed, beside the letter.  So to put
-it back is to ask for the work anew: for a reply as its user would, by answering the
-message again; for a job by a new one with the same plan and file.  Every request
-has a key or an id that follows from the letter, so that asking twice is asking once.
+A todo that nobody can handle becomes a dead letter, and its run ends as failed.  To retry
+it is to request the work anew: a reply by answering its message again, as its user would;
+a job by a new one with the same plan and file.  Every request has a key or an id that is
+derived from the letter, so that a second retry does nothing more.
 """
 
 from collections.abc import AsyncGenerator
@@ -13,7 +13,7 @@ from uuid import UUID, uuid5
 import msgspec
 
 from services.cli.recorder.recorded_log import RecordedFact, RecordedLog
-from services.cli.recorder.repeat_job import do_again
+from services.cli.recorder.repeat_job import repeat_job
 from shared.bus import Bus
 from shared.commands import ContinueReply, CreateJob, ListMessages, Regenerate, SendMessage
 from shared.consumer import DeadLetter
@@ -36,8 +36,8 @@ from shared.subjects import parse
 _SPACE = UUID("0d1f0d9c-6f6e-5c3a-9d7e-3a1f5be0c001")
 
 
-class Letter(NamedTuple):
-    """A dead letter and its number, by which it is named."""
+class StoredLetter(NamedTuple):
+    """A dead letter with its sequence in DEAD, which is its number for operators."""
 
     number: int
     letter: DeadLetter
@@ -46,16 +46,16 @@ class Letter(NamedTuple):
     def run_id(self) -> str:
         return parse(self.letter.subject).run
 
-    def made(self, what: str) -> str:
-        """An id that follows from the letter: always the same one."""
+    def derived_id(self, purpose: str) -> str:
+        """An id for this purpose, always the same one for the same letter."""
         letter = self.letter
-        return str(uuid5(_SPACE, f"{letter.subject} {letter.seq} {letter.at} {what}"))
+        return str(uuid5(_SPACE, f"{letter.subject} {letter.seq} {letter.at} {purpose}"))
 
 
 class Case(NamedTuple):
-    """A letter with what is known of its run; ``obstacle`` is why it cannot be put back."""
+    """A letter with the facts of its run; ``obstacle`` is why it cannot be retried."""
 
-    letter: Letter
+    letter: StoredLetter
     facts: list[RecordedFact]
     final: RunEnded | None
     obstacle: str | None
@@ -67,7 +67,7 @@ class Case(NamedTuple):
         return "unfinished" if self.facts else "gone"
 
 
-async def letters(bus: Bus) -> AsyncGenerator[Letter]:
+async def dead_letters(bus: Bus) -> AsyncGenerator[StoredLetter]:
     """Every dead letter, the oldest first.
 
     Raises:
@@ -77,23 +77,23 @@ async def letters(bus: Bus) -> AsyncGenerator[Letter]:
     while batch := await bus.read(DEAD, "dead.>", after=after):
         for stored in batch:
             after = stored.seq
-            yield Letter(stored.seq, msgspec.json.decode(stored.data, type=DeadLetter))
+            yield StoredLetter(stored.seq, msgspec.json.decode(stored.data, type=DeadLetter))
 
 
-async def find(bus: Bus, number: int) -> Letter:
+async def find_letter(bus: Bus, number: int) -> StoredLetter:
     """The letter of that number.
 
     Raises:
         NotFound: there is none.
     """
-    async for letter in letters(bus):
+    async for letter in dead_letters(bus):
         if letter.number == number:
             return letter
     raise NotFound(f"There is no dead letter {number}; `natterlog dead ls` shows those there are.")
 
 
-async def case_of(log: RecordedLog, letter: Letter) -> Case:
-    """What has become of the letter's run."""
+async def case_of(log: RecordedLog, letter: StoredLetter) -> Case:
+    """A letter with what has become of its run."""
     address = parse(letter.letter.subject)
     facts = [
         fact
@@ -114,43 +114,45 @@ def _obstacle(facts: list[RecordedFact], final: RunEnded | None) -> str | None:
     return None
 
 
-async def put_back(log: RecordedLog, bus: Bus, letter: Letter, *, anyway: bool = False) -> str:
-    """Ask for the letter's work anew, and drop the letter; answers the new run's id.
+async def put_back(
+    log: RecordedLog, bus: Bus, letter: StoredLetter, *, anyway: bool = False
+) -> str:
+    """Request the letter's work anew, and drop the letter → the new run's id.
 
     Raises:
-        Conflict: nobody wants it any more, or it cannot be read still.
+        Conflict: there is an obstacle, or the todo can still not be read.
         NatterlogError: the store refuses.
     """
     case = await case_of(log, letter)
     if case.obstacle is not None:
         raise Conflict(f"Dead letter {letter.number} cannot be put back: {case.obstacle}.")
-    begun = _begun(case)
+    task = _first_task(case)
     store = StoreClient(bus)
-    if isinstance(begun, Turn):
-        run_id = await _answer_again(store, letter, begun, anyway=anyway)
+    if isinstance(task, Turn):
+        run_id = await _repeat_reply(store, letter, task, anyway=anyway)
     else:
-        run_id = await _do_again(log, bus, store, letter, begun)
-    await drop(bus, letter)
+        run_id = await _repeat_job(log, bus, store, letter, task)
+    await drop_letter(bus, letter)
     return run_id
 
 
-async def drop(bus: Bus, letter: Letter) -> None:
-    """Forget the letter.
+async def drop_letter(bus: Bus, letter: StoredLetter) -> None:
+    """Erase the letter.
 
     Raises:
-        BusError: it is not known to be gone.
+        BusError: it may still be there.
     """
     await erase_message(bus, DEAD, letter.number)
 
 
-def _begun(case: Case) -> Turn | RunScheduled | TodoProcess | TodoGenerate:
-    """What the run was to do, from its first fact that says so."""
+def _first_task(case: Case) -> Turn | RunScheduled | TodoProcess | TodoGenerate:
+    """What the run was to do: the turn of a reply, or the first todo of a job."""
     for fact in case.facts:
         match fact.fact:
             case TodoChat(turn=turn) | RunWaiting(turn=turn):
                 return turn
-            case RunScheduled() | TodoProcess() | TodoGenerate() as begun:
-                return begun
+            case RunScheduled() | TodoProcess() | TodoGenerate() as task:
+                return task
             case _:
                 pass
     raise Conflict(
@@ -158,7 +160,9 @@ def _begun(case: Case) -> Turn | RunScheduled | TodoProcess | TodoGenerate:
     )
 
 
-async def _answer_again(store: StoreClient, letter: Letter, turn: Turn, *, anyway: bool) -> str:
+async def _repeat_reply(
+    store: StoreClient, letter: StoredLetter, turn: Turn, *, anyway: bool
+) -> str:
     user, session, _ = parse(letter.letter.subject)
     latest = await store.ask(
         ListMessages(user_id=user, session_id=session, limit=1, descending=True)
@@ -169,7 +173,7 @@ async def _answer_again(store: StoreClient, letter: Letter, turn: Turn, *, anywa
             "The conversation went on since: another answer now would put an older branch in "
             "front. `--anyway` does that."
         )
-    key = letter.made("key")
+    key = letter.derived_id("key")
     if turn.continues is not None:
         again = ContinueReply(
             user_id=user, message_id=turn.assistant_message_id, idempotency_key=key
@@ -202,26 +206,26 @@ async def _answer_again(store: StoreClient, letter: Letter, turn: Turn, *, anywa
     return accepted.run.id
 
 
-async def _do_again(
+async def _repeat_job(
     log: RecordedLog,
     bus: Bus,
     store: StoreClient,
-    letter: Letter,
-    begun: RunScheduled | TodoProcess | TodoGenerate,
+    letter: StoredLetter,
+    task: RunScheduled | TodoProcess | TodoGenerate,
 ) -> str:
     address = parse(letter.letter.subject)
     (found,) = await log.sessions(FindSessions(prefix=address.session))
-    session, new_session = found.session, letter.made("session")
+    session, new_session = found.session, letter.derived_id("session")
     job = CreateJob(
         user_id=address.user,
         session_id=new_session,
-        run_id=letter.made("run"),
-        plan=begun.plan,
+        run_id=letter.derived_id("run"),
+        plan=task.plan,
         mode=session.mode,
         model=session.model,
         temperature=session.temperature,
         max_tokens=session.max_tokens,
-        priority=begun.priority,
+        priority=task.priority,
         client_ref=session.client_ref,
     )
-    return await do_again(bus, store, job, old_session=address.session)
+    return await repeat_job(bus, store, job, old_session=address.session)

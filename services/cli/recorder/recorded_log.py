@@ -1,9 +1,9 @@
-"""What was recorded, read by an operator: runs, sessions and their facts, whoever's they are.
+"""The recorded log, as an operator reads it: runs, sessions and their facts, of all users.
 
-A system that runs is asked over the bus: its store for what is archived, EVENTS
-for what is not yet.  When nothing runs, the store's files are read instead.
-Either way facts come in order and whole, without the fields that a large fact
-left in FILES being missing.  The same is done where everything but the store runs.
+Of a system that runs, what is archived comes from the store and the rest from EVENTS,
+over the bus.  Where nothing runs, or everything but the store, the store's files are
+read instead.  Either way facts come in order and whole, with the large fields that
+were put into FILES.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -33,20 +33,20 @@ from shared.subjects import EVENTS, Address, fact_kind, parse, ping, store_comma
 
 T = TypeVar("T", FoundRun, FoundSession)
 
-Ask = Callable[[Request[Any]], Awaitable[Any]]
-"""Answers a question of :mod:`shared.inspection`."""
+RunQuery = Callable[[Request[Any]], Awaitable[Any]]
+"""Answers a request of :mod:`shared.inspection`."""
 
 _TIMEOUT = 10.0
-_PING = 1.0
+_PING_TIMEOUT = 1.0
 _SHOWN = 5
 
 
 class NotRecorded(Exception):
-    """Nothing of that name was recorded, or more than one thing was."""
+    """No run or session with that id was recorded, or several were."""
 
 
 class RecordedFact(NamedTuple):
-    """A fact in its place in the log; ``data`` is its JSON, whole."""
+    """A fact with its sequence in the log; ``data`` is its whole JSON."""
 
     seq: int
     subject: str
@@ -60,12 +60,12 @@ class RecordedFact(NamedTuple):
         return parse(self.subject)
 
     @property
-    def what(self) -> str:
+    def kind(self) -> str:
         return fact_kind(self.subject)
 
 
-def recorded(seq: int, subject: str, data: bytes) -> RecordedFact:
-    """A fact as it happened, here or, if it was imported, elsewhere.
+def recorded_fact(seq: int, subject: str, data: bytes) -> RecordedFact:
+    """A fact of the log; an imported one as it was in the log that it came from.
 
     Raises:
         msgspec.ValidationError: this version cannot read it.
@@ -78,34 +78,34 @@ def recorded(seq: int, subject: str, data: bytes) -> RecordedFact:
 
 
 class RecordedLog:
-    """The recorded past of one installation; ``bus`` is None when nothing runs."""
+    """The log of one installation; ``bus`` is None when nothing runs."""
 
-    def __init__(self, ask: Ask, bus: Bus | None) -> None:
-        self._ask = ask
+    def __init__(self, query: RunQuery, bus: Bus | None) -> None:
+        self._query = query
         self.bus = bus
 
     # -- what there is ------------------------------------------------------------
 
-    async def runs(self, wanted: FindRuns) -> list[FoundRun]:
-        """Runs by these marks, the newest first.
+    async def runs(self, query: FindRuns) -> list[FoundRun]:
+        """The runs that match, the newest first.
 
         Raises:
-            NatterlogError: nobody could say.
+            NatterlogError: the store or its files could not answer.
         """
-        answer: FoundRuns = await self._ask(wanted)
+        answer: FoundRuns = await self._query(query)
         return answer.items
 
-    async def sessions(self, wanted: FindSessions) -> list[FoundSession]:
-        """Sessions by these marks, the one last written to first.
+    async def sessions(self, query: FindSessions) -> list[FoundSession]:
+        """The sessions that match, the one last written to first.
 
         Raises:
-            NatterlogError: nobody could say.
+            NatterlogError: the store or its files could not answer.
         """
-        answer: FoundSessions = await self._ask(wanted)
+        answer: FoundSessions = await self._query(query)
         return answer.items
 
     async def run(self, prefix: str) -> FoundRun:
-        """The run whose id begins so.
+        """The run whose id begins with ``prefix``.
 
         Raises:
             NotRecorded: none does, or several do.
@@ -114,7 +114,7 @@ class RecordedLog:
         return _the_one(found, [run.id for run in found], "run", prefix)
 
     async def session(self, prefix: str) -> FoundSession:
-        """The session whose id begins so.
+        """The session whose id begins with ``prefix``.
 
         Raises:
             NotRecorded: none does, or several do.
@@ -131,9 +131,9 @@ class RecordedLog:
             NatterlogError, BusError: they could not be read.
         """
         while True:
-            page: Facts = await self._ask(ReadFacts(session_id=session_id, after=after))
+            page: Facts = await self._query(ReadFacts(session_id=session_id, after=after))
             for stored in page.facts:
-                yield recorded(stored.seq, stored.subject, bytes(stored.data))
+                yield recorded_fact(stored.seq, stored.subject, bytes(stored.data))
                 after = stored.seq
             if not page.facts:
                 break
@@ -141,7 +141,7 @@ class RecordedLog:
             yield fact
 
     async def _hot_facts(self, session_id: str, after: int) -> AsyncGenerator[RecordedFact]:
-        """What the store has not archived yet."""
+        """Facts that the store has not archived yet."""
         if self.bus is None:
             return
         while stored := await self.bus.read(EVENTS, f"evt.*.{session_id}.>", after=after):
@@ -149,7 +149,7 @@ class RecordedLog:
                 after = seq
                 # being erased, or not to be read by this version: the cold log has neither
                 with suppress(ObjectMissing, msgspec.ValidationError):
-                    yield recorded(seq, subject, await unpack(self.bus, packed))
+                    yield recorded_fact(seq, subject, await unpack(self.bus, packed))
 
     async def run_facts(self, run: FoundRun) -> list[RecordedFact]:
         """Every fact of a run, as far as there is any now.
@@ -176,18 +176,19 @@ async def open_log(settings: Settings) -> AsyncGenerator[RecordedLog]:
     """
     async with AsyncExitStack() as opened:
         if settings.nats_url is None:
-            yield RecordedLog(await opened.enter_async_context(_asking_files(settings)), None)
+            yield RecordedLog(await opened.enter_async_context(_queries_to_files(settings)), None)
             return
         bus = await opened.enter_async_context(Bus(settings.nats_url, name="recorder"))
-        ask = asking_store(bus)
+        query = queries_to_store(bus)
         if not await store_answers(bus):
             with suppress(NotFound):  # they are on another machine: the store itself will say no
-                ask = await opened.enter_async_context(_asking_files(settings))
-        yield RecordedLog(ask, bus)
+                query = await opened.enter_async_context(_queries_to_files(settings))
+        yield RecordedLog(query, bus)
 
 
-def _asking_files(settings: Settings) -> AbstractAsyncContextManager[Ask]:
-    # the store's own code, because nobody else knows its files; and SQLAlchemy comes with it
+def _queries_to_files(settings: Settings) -> AbstractAsyncContextManager[RunQuery]:
+    # The store's own code, because nobody else knows its files; imported where it is
+    # needed, because SQLAlchemy comes with it.
     from services.store.files import asking_files
 
     return asking_files(settings)
@@ -196,21 +197,21 @@ def _asking_files(settings: Settings) -> AbstractAsyncContextManager[Ask]:
 async def store_answers(bus: Bus) -> bool:
     """Whether there is a store to ask."""
     try:
-        await bus.call(ping("store"), timeout=_PING)
+        await bus.call(ping("store"), timeout=_PING_TIMEOUT)
     except NoAnswer:
         return False
     return True
 
 
-def asking_store(bus: Bus) -> Ask:
-    """Ask the store that runs."""
+def queries_to_store(bus: Bus) -> RunQuery:
+    """Answers from the store that runs, over the bus."""
 
-    async def ask(request: Request[Answer]) -> Answer:
+    async def query(request: Request[Answer]) -> Answer:
         data = msgspec.json.encode(request)
         answer = await bus.ask(store_command(request.name), data, timeout=_TIMEOUT, tries=2)
         return request.decode_answer(answer)
 
-    return ask
+    return query
 
 
 def _the_one(found: list[T], ids: list[str], noun: str, prefix: str) -> T:

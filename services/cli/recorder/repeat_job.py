@@ -1,4 +1,4 @@
-"""A job done once more: the same plan and the same file, in a session of its own."""
+"""Run a job again: the same plan and the same file, in a session of its own."""
 
 from services.cli.recorder.recorded_log import RecordedFact
 from shared import objects
@@ -18,18 +18,18 @@ from shared.store_client import StoreClient
 
 
 def plan_of(facts: list[RecordedFact], run_id: str | None) -> tuple[Plan, int] | None:
-    """What a run was to do, and with which priority; None when it is no job."""
+    """The plan and the priority of a job; None when the run is none."""
     for fact in facts:
-        begun = fact.fact
+        first = fact.fact
         if fact.address.run == run_id and isinstance(
-            begun, RunScheduled | TodoProcess | TodoGenerate
+            first, RunScheduled | TodoProcess | TodoGenerate
         ):
-            return begun.plan, begun.priority
+            return first.plan, first.priority
     return None
 
 
-async def do_again(bus: Bus, store: StoreClient, job: CreateJob, *, old_session: str) -> str:
-    """Begin the job, with a file of its own if its plan has one; answers its run.
+async def repeat_job(bus: Bus, store: StoreClient, job: CreateJob, *, old_session: str) -> str:
+    """Begin the job, with a copy of the file if its plan has one → the id of its run.
 
     Raises:
         Conflict: its file is gone.
@@ -42,7 +42,7 @@ async def do_again(bus: Bus, store: StoreClient, job: CreateJob, *, old_session:
 
 
 async def _copy_file(bus: Bus, plan: DocumentPlan | FilePlan, old: str, new: str) -> None:
-    """A job's file lies under its session, and is erased with it."""
+    """Copy a job's file to its new session: a file is erased with its session."""
     try:
         async with objects.writing(bus, f"{new}/{plan.file.id}") as writer:
             async for chunk in objects.reading(bus, f"{old}/{plan.file.id}"):

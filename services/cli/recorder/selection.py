@@ -1,15 +1,15 @@
-"""What a command is about: the run or the session that was named, with its session's facts."""
+"""The run or the session that a command line names, with its session's facts."""
 
 from typing import NamedTuple
 
 from services.cli.recorder.recorded_log import NotRecorded, RecordedFact, RecordedLog
-from shared.chain import Link
+from shared.log_entry import LogEntry
 from shared.streams import EPOCH
 from shared.subjects import EVENTS
 
 
-class Named(NamedTuple):
-    """What somebody named: a run, or a session whole; with all of the session's facts."""
+class Selection(NamedTuple):
+    """A run, or with ``run_id`` None a whole session; with all of the session's facts."""
 
     user: str
     session_id: str
@@ -17,16 +17,16 @@ class Named(NamedTuple):
     facts: list[RecordedFact]
 
     @property
-    def links(self) -> list[Link]:
-        return [Link(fact.seq, fact.subject, fact.fact) for fact in self.facts]
+    def links(self) -> list[LogEntry]:
+        return [LogEntry.of(fact.seq, fact.subject, fact.fact) for fact in self.facts]
 
 
-async def find(log: RecordedLog, prefix: str) -> Named:
-    """The run, or else the session, whose id begins so.
+async def find_selection(log: RecordedLog, prefix: str) -> Selection:
+    """The run, or else the session, whose id begins with ``prefix``.
 
     Raises:
         NotRecorded: there is neither, or there are several.
-        NatterlogError, BusError: nobody could say.
+        NatterlogError, BusError: the log could not be read.
     """
     try:
         run = await log.run(prefix)
@@ -39,11 +39,11 @@ async def find(log: RecordedLog, prefix: str) -> Named:
     else:
         user, session_id, run_id = run.user_id, run.session_id, run.id
     facts = [fact async for fact in log.session_facts(session_id)]
-    return Named(user, session_id, run_id, facts)
+    return Selection(user, session_id, run_id, facts)
 
 
 async def epoch_of(log: RecordedLog) -> str:
-    """The incarnation of the log that runs, which cursors begin with; nothing when none does."""
+    """The incarnation of the log, which cursors begin with; empty where nothing runs."""
     if log.bus is None:
         return ""
     info = await log.bus.api(f"STREAM.INFO.{EVENTS}")

@@ -1,11 +1,11 @@
-"""The prompt of an attempt, part by part, with the place that each came from (pure)."""
+"""The prompt of an attempt, part by part, each with where it came from (pure)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from services.cli.recorder.attachments import Attached
+from services.cli.recorder.attachments import AttachedFile
 from services.cli.recorder.recorded_log import RecordedFact
 from shared.conversation import grows
 from shared.events import (
@@ -26,7 +26,7 @@ CONTEXT_MESSAGES = 20
 """As many messages of a branch as a chat's prompt has at most."""
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
+class Part(msgspec.Struct, frozen=True, kw_only=True, rename={"notes": "told"}):
     """A piece of a prompt; ``text`` is None when the log does not hold it (any more)."""
 
     role: str
@@ -39,13 +39,13 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     file: FileRef | None = None
     file_id: str | None = None
     """The attachment's, by which its user knows it."""
-    told: list[str] = []
-    """How the file went along, and what was cut of it or is missing, one sentence each."""
+    notes: list[str] = []
+    """How the file was sent, and what of it was cut or is missing, one sentence each."""
     schema: dict[str, Any] | None = None
 
 
 class SentPrompt(msgspec.Struct, frozen=True, kw_only=True):
-    """What an attempt asked of its provider."""
+    """The prompt that an attempt sent to its provider."""
 
     attempt: int
     provider: str
@@ -56,11 +56,11 @@ class SentPrompt(msgspec.Struct, frozen=True, kw_only=True):
     left_out: list[str]
     """What of the branch was not sent, and why, one sentence each."""
     notes: list[str]
-    """What the provider could not be told."""
+    """Which parts of the request the provider does not take."""
 
 
-class _Known(msgspec.Struct, frozen=True):
-    """A message as the session's facts tell it."""
+class _Message(msgspec.Struct, frozen=True):
+    """A message, read from the session's facts."""
 
     id: str
     role: str
@@ -83,7 +83,7 @@ def prompts(
     run_id: str,
     *,
     elsewhere: Sequence[RecordedFact] = (),
-    files: Mapping[str, Attached] | None = None,
+    files: Mapping[str, AttachedFile] | None = None,
 ) -> list[SentPrompt]:
     """The prompts of a run's attempts that asked a provider, from its session's facts.
 
@@ -126,23 +126,23 @@ def _of_chat(
     before: Sequence[RecordedFact],
     source: PromptSource,
     todo: RecordedFact | None,
-    files: Mapping[str, Attached],
+    files: Mapping[str, AttachedFile],
 ) -> tuple[list[Part], list[str]]:
-    known = _messages(before)
+    messages = _messages(before)
     parts = [] if source.system is None else [_system(before, source.system, todo)]
     for each in source.message_ids:
-        parts.append(_message(known.get(each), each))
-        parts += _attachments(known.get(each), each, source.files, files)
+        parts.append(_message(messages.get(each), each))
+        parts += _attachments(messages.get(each), each, source.files, files)
     if source.go_on is not None:
         origin = "natterlog asks for the reply to go on"
         parts.append(Part(role="user", text=source.go_on, origin=origin, seq=None))
     turn = todo.fact.turn if todo and isinstance(todo.fact, TodoChat) else None
     leaf = turn and (turn.context or turn.user_message_id)
-    return parts, _left_out(known, leaf, source.message_ids)
+    return parts, _left_out(messages, leaf, source.message_ids)
 
 
 def _system(before: Sequence[RecordedFact], system: str, todo: RecordedFact | None) -> Part:
-    """What set the system prompt to these words: the message itself, or last the session."""
+    """The system prompt, with the fact that last set it: of the message, or of the session."""
     if todo is not None and isinstance(todo.fact, TodoChat) and todo.fact.turn.system == system:
         return Part(role="system", text=system, origin="came with the message", seq=todo.seq)
     for recorded in reversed(before):
@@ -156,8 +156,8 @@ def _system(before: Sequence[RecordedFact], system: str, todo: RecordedFact | No
     )
 
 
-def _message(known: _Known | None, message_id: str) -> Part:
-    if known is None:
+def _message(message: _Message | None, message_id: str) -> Part:
+    if message is None:
         return Part(
             role="?",
             text=None,
@@ -166,43 +166,43 @@ def _message(known: _Known | None, message_id: str) -> Part:
             message_id=message_id,
         )
     return Part(
-        role=known.role,
-        text=known.text,
-        origin=known.origin,
-        seq=known.seq,
+        role=message.role,
+        text=message.text,
+        origin=message.origin,
+        seq=message.seq,
         message_id=message_id,
     )
 
 
 def _attachments(
-    message: _Known | None,
+    message: _Message | None,
     message_id: str,
     sent: Sequence[SentFile] | None,
-    files: Mapping[str, Attached],
+    files: Mapping[str, AttachedFile],
 ) -> Iterator[Part]:
-    """The files of a message, in its order, and how each went along."""
+    """The files of a message, in its order, each with how it was sent."""
     how = {file.id: file for file in sent or [] if file.message_id == message_id}
     for file_id in dict.fromkeys([*(message.attachments if message else ()), *how]):
         file = files.get(file_id)
-        came = "erased since then" if file is None else f"uploaded, read by run {file.run_id}"
+        origin = "erased since then" if file is None else f"uploaded, read by run {file.run_id}"
         if sent is None:
-            told = ["how it went along was not recorded"]
+            notes = ["how it went along was not recorded"]
         else:
-            told = _how(how.get(file_id), file)
+            notes = _how_sent(how.get(file_id), file)
         yield Part(
             role="file",
             text=None,
-            origin=came,
+            origin=origin,
             seq=file and file.seq,
             message_id=message_id,
             file=file and file.ref,
             file_id=file_id,
-            told=told,
+            notes=notes,
         )
 
 
-def _how(sent: SentFile | None, file: Attached | None) -> list[str]:
-    """What a model was shown of a file."""
+def _how_sent(sent: SentFile | None, file: AttachedFile | None) -> list[str]:
+    """How a file was sent to the model, one sentence each."""
     if sent is None or sent.missing == "gone":
         return ["not sent: it was gone"]
     if sent.missing == "unread":
@@ -210,13 +210,13 @@ def _how(sent: SentFile | None, file: Attached | None) -> list[str]:
     if sent.missing == "unreadable":
         fault = file and file.final and file.final.error
         return [f"not sent: it could not be read{f': {fault.message}' if fault else ''}"]
-    told = _as_it_is(sent, file)
+    notes = _as_it_is(sent, file)
     if sent.characters is not None:
-        told.append(_as_text(sent.characters, sent.length or 0))
-    return told + (file.notes if file else [])
+        notes.append(_as_text(sent.characters, sent.length or 0))
+    return notes + (file.notes if file else [])
 
 
-def _as_it_is(sent: SentFile, file: Attached | None) -> list[str]:
+def _as_it_is(sent: SentFile, file: AttachedFile | None) -> list[str]:
     if file is None or not sent.as_it_is:
         return [f"{len(sent.as_it_is)} parts of it were sent as they are"] if sent.as_it_is else []
     if file.ref.id in sent.as_it_is:
@@ -236,19 +236,19 @@ def _as_text(characters: int, length: int) -> str:
     return f"sent as text: the {length:,} characters read from it"
 
 
-def _messages(facts: Sequence[RecordedFact]) -> dict[str, _Known]:
+def _messages(facts: Sequence[RecordedFact]) -> dict[str, _Message]:
     """Every message of the session by its id."""
-    found: dict[str, _Known] = {}
-    asked: dict[str, TodoChat | RunWaiting] = {}
+    found: dict[str, _Message] = {}
+    turns: dict[str, TodoChat | RunWaiting] = {}
     for recorded in facts:
         fact, run = recorded.fact, recorded.address.run
         if isinstance(fact, SessionCreated) and fact.history is not None:
-            found |= {each.id: _brought(each, recorded.seq) for each in fact.history.messages}
+            found |= {each.id: _past_message(each, recorded.seq) for each in fact.history.messages}
         elif isinstance(fact, TodoChat | RunWaiting):
-            asked[run] = fact
+            turns[run] = fact
             turn = fact.turn
             if turn.content is not None:
-                found[turn.user_message_id] = _Known(
+                found[turn.user_message_id] = _Message(
                     turn.user_message_id,
                     "user",
                     turn.parent_id,
@@ -257,11 +257,11 @@ def _messages(facts: Sequence[RecordedFact]) -> dict[str, _Known]:
                     f"asked in run {run}",
                     attachments=turn.attachments,
                 )
-        elif isinstance(fact, RunEnded) and run in asked:
-            turn = asked[run].turn
+        elif isinstance(fact, RunEnded) and run in turns:
+            turn = turns[run].turn
             if turn.continues is not None and not grows(turn.continues, fact):
                 continue
-            found[turn.assistant_message_id] = _Known(
+            found[turn.assistant_message_id] = _Message(
                 turn.assistant_message_id,
                 "assistant",
                 turn.user_message_id,
@@ -273,8 +273,8 @@ def _messages(facts: Sequence[RecordedFact]) -> dict[str, _Known]:
     return found
 
 
-def _brought(message: PastMessage, seq: int) -> _Known:
-    return _Known(
+def _past_message(message: PastMessage, seq: int) -> _Message:
+    return _Message(
         message.id,
         message.role,
         message.parent_id,
@@ -286,10 +286,10 @@ def _brought(message: PastMessage, seq: int) -> _Known:
     )
 
 
-def _left_out(known: dict[str, _Known], leaf: str | None, sent: list[str]) -> list[str]:
-    """What the branch holds besides, from the message that was answered to its start."""
+def _left_out(messages: dict[str, _Message], leaf: str | None, sent: list[str]) -> list[str]:
+    """How many messages of the branch were not sent, and why, one sentence each."""
     cut, empty, failed = 0, 0, 0
-    while leaf is not None and (message := known.get(leaf)) is not None:
+    while leaf is not None and (message := messages.get(leaf)) is not None:
         if message.id not in sent:
             if message.status == "failed":
                 failed += 1
@@ -298,17 +298,17 @@ def _left_out(known: dict[str, _Known], leaf: str | None, sent: list[str]) -> li
             else:
                 cut += 1
         leaf = message.parent
-    told: list[str] = []
+    notes: list[str] = []
     if cut:
-        told.append(
+        notes.append(
             f"{cut} older message{'s' if cut > 1 else ''} of the branch: "
             f"a prompt has its last {CONTEXT_MESSAGES}"
         )
     if failed:
-        told.append(f"{failed} failed repl{'ies' if failed > 1 else 'y'}")
+        notes.append(f"{failed} failed repl{'ies' if failed > 1 else 'y'}")
     if empty:
-        told.append(f"{empty} empty message{'s' if empty > 1 else ''}")
-    return told
+        notes.append(f"{empty} empty message{'s' if empty > 1 else ''}")
+    return notes
 
 
 # -- a job's ---------------------------------------------------------------------------

@@ -1,9 +1,8 @@
-"""A run as a story: what its facts tell, with times (pure).
+"""The story of one run, made of its facts alone (pure).
 
-The facts are all there is to go by: who claimed the run when, what each attempt
-wrote and why it ended, how it came to its end.  Times are milliseconds since the
-run was accepted unless they are said to be an attempt's, which counts from its
-claim as its timeline does.
+It says who claimed the run and when, what each attempt wrote and why it ended, and how
+the run ended.  Times are milliseconds since the run was accepted; those of an attempt are
+milliseconds since its claim, as in its timeline.
 """
 
 import hashlib
@@ -14,7 +13,7 @@ from itertools import pairwise
 import msgspec
 
 from services.cli.recorder.recorded_log import RecordedFact
-from shared.conversation import stop_reason, thoughts_text
+from shared.conversation import thoughts_text
 from shared.events import (
     CancelRequested,
     EndStatus,
@@ -34,9 +33,10 @@ from shared.events import (
     Usage,
 )
 from shared.plans import kind_of_plan
+from shared.run_state import stop_reason
 
 LONG = 1000
-"""Milliseconds without a delta that are worth a word."""
+"""A silence of so many milliseconds is shown."""
 _GAPS = 5
 _BRIEF = 13
 """Characters of a worker's id: when it started, to the millisecond."""
@@ -78,18 +78,18 @@ class Attempt(msgspec.Struct, kw_only=True):
     """Since its claim."""
 
 
-class Happened(msgspec.Struct, frozen=True, kw_only=True):
-    """One fact of the run."""
+class StoryFact(msgspec.Struct, frozen=True, kw_only=True, rename={"kind": "what", "text": "told"}):
+    """One fact of the run, in a line."""
 
     seq: int
     at: datetime
     ms: int
-    what: str
-    told: str
+    kind: str
+    text: str
 
 
-class Step(msgspec.Struct, kw_only=True):
-    """A job's todo: a step's turn, which may come several times (an answer that missed)."""
+class JobStep(msgspec.Struct, kw_only=True):
+    """A step of a job becoming due; a step whose answer misses its schema is due again."""
 
     n: int
     kind: str
@@ -100,6 +100,8 @@ class Step(msgspec.Struct, kw_only=True):
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True):
+    """How the run ended."""
+
     seq: int
     at: datetime
     ms: int
@@ -139,13 +141,13 @@ class Story(msgspec.Struct, kw_only=True):
     continues: int | None = None
     """Code points of the reply that went on; the texts of the attempts begin with it."""
     attempts: list[Attempt] = []
-    steps: list[Step] = []
+    steps: list[JobStep] = []
     end: End | None = None
-    facts: list[Happened] = []
+    facts: list[StoryFact] = []
 
 
-def tell(facts: Sequence[RecordedFact]) -> Story:
-    """The story of one run, whose facts these are, in order and not none."""
+def story_of(facts: Sequence[RecordedFact]) -> Story:
+    """The story of one run from its facts, in order, at least one."""
     first = facts[0]
     story = Story(
         run_id=first.address.run,
@@ -161,8 +163,8 @@ def tell(facts: Sequence[RecordedFact]) -> Story:
     )
     at_of = {fact.seq: fact.fact.at for fact in facts}
     for recorded in facts:
-        _take(story, recorded, at_of)
-        _note(story, recorded)
+        _apply(story, recorded, at_of)
+        _add_fact(story, recorded)
     return story
 
 
@@ -174,8 +176,8 @@ def kind_of(facts: Sequence[RecordedFact]) -> str:
     return kind_of_plan(plan)
 
 
-def running_text(story: Story, length: int) -> None:
-    """The latest attempt of a run that is under way has written so much, as TOKENS has it."""
+def set_running_length(story: Story, length: int) -> None:
+    """Set how much the latest attempt of a run under way has written, as TOKENS has it."""
     if story.attempts and story.attempts[-1].ended is None:
         story.attempts[-1].length = length
 
@@ -183,41 +185,41 @@ def running_text(story: Story, length: int) -> None:
 # -- one fact after the other ---------------------------------------------------------
 
 
-def _take(story: Story, recorded: RecordedFact, at_of: dict[int, datetime]) -> None:
+def _apply(story: Story, recorded: RecordedFact, at_of: dict[int, datetime]) -> None:
     ms = _since(story.accepted_at, recorded.fact.at)
     match recorded.fact:
         case RunWaiting() as fact:
-            story.state, story.continues = "queued", _before(fact.turn)
+            story.state, story.continues = "queued", _length_before(fact.turn)
         case RunScheduled() as fact:
             story.state, story.due, story.priority = "scheduled", fact.due, fact.priority
         case TodoChat() as fact:
             story.waited_ms = ms if len(at_of) > 1 and ms else None
-            story.continues = _before(fact.turn)
+            story.continues = _length_before(fact.turn)
         case TodoProcess() | TodoGenerate() as fact:
-            _next_step(story, recorded.seq, ms, fact)
+            _add_step(story, recorded.seq, ms, fact)
         case RunClaimed() as fact:
             story.state = "running"
-            _lost(story, fact, _since(_last_claim(story), fact.at))
-            story.attempts.append(_claimed(story, recorded.seq, fact, at_of))
+            _end_attempt_before(story, fact, _since(_last_claim(story), fact.at))
+            story.attempts.append(_attempt(story, recorded.seq, fact, at_of))
         case RunEnded() as fact:
             story.state = fact.status
-            _end(story, recorded, fact, ms)
+            _add_end(story, recorded, fact, ms)
         case _:
             pass
 
 
-def _before(turn: Turn) -> int | None:
+def _length_before(turn: Turn) -> int | None:
     return None if turn.continues is None else turn.continues.length
 
 
-def _next_step(story: Story, seq: int, ms: int, fact: TodoProcess | TodoGenerate) -> None:
+def _add_step(story: Story, seq: int, ms: int, fact: TodoProcess | TodoGenerate) -> None:
     if any(step.n >= fact.n for step in story.steps):
         return  # a schedule that fired twice
     story.priority = fact.priority
     if isinstance(fact, TodoProcess):
-        step = Step(n=fact.n, kind="process", step=fact.step, seq=seq, ms=ms)
+        step = JobStep(n=fact.n, kind="process", step=fact.step, seq=seq, ms=ms)
     else:
-        step = Step(
+        step = JobStep(
             n=fact.n, kind="generate", step=fact.ask.step, seq=seq, ms=ms, misses=fact.ask.misses
         )
     story.steps.append(step)
@@ -232,7 +234,7 @@ def _next_step(story: Story, seq: int, ms: int, fact: TodoProcess | TodoGenerate
             attempt.tries = fact.previous.tries
 
 
-def _claimed(story: Story, seq: int, fact: RunClaimed, at_of: dict[int, datetime]) -> Attempt:
+def _attempt(story: Story, seq: int, fact: RunClaimed, at_of: dict[int, datetime]) -> Attempt:
     steps = {step.seq: step.step for step in story.steps}
     return Attempt(
         attempt=seq,
@@ -246,8 +248,8 @@ def _claimed(story: Story, seq: int, fact: RunClaimed, at_of: dict[int, datetime
     )
 
 
-def _lost(story: Story, claim: RunClaimed, ms: int) -> None:
-    """A claim tells what became of the attempt before it."""
+def _end_attempt_before(story: Story, claim: RunClaimed, ms: int) -> None:
+    """Note on the attempt before a claim what the claim says of its end."""
     if not story.attempts or story.attempts[-1].ended is not None:
         return
     attempt = story.attempts[-1]
@@ -256,12 +258,12 @@ def _lost(story: Story, claim: RunClaimed, ms: int) -> None:
     if previous is not None and previous.attempt == attempt.attempt:
         attempt.ended, attempt.length = previous.reason, len(previous.text)
         attempt.tries = previous.tries
-        _measure(attempt, _new(story, previous.timeline))
+        _measure(attempt, _own_timeline(story, previous.timeline))
     if claim.failures > attempt.failures:
         attempt.ended += f" (failed call {claim.failures} of this run)"
 
 
-def _end(story: Story, recorded: RecordedFact, fact: RunEnded, ms: int) -> None:
+def _add_end(story: Story, recorded: RecordedFact, fact: RunEnded, ms: int) -> None:
     sha256 = hashlib.sha256(fact.text.encode()).hexdigest()
     thoughts = thoughts_text(fact.thoughts)
     story.end = End(
@@ -288,17 +290,17 @@ def _end(story: Story, recorded: RecordedFact, fact: RunEnded, ms: int) -> None:
         attempt.ended_ms = _since(attempt.at, fact.at)
         if fact.attempt == attempt.attempt:
             attempt.length, attempt.tries = fact.length, fact.tries
-            _measure(attempt, _new(story, fact.timeline))
+            _measure(attempt, _own_timeline(story, fact.timeline))
             attempt.first_delta_ms = fact.first_delta_ms or attempt.first_delta_ms
 
 
-def _new(story: Story, timeline: Timeline) -> Timeline:
-    """When what an attempt wrote itself came."""
+def _own_timeline(story: Story, timeline: Timeline) -> Timeline:
+    """The part of an attempt's timeline that it wrote itself, beyond the reply it continues."""
     return [(ms, length) for ms, length in timeline if length > (story.continues or 0)]
 
 
 def _measure(attempt: Attempt, timeline: Timeline) -> None:
-    """First delta, rate and silences, from an attempt's timeline."""
+    """Set an attempt's first delta, rate and silences from its timeline."""
     attempt.deltas = len(timeline)
     if not timeline:
         return
@@ -315,23 +317,23 @@ def _measure(attempt: Attempt, timeline: Timeline) -> None:
     attempt.gaps = sorted(long, key=lambda gap: gap.at_ms)
 
 
-# -- what a fact says in a line -------------------------------------------------------
+# -- a fact in a line ----------------------------------------------------------------
 
 
-def _note(story: Story, recorded: RecordedFact) -> None:
+def _add_fact(story: Story, recorded: RecordedFact) -> None:
     story.facts.append(
-        Happened(
+        StoryFact(
             seq=recorded.seq,
             at=recorded.fact.at,
             ms=_since(story.accepted_at, recorded.fact.at),
-            what=recorded.what,
-            told=say(recorded),
+            kind=recorded.kind,
+            text=describe_fact(recorded),
         )
     )
 
 
-def say(recorded: RecordedFact) -> str:
-    """A fact of a run in one line, without anybody's words."""
+def describe_fact(recorded: RecordedFact) -> str:
+    """A fact of a run in one line, without any text of a person or a model."""
     match recorded.fact:
         case RunWaiting():
             return "accepted; another run of the session goes first"
@@ -340,8 +342,10 @@ def say(recorded: RecordedFact) -> str:
         case TodoChat(turn=turn):
             if turn.continues is not None:
                 return f"to go on: a reply of {turn.continues.length} chars"
-            words = "an earlier message" if turn.content is None else f"{len(turn.content)} chars"
-            return f"to be answered: {words}"
+            question = (
+                "an earlier message" if turn.content is None else f"{len(turn.content)} chars"
+            )
+            return f"to be answered: {question}"
         case TodoProcess() as fact:
             return f"step {fact.step} is due (processor), priority {fact.priority}"
         case TodoGenerate() as fact:

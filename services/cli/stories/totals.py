@@ -1,4 +1,4 @@
-"""Runs added up: how many there were, what they took and what they cost (pure)."""
+"""Totals of runs: how many there were, their tokens and their cost (pure)."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,11 +17,11 @@ KEYS: dict[str, Callable[[FoundRun], str]] = {
     "day": lambda run: f"{run.created_at:%Y-%m-%d}",
     "hour": lambda run: f"{run.created_at:%Y-%m-%d %H}:00",
 }
-"""By what runs are added up."""
+"""What runs can be grouped by."""
 
 
-class Sum(msgspec.Struct, kw_only=True):
-    """What some runs took; cached input is counted apart, as providers bill it."""
+class Total(msgspec.Struct, kw_only=True):
+    """The total of some runs; cached input is counted apart, as providers bill it."""
 
     key: str
     runs: int = 0
@@ -32,13 +32,13 @@ class Sum(msgspec.Struct, kw_only=True):
     cost: int | None = None
     """Billionths of a US dollar, of the priced runs; None when there is none."""
     unpriced: int = 0
-    """Runs that a model was called for, and nobody knows what that cost."""
+    """Runs that called a model without a known price."""
 
     @property
     def tokens(self) -> int:
         return self.input_tokens + self.output_tokens + self.cached_tokens
 
-    def take(self, run: FoundRun) -> None:
+    def add(self, run: FoundRun) -> None:
         self.runs += 1
         self.failed += run.status == "failed"
         if run.cost is not None:
@@ -51,23 +51,23 @@ class Sum(msgspec.Struct, kw_only=True):
             self.cached_tokens += run.usage.cache_creation_input_tokens
 
 
-class Sums:
-    """The sums so far, one a key."""
+class Totals:
+    """The totals so far, one a key."""
 
     def __init__(self, by: str) -> None:
         self._key_of = KEYS[by]
         self._by_time = by in ("day", "hour")
-        self._sums: dict[str, Sum] = {}
+        self._totals: dict[str, Total] = {}
 
     def add(self, runs: Sequence[FoundRun]) -> None:
         for run in runs:
             key = self._key_of(run)
-            self._sums.setdefault(key, Sum(key=key)).take(run)
+            self._totals.setdefault(key, Total(key=key)).add(run)
 
-    def rows(self) -> list[Sum]:
-        """What cost the most first, then what took the most; days and hours in their order."""
+    def rows(self) -> list[Total]:
+        """By cost, then by tokens, the largest first; days and hours in their order."""
         if self._by_time:
-            return sorted(self._sums.values(), key=lambda each: each.key)
+            return sorted(self._totals.values(), key=lambda each: each.key)
         return sorted(
-            self._sums.values(), key=lambda each: (-(each.cost or 0), -each.tokens, each.key)
+            self._totals.values(), key=lambda each: (-(each.cost or 0), -each.tokens, each.key)
         )

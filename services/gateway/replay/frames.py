@@ -7,9 +7,9 @@ from typing import NamedTuple
 from services.gateway.replay.dialects import DIALECTS, Conversation, Job
 from services.gateway.replay.player import JobReplay, Recording, Replay, speed_of
 from services.gateway.sessions.cursor import Cursor, CursorCodec
-from shared.chain import Link
 from shared.errors import InvalidRequest
 from shared.events import DocumentPlan, RunScheduled, TodoGenerate, TodoProcess
+from shared.log_entry import LogEntry
 
 
 class Frame(NamedTuple):
@@ -24,7 +24,7 @@ class Playback:
 
     def __init__(
         self,
-        links: Sequence[Link],
+        links: Sequence[LogEntry],
         *,
         user: str,
         session_id: str,

@@ -15,13 +15,12 @@ import msgspec
 from msgspec import UnsetType
 
 from services.gateway.jobs.state import JobState
-from services.gateway.replay.history import Remembered
 from services.gateway.sessions.client_events import ClientEvent, RunView
 from services.gateway.sessions.cursor import Cursor
 from services.gateway.sessions.feed import Feed
 from services.gateway.sessions.follower import ClientEvents, Follower
 from shared.bus import Bus
-from shared.chain import Link
+from shared.conversation import Conversation
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.events import (
     CancelRequested,
@@ -37,6 +36,7 @@ from shared.events import (
     TodoGenerate,
     TodoProcess,
 )
+from shared.log_entry import LogEntry
 from shared.recording import TimedEvent, attempts_of, runs_of, timed_events
 from shared.records import Message
 from shared.store_client import StoreClient
@@ -70,7 +70,9 @@ def speed_of(text: str) -> float | None:
 class Recording:
     """A session's facts, and which part of them is to be shown: one run, or all."""
 
-    def __init__(self, user: str, session_id: str, links: list[Link], run_id: str | None) -> None:
+    def __init__(
+        self, user: str, session_id: str, links: list[LogEntry], run_id: str | None
+    ) -> None:
         self.user = user
         self.session_id = session_id
         self.run_id = run_id
@@ -227,14 +229,14 @@ class RecordedFeed(Feed):
         nowhere = Bus("", name="replay")
         self.store = StoreClient(nowhere)
         super().__init__(nowhere, self.store, user, session_id)
-        self._remembered = Remembered(session_id)
+        self._conversation = Conversation()
 
     def take(self, event: TimedEvent) -> None:
         """Let it happen."""
         match event.what:
-            case Link() as link:
+            case LogEntry() as link:
                 self._apply(link)
-                self._remembered.take(link)
+                self._conversation.apply(link)
             case Delta() as delta if self.running is not None:
                 self.running.merge(delta)
             case _:
@@ -243,18 +245,21 @@ class RecordedFeed(Feed):
     async def messages(self, at: int) -> list[Message]:
         """The active branch as of the last fact that was taken, by the recording itself."""
         del at  # it is that fact: no other is taken before what came of it was
-        return self._remembered.shown()
+        return [message.record() for message in self._conversation.active_branch()]
 
     async def message(self, message_id: str, seq: int) -> Message:
         """A message as of now, by the recording itself: it has got as far as ``seq``."""
         del seq
-        return self._remembered.message(message_id)
+        found = self._conversation.find(message_id)
+        if found is None:
+            raise NotFound("There is no such message.")
+        return found.record()
 
     async def with_question(self, view: RunView) -> RunView:
         if view.user_message is not None:
             return view
-        question = self._remembered.find(view.user_message_id)
-        return msgspec.structs.replace(view, user_message=question)
+        found = self._conversation.find(view.user_message_id)
+        return msgspec.structs.replace(view, user_message=found and found.record())
 
 
 class Replay(Follower):
@@ -300,7 +305,7 @@ def _shown_at(place: Cursor) -> Callable[[TimedEvent], bool]:
 
     def shown(event: TimedEvent) -> bool:
         match event.what:
-            case Link(seq=seq):
+            case LogEntry(seq=seq):
                 return seq <= place.seq
             case Delta(attempt=attempt, offset=offset, text=text) if attempt == place.attempt:
                 return offset + len(text) <= place.offset
@@ -347,7 +352,7 @@ class JobReplay:
 
     def _take(self, event: TimedEvent) -> JobState | None:
         what = event.what
-        if not isinstance(what, Link):
+        if not isinstance(what, LogEntry):
             if self.state is not None:
                 self.state.merge(what)
             return self.state

@@ -6,13 +6,12 @@ dialect turns moments into its own frames and decides nothing.
 """
 
 import hashlib
-from datetime import datetime
 
 import msgspec
 
 from shared import conversation
 from shared.commands import UnfinishedRun
-from shared.events import Continued, RunEnded, RunWaiting, SessionUpdated, TodoChat, Turn
+from shared.events import Continued, RunEnded, RunWaiting, SessionUpdated, TodoChat
 from shared.records import Message, Run
 
 
@@ -128,7 +127,14 @@ def view_of_turn(
     message = None if before is None else before.user_message
     asked_at = fact.at if message is None else message.created_at
     if turn.content is not None:
-        message = _user_message(turn, turn.content, run_id, session_id, asked_at, waiting=waiting)
+        message = conversation.user_message(
+            turn,
+            turn.content,
+            session_id=session_id,
+            run_id=run_id,
+            created_at=asked_at,
+            status="waiting" if waiting else "completed",
+        )
     return RunView(
         run_id=run_id,
         session_id=session_id,
@@ -182,28 +188,8 @@ def reply_of(run: RunView, final: RunEnded) -> Message:
     )
 
 
-def question_of(run: RunView, final: RunEnded) -> Message | None:
+def question_of(run: RunView) -> Message | None:
     """The user's message as it is once its run has ended; None when it is not known."""
     if run.user_message is None or run.regenerated or not run.waiting:
         return run.user_message
-    return msgspec.structs.replace(run.user_message, status=final.status)
-
-
-def _user_message(
-    turn: Turn, content: str, run_id: str, session_id: str, at: datetime, *, waiting: bool
-) -> Message:
-    return Message(
-        id=turn.user_message_id,
-        session_id=session_id,
-        parent_id=turn.parent_id,
-        role="user",
-        content=content,
-        tokens=None,
-        latency_ms=None,
-        created_at=at,
-        status="waiting" if waiting else "completed",
-        feedback=None,
-        attachments=turn.attachments,
-        model=None,
-        run_id=run_id,
-    )
+    return msgspec.structs.replace(run.user_message, status=conversation.UNSENT)

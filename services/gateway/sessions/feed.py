@@ -16,7 +16,6 @@ from services.gateway.sessions.client_events import RunView, view_of_turn, view_
 from services.gateway.sessions.cursor import NOTHING_SEEN, Cursor
 from services.gateway.sessions.typing_signals import TypingListeners
 from shared.bus import Bus, BusError, Incoming, Listening, Stored
-from shared.chain import Link
 from shared.commands import GetFacts, GetMessage, ListMessages, OpenFeed
 from shared.deltas import AttemptText, Merge, read_attempt
 from shared.events import (
@@ -26,10 +25,10 @@ from shared.events import (
     RunWaiting,
     SessionDeleted,
     TodoChat,
-    decode_fact,
     decode_token_event,
 )
 from shared.log import get_logger
+from shared.log_entry import LogEntry
 from shared.objects import ObjectMissing, is_packed, unpack
 from shared.records import Message, Session
 from shared.store_client import StoreClient
@@ -84,7 +83,7 @@ class Feed:
         self.session_id = session_id
         self.session: Session | None = None
         self.seq = self.floor = self.opened_at = 0
-        self.facts: deque[Link] = deque()
+        self.facts: deque[LogEntry] = deque()
         self.runs: dict[str, RunView] = {}
         self.unfinished: dict[str, RunView] = {}
         self.running: Running | None = None
@@ -158,11 +157,11 @@ class Feed:
         if not self._opened or self._refilling is not None or is_packed(data):
             self.refill()
             return
-        fact = decode_fact(data)
-        if fact.prev > self.seq:  # its predecessor should be here
+        entry = LogEntry.read(seq, subject, data)
+        if entry.fact.prev > self.seq:  # its predecessor should be here
             self.refill()
             return
-        self._apply(Link(seq, subject, fact))
+        self._apply(entry)
         self.wake()
 
     def miss(self, seq: int) -> None:
@@ -173,7 +172,7 @@ class Feed:
         for wake in self.watchers:
             wake()
 
-    def _apply(self, link: Link) -> None:
+    def _apply(self, link: LogEntry) -> None:
         if link.seq <= self.seq:
             return
         self.seq = link.seq
@@ -304,7 +303,7 @@ class Feed:
         place = Cursor(self.seq, self.running.attempt if self.running else 0)
         return State(place, list(self.unfinished.values()))
 
-    async def facts_after(self, seq: int) -> list[Link]:
+    async def facts_after(self, seq: int) -> list[LogEntry]:
         """The next facts after ``seq``: from memory, or for those far behind from the log.
 
         Empty means that there is none up to ``floor``.
@@ -380,12 +379,12 @@ class Feed:
         question = (await self._store.ask(query)).message
         return msgspec.structs.replace(view, user_message=question)
 
-    async def links(self, stored: list[Stored]) -> list[Link]:
+    async def links(self, stored: list[Stored]) -> list[LogEntry]:
         """The facts, unpacked; those that were erased meanwhile are left out."""
-        found: list[Link] = []
+        found: list[LogEntry] = []
         for seq, subject, data in stored:
             try:
-                found.append(Link(seq, subject, decode_fact(await unpack(self._bus, data))))
+                found.append(LogEntry.read(seq, subject, await unpack(self._bus, data)))
             except ObjectMissing:
                 log.info("feed.fact_erased", session_id=self.session_id, seq=seq)
         return found

@@ -20,7 +20,6 @@ from services.gateway.sessions.client_events import (
 )
 from services.gateway.sessions.cursor import Cursor
 from services.gateway.sessions.feed import Feed
-from shared.chain import Link
 from shared.commands import GetRun
 from shared.conversation import grows
 from shared.errors import NotFound
@@ -34,6 +33,7 @@ from shared.events import (
     SessionUpdated,
     TodoChat,
 )
+from shared.log_entry import LogEntry
 from shared.records import Message
 from shared.store_client import StoreClient
 from shared.subjects import parse
@@ -114,7 +114,7 @@ class Follower:
             self.place = Cursor(place.seq, place.attempt, len(text))
             found.append((self.place, TextAdded(text, place.offset)))
 
-    async def _pass(self, link: Link, found: ClientEvents) -> None:
+    async def _pass(self, link: LogEntry, found: ClientEvents) -> None:
         """Show one fact and stand behind it."""
         run_id = parse(link.subject).run
         if self._run_id not in (None, run_id) and not isinstance(link.fact, SessionDeleted):
@@ -155,7 +155,7 @@ class Follower:
         found.append((self.place, moment))
 
     async def _turn(
-        self, link: Link, fact: RunWaiting | TodoChat, run_id: str, found: ClientEvents
+        self, link: LogEntry, fact: RunWaiting | TodoChat, run_id: str, found: ClientEvents
     ) -> None:
         known = self._runs.get(run_id) or self.feed.runs.get(run_id)
         if isinstance(fact, TodoChat) and fact.n:
@@ -171,7 +171,7 @@ class Follower:
             await self._tell_messages(link.seq, found)
         self._stand(link.seq, TurnAccepted(view) if first else ReplyDue(view), found)
 
-    async def _is_first(self, link: Link, run_id: str, known: RunView | None) -> bool:
+    async def _is_first(self, link: LogEntry, run_id: str, known: RunView | None) -> bool:
         """Whether this todo is the run's acceptance, or its turn had to wait before."""
         if known is not None and (known.first_seq or link.seq > self.feed.opened_at):
             return known.first_seq == link.seq

@@ -13,13 +13,14 @@ from msgspec import UNSET
 
 from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, ProviderError
 from shared.bus import Bus, BusError
-from shared.chain import Link, read_chain
+from shared.chain import read_chain
 from shared.commands import GetRun
-from shared.conversation import stop_reason
 from shared.errors import NatterlogError, NotFound
 from shared.events import TodoChat
 from shared.ids import is_id
+from shared.log_entry import LogEntry
 from shared.recording import Attempt, attempts_of, read_session, runs_of
+from shared.run_state import stop_reason
 from shared.store_client import StoreClient
 from shared.subjects import Address, parse
 
@@ -87,7 +88,7 @@ class Recorded:
         goes_on = any(todo.turn.continues for todo in todos)
         return attempt, attempt.opening if goes_on else 0
 
-    async def _same_turn(self, links: list[Link], asker: Address) -> str:
+    async def _same_turn(self, links: list[LogEntry], asker: Address) -> str:
         """The recorded session's run that was the how-manieth this one is in its own."""
         turn = runs_of(await self._session(asker.user, asker.session)).index(asker.run)
         recorded = runs_of(links)
@@ -95,14 +96,14 @@ class Recorded:
             raise _nothing_more(f"the recorded session has {len(recorded)} runs")
         return recorded[turn]
 
-    async def _facts(self, named: str, user: str) -> list[Link]:
+    async def _facts(self, named: str, user: str) -> list[LogEntry]:
         try:
             run = (await self._store.ask(GetRun(user_id=user, run_id=named))).run
         except NotFound:
             return await self._session(user, named)
         return await self._session(user, run.session_id)
 
-    async def _session(self, user: str, session_id: str) -> list[Link]:
+    async def _session(self, user: str, session_id: str) -> list[LogEntry]:
         return await read_session(self._bus, self._store, user, session_id)
 
     def notes(self, prompt: Prompt) -> list[str]:
@@ -158,11 +159,11 @@ def _parsed(model: str) -> tuple[str, float | None]:
     return named, factor
 
 
-def _has(links: list[Link], run_id: str) -> bool:
+def _has(links: list[LogEntry], run_id: str) -> bool:
     return any(parse(link.subject).run == run_id for link in links)
 
 
-def _answered(links: list[Link], run_id: str) -> list[Attempt]:
+def _answered(links: list[LogEntry], run_id: str) -> list[Attempt]:
     """The run's attempts that asked a model; without those that were lost before a word came."""
     return [
         attempt

@@ -18,12 +18,12 @@ import msgspec
 
 from services.processor.extract.findings import (
     Broke,
+    ChildMessage,
     ExtractError,
     Findings,
     Order,
     Reader,
     Refused,
-    Told,
     too_much_memory,
 )
 from shared.confinement import ResourceLimits, confine
@@ -31,7 +31,7 @@ from shared.confinement import ResourceLimits, confine
 
 def main() -> None:
     order = msgspec.json.decode(sys.argv[1], type=Order)
-    tell = _teller()
+    send = _sender()
     limits = ResourceLimits(
         memory=order.limits.memory,
         cpu_seconds=order.limits.cpu_seconds,
@@ -39,27 +39,27 @@ def main() -> None:
     )
     confine(limits, parent=order.parent)
     os.nice(5)  # chats go before jobs
-    tell(_read(order, tell))
+    send(_read(order, send))
 
 
-def _teller() -> Callable[[Told], None]:
-    """Say things on what was standard output; nothing else that is printed gets there."""
+def _sender() -> Callable[[ChildMessage], None]:
+    """A function that sends messages over standard output, where nothing else is printed now."""
     pipe = os.fdopen(os.dup(1), "wb", buffering=0)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (1, 2):
         os.dup2(nowhere, stream)
 
-    def tell(told: Told) -> None:
-        line = memoryview(msgspec.json.encode(told) + b"\n")
+    def send(message: ChildMessage) -> None:
+        line = memoryview(msgspec.json.encode(message) + b"\n")
         while line:
             line = line[pipe.write(line) :]
 
-    return tell
+    return send
 
 
-def _read(order: Order, tell: Callable[[Told], None]) -> Told:
+def _read(order: Order, send: Callable[[ChildMessage], None]) -> ChildMessage:
     try:
-        findings = Findings(Path(order.directory), order.limits, tell, order.skip)
+        findings = Findings(Path(order.directory), order.limits, send, order.skip)
         _reader(order.reader)(Path(order.path), order.limits, findings)
         return findings.done(_peak_memory())
     except ExtractError as error:
@@ -77,7 +77,7 @@ def _reader(name: str) -> Reader:
 
 
 def _peak_memory() -> int:
-    """Bytes that were resident at most."""
+    """The largest number of resident bytes."""
     if sys.platform == "linux":  # its getrusage counts the parent's at the fork as well
         status = Path("/proc/self/status").read_text()
         return int(status.partition("VmHWM:")[2].split(maxsplit=1)[0]) * 1024

@@ -1,8 +1,8 @@
-"""Read a file in a process of its own, which may fail in any way and take nothing along.
+"""Read a file in a process of its own, whose failure harms nothing else.
 
 A reader is third-party code that parses a stranger's bytes.  So it runs in a
-child with limits, a bare environment and a private directory, tells what it
-finds over a pipe, and what it tells is checked.  Whatever happens to the child
+child with limits, a bare environment and a private directory, sends what it
+finds over a pipe, and what it sends is checked.  Whatever happens to the child
 becomes an ExtractError; whatever happens here, the child's whole process group
 is killed and its directory removed.
 """
@@ -21,7 +21,7 @@ import msgspec
 
 from services.processor.extract.findings import (
     MIB,
-    AnyTold,
+    AnyChildMessage,
     Begun,
     Broke,
     Done,
@@ -49,11 +49,11 @@ _COMMAND = (sys.executable, "-P", "-s", "-m", "services.processor.extract.extrac
 CRASHES = 3
 """Parts of a file that may crash its reader and be left out."""
 _BROKEN = "The file is damaged in a way that breaks its reader."
-_decoder = msgspec.json.Decoder(AnyTold)
+_decoder = msgspec.json.Decoder(AnyChildMessage)
 
 
 class Crashed(ExtractError):
-    """The child died without a word, at a part of the file if it had told of one."""
+    """The child died without a message; ``part`` is the part of the file that it had begun."""
 
     def __init__(self, code: str, message: str, part: int | None) -> None:
         super().__init__(code, message)
@@ -94,7 +94,7 @@ class Extracted(msgspec.Struct, frozen=True, kw_only=True):
 async def extract(
     path: Path, kind: FileKind, limits: Limits, on_progress: Callable[[float], None]
 ) -> Extracted:
-    """Read a file: its text, its pictures, and what there is to say about both.
+    """Read a file: its text, its pictures, and notes about both.
 
     ``on_progress`` is told how much has been read, rising from 0 to 1.
 
@@ -156,16 +156,16 @@ async def _once(order: Order, on_progress: Callable[[float], None]) -> Extracted
 
 
 def _rising(on_progress: Callable[[float], None]) -> Callable[[float], None]:
-    """Another reading begins at 0 again, and that is nobody's business."""
+    """Report progress only as far as it rises: a second reading begins at 0 again."""
     most = 0.0
 
-    def tell(fraction: float) -> None:
+    def report(fraction: float) -> None:
         nonlocal most
         if fraction > most:
             most = fraction
             on_progress(fraction)
 
-    return tell
+    return report
 
 
 # -- the child ----------------------------------------------------------------
@@ -212,7 +212,7 @@ async def _listen(
     raise _error_for_exit(await process.wait(), limits, part)
 
 
-async def _line(lines: asyncio.StreamReader) -> AnyTold | None:
+async def _line(lines: asyncio.StreamReader) -> AnyChildMessage | None:
     try:
         line = await lines.readline()
         return _decoder.decode(line) if line.endswith(b"\n") else None
@@ -221,7 +221,7 @@ async def _line(lines: asyncio.StreamReader) -> AnyTold | None:
 
 
 def _error_for_exit(code: int, limits: Limits, part: int | None) -> ExtractError:
-    """Why a child died that said nothing."""
+    """The error of a child that exited without a message, from its exit code."""
     match -code:
         case signal.SIGXCPU:
             sentence = f"Reading the file takes more than {limits.cpu_seconds} s of computing."
@@ -244,7 +244,7 @@ def _broken() -> ExtractError:
 
 
 def _checked(done: Done, directory: Path, limits: Limits) -> Extracted:
-    """What the child told, if it is within the limits and its pictures are where they belong."""
+    """The child's findings, cut to the limits, once its pictures are known to be its own."""
     files = [
         ImageFile(
             path=directory / image.name,

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from services.cli.commands.verify import CORPUS, check, render
-from services.cli.display.terminal import Page
+from services.cli.display.terminal import Output
 from services.cli.log_files import corpus
 from services.store import queries
 from services.store.applying import apply
@@ -69,7 +69,7 @@ async def test_the_first_frame_that_differs_is_named(a_copy: Path):
     path.write_text("".join(lines))
     out = io.StringIO()
 
-    code = await check(a_copy, Page(out, coloured=False))
+    code = await check(a_copy, Output(out, coloured=False))
 
     assert code == 1
     head, was, now = out.getvalue().splitlines()
@@ -95,7 +95,7 @@ async def test_frames_are_written_anew_where_that_is_meant_and_facts_never(a_cop
     older = [line for line in (first, *rest) if b'"dialect":"channels"' not in line]
     frames.write_bytes(header + b"".join(older).replace(b"message_start", b"message_begin"))
 
-    code = await render(a_copy, Page(io.StringIO(), coloured=False))
+    code = await render(a_copy, Output(io.StringIO(), coloured=False))
 
     assert code == 0
     assert await corpus.difference(a_copy, "reset") == (len(older), None)

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -90,9 +91,10 @@ def lines_of(tmp_path: Path) -> list[str]:
         (lambda lines: [], "was cut off"),
     ],
 )  # fmt: skip
-def test_what_is_not_whole_is_refused(tmp_path: Path, change: object, told: str):
+def test_what_is_not_whole_is_refused(
+    tmp_path: Path, change: Callable[[list[str]], list[str]], told: str
+):
     changed = tmp_path / "changed.jsonl"
-    assert callable(change)
     changed.write_text("".join(change(lines_of(tmp_path))))
 
     with pytest.raises(InvalidRequest, match=told):

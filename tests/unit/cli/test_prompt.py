@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from services.cli.display.pages import show_prompt
-from services.cli.display.terminal import Page
-from services.cli.recorder.attachments import Attached, told_of
+from services.cli.display.terminal import Output
+from services.cli.recorder.attachments import AttachedFile, attached_file
 from services.cli.stories.prompt import CONTEXT_MESSAGES, Part, branch_of, prompts
 from services.store import context
 from shared.endings import ended
@@ -182,7 +182,7 @@ def asked_with_a_file() -> Told:
 
 def a_read_file(
     *, ref: FileRef = FILE, pictures: int = 0, fault: Fault | None = None
-) -> dict[str, Attached]:
+) -> dict[str, AttachedFile]:
     """What the facts of an upload tell of it."""
     told = Told(first=40)
     told.created(mode="file")
@@ -195,12 +195,12 @@ def a_read_file(
         notes=["Only its first 100 pages were read."],
     )
     told.tell("final", final, READING)
-    found = told_of(told.facts)
+    found = attached_file(told.facts)
     assert found is not None
     return {ATTACHMENT: found}
 
 
-def file_part(told: Told, files: dict[str, Attached]) -> Part:
+def file_part(told: Told, files: dict[str, AttachedFile]) -> Part:
     [prompt] = prompts(told.facts, RUN, files=files)
     [part] = [part for part in prompt.parts if part.role == "file"]
     return part
@@ -221,7 +221,7 @@ def test_a_messages_file_is_shown_by_reference_after_it():
             message_id=question(1),
             file=FILE,
             file_id=ATTACHMENT,
-            told=[
+            notes=[
                 "cut: 1,200 of the 40,000 characters read from it were sent as text",
                 "Only its first 100 pages were read.",
             ],
@@ -261,21 +261,21 @@ def test_a_messages_file_is_shown_by_reference_after_it():
     ],
 )
 def test_how_a_file_went_along_is_said(
-    sent: dict[str, object], files: dict[str, Attached], told: str
+    sent: dict[str, object], files: dict[str, AttachedFile], told: str
 ):
     file = msgspec.convert({"id": ATTACHMENT, "message_id": question(1), **sent}, SentFile)
 
     part = file_part(with_files(asked_with_a_file(), file), files)
 
-    assert part.told[0] == told
+    assert part.notes[0] == told
     assert part.origin == (f"uploaded, read by run {READING}" if files else "erased since then")
 
 
 def test_a_file_that_no_claim_tells_of_was_gone_or_is_of_an_earlier_version():
     told = asked_with_a_file()
 
-    assert file_part(with_files(told), {}).told == ["not sent: it was gone"]
-    assert file_part(told, a_read_file()).told == ["how it went along was not recorded"]
+    assert file_part(with_files(told), {}).notes == ["not sent: it was gone"]
+    assert file_part(told, a_read_file()).notes == ["how it went along was not recorded"]
 
 
 def test_messages_that_the_session_was_opened_with_are_told_as_its_own():
@@ -329,7 +329,7 @@ def test_a_prompt_reads_at_eighty_columns():
     out = io.StringIO()
 
     [prompt] = prompts(told.facts, RUN, files=a_read_file(fault=fault))
-    show_prompt(Page(out, coloured=False), prompt)
+    show_prompt(Output(out, coloured=False), prompt)
 
     assert max(map(len, out.getvalue().splitlines())) <= 80
     assert "\x1b" not in out.getvalue()  # nobody's words may paint on an operator's terminal

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.cli.log_files.redaction import KEPT, OWN_WORDS, redacted, redacted_text
+from services.cli.log_files.redaction import KEPT, OWN_TEXTS, redacted, redacted_text
 from shared import events
 from shared.events import AnyFact, FactImported, decode_fact, encode
 from tests.unit.cli.told import FILE, Told, restarted
@@ -117,7 +117,7 @@ def test_what_is_kept_is_a_field_of_its_struct():
 def test_nobodys_words_are_among_what_is_always_kept():
     for fields in KEPT.values():
         assert not fields & {"content", "text", "title", "system_prompt", "message", "prompt"}
-    assert all(len(words) < 40 for words in OWN_WORDS)
+    assert all(len(words) < 40 for words in OWN_TEXTS)
 
 
 def test_a_redacted_reply_can_be_verified_and_its_lost_text_is_still_its_beginning():

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from services.cli.log_files.export_file import FactLine, SessionLine
-from services.cli.log_files.renumbering import UNDER_WAY, coming, referring
+from services.cli.log_files.renumbering import UNDER_WAY, facts_to_import, renumbered
 from shared.errors import InvalidRequest
 from shared.events import RunClaimed, RunEnded, SessionDeleted
 from shared.subjects import kind_of_fact
@@ -20,12 +20,12 @@ def lines(told: Told) -> list[FactLine]:
 
 
 def test_every_reference_is_said_anew():
-    facts = coming(HERE, lines(restarted()))
+    facts = facts_to_import(HERE, lines(restarted()))
     here: dict[int, int] = {}
     for number, each in enumerate(facts):
         here[each.origin] = 100 + number * 7
 
-    told = [referring(each.fact, here) for each in facts]
+    told = [renumbered(each.fact, here) for each in facts]
 
     first, second, final = told[2], told[3], told[4]
     assert [fact.prev for fact in told] == [0, 100, 107, 114, 121]
@@ -38,10 +38,10 @@ def test_every_reference_is_said_anew():
 
 
 def test_what_names_a_fact_that_is_not_there_cannot_be_said():
-    facts = coming(HERE, lines(restarted()))
+    facts = facts_to_import(HERE, lines(restarted()))
 
     with pytest.raises(KeyError):
-        referring(facts[2].fact, {1: 1})
+        renumbered(facts[2].fact, {1: 1})
 
 
 def test_subjects_follow_from_facts():
@@ -56,7 +56,7 @@ def test_subjects_follow_from_facts():
     told.waiting(0, turn(2, "Ho"))
     told.scheduled(0, 5)
 
-    assert [kind_of_fact(fact.fact) for fact in told.facts] == [fact.what for fact in told.facts]
+    assert [kind_of_fact(fact.fact) for fact in told.facts] == [fact.kind for fact in told.facts]
 
 
 def test_every_run_that_was_under_way_gets_an_end():
@@ -66,7 +66,7 @@ def test_every_run_that_was_under_way_gets_an_end():
     claim = told.claim(2, todo)
     told.waiting(3, turn(2, "Ho"), OTHER)
 
-    *facts, ended, never_begun = coming(HERE, lines(told))
+    *facts, ended, never_begun = facts_to_import(HERE, lines(told))
 
     assert [each.origin for each in facts] == [1, 2, 3, 4]
     for made, run, attempt in ((ended, RUN, claim), (never_begun, OTHER, 0)):
@@ -101,7 +101,7 @@ def other(told: Told, number: int, **changes: Any) -> list[FactLine]:
 )
 def test_what_is_no_whole_session_is_refused(made: Any, fault: str):
     with pytest.raises(InvalidRequest, match=fault):
-        coming(HERE, made())
+        facts_to_import(HERE, made())
 
 
 def test_a_tombstone_cannot_be_imported():
@@ -109,11 +109,11 @@ def test_a_tombstone_cannot_be_imported():
     told.tell("session.deleted", SessionDeleted(at=at(5)))
 
     with pytest.raises(InvalidRequest, match="SessionDeleted cannot be imported"):
-        coming(HERE, lines(told))
+        facts_to_import(HERE, lines(told))
 
 
 def test_ids_that_are_none_never_become_subjects():
     with pytest.raises(InvalidRequest, match="is no id"):
-        coming(msgspec.structs.replace(HERE, id="a.b"), lines(restarted()))
+        facts_to_import(msgspec.structs.replace(HERE, id="a.b"), lines(restarted()))
     with pytest.raises(InvalidRequest, match="is no id"):
-        coming(msgspec.structs.replace(HERE, user="*"), lines(restarted()))
+        facts_to_import(msgspec.structs.replace(HERE, user="*"), lines(restarted()))

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from services.cli.display.pages import show_story
-from services.cli.display.terminal import Page
-from services.cli.stories.story import Gap, Step, tell
+from services.cli.display.terminal import Output
+from services.cli.stories.story import Gap, JobStep, story_of
 from shared.events import Continued, Fault, PreviousAttempt, Thoughts, Try, Usage
 from tests.unit.cli.told import OTHER, RUN, Told, at, restarted, turn
 
@@ -17,7 +17,7 @@ SPENT = Usage(input_tokens=3, output_tokens=5)
 
 def shown(told: Told) -> str:
     out = io.StringIO()
-    show_story(Page(out, coloured=False), tell(told.of(RUN)), at(60_000))
+    show_story(Output(out, coloured=False), story_of(told.of(RUN)), at(60_000))
     return out.getvalue()
 
 
@@ -70,9 +70,9 @@ def test_a_run_that_waits_and_one_that_waited():
     told = Told()
     told.created()
     told.waiting(0, turn(1, "Hi"))
-    waits = tell(told.of(RUN))
+    waits = story_of(told.of(RUN))
     told.todo(1500, turn(1, "Hi"))
-    waited = tell(told.of(RUN))
+    waited = story_of(told.of(RUN))
 
     assert (waits.state, waits.waited_ms, waits.attempts, waits.end) == ("queued", None, [], None)
     assert (waited.state, waited.waited_ms) == ("queued", 1500)
@@ -83,7 +83,7 @@ def test_a_running_attempt_has_no_end_yet():
     todo = told.todo(0, turn(1, "Hi"))
     claim = told.claim(5, todo)
 
-    story = tell(told.of(RUN))
+    story = story_of(told.of(RUN))
 
     [attempt] = story.attempts
     assert story.state == "running"
@@ -103,7 +103,7 @@ def test_a_provider_that_failed_in_between_is_counted():
     fault = Fault(code="provider_error", message="It said no.", retryable=True)
     told.final(500, "H", attempt=second, status="failed", error=fault)
 
-    story = tell(told.of(RUN))
+    story = story_of(told.of(RUN))
 
     lost = story.attempts[0]
     assert lost.ended == "the provider failed (failed call 1 of this run)"
@@ -118,7 +118,7 @@ def test_the_silences_that_are_long_are_named_in_their_order():
     timeline = [(0, 1), (1000, 2), (1500, 3), (4500, 4)]
     told.final(5000, "Four", attempt=claim, timeline=timeline)
 
-    [attempt] = tell(told.of(RUN)).attempts
+    [attempt] = story_of(told.of(RUN)).attempts
 
     assert attempt.gaps == [
         Gap(at_ms=0, length=1, ms=1000),
@@ -133,7 +133,7 @@ def test_a_final_whose_text_was_changed_is_told():
     claim = told.claim(0, todo)
     told.final(10, "Hello", attempt=claim, sha256="0" * 64)
 
-    end = tell(told.of(RUN)).end
+    end = story_of(told.of(RUN)).end
 
     assert end is not None
     assert not end.intact
@@ -147,9 +147,9 @@ def test_a_cancelled_run_says_who_stopped_it():
     told.cancel(50)
     told.final(60, "He", attempt=claim, status="cancelled")
 
-    story = tell(told.of(RUN))
+    story = story_of(told.of(RUN))
 
-    assert [fact.told for fact in story.facts][2] == "cancel: asked by the user"
+    assert [fact.text for fact in story.facts][2] == "cancel: asked by the user"
     assert story.attempts[0].ended == "the run was cancelled"
 
 
@@ -162,13 +162,13 @@ def test_a_job_goes_from_step_to_step():
     told.claim(2510, asked)
     told.generate(3000, n=2, misses=1)
 
-    story = tell(told.of(RUN))
+    story = story_of(told.of(RUN))
 
     assert (story.kind, story.priority, story.state) == ("document", 5, "running")
     assert story.steps == [
-        Step(n=0, kind="process", step="extract", seq=2, ms=2001),
-        Step(n=1, kind="generate", step="answer", seq=4, ms=2500),
-        Step(n=2, kind="generate", step="answer", seq=6, ms=3000, misses=1),
+        JobStep(n=0, kind="process", step="extract", seq=2, ms=2001),
+        JobStep(n=1, kind="generate", step="answer", seq=4, ms=2500),
+        JobStep(n=2, kind="generate", step="answer", seq=6, ms=3000, misses=1),
     ]
     assert [(a.step, a.ended, a.ended_ms) for a in story.attempts] == [
         ("extract", "done: the next step follows", 490),
@@ -181,7 +181,7 @@ def test_a_schedule_that_fired_twice_is_one_step():
     told.process(0)
     told.process(10)
 
-    assert len(tell(told.of(RUN)).steps) == 1
+    assert len(story_of(told.of(RUN)).steps) == 1
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_another_run_of_the_session_is_no_part_of_it():
     told = restarted()
     told.todo(13_000, turn(2, "And coffee?"), OTHER)
 
-    assert len(tell(told.of(RUN)).facts) == 4
+    assert len(story_of(told.of(RUN)).facts) == 4
 
 
 # -- tries, thoughts, continuations ---------------------------------------------------
@@ -278,12 +278,12 @@ def test_every_try_of_every_attempt_is_told_with_what_it_took():
         thoughts=Thoughts(text="Hm."),
     )
 
-    story = tell(told.of(RUN))
+    story = story_of(told.of(RUN))
 
     assert [attempt.tries for attempt in story.attempts] == [[BUSY, BROKEN], [BROKEN]]
     assert story.end is not None
     assert (story.end.stop_reason, story.end.thoughts) == ("max_tokens", 3)
-    assert story.facts[-1].told == "completed (max_tokens), 1 chars of attempt 3"
+    assert story.facts[-1].text == "completed (max_tokens), 1 chars of attempt 3"
     assert TRIED in shown(told)
 
 
@@ -298,7 +298,7 @@ def test_the_tries_of_a_jobs_step_are_told():
     )
     told.generate(300, n=2, misses=1, previous=previous)
 
-    story = tell(told.of(RUN))
+    story = story_of(told.of(RUN))
 
     assert [attempt.tries for attempt in story.attempts] == [[], [BUSY]]
 
@@ -318,11 +318,11 @@ def test_facts_of_before_there_was_a_list_are_told_by_it(
     claim = told.claim(0, told.todo(0, turn(1, "Hi")))
     told.final(10, "He", attempt=claim, stop_reason=word)
 
-    story = tell(told.of(RUN))
+    story = story_of(told.of(RUN))
 
     assert story.end is not None
     assert story.end.stop_reason == reason
-    assert story.facts[-1].told == line
+    assert story.facts[-1].text == line
 
 
 def test_a_reply_that_goes_on_is_told_with_what_it_had():
@@ -333,10 +333,16 @@ def test_a_reply_that_goes_on_is_told_with_what_it_had():
     timeline = [(1, 11), (2001, 14), (3001, 20)]
     told.final(4000, "Once upon a midnight", attempt=claim, timeline=timeline, first_delta_ms=2001)
 
-    story = tell(told.of(RUN))
+    story = story_of(told.of(RUN))
 
     [attempt] = story.attempts
-    assert (story.continues, story.facts[0].told) == (11, "to go on: a reply of 11 chars")
+    assert (story.continues, story.facts[0].text) == (11, "to go on: a reply of 11 chars")
     assert (attempt.first_delta_ms, attempt.deltas, attempt.rate) == (2001, 2, 6.0)
     assert attempt.gaps == [Gap(at_ms=2001, length=14, ms=1000)]
     assert "chat, accepted 2026-11-26 03:00:00 UTC, goes on after 11 chars" in shown(told)
+
+
+def test_programs_read_a_fact_by_the_names_that_it_always_had():
+    story = msgspec.to_builtins(story_of(restarted().of(RUN)))
+
+    assert {name for fact in story["facts"] for name in fact} == {"seq", "at", "ms", "what", "told"}

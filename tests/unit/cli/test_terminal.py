@@ -5,7 +5,7 @@ import io
 import pytest
 
 from services.cli.display.terminal import (
-    Page,
+    Output,
     brief_ids,
     dollars,
     has_colours,
@@ -77,6 +77,6 @@ def test_words_cannot_paint_on_a_terminal():
 def test_a_table_fits_the_width():
     out = io.StringIO()
 
-    table(Page(out, coloured=False), ("A", "B"), [("1", "x" * 100), ("22", "y")])
+    table(Output(out, coloured=False), ("A", "B"), [("1", "x" * 100), ("22", "y")])
 
     assert out.getvalue().splitlines() == ["A   B", "1   " + "x" * 75 + "…", "22  y"]

@@ -6,9 +6,9 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from services.cli.display.pages import first_word_ms, list_runs, list_sums
-from services.cli.display.terminal import Page
-from services.cli.stories.totals import KEYS, Sum, Sums
+from services.cli.display.pages import first_word_ms, list_runs, list_totals
+from services.cli.display.terminal import Output
+from services.cli.stories.totals import KEYS, Total, Totals
 from shared.events import Fault, StopReason, Usage
 from shared.inspection import FoundRun
 from tests.unit.cli.told import RUN, SESSION, USER, at
@@ -51,15 +51,15 @@ NEXT_DAY = msgspec.structs.replace(DONE, created_at=at(0) + timedelta(days=1))
 
 
 def test_what_cost_the_most_comes_first_and_what_has_no_price_is_counted_apart():
-    sums = Sums("model")
+    totals = Totals("model")
 
-    sums.add([FAILED, UNPRICED, UNPRICED])
-    sums.add([DONE, UNPRICED])
+    totals.add([FAILED, UNPRICED, UNPRICED])
+    totals.add([DONE, UNPRICED])
 
-    priced = Sum(
+    priced = Total(
         key="demo/big", runs=1, input_tokens=100, output_tokens=20, cached_tokens=7, cost=2_500_000
     )
-    unpriced = Sum(
+    unpriced = Total(
         key="ollama/llama",
         runs=3,
         input_tokens=300,
@@ -68,15 +68,15 @@ def test_what_cost_the_most_comes_first_and_what_has_no_price_is_counted_apart()
         cost=None,
         unpriced=3,
     )
-    assert sums.rows() == [priced, unpriced, Sum(key="–", runs=1, failed=1)]
+    assert totals.rows() == [priced, unpriced, Total(key="–", runs=1, failed=1)]
 
 
 def test_a_model_that_costs_nothing_is_priced():
-    sums = Sums("model")
+    totals = Totals("model")
 
-    sums.add([msgspec.structs.replace(DONE, cost=0)])
+    totals.add([msgspec.structs.replace(DONE, cost=0)])
 
-    assert [(row.cost, row.unpriced) for row in sums.rows()] == [(0, 0)]
+    assert [(row.cost, row.unpriced) for row in totals.rows()] == [(0, 0)]
 
 
 @pytest.mark.parametrize(
@@ -92,11 +92,11 @@ def test_a_model_that_costs_nothing_is_priced():
     ],
 )
 def test_runs_are_added_up_by_what_is_asked(by: str, keys: list[str]):
-    sums = Sums(by)
+    totals = Totals(by)
 
-    sums.add([NEXT_DAY, FAILED])
+    totals.add([NEXT_DAY, FAILED])
 
-    assert [row.key for row in sums.rows()] == keys
+    assert [row.key for row in totals.rows()] == keys
     assert by in KEYS
 
 
@@ -107,14 +107,14 @@ def test_the_first_word_is_counted_from_the_acceptance():
 
 def test_lists_fit_the_width():
     out = io.StringIO()
-    sums = Sums("session")
-    sums.add([DONE, UNPRICED])
-    by_error = Sums("error")
+    totals = Totals("session")
+    totals.add([DONE, UNPRICED])
+    by_error = Totals("error")
     by_error.add([FAILED])
 
-    list_runs(Page(out, coloured=False), [DONE, FAILED])
-    list_sums(Page(out, coloured=False), "session", sums.rows())
-    list_sums(Page(out, coloured=False), "error", by_error.rows())
+    list_runs(Output(out, coloured=False), [DONE, FAILED])
+    list_totals(Output(out, coloured=False), "session", totals.rows())
+    list_totals(Output(out, coloured=False), "error", by_error.rows())
 
     assert out.getvalue().splitlines() == [
         "RUN            ACCEPTED (UTC)       STATE      FIRST   TOOK    MODEL OR ERROR",
@@ -128,11 +128,11 @@ def test_lists_fit_the_width():
 
 
 def test_runs_are_added_up_by_how_they_ended():
-    sums = Sums("stop")
+    totals = Totals("stop")
 
-    sums.add([DONE, msgspec.structs.replace(DONE, stop_reason="max_tokens"), FAILED])
+    totals.add([DONE, msgspec.structs.replace(DONE, stop_reason="max_tokens"), FAILED])
 
-    assert [(row.key, row.runs, row.failed) for row in sums.rows()] == [
+    assert [(row.key, row.runs, row.failed) for row in totals.rows()] == [
         ("max_tokens", 1, 0),
         ("–", 2, 1),
     ]
@@ -146,6 +146,6 @@ def test_a_list_says_which_replies_did_not_end_by_themselves(
 ):
     out = io.StringIO()
 
-    list_runs(Page(out, coloured=False), [msgspec.structs.replace(DONE, stop_reason=stop_reason)])
+    list_runs(Output(out, coloured=False), [msgspec.structs.replace(DONE, stop_reason=stop_reason)])
 
     assert out.getvalue().splitlines()[1].endswith(f"  {shown}")

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from services.cli.recorder.recorded_log import RecordedFact, recorded
+from services.cli.recorder.recorded_log import RecordedFact, recorded_fact
 from shared.endings import ended
 from shared.events import (
     Ask,
@@ -58,7 +58,7 @@ class Told:
         seq = self._first + len(self.facts)
         prev = seq - 1 if self.facts else 0
         fact = msgspec.structs.replace(fact, prev=prev, nonce=f"nonce-{seq}")
-        self.facts.append(recorded(seq, Address(USER, SESSION, run).fact(what), encode(fact)))
+        self.facts.append(recorded_fact(seq, Address(USER, SESSION, run).fact(what), encode(fact)))
         return seq
 
     def of(self, run: str) -> list[RecordedFact]:

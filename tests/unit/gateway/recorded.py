@@ -11,7 +11,6 @@ from services.store import queries
 from services.store.archive import entry
 from services.store.history import Past
 from shared.bus import Stored
-from shared.chain import Link
 from shared.commands import GetMessage, ListMessages
 from shared.events import (
     Ask,
@@ -48,6 +47,7 @@ from shared.events import (
     encode,
 )
 from shared.ids import new_id, now
+from shared.log_entry import LogEntry
 from shared.records import Message, Role
 from shared.subjects import Address
 from tests.unit.gateway.logs import SESSION, USER, Log
@@ -86,8 +86,8 @@ class Recorder(Log):
         self._past = Past()
 
     @property
-    def links(self) -> list[Link]:
-        return [Link(seq, subject, decode_fact(data)) for seq, subject, data in self.facts]
+    def links(self) -> list[LogEntry]:
+        return [LogEntry.of(seq, subject, decode_fact(data)) for seq, subject, data in self.facts]
 
     def pass_time(self, ms: int) -> None:
         self.ms += ms

@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import msgspec
 
-from shared.chain import Link
 from shared.events import Delta, PreviousAttempt, Progress, RunEnded
 from shared.ids import new_id
+from shared.log_entry import LogEntry
 from shared.recording import REST, attempts_of, runs_of, timed_events
 from tests.unit.gateway.recorded import BUSY, DOCUMENT, Recorder
 
@@ -62,18 +62,18 @@ def test_no_delta_comes_after_its_attempts_end_whatever_the_clocks_say():
     log, _ = two_attempts()
     *before, final = log.links
     early = before[-1].fact.at + timedelta(milliseconds=1)
-    skewed = Link(final.seq, final.subject, msgspec.structs.replace(final.fact, at=early))
+    skewed = LogEntry.of(final.seq, final.subject, msgspec.structs.replace(final.fact, at=early))
 
     told = [type(h.what).__name__ for h in timed_events([*before, skewed])]
 
-    assert told[-2:] == ["Delta", "Link"]
+    assert told[-2:] == ["Delta", "LogEntry"]
 
 
 def test_time_never_runs_backwards():
     log, _ = two_attempts()
     todo, one, *rest = log.links
     early = todo.fact.at - timedelta(hours=1)
-    skewed = Link(one.seq, one.subject, msgspec.structs.replace(one.fact, at=early))
+    skewed = LogEntry.of(one.seq, one.subject, msgspec.structs.replace(one.fact, at=early))
 
     times = [h.ms for h in timed_events([todo, skewed, *rest])]
 

@@ -11,7 +11,6 @@ from services.store.applying import apply
 from services.store.context import get_context
 from services.store.schema import metadata, projection
 from shared import ids
-from shared.chain import Link
 from shared.commands import Context, GetContext
 from shared.events import (
     AnyFact,
@@ -31,6 +30,7 @@ from shared.events import (
     Turn,
     Usage,
 )
+from shared.log_entry import LogEntry
 from shared.subjects import Address, session_address
 
 START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -44,7 +44,7 @@ class Story:
     def __init__(self, connection: sa.Connection, *, on_busy: Any = "queue") -> None:
         self.connection = connection
         self.session = ids.new_id()
-        self.links: list[Link] = []
+        self.links: list[LogEntry] = []
         self._turns: dict[str, Turn] = {}
         self.tell(
             session_address(USER, self.session).fact("session.created"),
@@ -66,7 +66,7 @@ class Story:
         return START + timedelta(seconds=len(self.links))
 
     def tell(self, subject: str, fact: AnyFact) -> int:
-        link = Link(len(self.links) + 1, subject, fact)
+        link = LogEntry.of(len(self.links) + 1, subject, fact)
         self.links.append(link)
         apply(self.connection, [link], link.seq)
         return link.seq
@@ -75,8 +75,12 @@ class Story:
         return Address(USER, self.session, run)
 
     def turn(self, content: str | None, **fields: Any) -> Turn:
-        names = {"user_message_id": ids.new_id(), "assistant_message_id": ids.new_id()}
-        return Turn(content=content, **(names | fields))
+        known: dict[str, Any] = {
+            "user_message_id": ids.new_id(),
+            "assistant_message_id": ids.new_id(),
+            **fields,
+        }
+        return Turn(content=content, **known)
 
     def todo(self, content: str | None, **fields: Any) -> str:
         """A turn that goes at once; answers its run."""
@@ -178,15 +182,26 @@ class Story:
         return self._turns[run].assistant_message_id
 
 
+_FREE: list[sa.Connection] = []
+"""To tables that are empty and that nobody uses now."""
+
+
 @contextmanager
 def tables() -> Iterator[sa.Connection]:
-    """Empty tables in memory."""
-    engine = sa.create_engine("sqlite://")
-    with engine.begin() as connection:
+    """Empty tables in memory; they are emptied by a rollback, since to make new ones takes long."""
+    connection = _FREE.pop() if _FREE else _new_tables()
+    with connection.begin() as all_that_is_written:
+        yield connection
+        all_that_is_written.rollback()
+    _FREE.append(connection)
+
+
+def _new_tables() -> sa.Connection:
+    connection = sa.create_engine("sqlite://").connect()
+    with connection.begin():
         metadata.create_all(connection)
         connection.execute(projection.insert().values(id=1, applied=0, epoch=""))
-        yield connection
-    engine.dispose()
+    return connection
 
 
 def dump(connection: sa.Connection) -> dict[str, list[tuple[Any, ...]]]:

@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from services.store.applying import apply, clear
 from services.store.models import compare, list_models, preferred_model
 from services.store.rows import ModelRow
-from shared.chain import Link
 from shared.commands import ListModels, SyncModels
 from shared.events import LibraryFact, ModelDetails, ModelPreferred, ModelsSynced, OfferedModel
+from shared.log_entry import LogEntry
 from shared.records import Model
 from shared.subjects import EVERYBODY, NONE, Address, user_address
 from tests.unit.store.story import START, USER, dump, tables
@@ -35,10 +35,10 @@ class Told:
 
     def __init__(self, connection: sa.Connection) -> None:
         self.connection = connection
-        self.links: list[Link] = []
+        self.links: list[LogEntry] = []
 
     def tell(self, address: Address, happened: str, fact: LibraryFact) -> None:
-        self.links.append(Link(len(self.links) + 1, address.fact(happened), fact))
+        self.links.append(LogEntry.of(len(self.links) + 1, address.fact(happened), fact))
         apply(self.connection, self.links[-1:], len(self.links))
 
     def synced(

@@ -10,7 +10,6 @@ from services.store.accounts import check_token
 from services.store.applying import apply, clear
 from services.store.presets import get_preset, list_presets
 from shared import ids
-from shared.chain import Link
 from shared.commands import CheckToken, GetPreset, ListPresets
 from shared.errors import NotFound
 from shared.events import (
@@ -24,6 +23,7 @@ from shared.events import (
     UserDisabled,
     UserEnabled,
 )
+from shared.log_entry import LogEntry
 from shared.records import Preset
 from shared.subjects import user_address
 from tests.unit.store.story import START, USER, dump, tables
@@ -36,11 +36,11 @@ class Told:
 
     def __init__(self, connection: sa.Connection) -> None:
         self.connection = connection
-        self.links: list[Link] = []
+        self.links: list[LogEntry] = []
 
     def tell(self, user: str, happened: str, fact: LibraryFact) -> None:
         subject = user_address(user).fact(happened)
-        self.links.append(Link(len(self.links) + 1, subject, fact))
+        self.links.append(LogEntry.of(len(self.links) + 1, subject, fact))
         apply(self.connection, self.links[-1:], len(self.links))
 
     def preset(self, user: str = USER, preset_id: str | None = None, **fields: Any) -> str:

@@ -20,10 +20,10 @@ from services.gateway.http.sse import COMMENT_EVERY, HEADERS
 from services.gateway.sessions.cursor import Cursor
 from services.gateway.sessions.feed import Feed
 from shared.bus import BusError
-from shared.chain import Link
 from shared.errors import InvalidRequest, NatterlogError
 from shared.events import AnyFact, SessionDeleted
 from shared.log import get_logger
+from shared.log_entry import LogEntry
 
 log = get_logger()
 
@@ -82,7 +82,7 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
             return await tail.write(follow=asked.follow)
 
 
-def view_of(link: Link) -> FactView:
+def view_of(link: LogEntry) -> FactView:
     tag = type(link.fact).__struct_config__.tag
     return FactView(
         seq=link.seq, subject=link.subject, at=link.fact.at, type=str(tag), fact=link.fact
@@ -157,14 +157,14 @@ class _Tail:
             if not follow and self._after >= end:
                 return
 
-    async def _next(self) -> list[Link]:
+    async def _next(self) -> list[LogEntry]:
         """The facts that come next, from memory or from the log."""
         links = await self._feed.facts_after(self._after)
         # Without any, all that is older than what the feed keeps has been erased.
         self._after = links[-1].seq if links else max(self._after, self._feed.floor)
         return links
 
-    def _frame(self, link: Link) -> bytes:
+    def _frame(self, link: LogEntry) -> bytes:
         line = wire.encode(view_of(link))
         if not self._as_events:
             return line + b"\n"

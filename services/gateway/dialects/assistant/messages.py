@@ -181,7 +181,7 @@ async def _answer_turn(
             return await stream(request, follower, frames)
         reply = await ended(gateway, follower)
     check_success(reply)
-    asked = question_of(reply.run, reply.final) or accepted.user_message
+    asked = question_of(reply.run) or accepted.user_message
     turn = wire.TurnView(user_message=asked, assistant_message=reply.message)
     return answer(turn, status=201)
 

@@ -147,9 +147,7 @@ async def send_message(request: web.Request) -> web.Response:
         reply = await ended(gateway, follower)
     check_success(reply)
     turn = wire.TurnView(
-        user_message=wire.message_view(
-            question_of(reply.run, reply.final) or accepted.user_message
-        ),
+        user_message=wire.message_view(question_of(reply.run) or accepted.user_message),
         ai_message=wire.message_view(reply.message),
     )
     return json(turn)

@@ -11,11 +11,11 @@ from services.gateway.access.limits import Words
 from services.gateway.http.oneshot import Asked
 from services.gateway.models import bare_names
 from services.gateway.sessions.client_events import ReplyEnded
-from shared.conversation import stop_reason
 from shared.errors import ModelNotFound, NatterlogError
 from shared.events import ModelDetails, RunEnded
 from shared.ids import now
 from shared.records import Model
+from shared.run_state import stop_reason
 from shared.settings import Settings
 
 GENERATE = "/api/generate"

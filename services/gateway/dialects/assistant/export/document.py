@@ -19,7 +19,6 @@ from services.gateway.dialects.assistant.wire import (
     Title,
 )
 from shared.commands import Export
-from shared.conversation import stop_reason
 from shared.errors import InvalidRequest
 from shared.events import (
     EndStatus,
@@ -32,6 +31,7 @@ from shared.events import (
 )
 from shared.ids import is_id, new_id
 from shared.records import HIDDEN_MODES, Message, MessageStatus, Role
+from shared.run_state import stop_reason
 
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 VERSION = 1

@@ -47,7 +47,7 @@ async def as_pdf(paper: Paper) -> bytes:
             shutil.rmtree(directory, ignore_errors=True)
     if code == 0:
         return data
-    log.error("export.failed", code=code, said=errors[-500:].decode(errors="replace"))
+    log.error("export.failed", code=code, stderr=errors[-500:].decode(errors="replace"))
     if code < 0 or b"MemoryError" in errors or b"memory allocation" in errors:
         raise TooLarge(_TOO_LONG)
     raise Unavailable("The PDF could not be made; try another format.", retry_after=5.0)

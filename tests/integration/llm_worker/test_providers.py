@@ -11,7 +11,7 @@ from shared.events import Thoughts
 from shared.settings import Settings
 from tests.support.fake_provider import FakeProvider, check_unspliced
 from tests.support.fake_script import Script
-from tests.unit.llm_worker.conftest import MODELS, asking, fault_of, reply_of, settings_for
+from tests.support.providers import MODELS, fault_of, prompt_for, reply_of, settings_for
 
 ENDLESS = "tokens=100000 rate=200"
 
@@ -19,7 +19,7 @@ ENDLESS = "tokens=100000 rate=200"
 async def test_a_reply_comes_whole_and_then_its_end(
     fake: FakeProvider, registry: Registry, name: str
 ):
-    text, ended = await reply_of(registry.providers[name], asking(name, "tokens=50 rate=2000"))
+    text, ended = await reply_of(registry.providers[name], prompt_for(name, "tokens=50 rate=2000"))
 
     assert check_unspliced(text) == ("a1", 50)
     assert ended.stop_reason == "end_turn"
@@ -31,7 +31,7 @@ async def test_a_reply_comes_whole_and_then_its_end(
 async def test_what_came_in_one_read_is_given_on_as_few_pieces(
     fake: FakeProvider, registry: Registry, name: str
 ):
-    stream = registry.providers[name].stream(asking(name, "tokens=250"))
+    stream = registry.providers[name].stream(prompt_for(name, "tokens=250"))
 
     pieces = [piece async for piece in stream]
 
@@ -42,7 +42,7 @@ async def test_many_replies_at_once_do_not_mix(fake: FakeProvider, registry: Reg
     provider = registry.providers[name]
 
     replies = await asyncio.gather(
-        *(reply_of(provider, asking(name, "tokens=20 rate=500")) for _ in range(30))
+        *(reply_of(provider, prompt_for(name, "tokens=20 rate=500")) for _ in range(30))
     )
 
     checked = [check_unspliced(text) for text, _ in replies]
@@ -55,7 +55,7 @@ async def test_thoughts_count_as_content_and_are_given_at_the_end(
 ):
     provider = impatient.providers[name]
 
-    text, ended = await reply_of(provider, asking(name, "think=60 tokens=3 rate=100"))
+    text, ended = await reply_of(provider, prompt_for(name, "think=60 tokens=3 rate=100"))
 
     assert check_unspliced(text) == ("a1", 3)
     assert ended.thoughts == Thoughts(text="hm " * 60)
@@ -64,7 +64,7 @@ async def test_thoughts_count_as_content_and_are_given_at_the_end(
 async def test_an_empty_reply_is_worth_one_more_try(
     fake: FakeProvider, registry: Registry, name: str
 ):
-    text, fault = await fault_of(registry.providers[name], asking(name, "fault=empty"))
+    text, fault = await fault_of(registry.providers[name], prompt_for(name, "fault=empty"))
 
     assert text == ""
     assert fault.message == f"{name} answered with nothing, and gave no reason."
@@ -75,7 +75,7 @@ async def test_a_connection_is_used_again(fake: FakeProvider, registry: Registry
     provider = registry.providers[name]
 
     for _ in range(2):
-        await reply_of(provider, asking(name, "tokens=3"))
+        await reply_of(provider, prompt_for(name, "tokens=3"))
 
     assert len({seen.connection for seen in fake.seen}) == 1
 
@@ -84,7 +84,7 @@ async def test_a_connection_is_used_again(fake: FakeProvider, registry: Registry
 async def test_what_cannot_be_read_is_left_out_and_noted(
     fake: FakeProvider, registry: Registry, name: str, fault: str
 ):
-    prompt = asking(name, f"tokens=6 rate=200 fault={fault}")
+    prompt = prompt_for(name, f"tokens=6 rate=200 fault={fault}")
 
     text, ended = await reply_of(registry.providers[name], prompt)
 
@@ -96,7 +96,7 @@ async def test_what_cannot_be_read_is_left_out_and_noted(
 async def test_a_reply_that_breaks_off_is_a_passing_fault(
     fake: FakeProvider, registry: Registry, name: str, fault: str
 ):
-    prompt = asking(name, f"tokens=6 rate=200 fault={fault}")
+    prompt = prompt_for(name, f"tokens=6 rate=200 fault={fault}")
 
     text, error = await fault_of(registry.providers[name], prompt)
 
@@ -108,7 +108,7 @@ async def test_a_reply_that_breaks_off_is_a_passing_fault(
 async def test_an_error_event_is_a_fault_after_the_text_before_it(
     fake: FakeProvider, registry: Registry, name: str, fault: str
 ):
-    prompt = asking(name, f"tokens=6 fault={fault}")
+    prompt = prompt_for(name, f"tokens=6 fault={fault}")
 
     text, error = await fault_of(registry.providers[name], prompt)
 
@@ -120,7 +120,9 @@ async def test_an_error_event_is_a_fault_after_the_text_before_it(
 async def test_silence_ends_a_reply_and_heartbeats_do_not_break_it(
     fake: FakeProvider, impatient: Registry, name: str, fault: str
 ):
-    _, error = await fault_of(impatient.providers[name], asking(name, f"tokens=6 fault={fault}"))
+    _, error = await fault_of(
+        impatient.providers[name], prompt_for(name, f"tokens=6 fault={fault}")
+    )
 
     assert error.message == f"{name} said nothing for 0.3 seconds."
     assert (error.code, error.passing, error.leave_alone) == ("timeout", True, False)
@@ -131,7 +133,7 @@ async def test_silence_ends_a_reply_and_heartbeats_do_not_break_it(
 async def test_a_model_that_loads_longer_than_a_silence_may_last_answers(
     fake: FakeProvider, impatient: Registry, name: str, loading: str
 ):
-    text, _ = await reply_of(impatient.providers[name], asking(name, f"tokens=3 {loading}"))
+    text, _ = await reply_of(impatient.providers[name], prompt_for(name, f"tokens=3 {loading}"))
 
     assert check_unspliced(text) == ("a1", 3)
 
@@ -140,7 +142,7 @@ async def test_a_model_that_loads_longer_than_a_silence_may_last_answers(
 async def test_a_first_word_that_never_comes_is_not_waited_for_again(
     fake: FakeProvider, impatient: Registry, name: str, silence: str
 ):
-    _, fault = await fault_of(impatient.providers[name], asking(name, f"tokens=6 {silence}"))
+    _, fault = await fault_of(impatient.providers[name], prompt_for(name, f"tokens=6 {silence}"))
 
     assert fault.message.startswith(f"{name} said nothing for 1 seconds, not even a first word.")
     assert "NATTERLOG_FIRST_WORD_TIMEOUT" in fault.message
@@ -149,7 +151,7 @@ async def test_a_first_word_that_never_comes_is_not_waited_for_again(
 
 
 async def test_a_thought_is_a_first_word(fake: FakeProvider, impatient: Registry, name: str):
-    prompt = asking(name, "tokens=6 think=3 fault=stall@0")
+    prompt = prompt_for(name, "tokens=6 think=3 fault=stall@0")
 
     _, fault = await fault_of(impatient.providers[name], prompt)
 
@@ -160,8 +162,8 @@ async def test_zero_waits_for_a_first_word_for_ever(fake: FakeProvider, name: st
     registry = Registry(settings_for(fake, llm_timeout=0.2, first_word_timeout=0.0))
     provider = registry.providers[name]
 
-    text, _ = await reply_of(provider, asking(name, "tokens=3 delay=0.5"))
-    _, fault = await fault_of(provider, asking(name, "tokens=6 fault=stall@3"))
+    text, _ = await reply_of(provider, prompt_for(name, "tokens=3 delay=0.5"))
+    _, fault = await fault_of(provider, prompt_for(name, "tokens=6 fault=stall@3"))
 
     assert check_unspliced(text) == ("a1", 3)
     assert fault.message == f"{name} said nothing for 0.2 seconds."
@@ -171,7 +173,7 @@ async def test_zero_waits_for_a_first_word_for_ever(fake: FakeProvider, name: st
 async def test_the_readers_own_time_is_not_the_providers_silence(
     fake: FakeProvider, impatient: Registry, name: str
 ):
-    prompt = asking(name, "tokens=60 rate=100")
+    prompt = prompt_for(name, "tokens=60 rate=100")
     async with aclosing(impatient.providers[name].stream(prompt)) as stream:
         text = await anext(stream)
         assert isinstance(text, str)
@@ -186,7 +188,9 @@ async def test_the_readers_own_time_is_not_the_providers_silence(
 async def test_a_cancel_that_comes_from_outside_is_no_silence(
     fake: FakeProvider, registry: Registry, name: str
 ):
-    reply = asyncio.create_task(reply_of(registry.providers[name], asking(name, "fault=stall@3")))
+    reply = asyncio.create_task(
+        reply_of(registry.providers[name], prompt_for(name, "fault=stall@3"))
+    )
     await fake.wait_for(lambda: fake.seen and fake.seen[0].sent == 3)
 
     reply.cancel()
@@ -199,7 +203,7 @@ async def test_a_cancel_that_comes_from_outside_is_no_silence(
 async def test_closing_a_reply_closes_its_connection(
     fake: FakeProvider, registry: Registry, name: str
 ):
-    stream = registry.providers[name].stream(asking(name, ENDLESS))
+    stream = registry.providers[name].stream(prompt_for(name, ENDLESS))
     await anext(stream)
 
     await stream.aclose()
@@ -210,7 +214,7 @@ async def test_closing_a_reply_closes_its_connection(
 async def test_cancelling_before_the_first_byte_closes_the_connection(
     fake: FakeProvider, registry: Registry, name: str
 ):
-    reply = asyncio.create_task(reply_of(registry.providers[name], asking(name, "delay=60")))
+    reply = asyncio.create_task(reply_of(registry.providers[name], prompt_for(name, "delay=60")))
     await fake.wait_for(lambda: fake.seen)
 
     reply.cancel()
@@ -224,7 +228,7 @@ async def test_cancelling_before_the_first_byte_closes_the_connection(
 async def test_a_pair_of_surrogates_cut_in_two_becomes_its_character(
     fake: FakeProvider, registry: Registry, name: str, rate: str
 ):
-    prompt = asking(name, f"tokens=6 rate={rate} fault=split@3")
+    prompt = prompt_for(name, f"tokens=6 rate={rate} fault=split@3")
 
     text, _ = await reply_of(registry.providers[name], prompt)
 
@@ -234,7 +238,7 @@ async def test_a_pair_of_surrogates_cut_in_two_becomes_its_character(
 async def test_a_lone_surrogate_becomes_the_replacement_character(
     fake: FakeProvider, registry: Registry, name: str
 ):
-    prompt = asking(name, "tokens=6 fault=lone@3")
+    prompt = prompt_for(name, "tokens=6 fault=lone@3")
 
     text, _ = await reply_of(registry.providers[name], prompt)
 
@@ -244,7 +248,7 @@ async def test_a_lone_surrogate_becomes_the_replacement_character(
 async def test_a_half_character_at_the_end_is_not_lost(
     fake: FakeProvider, registry: Registry, name: str
 ):
-    prompt = asking(name, "tokens=4 rate=500 fault=split@3")
+    prompt = prompt_for(name, "tokens=4 rate=500 fault=split@3")
 
     text, _ = await reply_of(registry.providers[name], prompt)
 
@@ -256,7 +260,7 @@ async def test_a_models_own_characters_come_through(
 ):
     fake.default = Script(reply='Grüße, "世界" \\ 👋🏽 \n\t ende', rate=500)
 
-    text, _ = await reply_of(registry.providers[name], asking(name, "hello"))
+    text, _ = await reply_of(registry.providers[name], prompt_for(name, "hello"))
 
     assert text == 'Grüße, "世界" \\ 👋🏽 \n\t ende'
 
@@ -265,7 +269,7 @@ async def test_a_models_own_characters_come_through(
 async def test_a_refusal_of_the_request_is_no_passing_fault(
     fake: FakeProvider, registry: Registry, name: str, status: int
 ):
-    _, fault = await fault_of(registry.providers[name], asking(name, f"fail={status}"))
+    _, fault = await fault_of(registry.providers[name], prompt_for(name, f"fail={status}"))
 
     assert (fault.code, fault.passing) == ("provider_error", False)
     assert str(status) in fault.message
@@ -286,7 +290,7 @@ async def test_a_busy_provider_says_when_to_come_back(
     fake: FakeProvider, registry: Registry, name: str, status: int, code: str
 ):
     _, fault = await fault_of(
-        registry.providers[name], asking(name, f"fail={status} retry_after=7")
+        registry.providers[name], prompt_for(name, f"fail={status} retry_after=7")
     )
 
     assert (fault.code, fault.passing, fault.retry_after) == (code, True, 7.0)
@@ -298,7 +302,7 @@ async def test_an_unknown_model_is_told_with_those_there_are(
 ):
     fake.models[name] = ["first", "second"]
 
-    _, fault = await fault_of(registry.providers[name], asking(name, "hello"))
+    _, fault = await fault_of(registry.providers[name], prompt_for(name, "hello"))
 
     assert (fault.code, fault.passing) == ("model_not_found", False)
     assert fault.message == f"{name} has no model '{MODELS[name]}'. There are: first, second."
@@ -316,7 +320,7 @@ async def test_a_provider_that_is_not_there_is_a_passing_fault(fake: FakeProvide
         )
     )
 
-    _, fault = await fault_of(registry.providers[name], asking(name, "hello"))
+    _, fault = await fault_of(registry.providers[name], prompt_for(name, "hello"))
     with pytest.raises(ProviderError) as raised:
         await registry.providers[name].models()
 

@@ -12,9 +12,9 @@ from services.llm_worker.providers.outbound import Outbound, Proxy
 from services.llm_worker.providers.registry import Registry
 from shared.settings import Settings
 from tests.support.fake_provider import FakeProvider, check_unspliced
+from tests.support.providers import fault_of, prompt_for, reply_of
 from tests.support.proxy import ProxyServer
 from tests.support.system import free_port
-from tests.unit.llm_worker.conftest import asking, fault_of, reply_of
 
 TLS = Path(__file__).parents[2] / "support" / "tls"
 CA = TLS / "ca.pem"
@@ -48,7 +48,7 @@ async def spoken(settings: Settings, name: str) -> tuple[str, int]:
     registry = Registry(settings)
     try:
         provider = registry.providers[name]
-        text, _ = await reply_of(provider, asking(name, "tokens=3"))
+        text, _ = await reply_of(provider, prompt_for(name, "tokens=3"))
         assert await provider.models()
         return check_unspliced(text)
     finally:
@@ -59,7 +59,7 @@ async def failed(settings: Settings, name: str) -> ProviderError:
     registry = Registry(settings)
     try:
         provider: Provider = registry.providers[name]
-        _, fault = await fault_of(provider, asking(name, "tokens=3"))
+        _, fault = await fault_of(provider, prompt_for(name, "tokens=3"))
         with pytest.raises(ProviderError) as of_list:
             await provider.models()
         assert (of_list.value.message, of_list.value.whole) == (fault.message, fault.whole)

@@ -11,7 +11,7 @@ from services.llm_worker.providers.registry import Registry
 from shared.events import FileRef
 from tests.support.fake_provider import FakeProvider
 from tests.support.plans import a_file
-from tests.unit.llm_worker.conftest import asking, reply_of
+from tests.support.providers import prompt_for, reply_of
 
 PDF = a_file(kind="pdf", media_type="application/pdf", size=1000)
 PAGES = [a_file(kind="image", media_type="image/png", size=500) for _ in range(2)]
@@ -78,7 +78,7 @@ SCHEMA = {"type": "object", "properties": {}, "additionalProperties": False}
 async def test_openai_is_sent_pictures_and_the_schema(fake: FakeProvider, registry: Registry):
     provider = registry.providers["openai"]
 
-    await reply_of(provider, asking("openai", "hello", files=[IMAGE], schema=SCHEMA))
+    await reply_of(provider, prompt_for("openai", "hello", files=[IMAGE], schema=SCHEMA))
 
     body = fake.seen[0].body
     assert body["messages"][-1]["content"] == [
@@ -96,7 +96,7 @@ async def test_openai_is_sent_pictures_and_the_schema(fake: FakeProvider, regist
 async def test_ollama_is_sent_pictures_and_the_schema(fake: FakeProvider, registry: Registry):
     provider = registry.providers["ollama"]
 
-    await reply_of(provider, asking("ollama", "hello", files=[IMAGE], schema=SCHEMA))
+    await reply_of(provider, prompt_for("ollama", "hello", files=[IMAGE], schema=SCHEMA))
 
     body = fake.seen[0].body
     assert body["messages"][-1] == {
@@ -113,7 +113,7 @@ async def test_anthropic_is_sent_documents_pictures_and_the_schema(
 ):
     provider = registry.providers["anthropic"]
 
-    prompt = asking("anthropic", "hello", files=[DOCUMENT, IMAGE], schema=SCHEMA)
+    prompt = prompt_for("anthropic", "hello", files=[DOCUMENT, IMAGE], schema=SCHEMA)
     await reply_of(provider, prompt)
 
     body = fake.seen[0].body

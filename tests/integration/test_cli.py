@@ -22,7 +22,7 @@ def natterlog(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[s
     return subprocess.run(
         [sys.executable, "-m", "services.cli", *arguments],
         env={**os.environ, **environ},
-        cwd=Path(__file__).parents[3],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         timeout=30,
@@ -59,7 +59,7 @@ def test_without_a_command_it_shows_how_to_use_it():
 def test_the_command_line_alone_imports_no_service():
     found = subprocess.run(
         [sys.executable, "-c", "import services.cli.main, sys; print(*sys.modules)"],
-        cwd=Path(__file__).parents[3],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=True,

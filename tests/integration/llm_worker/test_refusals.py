@@ -19,7 +19,7 @@ from shared.events import Thoughts
 from tests.support.fake_provider import FakeProvider, check_unspliced
 from tests.support.fake_refusals import REFUSALS
 from tests.support.plans import a_file
-from tests.unit.llm_worker.conftest import asking, fault_of, reply_of
+from tests.support.providers import fault_of, prompt_for, reply_of
 
 SCHEMA = {"type": "object", "properties": {}, "additionalProperties": False}
 PNG = PromptFile(name="1.png", media_type="image/png", data=b"png")
@@ -68,7 +68,7 @@ async def refused(
 
 def a_prompt(provider: str, **prompt: Any) -> Prompt:
     """With what a chat's prompt has."""
-    made = asking(provider, "hello", files=prompt.pop("files", []))
+    made = prompt_for(provider, "hello", files=prompt.pop("files", []))
     known = {"system": "Be brief.", "temperature": 0.7, "max_tokens": 9} | prompt
     return msgspec.structs.replace(made, **known)
 
@@ -197,7 +197,7 @@ def test_what_was_not_in_the_prompt_was_not_refused():
     words = "response_format and image_url are not supported"
     fault = ProviderError(words, passing=False, status=400, words=words)
 
-    assert as_refusal(fault, asking("openai", "hello")) is None
+    assert as_refusal(fault, prompt_for("openai", "hello")) is None
 
 
 def test_a_refusal_is_remembered_for_its_model_and_only_for_a_while():
@@ -230,8 +230,8 @@ def test_so_many_refusals_are_remembered_and_no_more():
 def test_a_refused_file_leaves_others_be_and_a_refused_schema_other_schemas():
     refusals = Refusals()
     fault = ProviderError("no", passing=False, status=400, words="invalid_image, response_format")
-    bad = as_refusal(fault, asking("openai", "hello", files=[PNG]))
-    schema = as_refusal(fault, asking("openai", "hello", schema=SCHEMA))
+    bad = as_refusal(fault, prompt_for("openai", "hello", files=[PNG]))
+    schema = as_refusal(fault, prompt_for("openai", "hello", schema=SCHEMA))
     assert bad is not None
     assert schema is not None
     refusals.remember("openai", "m", bad)

@@ -15,9 +15,9 @@ from services.llm_worker.providers import connections
 from services.llm_worker.providers.base import Prompt, PromptMessage, Provider, ProviderError
 from services.llm_worker.providers.registry import Registry
 from shared.settings import Settings
+from tests.support.providers import fault_of, reply_of
 from tests.support.raw_server import Answering, RawServer, head
-from tests.unit.llm_worker.conftest import fault_of, reply_of
-from tests.unit.llm_worker.wires import wire
+from tests.support.wires import wire
 
 PROMPT = Prompt(model="odd", messages=[PromptMessage("user", "hello")])
 PIECE = 64 * 1024

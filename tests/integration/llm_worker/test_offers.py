@@ -20,7 +20,7 @@ from shared.offers import FindModel, ListOffers, Refresh, UnavailableProvider
 from shared.settings import Settings
 from shared.subjects import NONE, llm_command
 from tests.support.fake_provider import FakeProvider
-from tests.unit.llm_worker.conftest import settings_for
+from tests.support.providers import Empty, settings_for
 
 Make = Callable[[Settings], Offering]
 
@@ -38,17 +38,6 @@ class Noting:
             raise Unavailable("Not now.")
         self.asked.append(request)
         return ModelsNoted(added=[m.id for m in request.models], removed=["gone/gone"], seq=7)
-
-
-class Empty:
-    """A shelf on which nothing was put."""
-
-    async def get(self, key: str) -> tuple[bytes | None, int]:
-        del key
-        return None, 0
-
-    async def put(self, key: str, value: bytes, revision: int) -> bool:
-        raise AssertionError
 
 
 @pytest.fixture

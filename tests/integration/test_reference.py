@@ -67,7 +67,7 @@ def test_a_file_of_the_page_names_no_other_host_and_builds_no_markup(file: Path)
 def test_a_script_of_the_page_is_one(file: Path):
     checked = node(["--check", str(file)], return_completed_process=True, capture_output=True)
 
-    assert checked.returncode == 0, checked.stderr.decode()
+    assert checked.returncode == 0, checked.stderr
 
 
 @pytest.mark.parametrize("name", ["nonsense.js", "app.py", "..%2Fapp.py", "reference"])

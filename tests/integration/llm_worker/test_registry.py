@@ -11,17 +11,9 @@ from services.llm_worker.providers.base import ProviderError
 from services.llm_worker.providers.registry import FRESH, RECENT, Registry
 from shared.settings import Settings
 from tests.support.fake_provider import FakeProvider
-from tests.unit.llm_worker.conftest import settings_for
+from tests.support.providers import Clock, settings_for
 
 Make = Callable[..., Registry]
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

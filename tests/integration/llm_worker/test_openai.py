@@ -13,7 +13,7 @@ from services.llm_worker.providers.silence import Patience
 from shared.events import Usage
 from shared.settings import Settings
 from tests.support.fake_provider import FakeProvider, check_unspliced
-from tests.unit.llm_worker.conftest import asking, reply_of
+from tests.support.providers import prompt_for, reply_of
 
 TALK = [
     PromptMessage("user", "one two"),
@@ -46,7 +46,7 @@ async def test_the_request_says_what_the_prompt_says(fake: FakeProvider, registr
 
 
 async def test_what_the_prompt_leaves_open_is_not_sent(fake: FakeProvider, registry: Registry):
-    await reply_of(registry.providers["openai"], asking("openai", "hello"))
+    await reply_of(registry.providers["openai"], prompt_for("openai", "hello"))
 
     assert set(fake.seen[0].body) == {"model", "messages", "stream", "stream_options"}
 
@@ -54,7 +54,7 @@ async def test_what_the_prompt_leaves_open_is_not_sent(fake: FakeProvider, regis
 async def test_without_a_key_none_is_sent(fake: FakeProvider):
     registry = Registry(Settings(openai_base_url=fake.openai_url))
 
-    await reply_of(registry.providers["openai"], asking("openai", "hello"))
+    await reply_of(registry.providers["openai"], prompt_for("openai", "hello"))
 
     assert "authorization" not in fake.seen[0].headers
     await registry.aclose()
@@ -105,7 +105,7 @@ async def test_models_that_do_not_chat_are_not_listed(fake: FakeProvider, regist
 async def test_a_finish_reason_is_enough_when_the_connection_breaks_after_it(
     fake: FakeProvider, registry: Registry
 ):
-    prompt = asking("openai", "tokens=6 fault=undone")
+    prompt = prompt_for("openai", "tokens=6 fault=undone")
 
     text, ended = await reply_of(registry.providers["openai"], prompt)
 

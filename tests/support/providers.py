@@ -1,8 +1,6 @@
-"""What the tests of the providers share: the fake upstream, and each provider pointed at it."""
+"""The three providers that talk HTTP, pointed at the fake upstream, and what they answer."""
 
-from collections.abc import AsyncIterator, Sequence
-
-import pytest
+from collections.abc import Sequence
 
 from services.llm_worker.providers.base import (
     Ended,
@@ -12,7 +10,6 @@ from services.llm_worker.providers.base import (
     Provider,
     ProviderError,
 )
-from services.llm_worker.providers.registry import Registry
 from shared.settings import Settings
 from tests.support.fake_provider import FakeProvider
 
@@ -32,7 +29,9 @@ def settings_for(fake: FakeProvider, **more: object) -> Settings:
     )
 
 
-def asking(provider: str, message: str, files: Sequence[PromptFile] = (), **more: object) -> Prompt:
+def prompt_for(
+    provider: str, message: str, files: Sequence[PromptFile] = (), **more: object
+) -> Prompt:
     """``message`` to the provider's model at the fake."""
     return Prompt(
         model=MODELS[provider],
@@ -65,29 +64,22 @@ async def fault_of(provider: Provider, prompt: Prompt) -> tuple[str, ProviderErr
     raise AssertionError("no end")
 
 
-@pytest.fixture
-async def fake() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider() as fake:
-        yield fake
+class Clock:
+    """Time as a test wants it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
-@pytest.fixture
-async def registry(fake: FakeProvider) -> AsyncIterator[Registry]:
-    registry = Registry(settings_for(fake))
-    yield registry
-    await registry.aclose()
+class Empty:
+    """A shelf on which nothing was put."""
 
+    async def get(self, key: str) -> tuple[bytes | None, int]:
+        del key
+        return None, 0
 
-@pytest.fixture
-async def impatient(fake: FakeProvider) -> AsyncIterator[Registry]:
-    """As ``registry``, but a silence of 0.3 s is too long, and 1 s before the first word."""
-    registry = Registry(settings_for(fake, llm_timeout=0.3, first_word_timeout=1.0))
-    await registry.preload()  # the import would count as silence
-    yield registry
-    await registry.aclose()
-
-
-@pytest.fixture(params=list(MODELS))
-def name(request: pytest.FixtureRequest) -> str:
-    """Each provider that talks HTTP."""
-    return request.param
+    async def put(self, key: str, value: bytes, revision: int) -> bool:
+        raise AssertionError

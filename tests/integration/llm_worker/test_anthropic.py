@@ -1,7 +1,5 @@
 """What is particular to Claude."""
 
-import subprocess
-import sys
 from datetime import UTC, datetime
 
 import pytest
@@ -11,7 +9,7 @@ from services.llm_worker.providers.base import Prompt, PromptMessage
 from services.llm_worker.providers.registry import Registry
 from shared.events import Usage
 from tests.support.fake_provider import FakeProvider
-from tests.unit.llm_worker.conftest import asking, fault_of, reply_of, settings_for
+from tests.support.providers import fault_of, prompt_for, reply_of, settings_for
 
 
 async def test_the_request_says_what_the_prompt_says_but_the_temperature(
@@ -42,7 +40,7 @@ async def test_the_request_says_what_the_prompt_says_but_the_temperature(
 async def test_the_limit_that_the_api_insists_on_comes_from_the_settings(fake: FakeProvider):
     for settings in (settings_for(fake), settings_for(fake, claude_max_tokens=77)):
         registry = Registry(settings)
-        await reply_of(registry.providers["anthropic"], asking("anthropic", "hello"))
+        await reply_of(registry.providers["anthropic"], prompt_for("anthropic", "hello"))
         await registry.aclose()
 
     assert [seen.body["max_tokens"] for seen in fake.seen] == [MAX_TOKENS, 77]
@@ -51,7 +49,7 @@ async def test_the_limit_that_the_api_insists_on_comes_from_the_settings(fake: F
 async def test_usage_is_what_the_last_event_says_of_each_count(
     fake: FakeProvider, registry: Registry
 ):
-    _, ended = await reply_of(registry.providers["anthropic"], asking("anthropic", "tokens=7"))
+    _, ended = await reply_of(registry.providers["anthropic"], prompt_for("anthropic", "tokens=7"))
 
     assert ended.usage == Usage(
         input_tokens=len(str(fake.seen[0].body["messages"]).split()),
@@ -65,7 +63,7 @@ async def test_usage_is_what_the_last_event_says_of_each_count(
 async def test_a_reply_that_broke_off_tells_what_it_has_cost_already(
     fake: FakeProvider, impatient: Registry, fault: str
 ):
-    prompt = asking("anthropic", f"tokens=7 rate=500 fault={fault}")
+    prompt = prompt_for("anthropic", f"tokens=7 rate=500 fault={fault}")
 
     _, error = await fault_of(impatient.providers["anthropic"], prompt)
 
@@ -93,7 +91,7 @@ async def test_a_reply_that_broke_off_tells_what_it_has_cost_already(
 async def test_an_error_event_is_judged_by_its_type(
     fake: FakeProvider, registry: Registry, error: str, code: str, passing: bool
 ):
-    prompt = asking("anthropic", f"fault=error@2 error={error}")
+    prompt = prompt_for("anthropic", f"fault=error@2 error={error}")
 
     _, fault = await fault_of(registry.providers["anthropic"], prompt)
 
@@ -105,16 +103,6 @@ async def test_a_model_says_what_it_can(fake: FakeProvider, registry: Registry):
 
     assert model.display_name == "Claude-Sonnet-5-5"
     assert (model.context_window, model.max_tokens) == (200_000, 64_000)
-
-
-def test_the_sdk_is_not_imported_before_it_is_needed():
-    code = (
-        "import sys; from services.llm_worker.providers.registry import Registry;"
-        "from shared.settings import Settings; Registry(Settings(anthropic_api_key='k'));"
-        "sys.exit('anthropic' in sys.modules)"
-    )
-
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 async def test_which_models_see_is_what_the_list_says(fake: FakeProvider, registry: Registry):

@@ -5,8 +5,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from shared.chain import Link
-from shared.chain_state import ChainState
 from shared.events import (
     CancelRequested,
     Fault,
@@ -19,6 +17,8 @@ from shared.events import (
     Turn,
 )
 from shared.ids import now
+from shared.log_entry import LogEntry
+from shared.run_state import ChainState
 from tests.support.plans import a_document
 
 SOURCE = PromptSource(
@@ -37,7 +37,7 @@ ECHO = TodoProcess(at=now(), n=0, priority=0, step="first", plan=a_document())
 
 
 def after(*facts: Any) -> ChainState:
-    return ChainState(7, [Link(8 + n, "evt.u.s.r.x", fact) for n, fact in enumerate(facts)])
+    return ChainState(7, [LogEntry.of(8 + n, "evt.u.s.r.x", fact) for n, fact in enumerate(facts)])
 
 
 def told(standing: ChainState) -> dict[str, object]:
@@ -84,6 +84,6 @@ def test_an_attempt_that_its_provider_ended_is_no_death():
 def test_facts_that_come_later_are_taken_in():
     standing = after(CLAIM)
 
-    standing.add([Link(20, "evt.u.s.r.cancel", CANCEL)])
+    standing.add([LogEntry.of(20, "evt.u.s.r.cancel", CANCEL)])
 
     assert (standing.claim, standing.head, standing.cancelled) == (CLAIM, 20, True)

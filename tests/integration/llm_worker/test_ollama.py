@@ -6,7 +6,7 @@ from services.llm_worker.providers.base import ModelInfo, Prompt, PromptMessage
 from services.llm_worker.providers.registry import Registry
 from shared.events import Usage
 from tests.support.fake_provider import FakeProvider
-from tests.unit.llm_worker.conftest import asking, reply_of, settings_for
+from tests.support.providers import prompt_for, reply_of, settings_for
 
 
 async def test_the_request_says_what_the_prompt_says(fake: FakeProvider, registry: Registry):
@@ -37,7 +37,7 @@ async def test_a_long_prompt_asks_for_the_context_that_it_needs_and_there_is(
     fake: FakeProvider, registry: Registry
 ):
     provider = registry.providers["ollama"]
-    prompt = asking("ollama", "word " * 6_000)
+    prompt = prompt_for("ollama", "word " * 6_000)
 
     await reply_of(provider, prompt)
     before = provider.notes(prompt)
@@ -66,14 +66,14 @@ async def test_a_model_that_is_made_for_a_large_context_is_not_given_less(fake: 
 async def test_without_the_setting_no_context_is_asked_for(fake: FakeProvider):
     registry = Registry(settings_for(fake, ollama_num_ctx=0))
 
-    await reply_of(registry.providers["ollama"], asking("ollama", "word " * 6_000))
+    await reply_of(registry.providers["ollama"], prompt_for("ollama", "word " * 6_000))
 
     assert fake.seen[0].body["options"] == {}
     await registry.aclose()
 
 
 async def test_its_counts_are_the_usage(fake: FakeProvider, registry: Registry):
-    _, ended = await reply_of(registry.providers["ollama"], asking("ollama", "tokens=7"))
+    _, ended = await reply_of(registry.providers["ollama"], prompt_for("ollama", "tokens=7"))
 
     prompt_tokens = len(str(fake.seen[0].body["messages"]).split())
     assert ended.usage == Usage(input_tokens=prompt_tokens, output_tokens=7)
