@@ -5,7 +5,7 @@ from typing import Self
 import msgspec
 
 from shared.events import AnyFact, FactImported, decode_fact, encode
-from shared.subjects import Address, fact_kind, parse
+from shared.subjects import Address, fact_kind, kind_of_fact, parse
 
 
 class LogEntry(msgspec.Struct, frozen=True):
@@ -14,7 +14,7 @@ class LogEntry(msgspec.Struct, frozen=True):
     seq: int
     address: Address
     kind: str
-    """The end of its subject: ``created``, ``todo.chat.0``, ``final``, …"""
+    """The end of its subject: ``session.created``, ``todo.chat.0``, ``final``, …"""
     data: bytes
     """Its JSON, whole: no field of it lies in FILES."""
     fact: AnyFact
@@ -49,4 +49,5 @@ class LogEntry(msgspec.Struct, frozen=True):
         if not isinstance(wrapper, FactImported):
             return self
         data = bytes(wrapper.fact)
-        return LogEntry(self.seq, self.address, wrapper.what, data, decode_fact(data), wrapper)
+        fact = decode_fact(data)
+        return LogEntry(self.seq, self.address, kind_of_fact(fact), data, fact, wrapper)

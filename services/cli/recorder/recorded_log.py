@@ -73,8 +73,9 @@ def recorded_fact(seq: int, subject: str, data: bytes) -> RecordedFact:
     fact = decode_fact(data)
     if not isinstance(fact, FactImported):
         return RecordedFact(seq, subject, data, fact)
-    own = bytes(fact.fact)
-    return RecordedFact(seq, parse(subject).fact(fact.what), own, decode_fact(own), fact)
+    data = bytes(fact.fact)
+    own = decode_fact(data)
+    return RecordedFact(seq, parse(subject).subject_of(own), data, own, fact)
 
 
 class RecordedLog:
