@@ -26,7 +26,7 @@ from shared.events import Fault, History, PastMessage
 from shared.objects import put
 from shared.records import Run
 from shared.store_client import StoreClient
-from shared.subjects import holds
+from shared.subjects import owns
 from tests.support.absent import ABSENT_ID
 from tests.support.nats_server import NatsServer
 from tests.support.store_at_work import StoreAtWork, store_at_work
@@ -561,7 +561,7 @@ async def test_a_run_that_its_worker_holds_is_left_to_it(at_work: StoreAtWork):
         at_work.bus.post(message.reply, b"1")  # type: ignore[attr-defined]
         asked.set()
 
-    await at_work.bus.listen(holds(worker), holding)
+    await at_work.bus.listen(owns(worker), holding)
     await at_work.claim(run, worker=worker)
 
     await cancel(at_work, run.id)

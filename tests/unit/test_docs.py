@@ -1,6 +1,7 @@
 """The documents are held against the code: what they name is there, what they show works."""
 
 import ast
+import importlib
 import json
 import re
 import shlex
@@ -253,6 +254,22 @@ def test_the_table_of_events_is_in_the_order_of_the_code():
     told = [(code(row[0]), code(row[1]), row[3]) for row in table]
 
     assert told == [(tag(event), event.__name__, from_to(event)) for event in EVENTS]
+
+
+HANDLERS = sorted(REPOSITORY.glob("services/*/handlers.py"))
+
+
+@pytest.mark.parametrize("path", HANDLERS, ids=lambda path: path.parent.name)
+def test_who_reads_a_fact_is_told_as_the_services_tables_have_it(path: Path):
+    service = path.parent.name
+    tables = vars(importlib.import_module(f"services.{service}.handlers")).values()
+    facts = get_args(events.AnyFact)
+
+    read = {kind for table in tables if isinstance(table, dict) for kind in table if kind in facts}
+
+    assert read == {
+        fact for fact in facts if service in re.split(r"\W+", from_to(fact).partition("→")[2])
+    }
 
 
 def from_to(event: type[msgspec.Struct]) -> str:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from services.llm_worker.breaker import Breaker
+from services.llm_worker.handlers import endpoints
 from services.llm_worker.offers import LONGEST_LIST, LONGEST_NAME, Offering
 from services.llm_worker.providers.base import ModelInfo
 from services.llm_worker.providers.demo import Demo
@@ -228,7 +229,7 @@ async def test_whether_a_provider_that_is_away_has_a_name_is_not_known(make: Mak
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"model": 1}', b"\xff"])
 async def test_a_question_that_cannot_be_read_is_refused(make: Make, data: bytes):
     with pytest.raises(InvalidRequest):
-        await make(Settings()).endpoints()[llm_command("find_model")](data)
+        await endpoints(make(Settings()))[llm_command("find_model")](data)
 
 
 async def test_a_name_that_is_near_another_is_told_so(make: Make, fake: FakeProvider):
