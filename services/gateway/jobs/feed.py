@@ -144,7 +144,7 @@ class JobFeed:
         run = record.run
         if run.status == "completed" or (run.ended_at is None and not run.attempt):
             return state_of_record(record)
-        state = JobState(run.id, run.session_id, record.plan, status="queued", seq=0)
+        state = JobState(run.id, run.session_id, record.plan)
         for seq, fact in await self._facts_of(state):
             state.apply(seq, fact)
         await self._read_token_events(state)  # an ended one's say how far it had got
@@ -239,7 +239,7 @@ class JobFeed:
         if state is None:
             if not isinstance(fact, RunScheduled | TodoProcess | TodoGenerate):
                 return
-            self._keep(JobState(address.run, address.session, fact.plan, status="queued", seq=0))
+            self._keep(JobState(address.run, address.session, fact.plan))
             state = self.jobs[address.run]
         await self._apply(state, seq, fact)
 
