@@ -5,12 +5,13 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+PYTEST := $(BIN)/python -m pytest -n 2
 COMPILE := UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check fmt bench lock clean
+.PHONY: help run unit test chaos check fmt bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,8 +20,15 @@ help: ## show this list
 run: $(VENV)/.run ## start natterlog with all it needs, until Ctrl-C
 	@exec $(BIN)/natterlog up $(ARGS)
 
+unit: $(VENV)/.dev ## run the tests that need neither process nor socket: half a minute
+	$(PYTEST) --dist worksteal -p no:schemathesis --hypothesis-profile quick tests/unit $(ARGS)
+
+# In the order of the folders, so that the longest files, those of chaos, come first.
 test: $(VENV)/.dev ## run all tests, two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(PYTEST) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+chaos: $(VENV)/.dev ## run the tests that kill, pause and cut off, which take longest
+	$(PYTEST) --dist worksteal tests/chaos $(ARGS)
 
 check: $(VENV)/.dev ## lint, format, types, and who may import whom
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from benchmarks.provider import MODEL
-from services.embedded_nats import die_with_parent
+from shared.child import die_with_this_process
 from tests.support.system import System
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +49,7 @@ async def _process(module: str, *arguments: str) -> AsyncGenerator[Target]:
         *(sys.executable, "-m", f"benchmarks.{module}", *arguments),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
-        preexec_fn=die_with_parent(),
+        preexec_fn=die_with_this_process(),
     )
     try:
         assert process.stdout is not None

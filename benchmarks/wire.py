@@ -32,7 +32,8 @@ class WebSocket(asyncio.Protocol):
         self._rest = b""
         self._transport: asyncio.Transport | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         host, port = transport.get_extra_info("peername")[:2]
         transport.write(_HANDSHAKE.format(path=self._path, host=host, port=port).encode())
@@ -102,7 +103,8 @@ class EventStream(asyncio.Protocol):
         self._rest = b""
         self._transport: asyncio.Transport | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def ask(self) -> None:

@@ -1,1 +1,1 @@
-"""The four services and the supervisor that starts them."""
+"""The four services, the supervisor that starts them, and the command line."""

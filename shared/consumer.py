@@ -39,9 +39,10 @@ from shared.subjects import Address, dead_letters, parse
 
 log = get_logger()
 
-ACK_WAIT = 6.0
-"""Seconds after which an unattended delivery goes to another worker."""
-_KEEP_ALIVE = 2.0
+LEASE = 6.0
+"""Seconds after which an unattended delivery goes to another worker, where no setting says so."""
+_SIGNS = 3
+"""Signs of life within a lease: one may come late, and another be lost."""
 _PAUSE = 1.0
 _WORST_DELAY = 30.0
 _MOST_ERRORS = 10
@@ -99,12 +100,20 @@ class Work:
     """
 
     def __init__(
-        self, bus: Bus, name: str, handler: Handler, *, slots: int, freed: Callable[[], None]
+        self,
+        bus: Bus,
+        name: str,
+        handler: Handler,
+        *,
+        slots: int,
+        lease: float,
+        freed: Callable[[], None],
     ) -> None:
         self._bus = bus
         self._name = name
         self._handler = handler
         self._slots = slots
+        self._lease = lease
         self._freed = freed
         self._running: dict[str, asyncio.Task[None]] = {}  # by the subject that acks it
         self._errors: dict[int, int] = {}  # by sequence: how often this process failed at it
@@ -153,7 +162,7 @@ class Work:
 
     async def _keep_alive(self) -> None:
         while True:
-            await asyncio.sleep(_KEEP_ALIVE)
+            await asyncio.sleep(self._lease / _SIGNS)
             if self._bus.connected:
                 with suppress(BusError):  # far behind: the next round says so again
                     for ack in self._running:
@@ -167,7 +176,7 @@ class Work:
         try:
             outcome, answer = await self._outcome(message)
         finally:
-            with suppress(BusError):  # nobody to tell: it is delivered again after ACK_WAIT
+            with suppress(BusError):  # nobody to tell: it is delivered again after its lease
                 self._bus.post(ack, answer)
             _outcomes.labels(self._name, outcome).inc()
             self._running.pop(ack, None)

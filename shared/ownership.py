@@ -14,7 +14,7 @@ import msgspec
 from shared import subjects
 from shared.bus import Bus, BusError, Incoming, Unsendable
 from shared.chain import Overtaken, extend, read_chain
-from shared.consumer import ACK_WAIT, Delivery, RetryLater
+from shared.consumer import LEASE, Delivery, RetryLater
 from shared.endings import append_final, ended, log_end, not_kept
 from shared.events import (
     CancelRequested,
@@ -108,7 +108,7 @@ class RunOwnership(Generic[W]):
         """
         address = delivery.address
         if address.run in self._runs:
-            raise RetryLater(ACK_WAIT, "this worker is at it already")
+            raise RetryLater(LEASE, "this worker is at it already")
         standing = ChainState(delivery.seq, n=_number(delivery))
         run = self._runs[address.run] = OwnedRun[W](address, standing)
         try:
@@ -326,4 +326,4 @@ def _number(delivery: Delivery) -> int:
 
 def _check_still_ours(run: OwnedRun[W], attempt: int) -> None:
     if not run.standing.over and run.standing.attempt != attempt:
-        raise RetryLater(ACK_WAIT, "another attempt has begun")
+        raise RetryLater(LEASE, "another attempt has begun")

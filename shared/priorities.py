@@ -3,7 +3,7 @@
 On a free slot each level is asked, 9 first, for what waits there.  Where nothing
 does, a pull is parked on every level, and of what arrives together the highest is
 kept; what finds no free slot is handed back at once.  A pull is never taken back,
-because its message would wait out ACK_WAIT: it expires within a second.
+because its message would wait out its lease: it expires within a second.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from shared.bus import Bus, BusError, Incoming
-from shared.consumer import Handler
+from shared.consumer import LEASE, Handler
 from shared.log import get_logger
 from shared.pulling import Pulling
 from shared.subjects import EVENTS, PRIORITIES
@@ -48,9 +48,10 @@ class PriorityConsumer(Pulling):
         handler: Handler,
         *,
         slots: int,
+        lease: float = LEASE,
     ) -> None:
         durables = {f"{name}-{level}": [filter_of(level)] for level in PRIORITIES}
-        super().__init__(bus, name, durables, handler, slots=slots)
+        super().__init__(bus, name, durables, handler, slots=slots, lease=lease)
         self._numbers = itertools.count(1)
         self._pulls: dict[int, _Pull] = {}  # by level, one at most
         self._arrived: list[tuple[int, Incoming]] = []

@@ -16,7 +16,7 @@ from typing import Self
 import msgspec
 
 from shared.bus import Bus, BusError, Incoming, Listening
-from shared.consumer import ACK_WAIT, Handler, Work
+from shared.consumer import LEASE, Handler, Work
 from shared.ids import new_id
 from shared.log import get_logger
 from shared.subjects import EVENTS
@@ -39,12 +39,20 @@ class Pulling(ABC):
     """
 
     def __init__(
-        self, bus: Bus, name: str, durables: Durables, handler: Handler, *, slots: int
+        self,
+        bus: Bus,
+        name: str,
+        durables: Durables,
+        handler: Handler,
+        *,
+        slots: int,
+        lease: float,
     ) -> None:
         self._bus = bus
         self._name = name
         self._durables = durables
-        self._work = Work(bus, name, handler, slots=slots, freed=self._freed)
+        self._lease = lease
+        self._work = Work(bus, name, handler, slots=slots, lease=lease, freed=self._freed)
         self._inbox = ""
         self._listening: Listening | None = None
         self._pulling = False
@@ -104,7 +112,7 @@ class Pulling(ABC):
 
     async def _ensure(self) -> None:
         for durable, filters in self._durables.items():
-            await ensure_durable(self._bus, durable, filters)
+            await ensure_durable(self._bus, durable, filters, self._lease)
 
     async def _listen_anew(self) -> None:
         """A new inbox: where nobody listens any more, the server drops what it owed."""
@@ -126,9 +134,16 @@ class Consumer(Pulling):
     """Pulls facts of one kind, as many at a time as there are slots."""
 
     def __init__(
-        self, bus: Bus, name: str, filters: Sequence[str], handler: Handler, *, slots: int
+        self,
+        bus: Bus,
+        name: str,
+        filters: Sequence[str],
+        handler: Handler,
+        *,
+        slots: int,
+        lease: float = LEASE,
     ) -> None:
-        super().__init__(bus, name, {name: list(filters)}, handler, slots=slots)
+        super().__init__(bus, name, {name: list(filters)}, handler, slots=slots, lease=lease)
         self._asked = 0  # messages that the server still owes us
         self._heard = time.monotonic()
         self._mending: asyncio.Task[None] | None = None
@@ -211,7 +226,7 @@ class Consumer(Pulling):
                 self._mend()
 
 
-async def ensure_durable(bus: Bus, name: str, filters: Sequence[str]) -> None:
+async def ensure_durable(bus: Bus, name: str, filters: Sequence[str], lease: float) -> None:
     """Make sure that the durable consumer ``name`` of EVENTS is there.
 
     Raises:
@@ -221,7 +236,7 @@ async def ensure_durable(bus: Bus, name: str, filters: Sequence[str]) -> None:
         "durable_name": name,
         "filter_subjects": list(filters),
         "ack_policy": "explicit",
-        "ack_wait": int(ACK_WAIT * 1e9),
+        "ack_wait": int(lease * 1e9),
         "deliver_policy": "all",
         "max_deliver": -1,
         "max_ack_pending": 20_000,

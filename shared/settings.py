@@ -45,6 +45,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hot_facts: int = 250_000
     """How many facts EVENTS keeps; older ones are in the cold log."""
 
+    # the workers
+    lease: int = 6
+    """Seconds after which the work of a worker that gives no sign of life goes to another."""
+
     # limits
     max_body: int = 4 * 1024 * 1024
     max_frame: int = 4 * 1024 * 1024
@@ -76,6 +80,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Claims whose owner vanished before a run fails."""
 
     # providers
+    providers: tuple[str, ...] = ()
+    """Those that the llm_workers have keys or addresses of, where this process has none of
+    them; the supervisor sets it."""
     anthropic_api_key: str | None = None
     anthropic_base_url: str | None = None
     claude_model: str | None = None
@@ -119,11 +126,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """The default model as far as settings alone decide it (docs/settings.md)."""
         if self.default_model:
             return self.default_model
-        if self.anthropic_api_key:
+        configured = self.configured_providers
+        if "anthropic" in configured:
             return self.claude_model or DEFAULT_CLAUDE
-        if self.ollama_host or self.openai_base_url or self.openai_api_key:
-            return None
-        return "demo"
+        return None if configured else "demo"
+
+    @property
+    def configured_providers(self) -> list[str]:
+        """Those that somebody has set up, besides the demo."""
+        here = {
+            "anthropic": self.anthropic_api_key,
+            "ollama": self.ollama_host,
+            "openai": self.openai_base_url or self.openai_api_key,
+        }
+        return [name for name, value in here.items() if value or name in self.providers]
 
     def __repr__(self) -> str:
         return "Settings(…)"  # keys and passwords stay out of logs and tracebacks
@@ -223,6 +239,11 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
+def _providers(text: str) -> tuple[str, ...]:
+    provider = _one_of("anthropic", "ollama", "openai")
+    return tuple(map(provider, _words(text)))
+
+
 def _one_of(*allowed: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text.lower() not in allowed:
@@ -247,6 +268,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "NATTERLOG_LOG_FORMAT": ("log_format", _one_of("auto", "json", "console")),
     "NATTERLOG_LOG_LEVEL": ("log_level", _one_of("debug", "info", "warning", "error")),
     "NATTERLOG_GRACE": ("grace", _seconds),
+    "NATTERLOG_LEASE": ("lease", _positive),
     "NATTERLOG_HOT_FACTS": ("hot_facts", _positive),
     "NATTERLOG_MAX_BODY": ("max_body", _positive),
     "NATTERLOG_MAX_FRAME": ("max_frame", _positive),
@@ -263,6 +285,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "NATTERLOG_PROVIDER_FAILURES": ("provider_failures", _positive),
     "NATTERLOG_SILENT_DEATHS": ("silent_deaths", _positive),
     "NATTERLOG_DEMO_RATE": ("demo_rate", _seconds),
+    "NATTERLOG_PROVIDERS": ("providers", _providers),
     "ANTHROPIC_API_KEY": ("anthropic_api_key", str),
     "CLAUDE_API_KEY": ("anthropic_api_key", str),
     "ANTHROPIC_BASE_URL": ("anthropic_base_url", _url),
@@ -292,6 +315,34 @@ VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "SSL_CERT_FILE": ("ssl_cert_file", Path),
     "SSL_CERT_DIR": ("ssl_cert_dir", Path),
 }
+
+ONLY_READ_BY: dict[str, str] = {
+    "NATTERLOG_DATABASE_URL": "store",
+    "ANTHROPIC_API_KEY": "llm_worker",
+    "CLAUDE_API_KEY": "llm_worker",
+    "ANTHROPIC_BASE_URL": "llm_worker",
+    "OLLAMA_HOST": "llm_worker",
+    "OPENAI_BASE_URL": "llm_worker",
+    "LLM_SERVER_URL": "llm_worker",
+    "OPENAI_API_KEY": "llm_worker",
+    "http_proxy": "llm_worker",
+    "HTTP_PROXY": "llm_worker",
+    "https_proxy": "llm_worker",
+    "HTTPS_PROXY": "llm_worker",
+    "all_proxy": "llm_worker",
+    "ALL_PROXY": "llm_worker",
+}
+"""What may hold a key or a password, and the one service that is to know it; the others are
+for all."""
+
+
+def variables_of(service: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The settings in ``environ`` that a service may know."""
+    return {
+        variable: environ[variable]
+        for variable in VARIABLES
+        if variable in environ and ONLY_READ_BY.get(variable, service) == service
+    }
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:

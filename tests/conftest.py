@@ -10,6 +10,8 @@ from tests.support.nats_server import NatsServer
 
 # An example may take as long as it likes: what a busy machine takes is no fault of the code.
 hypothesis.settings.register_profile("natterlog", deadline=None)
+# `make unit` draws a fifth of the examples, all tests together draw them all.
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=20)
 hypothesis.settings.load_profile("natterlog")
 
 

@@ -38,10 +38,16 @@ async def main(settings: Settings) -> None:
         await life.bus.listen_live(LIVE_CANCELS, worker.held.on_cancel)
         life.bus.on_reconnect(worker.held.on_reconnect)
         watching = asyncio.create_task(worker.held.watch(), name="watch")
-        chat = Consumer(life.bus, "chat", [CHAT_TODOS], worker.handle, slots=settings.slots)
+        chat = Consumer(
+            *(life.bus, "chat", [CHAT_TODOS], worker.handle),
+            slots=settings.slots,
+            lease=settings.lease,
+        )
         # Chats have slots of their own, so they never wait for a job.
         jobs = PriorityConsumer(
-            life.bus, "generate", generate_todos, worker.handle, slots=settings.job_slots
+            *(life.bus, "generate", generate_todos, worker.handle),
+            slots=settings.job_slots,
+            lease=settings.lease,
         )
         async with chat, jobs:
             life.add_check("chats", chat.check, own=True)

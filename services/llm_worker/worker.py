@@ -26,7 +26,7 @@ from services.llm_worker.tasks import Next, Task, task_of
 from shared.bus import Bus, BusError
 from shared.chain import read_chain
 from shared.commands import Context, GetContext
-from shared.consumer import ACK_WAIT, Delivery, RetryLater
+from shared.consumer import LEASE, Delivery, RetryLater
 from shared.deltas import read_attempt
 from shared.endings import ended as ended_now
 from shared.errors import NotFound, Unavailable, shortened
@@ -122,7 +122,7 @@ class Worker:
         lost_to: Fault | None = None
         while not standing.over:
             if run.lost:
-                raise RetryLater(ACK_WAIT, "another attempt has begun")
+                raise RetryLater(LEASE, "another attempt has begun")
             previous, token_head = await self._previous(run, context, lost_to)
             if standing.cancelled:
                 return await self._conclude(run, task, "cancelled", previous)

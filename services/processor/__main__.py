@@ -3,6 +3,7 @@
 import asyncio
 
 from services.processor.processor import Processor
+from shared.child import sweep_directories
 from shared.ids import new_id
 from shared.lifecycle import running
 from shared.priorities import PriorityConsumer
@@ -13,6 +14,7 @@ from shared.subjects import LIVE_CANCELS, holds, process_todos
 async def main(settings: Settings) -> None:
     """Work on steps until told to stop; then finish those that run, within the grace period."""
     worker_id = new_id()
+    await asyncio.to_thread(sweep_directories)
     async with running(settings, "processor") as life:
         processor = Processor(life.bus, worker_id, silent_deaths=settings.silent_deaths)
         await life.bus.listen(holds(worker_id), processor.held.on_holds)
@@ -21,7 +23,9 @@ async def main(settings: Settings) -> None:
         await life.bus.serve("processor", {})  # it says that it is there, and nothing else
         watching = asyncio.create_task(processor.held.watch(), name="watch")
         async with PriorityConsumer(
-            life.bus, "process", process_todos, processor.handle, slots=settings.steps
+            *(life.bus, "process", process_todos, processor.handle),
+            slots=settings.steps,
+            lease=settings.lease,
         ) as steps:
             life.add_check("todos", steps.check, own=True)
             life.ready(worker=worker_id)  # which claims name

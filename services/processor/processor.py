@@ -16,7 +16,7 @@ from services.processor.extract.findings import ExtractError
 from services.processor.progress import ProgressWriter
 from services.processor.reading import read
 from shared.bus import Bus
-from shared.consumer import ACK_WAIT, Delivery, Rejected, RetryLater
+from shared.consumer import LEASE, Delivery, Rejected, RetryLater
 from shared.deltas import read_attempt
 from shared.endings import end_unhandled, ended
 from shared.events import (
@@ -91,7 +91,7 @@ class Processor:
     async def _attempt(self, run: Run, delivery: Delivery, todo: TodoProcess) -> None:
         """One try; afterwards the run has gone on, or its standing says why not."""
         if run.lost:
-            raise RetryLater(ACK_WAIT, "another attempt has begun")
+            raise RetryLater(LEASE, "another attempt has begun")
         if run.standing.cancelled:
             return await self._conclude(run, todo, "cancelled")
         if run.standing.claims >= self._silent_deaths:

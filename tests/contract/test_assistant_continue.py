@@ -76,6 +76,7 @@ def sha256(text: str) -> str:
 async def gone_on(whole: Whole, reply: Run, text: str = WHOLE, **fields: Any) -> list[Json]:
     """Go on with a reply to its end, as a worker does; answers what the stream told."""
     told: list[Json] = []
+    run = reply
     url = f"/api/v1/chat{path_of(reply)}?stream=true"
     async with whole.stage.http.post(url) as response:
         assert response.status == 200, await response.text()
@@ -172,7 +173,7 @@ async def test_what_was_asked_for_with_the_reply_counts_for_its_continuation(who
 
     query = f"SELECT turn FROM runs WHERE id = '{run_id}'"
     turn = json.loads(
-        await whole.store.store.database.read(lambda c: c.exec_driver_sql(query).scalar())
+        await whole.store.store.database.read(lambda c: c.exec_driver_sql(query).scalar_one())
     )
     wishes = ("model", "temperature", "max_tokens", "system", "content", "client_id")
     assert [turn[name] for name in wishes] == ["other/model", 0.1, 3, "Be Poe.", None, None]

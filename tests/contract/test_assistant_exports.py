@@ -95,17 +95,18 @@ async def test_json_comes_back_as_often_as_one_likes_with_nothing_lost_but_ids(w
     session_id = await conversation(whole)
     _, original = await exported(whole, session_id, "json")
 
-    copies: list[bytes] = []
+    copies, imported = list[bytes](), ""
     for _ in range(2):
         status, session = await whole.call("POST", "/sessions/import", data=original)
         assert status == 201
-        copies.append((await exported(whole, session["id"], "json"))[1])
+        imported = session["id"]
+        copies.append((await exported(whole, imported, "json"))[1])
 
     assert anonymous(copies[0]) == anonymous(copies[1]) == anonymous(original)
     assert json.loads(original)["messages"][1]["feedback"] == {"rating": "up", "comment": "Purr."}
     ids = [{m["id"] for m in json.loads(data)["messages"]} for data in (original, *copies)]
     assert len(set.union(*ids)) == 3 * len(ids[0]) == 15
-    assert await whole.shown(session["id"]) == await whole.shown(session_id)
+    assert await whole.shown(imported) == await whole.shown(session_id)
 
 
 def anonymous(data: bytes) -> Any:

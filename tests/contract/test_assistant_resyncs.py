@@ -99,7 +99,7 @@ async def test_a_reply_that_is_asked_for_anew_names_its_question_in_whatever_bra
     whole: Whole,
 ):
     session_id = await whole.store.create()
-    first = await whole.store.reply(session_id, "u0", "a0")
+    first = last = await whole.store.reply(session_id, "u0", "a0")
     for number in range(1, 30):
         last = await whole.store.reply(session_id, f"u{number}", f"a{number}")
     ws = await subscribed(whole, session_id)

@@ -8,7 +8,7 @@ import pytest
 
 from shared.bus import Bus, NoAnswer
 from shared.chain import extend
-from shared.consumer import ACK_WAIT, DeadLetter, Delivery, Handler, Rejected, RetryLater
+from shared.consumer import LEASE, DeadLetter, Delivery, Handler, Rejected, RetryLater
 from shared.events import RunEnded, TodoChat, Turn, decode_fact
 from shared.ids import new_id, now
 from shared.pulling import Consumer
@@ -49,13 +49,15 @@ class Desk:
         self.delivered: asyncio.Queue[Delivery] = asyncio.Queue()
         self.go_on = asyncio.Event()
 
-    def consumer(self, handler: Handler, *, slots: int = 4, bus: Bus | None = None) -> Consumer:
+    def consumer(
+        self, handler: Handler, *, slots: int = 4, lease: float = LEASE, bus: Bus | None = None
+    ) -> Consumer:
         async def note(delivery: Delivery) -> None:
             self.delivered.put_nowait(delivery)
             await handler(delivery)
 
         todos = f"evt.{self.user}.*.*.todo.chat.*"
-        return Consumer(bus or self.bus, self.name, [todos], note, slots=slots)
+        return Consumer(bus or self.bus, self.name, [todos], note, slots=slots, lease=lease)
 
     async def todo(self) -> int:
         address = Address(self.user, new_id(), new_id())
@@ -272,13 +274,14 @@ async def test_being_put_off_does_not_count_as_failing(twin: MemoryBus):
     busy = [RetryLater(1.0, "busy") for _ in range(20)]
 
     async with desk.consumer(fails(*busy, OSError("once"))):
+        delivered: list[int] = []
         for _ in range(22):
-            last = await desk.next()
+            delivered.append((await desk.next()).delivered)
             await asyncio.sleep(0)
             twin.server.advance(3.0)
         await desk.settled()
 
-    assert (last.delivered, await desk.letters()) == (22, [])
+    assert (delivered[-1], await desk.letters()) == (22, [])
 
 
 async def test_a_dead_letter_that_cannot_be_stored_is_tried_again(twin: MemoryBus):
@@ -362,14 +365,14 @@ async def test_the_todo_of_a_worker_that_vanished_is_delivered_to_another(
     desk = Desk(bus)
     seq = await desk.todo()
     async with connect() as other:
-        vanishing = desk.consumer(desk.wait, slots=1, bus=other)
+        vanishing = desk.consumer(desk.wait, slots=1, lease=1.0, bus=other)
         await vanishing.__aenter__()
         await desk.next()
         for task in (vanishing._tending, vanishing._work._alive):
             assert task is not None
             task.cancel()  # it neither keeps alive nor hands back
-    async with desk.consumer(nothing):
-        turn_the_clock(bus, ACK_WAIT)
+    async with desk.consumer(nothing, lease=1.0):
+        turn_the_clock(bus, 1.0)
         again = await desk.next()
         await desk.settled()
 
@@ -377,17 +380,17 @@ async def test_the_todo_of_a_worker_that_vanished_is_delivered_to_another(
     desk.go_on.set()
 
 
-async def test_a_long_work_is_kept_alive(twin: MemoryBus, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("shared.consumer._KEEP_ALIVE", 0.01)
+async def test_a_long_work_is_kept_alive(twin: MemoryBus):
+    lease = 0.03
     desk = Desk(twin)
     await desk.todo()
     alive = asyncio.Event()
     await twin.listen("$JS.ACK.>", lambda m: alive.set() if m.data == b"+WPI" else None)
 
-    async with desk.consumer(desk.wait):
+    async with desk.consumer(desk.wait, lease=lease):
         await desk.next()
         for _ in range(5):
-            twin.server.advance(ACK_WAIT - 1)
+            twin.server.advance(0.9 * lease)
             alive.clear()
             async with asyncio.timeout(DEADLINE):
                 await alive.wait()
@@ -435,7 +438,7 @@ async def test_a_stop_hands_back_at_once_what_does_not_finish(bus: Bus, connect:
     async with connect() as other, desk.consumer(desk.wait, bus=other) as consumer:
         for _ in range(3):
             await desk.next()
-        async with asyncio.timeout(ACK_WAIT / 2):  # so it was not the server that gave up
+        async with asyncio.timeout(LEASE / 2):  # so it was not the server that gave up
             await consumer.stop(grace=0)
             async with desk.consumer(nothing):
                 again = {(await desk.next()).seq for _ in range(3)}

@@ -35,7 +35,7 @@ async def upload(on_stage: Stage, body: aiohttp.FormData) -> tuple[int, dict[str
         return answer.status, await answer.json()
 
 
-async def accepted(on_stage: Stage, **fields: str) -> str:
+async def accepted(on_stage: Stage, **fields: Any) -> str:
     status, body = await upload(on_stage, form(**fields))
     assert status == 200, body
     return body["data"]["job_id"]

@@ -6,7 +6,7 @@ from typing import Self
 
 import aiohttp
 
-from services.embedded_nats import free_port
+from services.supervisor.embedded_nats import free_port
 from shared.commands import CreateSession
 from shared.ids import LOCAL_USER, new_id
 from tests.support.nats_server import NatsServer

@@ -85,14 +85,15 @@ async def test_every_dialect_counts_and_refuses_in_its_own_words(nats_server: Na
         form.add_field("file", b"text", filename="a.txt")
         topic = {"topic": "a", "query": "b", "platform": "Twitter"}
 
-        for path, options, words in (
+        sends: list[tuple[str, dict[str, Any], str]] = [
             (f"{CHAT}/messages", {"json": {"session_id": session, "content": "x"}}, "detail"),
             (f"{CHAT}/messages/{new_id()}/regenerate", {}, "detail"),
             (f"{CHANNELS}/{session}/send_message/", {"json": {"message": "x"}}, "detail"),
             ("/api/upload", {"data": form}, "error"),
             ("/chat/start", {"json": topic}, "error"),
             ("/api/generate/", {"json": {"prompt": "x"}}, "error"),
-        ):
+        ]
+        for path, options, words in sends:
             async with made.http.post(path, headers=user, **options) as answer:
                 body = await answer.json(content_type=None)
                 assert (answer.status, body["code"]) == (429, "rate_limited"), path

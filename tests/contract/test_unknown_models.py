@@ -24,9 +24,8 @@ from shared.subjects import NONE, llm_command
 from tests.contract.conftest import Whole
 from tests.support.fake_provider import FakeProvider
 from tests.support.nats_server import NatsServer
+from tests.support.providers import Clock, Empty
 from tests.support.stage import frame
-from tests.unit.llm_worker.test_offers import Empty
-from tests.unit.llm_worker.test_registry import Clock
 
 NATIVE, CHANNELS = "/api/v1/chat", "/ai-chat/api"
 SENTENCE = (

@@ -6,7 +6,7 @@ documents name, and whoever names no model is answered by the demo.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 
 import pytest
 import pytest_asyncio
@@ -117,7 +117,7 @@ async def channels(url: str, underway: Underway) -> None:
         assert page.errors == []
 
 
-FRONT_ENDS: list[Callable[[str, Underway], Awaitable[None]]] = [
+FRONT_ENDS: list[Callable[[str, Underway], Coroutine[None, None, None]]] = [
     *(interview, assistant, documents, content, channels),
 ]
 

@@ -114,8 +114,7 @@ def body_for(method: str, things: dict[str, str]) -> dict[str, Any]:
         return {}
     ids = {f"{kind}_id": things.get(kind) or new_id() for kind in ("session", "message", "preset")}
     fields = dict.fromkeys(("message", "content", "prompt", "title", "name"), "x")
-    fields["rating"] = "up"
-    return {"json": {**fields, **ids}}
+    return {"json": {**fields, "rating": "up", **ids}}
 
 
 # -- over HTTP ---------------------------------------------------------------------------

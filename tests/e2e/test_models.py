@@ -36,7 +36,7 @@ async def test_a_sync_tells_what_came_and_went(natterlog: Running):
     await call(natterlog, "POST", f"{MODELS}sync_models/")
 
     # A list that grew old is asked for again behind it: then that was the one to note what is new.
-    before, told = "fake-gpt-mini", {"added": []}
+    before, new, told = "fake-gpt-mini", "", {"added": []}
     for number in range(5):
         new = f"fake-new-{number}"
         natterlog.fake.models["openai"] = ["fake-gpt", new]

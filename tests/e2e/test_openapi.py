@@ -117,6 +117,7 @@ def there() -> Iterator[There]:
 
 @API.parametrize()
 def test_the_gateway_keeps_to_its_description(case: schemathesis.Case, there: There):
+    assert case.meta is not None
     if case.meta.generation.mode is GenerationMode.POSITIVE and case.method != "DELETE":
         there.fill(case)
 

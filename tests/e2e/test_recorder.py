@@ -9,7 +9,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from services.recorder.carrying import FactLine, LogLine, SessionLine, writing
+from services.cli.log_files.export_file import FactLine, LogLine, SessionLine, writing
 from shared.events import SessionCreated, SessionUpdated, encode
 from shared.ids import LOCAL_USER, new_id, now
 from shared.subjects import EVENTS, NONE

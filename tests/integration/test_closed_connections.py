@@ -101,7 +101,8 @@ async def test_a_reader_that_stopped_is_no_connection_and_is_mended(own_nats_ser
         parser = bus._client._ps
         parse = parser.parse
 
-        async def breaks_once(_: bytes) -> None:
+        async def breaks_once(data: bytes = b"") -> None:
+            del data
             parser.parse = parse
             raise ValueError("not foreseen")
 
@@ -242,5 +243,5 @@ async def test_a_worker_that_the_server_hung_up_on_ends_and_the_next_one_goes_on
         reply.check()
         assert code == 1
         assert '"reason": "nats: maximum payload violation"' in worker.log.read_text()
-        assert run.claims[1].fact.previous.text.startswith("First ")
+        assert run.previous(1).text.startswith("First ")
         assert run.final.status == "completed"

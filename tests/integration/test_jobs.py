@@ -69,8 +69,13 @@ class Shop:
     user: str
 
     async def create(self, plan: DocumentPlan | PipelinePlan, **fields: Any) -> Job:
-        known = {"session_id": new_id(), "run_id": new_id(), "mode": "content"}
-        request = CreateJob(user_id=self.user, plan=plan, **(known | fields))
+        known: dict[str, Any] = {
+            "session_id": new_id(),
+            "run_id": new_id(),
+            "mode": "content",
+            **fields,
+        }
+        request = CreateJob(user_id=self.user, plan=plan, **known)
         return (await self.store.start_run(request)).job
 
     async def document(self, data: bytes, prompt: str = "Sum it up.", **fields: Any) -> Job:

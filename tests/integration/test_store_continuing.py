@@ -43,6 +43,7 @@ async def go_on(at_work: StoreAtWork, message_id: str | None, key: str | None = 
 
 
 async def message(at_work: StoreAtWork, message_id: str | None) -> Message:
+    assert message_id is not None
     read = at_work.store.database.read
     return (await read(queries.find_message, at_work.user, message_id)).record()
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,8 @@ async def test_many_changes_at_once_all_count(store: StoreAtWork):
     preset_id = ids.new_id()
     await asking.ask(CreatePreset(user_id=store.user, preset_id=preset_id, title="Editor"))
 
-    changes = ({"title": "Poet"}, {"temperature": 1.5}, {"is_public": True}, {"model": "demo"})
+    changes: list[dict[str, Any]]
+    changes = [{"title": "Poet"}, {"temperature": 1.5}, {"is_public": True}, {"model": "demo"}]
     changed = [
         asking.ask(UpdatePreset(user_id=store.user, preset_id=preset_id, **change))
         for change in changes

@@ -3,91 +3,24 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import stat
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import nats
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
-from services import running
-from shared.settings import read_settings
+from services.supervisor import run_file, supervisor
+from services.supervisor.embedded_nats import NatsServerUnusable, check_version
+from shared.settings import Settings, read_settings
 from tests.support.system import free_port
+from tests.support.up import DEADLINE, running_again, running_on, up
 
-REPOSITORY = Path(__file__).parents[2]
 ALL = ("gateway", "llm_worker", "processor", "store")
-DEADLINE = 20
-
-
-class Up:
-    """A running supervisor, and what it says."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.said: list[str] = []
-        self._unmatched: list[str] = []
-
-    async def line(self, pattern: str) -> re.Match[str]:
-        """The first line with ``pattern`` that was not asked for before.
-
-        What two processes say comes in any order.
-        """
-        assert self.process.stdout
-        async with asyncio.timeout(DEADLINE):
-            while True:
-                for line in self._unmatched:
-                    if match := re.search(pattern, line):
-                        self._unmatched.remove(line)
-                        return match
-                heard = await self.process.stdout.readline()
-                assert heard, f"{pattern!r} was never said:\n" + "\n".join(self.said)
-                self.said.append(heard.decode().rstrip("\n"))
-                self._unmatched.append(self.said[-1])
-
-    async def ended(self) -> int:
-        """Everything it said to its end is in ``said``; its exit code."""
-        assert self.process.stdout
-        async with asyncio.timeout(DEADLINE):
-            self.said += (await self.process.stdout.read()).decode().splitlines()
-            return await self.process.wait()
-
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-
-@asynccontextmanager
-async def up(
-    data_dir: Path, *stubs: str, module: str = "tests.support.up_with_stubs", **environ: str
-) -> AsyncIterator[Up]:
-    clean = {name: text for name, text in os.environ.items() if "NATTERLOG" not in name}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        module,
-        *stubs,
-        cwd=REPOSITORY,
-        env={**clean, "NATTERLOG_DATA_DIR": str(data_dir), **environ},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        yield Up(process)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        assert process.stdout
-        await process.stdout.read()
-        await process.wait()
-
-
-def run_file(data_dir: Path) -> running.Running:
-    found = running.read(data_dir)
-    assert found
-    return found
 
 
 async def gone(pid: int) -> None:
@@ -108,7 +41,7 @@ async def gone(pid: int) -> None:
 async def test_all_become_ready_and_stop_in_order(tmp_path: Path):
     async with up(tmp_path, *ALL) as it:
         await it.line("natterlog is ready: http://127.0.0.1:8000")
-        running_now = run_file(tmp_path)
+        running_now = running_on(tmp_path)
         mode = stat.S_IMODE((tmp_path / "run.json").stat().st_mode)
 
         it.signal(signal.SIGINT)
@@ -125,10 +58,10 @@ async def test_all_become_ready_and_stop_in_order(tmp_path: Path):
 
 async def test_other_commands_find_the_running_server(tmp_path: Path):
     settings = read_settings({"NATTERLOG_DATA_DIR": str(tmp_path)})
-    before = running.running_nats_url(settings)
+    before = run_file.running_nats_url(settings)
     async with up(tmp_path, "store") as it:
         await it.line("natterlog is ready")
-        url = running.running_nats_url(settings)
+        url = run_file.running_nats_url(settings)
         assert url
         client = await nats.connect(url)
         await client.flush()
@@ -140,7 +73,7 @@ async def test_other_commands_find_the_running_server(tmp_path: Path):
 
     assert before is None
     assert url in left
-    assert running.running_nats_url(settings) is None
+    assert run_file.running_nats_url(settings) is None
 
 
 async def test_a_killed_service_is_started_again_without_what_it_left_behind(tmp_path: Path):
@@ -170,7 +103,7 @@ async def test_a_killed_nats_server_comes_back_on_its_port_with_its_streams(tmp_
 
     async with up(tmp_path, "gateway") as it:
         await it.line("natterlog is ready")
-        was = run_file(tmp_path)
+        was = running_on(tmp_path)
         client = await nats.connect(
             was.nats_url,
             max_reconnect_attempts=-1,
@@ -185,7 +118,7 @@ async def test_a_killed_nats_server_comes_back_on_its_port_with_its_streams(tmp_
         await asyncio.wait_for(reconnected.wait(), DEADLINE)
 
         kept = await client.jetstream().stream_info("KEPT")
-        now = run_file(tmp_path)
+        now = await running_again(tmp_path, "nats")
         await client.close()
         it.signal(signal.SIGTERM)
         await it.ended()
@@ -201,7 +134,7 @@ async def test_a_nats_server_that_is_set_is_used_and_none_is_started(tmp_path: P
     async with up(tmp_path, "gateway", NATTERLOG_NATS_URL=elsewhere) as it:
         began = await it.line(r"began \d+ \d+ (\S+)")
         await it.line("natterlog is ready")
-        now = run_file(tmp_path)
+        now = running_on(tmp_path)
         it.signal(signal.SIGTERM)
         code = await it.ended()
 
@@ -224,7 +157,7 @@ async def test_nothing_outlives_a_killed_supervisor_and_the_next_one_starts(tmp_
     async with up(tmp_path, "gateway") as it:
         began = await it.line(r"began (\d+) (\d+)")
         await it.line("natterlog is ready")
-        pids = [child.pid for child in run_file(tmp_path).children.values()]
+        pids = [child.pid for child in running_on(tmp_path).children.values()]
 
         it.signal(signal.SIGKILL)
         for pid in (*pids, int(began[2])):
@@ -239,7 +172,7 @@ async def test_nothing_outlives_a_killed_supervisor_and_the_next_one_starts(tmp_
 async def test_a_reply_does_not_keep_the_worker_of_a_killed_supervisor(tmp_path: Path):
     async with up(tmp_path, "up", "--port=0", module="services.cli", ANTHROPIC_API_KEY="") as it:
         url = (await it.line(r"natterlog is ready: (\S+)"))[1]
-        worker = run_file(tmp_path).children["llm_worker"].pid
+        worker = running_on(tmp_path).children["llm_worker"].pid
         async with aiohttp.ClientSession(f"{url}/api/v1/chat/") as http:
             async with http.post("sessions", json={}) as answer:
                 session = (await answer.json())["id"]
@@ -301,7 +234,7 @@ async def test_a_service_that_stays_stuck_is_killed_and_started_again(tmp_path: 
         why = await it.line(r".*child_stuck.*")
         second = await it.line(r"processor \| began (\d+)")
         third = await it.line(r"processor \| began (\d+)")
-        now = run_file(tmp_path)
+        now = running_on(tmp_path)
         it.signal(signal.SIGTERM)
         code = await it.ended()
 
@@ -315,7 +248,7 @@ async def test_a_service_that_stays_stuck_is_killed_and_started_again(tmp_path: 
 async def test_what_stands_still_is_killed_and_started_again(tmp_path: Path, stopped: str):
     async with up(tmp_path, "gateway", STUCK_FOR="0.5") as it:
         await it.line("natterlog is ready")
-        before = run_file(tmp_path)
+        before = running_on(tmp_path)
 
         os.kill(before.children[stopped].pid, signal.SIGSTOP)
         await it.line(r".*child_stuck.*")
@@ -331,11 +264,11 @@ async def test_what_stands_still_is_killed_and_started_again(tmp_path: Path, sto
     assert code == 0
 
 
-async def changed(data_dir: Path, name: str, pid: int) -> running.Running:
+async def changed(data_dir: Path, name: str, pid: int) -> run_file.RunningSystem:
     """What runs once the child has another process."""
     async with asyncio.timeout(DEADLINE):
         while True:
-            now = running.read(data_dir)
+            now = run_file.read(data_dir)
             if now and name in now.children and now.children[name].pid != pid:
                 return now
             await asyncio.sleep(0.01)
@@ -345,16 +278,16 @@ async def test_who_is_cut_off_is_started_again_only_while_nats_is_there(tmp_path
     async with up(tmp_path, "gateway:cut-off", STUCK_FOR="2") as it:
         first = await it.line(r"gateway \| began (\d+)")
         await it.line("natterlog is ready")
-        nats_pid = run_file(tmp_path).children["nats"].pid
+        nats_pid = running_on(tmp_path).children["nats"].pid
 
         os.kill(nats_pid, signal.SIGSTOP)
-        stuck = await it.line(r".*child_stuck.*")
+        failing_checks = await it.line(r".*child_stuck.*")
         second = await it.line(r"gateway \| began (\d+)")
         it.signal(signal.SIGTERM)
         code = await it.ended()
 
     lines = [line for line in it.said if "child_stuck" in line]
-    assert f'"child": "nats", "pid": {nats_pid}' in stuck[0]
+    assert f'"child": "nats", "pid": {nats_pid}' in failing_checks[0]
     assert '"faults": {"bus": "not connected"}' in lines[1]
     assert second[1] != first[1]
     assert code == 0
@@ -367,7 +300,7 @@ async def test_a_gateway_beside_others_on_one_port_that_stands_still_is_started_
         tmp_path, "real", GATEWAYS="2", STUCK_FOR="2", NATTERLOG_PORT=str(free_port())
     ) as it:
         url = (await it.line(r"natterlog is ready: (\S+)"))[1]
-        before = run_file(tmp_path).children
+        before = running_on(tmp_path).children
         ports = {name: child.health_port for name, child in before.items()}
 
         os.kill(before["gateway-2"].pid, signal.SIGSTOP)
@@ -388,7 +321,7 @@ async def test_services_that_nats_turned_out_end_and_come_back_once_it_lets_them
 ):
     async with up(tmp_path, "real", STUCK_FOR="20", NATTERLOG_PORT=str(free_port())) as it:
         url = (await it.line(r"natterlog is ready: (\S+)"))[1]
-        before = run_file(tmp_path).children
+        before = running_on(tmp_path).children
         config = tmp_path / "nats.conf"
         password = config.read_text()
 
@@ -398,7 +331,7 @@ async def test_services_that_nats_turned_out_end_and_come_back_once_it_lets_them
         config.write_text(password)
         os.kill(before["nats"].pid, signal.SIGHUP)
         answers = await ready(url)
-        after = run_file(tmp_path).children
+        after = running_on(tmp_path).children
         it.signal(signal.SIGTERM)
         code = await it.ended()
 
@@ -429,7 +362,44 @@ async def test_a_data_directory_that_cannot_be_used_is_named(tmp_path: Path):
     not_a_directory.touch()
 
     with (
-        pytest.raises(running.DataDirUnusable, match=re.escape(str(not_a_directory))),
-        running.hold(not_a_directory),
+        pytest.raises(run_file.DataDirUnusable, match=re.escape(str(not_a_directory))),
+        run_file.hold(not_a_directory),
     ):
         pass
+
+
+def test_a_server_that_is_too_old_is_refused_with_the_version_it_has(tmp_path: Path):
+    old = tmp_path / "nats-server"
+    old.write_text("#!/bin/sh\necho 'nats-server: v2.9.25'\n")
+    old.chmod(0o755)
+
+    with pytest.raises(NatsServerUnusable, match=r"needs nats-server 2\.12 or newer.*v2\.9\.25"):
+        check_version(old)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+async def test_the_line_that_is_printed_gets_a_first_reply(host: str):
+    asked: list[object] = []
+
+    async def create(request: web.Request) -> web.Response:
+        asked.append(await request.json())
+        return web.json_response({"user_id": "nobody", "id": "0192-ab", "title": None}, status=201)
+
+    async def send(request: web.Request) -> web.Response:
+        asked.append((dict(request.query), await request.json()))
+        return web.Response(text="data: hi")
+
+    app = web.Application()
+    app.router.add_post("/api/v1/chat/sessions", create)
+    app.router.add_post("/api/v1/chat/messages", send)
+    async with TestServer(app) as server:
+        text = supervisor.announcement(Settings(host=host, port=server.port or 0))
+        (line,) = [line for line in text.splitlines() if "curl" in line]
+        shell = await asyncio.create_subprocess_exec(
+            "sh", "-c", line, stdout=asyncio.subprocess.PIPE
+        )
+        shown, _ = await shell.communicate()
+
+    assert shown == b"data: hi"
+    assert asked == [{}, ({"stream": "true"}, {"session_id": "0192-ab", "content": "Hello"})]

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -58,7 +58,7 @@ DONE = Ended(stop_reason="end_turn", usage=Usage(input_tokens=3, output_tokens=5
 BUSY = ProviderError("Overloaded.", code="provider_unavailable", passing=True, retry_after=0.0)
 WRONG = ProviderError("No such model.", code="model_not_found", passing=False)
 
-Script = list[str | Ended | Exception | asyncio.Event]
+Script = Sequence[str | Ended | Exception | asyncio.Event]
 
 
 class Scripted:
@@ -340,7 +340,7 @@ async def test_every_delta_is_in_the_log_before_the_end_is(stage: Stage):
 async def test_a_long_reply_is_whole_although_its_final_is_over_256_kib(stage: Stage):
     text = "All work and no play. " * 20_000
     provider = Scripted(
-        [text[start : start + 5000] for start in range(0, len(text), 5000)] + [DONE]
+        [*(text[start : start + 5000] for start in range(0, len(text), 5000)), DONE]
     )
 
     async with stage.worker(provider) as worker:
@@ -741,8 +741,7 @@ async def test_a_run_whose_owner_is_silent_is_taken_over(stage: Stage):
 
 
 async def test_six_vanished_workers_are_enough(stage: Stage):
-    for _ in range(6):
-        last = await stage.claim()
+    last = [await stage.claim() for _ in range(6)][-1]
     await stage.write(last, "Half of")
 
     async with stage.worker(Scripted()) as worker:

@@ -8,6 +8,7 @@ import asyncio
 import base64
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -189,7 +190,7 @@ async def _write_stream(
     await writer.drain()
 
 
-def _head(status: int, fields: dict[str, object]) -> bytes:
+def _head(status: int, fields: Mapping[str, object]) -> bytes:
     lines = [f"HTTP/1.1 {status} Whatever", "Connection: close"]
     lines += [f"{name}: {value}" for name, value in fields.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()

@@ -79,7 +79,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
         if self.fault is None:
             return None
         kind, at, times = _matched(_FAULT, self.fault)
-        return (kind, int(at or 0)) if nth < int(times or ALWAYS) else None
+        found = msgspec.convert(kind, FaultKind), int(at or 0)
+        return found if nth < int(times or ALWAYS) else None
 
 
 def _matched(pattern: re.Pattern[str], text: str) -> tuple[str, ...]:

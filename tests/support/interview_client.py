@@ -8,7 +8,7 @@ tries again, longer and longer apart, when the network, the limit or the server 
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -83,6 +83,7 @@ class InterviewClient:
 
     async def ask_patiently(self, prompt: str, model: str = MODEL, **more: Any) -> Answer:
         """Ask until it works, or until it is no use: its retry with exponential backoff."""
+        answer = Answer()
         for attempt in range(RETRIES):
             answer = Answer(tries=attempt + 1)
             try:
@@ -95,7 +96,7 @@ class InterviewClient:
                 if answer.text:
                     break  # what is shown is not taken back
             self.failed.set()
-            pause = float(answer.headers.get("Retry-After", BACKOFF * 2**attempt))
+            pause = float(answer.headers.get("Retry-After") or BACKOFF * 2**attempt)
             await asyncio.sleep(pause)  # what the front end does
         return answer
 
@@ -108,7 +109,7 @@ class InterviewClient:
 
     async def asking(
         self, answer: Answer, prompt: str, model: str = MODEL, **more: Any
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncGenerator[Answer]:
         """The same, piece by piece."""
         body = {
             "model": model,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from shared.bus import Bus
-from shared.events import RunClaimed, RunEnded, RunWaiting, TodoChat, decode_fact
+from shared.events import PreviousAttempt, RunClaimed, RunEnded, RunWaiting, TodoChat, decode_fact
 from shared.log_entry import LogEntry
 from shared.objects import unpack
 from shared.subjects import EVENTS, EVERY_FACT, NONE, parse
@@ -23,6 +23,13 @@ class RunLog:
     @property
     def claims(self) -> list[LogEntry]:
         return [link for link in self.links if isinstance(link.fact, RunClaimed)]
+
+    def previous(self, claim: int) -> PreviousAttempt:
+        """What the claim with this number tells of the attempt before."""
+        fact = self.claims[claim].fact
+        assert isinstance(fact, RunClaimed)
+        assert fact.previous is not None, f"run {self.run_id} has nothing before that attempt"
+        return fact.previous
 
     @property
     def finals(self) -> list[RunEnded]:

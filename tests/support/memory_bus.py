@@ -87,7 +87,7 @@ class _Client:
     gave_up: str | None = None
 
     def __init__(self, server: MemoryNats, lost: Callable[[str], None]) -> None:
-        self.lost = lost
+        self._lost = lost
         self.up = True
         self.is_closed = False
         self.shortcuts: dict[int, Callable[[Incoming], None]] = {}
@@ -108,6 +108,9 @@ class _Client:
             self.leave(sid)
 
     async def flush(self) -> None: ...
+
+    def lost(self, reply: str) -> None:
+        self._lost(reply)
 
     def post(self, subject: str, data: bytes, reply: str, headers: bytes) -> None:
         if self.is_closed:

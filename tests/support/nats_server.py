@@ -5,6 +5,7 @@ own loop.
 """
 
 import asyncio
+import os
 import signal
 import subprocess
 import tempfile
@@ -12,7 +13,8 @@ import threading
 from pathlib import Path
 from typing import Self
 
-from services import embedded_nats
+from services.supervisor import embedded_nats
+from shared.child import die_with_this_process
 
 DEADLINE = 20.0
 
@@ -56,7 +58,7 @@ class NatsServer:
             stderr=subprocess.PIPE,
             text=True,
             process_group=0,  # Ctrl-C is for pytest
-            preexec_fn=embedded_nats.die_with_parent(),
+            preexec_fn=die_with_this_process(),
         )
         ready = threading.Event()
         self._reader = threading.Thread(target=self._read, args=(self._process, ready), daemon=True)
@@ -75,8 +77,9 @@ class NatsServer:
         await self._end(signal.SIGKILL)
 
     def pause(self) -> None:
-        """SIGSTOP: connections stay open and nothing is answered."""
+        """SIGSTOP: connections stay open and nothing is answered, from when this returns."""
         self._running.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
         self._running.send_signal(signal.SIGCONT)

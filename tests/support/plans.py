@@ -24,13 +24,14 @@ def a_document(prompt: str = "Sum it up.", **file: Any) -> DocumentPlan:
 
 def a_pipeline(*names: str, **step: Any) -> PipelinePlan:
     """Steps that each repeat the topic, without a schema unless one is given."""
-    known = {"template": "Write about {topic}."}
-    steps = [PipelineStep(name=name, **(known | step)) for name in names or ("one", "two")]
+    known: dict[str, Any] = {"template": "Write about {topic}.", **step}
+    steps = [PipelineStep(name=name, **known) for name in names or ("one", "two")]
     return PipelinePlan(pipeline="test", steps=steps, inputs={"topic": "tea"})
 
 
 def an_ask(step: str = "one", **fields: Any) -> Ask:
-    return Ask(step=step, **({"prompt": "Write about tea."} | fields))
+    known: dict[str, Any] = {"prompt": "Write about tea.", **fields}
+    return Ask(step=step, **known)
 
 
 def a_result(step: str, text: str = "done", **fields: Any) -> StepResult:

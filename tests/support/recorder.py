@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from services import cli
-from services.recorder.reading import Log, asking_store
+from services.cli.main import parser
+from services.cli.recorder.recorded_log import RecordedLog, queries_to_store
 from services.store.files import asking_files
 from shared.settings import Settings
 from tests.support.nats_server import NatsServer
@@ -20,18 +20,18 @@ async def served_store(server: NatsServer, data_dir: Path) -> AsyncIterator[Stor
         yield at_work
 
 
-def log_of(at_work: StoreAtWork) -> Log:
-    return Log(asking_store(at_work.bus), at_work.bus)
+def log_of(at_work: StoreAtWork) -> RecordedLog:
+    return RecordedLog(queries_to_store(at_work.bus), at_work.bus)
 
 
-async def run(log: Log, *words: str) -> int:
+async def run(log: RecordedLog, *words: str) -> int:
     """Run a command of the recorder → its exit code."""
-    asked = cli.parser(chosen=words[0]).parse_args(words)
-    return await asked.command(asked, log, Settings())
+    args = parser(chosen=words[0]).parse_args(words)
+    return await args.command(args, log)
 
 
 @asynccontextmanager
-async def log_of_files(data_dir: Path) -> AsyncIterator[Log]:
+async def log_of_files(data_dir: Path) -> AsyncIterator[RecordedLog]:
     """What is read when nothing runs."""
     async with asking_files(Settings(data_dir=data_dir)) as ask:
-        yield Log(ask, None)
+        yield RecordedLog(ask, None)

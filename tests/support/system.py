@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from services.embedded_nats import die_with_parent
+from shared.child import die_with_this_process
 from tests.support.nats_server import NatsServer
 
 DEADLINE = 30.0
@@ -45,7 +45,7 @@ class Process:
                 stderr=log,
                 pass_fds=[write],
                 process_group=0,
-                preexec_fn=die_with_parent(),
+                preexec_fn=die_with_this_process(),
             )
         os.close(write)
         try:
@@ -80,7 +80,9 @@ class Process:
         self._process.send_signal(number)
 
     def pause(self) -> None:
+        """SIGSTOP: it does nothing more from when this returns."""
         self.send(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
         self.send(signal.SIGCONT)

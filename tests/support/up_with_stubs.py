@@ -8,18 +8,16 @@ import os
 import sys
 from pathlib import Path
 
-from services.child import Backoff, Program
-from services.supervisor import Counts, Patience, services, supervise
-from services.watching import Watchfulness
+from services.supervisor.health_watch import HealthTiming
+from services.supervisor.supervised_child import Backoff, Program
+from services.supervisor.supervisor import Counts, Timing, services, supervise
 from shared.settings import read_settings
 
 STUB = str(Path(__file__).with_name("stub_service.py"))
-PATIENCE = Patience(
+TIMING = Timing(
     ready_within=float(os.environ.get("READY_WITHIN", "20")),
     backoff=Backoff(first=0.01),
-    watchfulness=Watchfulness(
-        stuck_for=float(os.environ.get("STUCK_FOR", "30")), every=0.2, timeout=1.0
-    ),
+    health=HealthTiming(stuck_for=float(os.environ.get("STUCK_FOR", "30")), every=0.2, timeout=1.0),
 )
 SETTINGS = read_settings(os.environ)
 
@@ -37,4 +35,4 @@ def stub(name: str, habit: str = "", *, environ: dict[str, str]) -> Program:
     return Program(name=name, command=command, environ=environ)
 
 
-sys.exit(supervise(SETTINGS, plan, PATIENCE))
+sys.exit(supervise(SETTINGS, plan, TIMING))

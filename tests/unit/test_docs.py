@@ -14,7 +14,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from services import cli
+from services.cli.command_table import RECORDER
+from services.cli.main import parser
 from services.gateway.app import make_app
 from services.gateway.dialects.assistant import socket as assistant_socket
 from services.gateway.dialects.assistant import wire as assistant
@@ -453,7 +454,7 @@ def test_every_command_that_is_shown_is_understood(
         if words in ([family] for family in FAMILIES):  # named, not called
             continue
         try:
-            cli.parser(chosen=words[0]).parse_args(words)
+            parser(chosen=words[0]).parse_args(words)
         except SystemExit:
             pytest.fail(f"natterlog {' '.join(words)}: {capsys.readouterr().err}")
 
@@ -461,7 +462,7 @@ def test_every_command_that_is_shown_is_understood(
 def test_every_command_of_the_recorder_is_shown():
     shown = {words[0] for document in DOCUMENTS for words in commands(document)}
 
-    assert set(cli.RECORDER) <= shown
+    assert set(RECORDER) <= shown
 
 
 @every_document

@@ -64,35 +64,35 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 # -- what a child tells, one line of JSON each --------------------------------
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+class ChildMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
     pass
 
 
-class Progressed(Told, frozen=True, kw_only=True, tag="progress"):
+class Progressed(ChildMessage, frozen=True, kw_only=True, tag="progress"):
     fraction: float
 
 
-class Begun(Told, frozen=True, kw_only=True, tag="begun"):
+class Begun(ChildMessage, frozen=True, kw_only=True, tag="begun"):
     """A part of the file is next: if the child dies now, that part broke it."""
 
     part: int
 
 
-class Refused(Told, frozen=True, kw_only=True, tag="refused"):
+class Refused(ChildMessage, frozen=True, kw_only=True, tag="refused"):
     """The reader cannot read the file, and says why."""
 
     code: str
     message: str
 
 
-class Broke(Told, frozen=True, kw_only=True, tag="broke"):
+class Broke(ChildMessage, frozen=True, kw_only=True, tag="broke"):
     """The reader failed in a way that it did not foresee."""
 
     error: str
     where: str
 
 
-class Done(Told, frozen=True, kw_only=True, tag="done"):
+class Done(ChildMessage, frozen=True, kw_only=True, tag="done"):
     text: str
     notes: list[str]
     images: list[Image]
@@ -101,7 +101,7 @@ class Done(Told, frozen=True, kw_only=True, tag="done"):
     peak_memory: int
 
 
-AnyTold = Progressed | Begun | Refused | Broke | Done
+AnyChildMessage = Progressed | Begun | Refused | Broke | Done
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,7 +131,7 @@ class Findings:
         self,
         directory: Path,
         limits: Limits,
-        tell: Callable[[Told], None],
+        send: Callable[[ChildMessage], None],
         skip: frozenset[int] = frozenset(),
     ) -> None:
         self.notes: list[str] = []
@@ -141,9 +141,9 @@ class Findings:
         self.images: list[Image] = []
         self._directory = directory
         self._limits = limits
-        self._tell = tell
+        self._send = send
         self._skip = skip
-        self._told = 0.0
+        self._reported = 0.0
         self._text: list[str] = []
         self._room = limits.characters
 
@@ -164,13 +164,13 @@ class Findings:
         """A part of the file (a page) is next; False when it must be left out."""
         if part in self._skip:
             return False
-        self._tell(Begun(part=part))
+        self._send(Begun(part=part))
         return True
 
     def progress(self, fraction: float) -> None:
-        if fraction >= self._told + _STEP:
-            self._told = min(fraction, 1.0)
-            self._tell(Progressed(fraction=self._told))
+        if fraction >= self._reported + _STEP:
+            self._reported = min(fraction, 1.0)
+            self._send(Progressed(fraction=self._reported))
 
     def note(self, sentence: str) -> None:
         self.notes.append(sentence)

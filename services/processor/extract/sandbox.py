@@ -1,8 +1,8 @@
-"""Read a file in a process of its own, which may fail in any way and take nothing along.
+"""Read a file in a process of its own, whose failure harms nothing else.
 
 A reader is third-party code that parses a stranger's bytes.  So it runs in a
-child with limits, a bare environment and a private directory, tells what it
-finds over a pipe, and what it tells is checked.  Whatever happens to the child
+child with limits, a bare environment and a private directory, sends what it
+finds over a pipe, and what it sends is checked.  Whatever happens to the child
 becomes an ExtractError; whatever happens here, the child's whole process group
 is killed and its directory removed.
 """
@@ -12,19 +12,16 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
-import time
 from asyncio.subprocess import Process
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 import msgspec
 
 from services.processor.extract.findings import (
     MIB,
-    AnyTold,
+    AnyChildMessage,
     Begun,
     Broke,
     Done,
@@ -35,6 +32,7 @@ from services.processor.extract.findings import (
     Refused,
     too_much_memory,
 )
+from shared.child import bare_environ, child, make_directory, open_pipe
 from shared.events import FileKind
 from shared.log import get_logger
 
@@ -47,19 +45,15 @@ READERS: dict[FileKind, str] = {
     "markdown": "services.processor.extract.text:read",
     "text": "services.processor.extract.text:read",
 }
-_ROOT = Path(__file__).parents[3]
-"""Where the packages lie that the child imports: the same as ours."""
-_PREFIX = "natterlog-extract-"
+_COMMAND = (sys.executable, "-P", "-s", "-m", "services.processor.extract.extract_child")
 CRASHES = 3
 """Parts of a file that may crash its reader and be left out."""
 _BROKEN = "The file is damaged in a way that breaks its reader."
-_OLD = 3600.0
-"""Seconds: far more than any reading takes, and than its images are needed."""
-_decoder = msgspec.json.Decoder(AnyTold)
+_decoder = msgspec.json.Decoder(AnyChildMessage)
 
 
 class Crashed(ExtractError):
-    """The child died without a word, at a part of the file if it had told of one."""
+    """The child died without a message; ``part`` is the part of the file that it had begun."""
 
     def __init__(self, code: str, message: str, part: int | None) -> None:
         super().__init__(code, message)
@@ -100,7 +94,7 @@ class Extracted(msgspec.Struct, frozen=True, kw_only=True):
 async def extract(
     path: Path, kind: FileKind, limits: Limits, on_progress: Callable[[float], None]
 ) -> Extracted:
-    """Read a file: its text, its pictures, and what there is to say about both.
+    """Read a file: its text, its pictures, and notes about both.
 
     ``on_progress`` is told how much has been read, rising from 0 to 1.
 
@@ -152,7 +146,7 @@ async def _around_crashes(order: Order, on_progress: Callable[[float], None]) ->
 
 
 async def _once(order: Order, on_progress: Callable[[float], None]) -> Extracted:
-    directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    directory = make_directory()
     order = msgspec.structs.replace(order, directory=str(directory))
     try:
         return _checked(await _run(order, on_progress), directory, order.limits)
@@ -162,82 +156,47 @@ async def _once(order: Order, on_progress: Callable[[float], None]) -> Extracted
 
 
 def _rising(on_progress: Callable[[float], None]) -> Callable[[float], None]:
-    """Another reading begins at 0 again, and that is nobody's business."""
+    """Report progress only as far as it rises: a second reading begins at 0 again."""
     most = 0.0
 
-    def tell(fraction: float) -> None:
+    def report(fraction: float) -> None:
         nonlocal most
         if fraction > most:
             most = fraction
             on_progress(fraction)
 
-    return tell
-
-
-def sweep() -> None:
-    """Remove what services left that were killed while they read: for a service's start."""
-    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with suppress(OSError):
-            if time.time() - directory.stat().st_mtime > _OLD:
-                shutil.rmtree(directory)
+    return report
 
 
 # -- the child ----------------------------------------------------------------
 
 
-class _Child(NamedTuple):
-    process: Process
-    lines: asyncio.StreamReader
-    pipe: asyncio.ReadTransport
-
-
 async def _run(order: Order, on_progress: Callable[[float], None]) -> Done:
     """Have a child do it, and leave nothing of the child behind."""
-    starting = asyncio.ensure_future(_start(order))
-    try:
-        child = await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        await _end(await starting)  # it takes milliseconds, and must be known to be killed
-        raise
-    try:
-        return await _listen(child, order.limits, on_progress)
-    finally:
-        await _end(child)
-
-
-async def _start(order: Order) -> _Child:
-    """Start the child with a pipe of our own.
-
-    With the pipes that asyncio makes, a child counts as alive until everything
-    that it ever started has closed them.
-    """
     lines = asyncio.StreamReader(limit=4 * order.limits.characters + MIB)
-    ours, theirs = os.pipe()
+    pipe, writing = await open_pipe(asyncio.StreamReaderProtocol(lines))
+    directory = Path(order.directory)
     try:
-        pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(lines), os.fdopen(ours, "rb", buffering=0)
-        )
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-s", "-m", "services.processor.extract.child"),
-                msgspec.json.encode(order).decode(),
-                cwd=order.directory,
-                env={"PYTHONPATH": str(_ROOT), "PYTHONUTF8": "1", "TMPDIR": order.directory},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=theirs,
-                start_new_session=True,
-            )
-        except OSError:
-            pipe.close()
-            raise
-        return _Child(process, lines, pipe)
+        async with child(
+            [*_COMMAND, msgspec.json.encode(order).decode()],
+            environ=bare_environ(directory),
+            directory=directory,
+            stdout=writing,
+            hand_over=[writing],
+        ) as process:
+            return await _listen(process, lines, order.limits, on_progress)
     finally:
-        os.close(theirs)
+        pipe.close()
 
 
-async def _listen(child: _Child, limits: Limits, on_progress: Callable[[float], None]) -> Done:
+async def _listen(
+    process: Process,
+    lines: asyncio.StreamReader,
+    limits: Limits,
+    on_progress: Callable[[float], None],
+) -> Done:
     part: int | None = None
-    while line := await _line(child.lines):
+    while line := await _line(lines):
         match line:
             case Progressed(fraction=fraction):
                 on_progress(fraction)
@@ -250,10 +209,10 @@ async def _listen(child: _Child, limits: Limits, on_progress: Callable[[float], 
             case Broke():
                 log.error("extract.broke", error=line.error, where=line.where)
                 raise ExtractError("internal", "The file could not be read: a fault of ours.")
-    raise _epitaph(await child.process.wait(), limits, part)
+    raise _error_for_exit(await process.wait(), limits, part)
 
 
-async def _line(lines: asyncio.StreamReader) -> AnyTold | None:
+async def _line(lines: asyncio.StreamReader) -> AnyChildMessage | None:
     try:
         line = await lines.readline()
         return _decoder.decode(line) if line.endswith(b"\n") else None
@@ -261,16 +220,8 @@ async def _line(lines: asyncio.StreamReader) -> AnyTold | None:
         raise _broken() from None
 
 
-async def _end(child: _Child) -> None:
-    """Kill the child and all that it started, at once."""
-    with suppress(ProcessLookupError):
-        os.killpg(child.process.pid, signal.SIGKILL)
-    child.pipe.close()
-    await child.process.wait()
-
-
-def _epitaph(code: int, limits: Limits, part: int | None) -> ExtractError:
-    """Why a child died that said nothing."""
+def _error_for_exit(code: int, limits: Limits, part: int | None) -> ExtractError:
+    """The error of a child that exited without a message, from its exit code."""
     match -code:
         case signal.SIGXCPU:
             sentence = f"Reading the file takes more than {limits.cpu_seconds} s of computing."
@@ -293,7 +244,7 @@ def _broken() -> ExtractError:
 
 
 def _checked(done: Done, directory: Path, limits: Limits) -> Extracted:
-    """What the child told, if it is within the limits and its pictures are where they belong."""
+    """The child's findings, cut to the limits, once its pictures are known to be its own."""
     files = [
         ImageFile(
             path=directory / image.name,

@@ -6,37 +6,22 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-import pypdfium2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.gateway.dialects.assistant.export.blocks import blocks_of
 from services.gateway.dialects.assistant.export.document import as_json, decode, history_of
-from services.gateway.dialects.assistant.export.pdf import as_pdf
 from services.gateway.dialects.assistant.export.text import (
-    Paper,
-    Turned,
     as_markdown,
     as_text,
     disposition,
     paper_of,
 )
-from shared.commands import Export
 from shared.events import Thoughts
-from shared.ids import new_id
-from shared.records import Message, Session
+from tests.support.exports import a_paper, a_reply, a_turn, an_export
 
 AT = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
-
-
-def a_turn(text: str, **fields: Any) -> Turned:
-    known = {"who": "You", "when": "2026-11-20 12:00 UTC", "files": list[str](), "note": None}
-    return Turned(text=text, **(known | fields))
-
-
-def a_paper(*messages: Turned, title: str = "Cats") -> Paper:
-    return Paper(title=title, about="2 messages", messages=list(messages))
 
 
 def text(s: str) -> dict[str, Any]:
@@ -110,94 +95,7 @@ def test_a_paper_as_text_and_markdown():
     )
 
 
-HOSTILE = """\
-#read("/etc/passwd") #set page(width: 1pt) $x$ @label <label> \\ * _ ~ [x](javascript:alert(1))
-
-```typst
-#panic("no")
-```
-
-> > > > > deep
-- a
-  - b
-    1. c
-
-| a | b |
-|---|---|
-| `1` | **2** |
-"""
-
-
-@pytest.mark.parametrize(
-    "said", [HOSTILE, "", "\x00\x07\uffff", "```", "漢字 😀 العربية हिन्दी ไทย"]
-)
-async def test_whatever_is_said_is_typeset_as_it_stands(said: str):
-    data = await as_pdf(a_paper(a_turn(said), a_turn(said, who="Assistant"), title=said[:20]))
-
-    pages = pypdfium2.PdfDocument(data)
-    shown = " ".join(page.get_textpage().get_text_range() for page in pages)
-    if said is HOSTILE:
-        assert 'read("/etc/passwd")' in shown
-        assert '#panic("no")' in shown
-        assert "root:" not in shown
-    if "漢字" in said:
-        assert "漢字" in shown
-        assert "😀" in shown
-
-
-async def test_a_long_conversation_has_pages_with_numbers():
-    paper = a_paper(*(a_turn(f"Message {n}. " + "word " * 200) for n in range(60)))
-
-    pages = pypdfium2.PdfDocument(await as_pdf(paper))
-
-    assert len(pages) > 10
-    assert f"2 / {len(pages)}" in pages[1].get_textpage().get_text_range()
-
-
 # -- how replies ended ------------------------------------------------------------------
-
-
-def a_reply(**fields: Any) -> Message:
-    known: dict[str, Any] = {
-        "id": new_id(),
-        "session_id": "s",
-        "parent_id": None,
-        "role": "assistant",
-        "content": "Once upon a",
-        "tokens": 3,
-        "latency_ms": 5,
-        "created_at": AT,
-        "status": "completed",
-        "feedback": None,
-        "attachments": [],
-        "model": "demo",
-        "run_id": None,
-    }
-    return Message(**(known | fields))
-
-
-def an_export(*messages: Message) -> Export:
-    session = Session(
-        id="s",
-        user_id="u",
-        title="Cats",
-        mode="general",
-        status="active",
-        model=None,
-        temperature=None,
-        max_tokens=None,
-        system_prompt=None,
-        context_tags=[],
-        on_busy="queue",
-        enable_tools=False,
-        client_ref=None,
-        message_count=len(messages),
-        created_at=AT,
-        updated_at=AT,
-        last_message_at=None,
-    )
-    ids = [message.id for message in messages]
-    return Export(session=session, messages=list(messages), branch=ids, files=[], seq=1)
 
 
 @pytest.mark.parametrize(
@@ -220,13 +118,6 @@ def test_readers_are_told_where_a_reply_was_cut_or_refused(
     assert [message.note for message in paper.messages] == [note]
     assert (note is None) or f"({note})" in as_text(paper)
     assert (note is None) or f"*({note})*" in as_markdown(paper)
-
-
-async def test_a_pdf_says_where_a_reply_was_cut():
-    data = await as_pdf(paper_of(an_export(a_reply(stop_reason="max_tokens"))))
-
-    text = pypdfium2.PdfDocument(data)[0].get_textpage().get_text_range()
-    assert "cut off at its limit of tokens" in text
 
 
 def test_endings_and_thoughts_come_back_with_an_import():

@@ -85,15 +85,16 @@ class Steps:
     def __iter__(self):
         log = self._log
         yield log.turn()
+        attempt = 0
         for pieces in self._replies:
-            attempt = log.claim()
-            yield attempt
-            offset = 0
+            claim = log.claim()
+            yield claim
+            attempt, offset = claim.seq, 0
             for piece in pieces:
-                yield log.delta(attempt.seq, offset, piece)
+                yield log.delta(attempt, offset, piece)
                 offset += len(piece)
             self.text = "".join(pieces)
-        yield log.end(self.text, attempt=attempt.seq)
+        yield log.end(self.text, attempt=attempt)
 
 
 def deliver(feed: Feed, stored: Stored) -> None:
@@ -103,7 +104,7 @@ def deliver(feed: Feed, stored: Stored) -> None:
         feed.on_fact(*stored)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=2 * settings().max_examples)
 @given(data=st.data(), replies=attempts())
 def test_a_client_ends_with_the_whole_text_of_the_last_attempt(
     data: st.DataObject, replies: list[list[str]]
@@ -142,7 +143,6 @@ def test_a_client_ends_with_the_whole_text_of_the_last_attempt(
     asyncio.run(play())
 
 
-@settings(deadline=None, max_examples=100)
 @given(data=st.data(), replies=attempts())
 def test_a_client_that_changes_gateways_at_any_point_ends_with_the_same_text(
     data: st.DataObject, replies: list[list[str]]

@@ -28,6 +28,8 @@ CURSORS = CursorCodec("epoch")
 WORDS = st.text("ab é🙂\u0301", min_size=1, max_size=6)
 PIECES = st.lists(WORDS, max_size=4)
 PAUSE = st.integers(1, 4_000)
+FEW = settings().max_examples // 2
+"""A session takes long to be lived through."""
 
 
 class Watching:
@@ -60,7 +62,7 @@ class Watching:
 class Session:
     """Lives through a session: what happens next is drawn, and every client reads at once."""
 
-    def __init__(self, draw: Callable[..., object]) -> None:
+    def __init__(self, draw: Callable[..., Any]) -> None:
         self.log = Recorder()
         self.clients: dict[tuple[str, str | None], Watching] = {}
         self._draw = draw
@@ -186,7 +188,7 @@ class Session:
     def _pause(self) -> None:
         self.log.pass_time(self._draw(PAUSE))
 
-    def _one_of(self, *choices: object) -> object:
+    def _one_of(self, *choices: Any) -> Any:
         return self._draw(st.sampled_from(choices))
 
 
@@ -215,7 +217,7 @@ async def replayed(
     return frames
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=FEW)
 @given(data=st.data())
 def test_a_replayed_session_is_byte_for_byte_what_was_sent(data: st.DataObject):
     async def play() -> None:
@@ -229,7 +231,7 @@ def test_a_replayed_session_is_byte_for_byte_what_was_sent(data: st.DataObject):
     asyncio.run(play())
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=FEW)
 @given(data=st.data())
 def test_what_is_shown_at_a_fact_does_not_depend_on_when_a_client_came_to_it(data: st.DataObject):
     async def play() -> None:
@@ -250,7 +252,7 @@ def of_messages(frames: list[bytes]) -> list[dict[str, Any]]:
     return [frame | {"cursor": None} for frame in found if frame["type"] in kinds]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=FEW)
 @given(data=st.data())
 def test_a_replay_goes_on_after_any_cursor(data: st.DataObject):
     async def play() -> None:
@@ -273,7 +275,7 @@ def test_a_replay_goes_on_after_any_cursor(data: st.DataObject):
 class JobSession:
     """Lives through a job: readings, answers, misses, losses, and some end."""
 
-    def __init__(self, draw: Callable[..., object], plan: Plan) -> None:
+    def __init__(self, draw: Callable[..., Any], plan: Plan) -> None:
         self.log = Recorder()
         self.run_id = new_id()
         self.sent: dict[str, list[bytes]] = {name: [] for name in job_dialects()}
@@ -337,7 +339,7 @@ class JobSession:
     def _pause(self) -> None:
         self.log.pass_time(self._draw(PAUSE))
 
-    def _one_of(self, *choices: object) -> object:
+    def _one_of(self, *choices: Any) -> Any:
         return self._draw(st.sampled_from(choices))
 
 
@@ -345,7 +347,6 @@ def job_dialects() -> dict[str, Job]:
     return {name: d for name, d in replays.DIALECTS.items() if isinstance(d, Job)}
 
 
-@settings(deadline=None, max_examples=100)
 @given(data=st.data(), plan=st.sampled_from([DOCUMENT, PIPELINE]))
 def test_a_replayed_job_is_byte_for_byte_what_was_sent(data: st.DataObject, plan: Plan):
     async def play() -> None:

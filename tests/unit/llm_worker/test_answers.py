@@ -10,7 +10,7 @@ from services.llm_worker.providers.demo import Demo
 from services.llm_worker.providers.examples import as_json, example
 from shared.pipelines import load
 from shared.settings import Settings
-from tests.unit.llm_worker.conftest import reply_of
+from tests.support.providers import reply_of
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

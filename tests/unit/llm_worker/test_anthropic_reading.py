@@ -7,7 +7,7 @@ import pytest
 from services.llm_worker.providers.base import ProviderError
 from services.llm_worker.providers.thoughts import ENDLESS, MOST
 from shared.events import Thoughts, Usage
-from tests.unit.llm_worker.wires import as_json, fault, result, sse, text_block, whole
+from tests.support.wires import as_json, fault, result, sse, text_block, whole
 
 END: list[object] = [
     {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}},

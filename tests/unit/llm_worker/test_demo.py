@@ -6,15 +6,15 @@ import pytest
 from services.llm_worker.providers.base import Ended, Prompt, PromptMessage
 from services.llm_worker.providers.demo import Demo
 from shared.events import Usage
-from tests.unit.llm_worker.conftest import fault_of, reply_of
+from tests.support.providers import fault_of, reply_of
 
 
-def asking(message: str, **more: object) -> Prompt:
+def prompt_for(message: str, **more: object) -> Prompt:
     return Prompt(model="demo", messages=[PromptMessage("user", message)], **more)  # pyright: ignore[reportArgumentType]
 
 
 async def test_it_says_what_it_is_and_how_to_get_a_real_one():
-    text, ended = await reply_of(Demo(rate=0), asking("Who are you?"))
+    text, ended = await reply_of(Demo(rate=0), prompt_for("Who are you?"))
 
     assert "demo provider" in text
     assert "no model is configured" in text
@@ -25,7 +25,7 @@ async def test_it_says_what_it_is_and_how_to_get_a_real_one():
 
 @pytest.mark.parametrize("words", [0, 1, 5, 2000])
 async def test_it_is_as_long_as_it_is_asked_to_be(words: int):
-    prompt = asking(f"Tell me more.\ndemo: words={words}", max_tokens=3, system="Be kind.")
+    prompt = prompt_for(f"Tell me more.\ndemo: words={words}", max_tokens=3, system="Be kind.")
 
     text, ended = await reply_of(Demo(rate=0), prompt)
 
@@ -34,16 +34,16 @@ async def test_it_is_as_long_as_it_is_asked_to_be(words: int):
 
 
 async def test_it_keeps_to_the_limit_of_the_prompt():
-    text, ended = await reply_of(Demo(rate=0), asking("hello", max_tokens=4))
+    text, ended = await reply_of(Demo(rate=0), prompt_for("hello", max_tokens=4))
 
     assert text.split() == ["I", "am", "natterlog's", "**demo"]
     assert ended.stop_reason == "max_tokens"
 
 
 async def test_a_reply_that_goes_on_goes_on_where_it_was_cut():
-    whole, _ = await reply_of(Demo(rate=0), asking("hello"))
-    cut, _ = await reply_of(Demo(rate=0), asking("hello", max_tokens=4))
-    asked = asking("hello")
+    whole, _ = await reply_of(Demo(rate=0), prompt_for("hello"))
+    cut, _ = await reply_of(Demo(rate=0), prompt_for("hello", max_tokens=4))
+    asked = prompt_for("hello")
     to_go_on = msgspec.structs.replace(
         asked,
         messages=[
@@ -60,7 +60,7 @@ async def test_a_reply_that_goes_on_goes_on_where_it_was_cut():
 
 
 async def test_it_is_as_fast_as_it_is_asked_to_be():
-    stream = Demo(rate=0).stream(asking("demo: words=8 rate=50"))
+    stream = Demo(rate=0).stream(prompt_for("demo: words=8 rate=50"))
 
     pieces = [piece async for piece in stream if not isinstance(piece, Ended)]
 
@@ -69,8 +69,8 @@ async def test_it_is_as_fast_as_it_is_asked_to_be():
 
 
 async def test_its_pace_loses_no_word():
-    at_once, _ = await reply_of(Demo(rate=0), asking("demo: words=60"))
-    paced, _ = await reply_of(Demo(rate=3000), asking("demo: words=60"))
+    at_once, _ = await reply_of(Demo(rate=0), prompt_for("demo: words=60"))
+    paced, _ = await reply_of(Demo(rate=3000), prompt_for("demo: words=60"))
 
     assert paced == at_once
 

@@ -1,7 +1,7 @@
 """Tries, faults and ends of one attempt's streaming."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import pytest
@@ -24,7 +24,7 @@ WRONG = ProviderError("Wrong.", passing=False)
 class Scripted:
     name = "scripted"
 
-    def __init__(self, *scripts: list[str | Ended | ProviderError]) -> None:
+    def __init__(self, *scripts: Sequence[str | Ended | ProviderError]) -> None:
         self._scripts = list(scripts)
         self.closed = 0
 
@@ -40,6 +40,9 @@ class Scripted:
 
     def notes(self, prompt: Prompt) -> list[str]:
         return []
+
+    def takes(self, model: str, media_type: str) -> bool:
+        return False
 
     async def models(self) -> list[ModelInfo]:
         return []

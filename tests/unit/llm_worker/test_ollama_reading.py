@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from shared.events import Thoughts, Usage
-from tests.unit.llm_worker.wires import fault, message, ndjson, sse, whole
+from tests.support.wires import fault, message, ndjson, sse, whole
 
 END = message("", done=True, done_reason="stop")
 

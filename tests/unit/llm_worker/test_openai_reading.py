@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from shared.events import Thoughts, Usage
-from tests.unit.llm_worker.wires import as_json, choice, fault, result, sse, whole
+from tests.support.wires import as_json, choice, fault, result, sse, whole
 
 DONE = b"data: [DONE]\n\n"
 STOP = sse(choice({}, "stop"))

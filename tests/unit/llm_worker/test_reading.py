@@ -22,7 +22,7 @@ from services.llm_worker.providers.silence import Patience
 from services.llm_worker.providers.unicode import mend
 from shared.events import Usage
 from tests.support.case_provider import read_cases
-from tests.unit.llm_worker.wires import (
+from tests.support.wires import (
     READINGS,
     as_json,
     choice,

@@ -1,12 +1,24 @@
 """Every variable of the environment, good and bad."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from shared.settings import DEFAULT_CLAUDE, VARIABLES, BadSetting, Settings, read_settings
+from shared.settings import (
+    DEFAULT_CLAUDE,
+    ONLY_READ_BY,
+    VARIABLES,
+    BadSetting,
+    Settings,
+    read_settings,
+    variables_of,
+)
+
+REPOSITORY = Path(__file__).parents[3]
+SERVICES = ("gateway", "llm_worker", "processor", "store")
 
 ORIGINS = ("https://a.example", "https://b.example")
 GOOD: dict[str, tuple[str, Any]] = {
@@ -23,6 +35,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "NATTERLOG_LOG_FORMAT": ("JSON", "json"),
     "NATTERLOG_LOG_LEVEL": ("Warning", "warning"),
     "NATTERLOG_GRACE": ("1.5", 1.5),
+    "NATTERLOG_LEASE": ("1", 1),
     "NATTERLOG_HOT_FACTS": ("10", 10),
     "NATTERLOG_MAX_BODY": ("10", 10),
     "NATTERLOG_MAX_FRAME": ("10", 10),
@@ -40,6 +53,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "NATTERLOG_PROVIDER_FAILURES": ("1", 1),
     "NATTERLOG_SILENT_DEATHS": ("1", 1),
     "NATTERLOG_DEMO_RATE": ("0", 0.0),
+    "NATTERLOG_PROVIDERS": ("ollama, anthropic", ("ollama", "anthropic")),
     "ANTHROPIC_API_KEY": ("key", "key"),
     "CLAUDE_API_KEY": ("key", "key"),
     "ANTHROPIC_BASE_URL": ("http://127.0.0.1:9/", "http://127.0.0.1:9"),
@@ -80,6 +94,7 @@ BAD: dict[str, list[str]] = {
     "NATTERLOG_LOG_FORMAT": ["xml"],
     "NATTERLOG_LOG_LEVEL": ["loud"],
     "NATTERLOG_GRACE": NO_SECONDS,
+    "NATTERLOG_LEASE": [*NO_NUMBER, "0"],
     "NATTERLOG_HOT_FACTS": [*NO_NUMBER, "0"],
     "NATTERLOG_MAX_BODY": [*NO_NUMBER, "0"],
     "NATTERLOG_MAX_FRAME": [*NO_NUMBER, "0"],
@@ -96,6 +111,7 @@ BAD: dict[str, list[str]] = {
     "NATTERLOG_PROVIDER_FAILURES": [*NO_NUMBER, "0"],
     "NATTERLOG_SILENT_DEATHS": [*NO_NUMBER, "0"],
     "NATTERLOG_DEMO_RATE": NO_SECONDS,
+    "NATTERLOG_PROVIDERS": ["mistral", "openai mistral"],
     "ANTHROPIC_BASE_URL": NO_URL,
     "CLAUDE_MAX_TOKENS": [*NO_NUMBER, "0"],
     "CLAUDE_CB_THRESHOLD": [*NO_NUMBER, "0"],
@@ -185,10 +201,55 @@ def test_ollamas_own_variable_may_be_a_bare_host(text: str, url: str):
         ({"ANTHROPIC_API_KEY": "k", "LLM_DEFAULT_MODEL": "demo"}, "demo"),
         ({"OLLAMA_HOST": "box"}, None),
         ({"OPENAI_API_KEY": "k"}, None),
+        ({"NATTERLOG_PROVIDERS": "anthropic,openai"}, DEFAULT_CLAUDE),
+        ({"NATTERLOG_PROVIDERS": "openai"}, None),
     ],
 )
 def test_the_default_model_follows_the_contract(environ: dict[str, str], choice: str | None):
     assert read_settings(environ).first_choice == choice
+
+
+def test_the_providers_that_are_set_up_are_named_without_their_keys():
+    environ = {
+        "CLAUDE_API_KEY": "k",
+        "LLM_SERVER_URL": "http://llm",
+        "NATTERLOG_PROVIDERS": "ollama",
+    }
+
+    assert read_settings(environ).configured_providers == ["anthropic", "ollama", "openai"]
+
+
+def test_a_service_is_given_what_it_may_know():
+    environ = {
+        "OPENAI_API_KEY": "k",
+        "NATTERLOG_DATABASE_URL": "d",
+        "NATTERLOG_PORT": "1",
+        "X": "x",
+    }
+
+    given = {service: set(variables_of(service, environ)) for service in SERVICES}
+
+    assert given == {
+        "gateway": {"NATTERLOG_PORT"},
+        "llm_worker": {"NATTERLOG_PORT", "OPENAI_API_KEY"},
+        "processor": {"NATTERLOG_PORT"},
+        "store": {"NATTERLOG_PORT", "NATTERLOG_DATABASE_URL"},
+    }
+
+
+@pytest.mark.parametrize("variable", sorted(ONLY_READ_BY))
+def test_what_one_service_alone_may_know_no_other_reads(variable: str):
+    field, _ = VARIABLES[variable]
+    reading = re.compile(rf"settings\.{field}\b")
+
+    readers = {
+        service
+        for service in SERVICES
+        for module in (REPOSITORY / "services" / service).rglob("*.py")
+        if reading.search(module.read_text())
+    }
+
+    assert readers == {ONLY_READ_BY[variable]}
 
 
 def test_secrets_stay_out_of_what_is_printed():

@@ -73,8 +73,12 @@ class Story:
         return Address(USER, self.session, run)
 
     def turn(self, content: str | None, **fields: Any) -> Turn:
-        names = {"user_message_id": ids.new_id(), "assistant_message_id": ids.new_id()}
-        return Turn(content=content, **(names | fields))
+        known: dict[str, Any] = {
+            "user_message_id": ids.new_id(),
+            "assistant_message_id": ids.new_id(),
+            **fields,
+        }
+        return Turn(content=content, **known)
 
     def todo(self, content: str | None, **fields: Any) -> str:
         """A turn that goes at once; answers its run."""
@@ -171,15 +175,26 @@ class Story:
         return self._turns[run].assistant_message_id
 
 
+_FREE: list[sa.Connection] = []
+"""To tables that are empty and that nobody uses now."""
+
+
 @contextmanager
 def tables() -> Iterator[sa.Connection]:
-    """Empty tables in memory."""
-    engine = sa.create_engine("sqlite://")
-    with engine.begin() as connection:
+    """Empty tables in memory; they are emptied by a rollback, since to make new ones takes long."""
+    connection = _FREE.pop() if _FREE else _new_tables()
+    with connection.begin() as all_that_is_written:
+        yield connection
+        all_that_is_written.rollback()
+    _FREE.append(connection)
+
+
+def _new_tables() -> sa.Connection:
+    connection = sa.create_engine("sqlite://").connect()
+    with connection.begin():
         metadata.create_all(connection)
         connection.execute(projection.insert().values(id=1, applied=0, epoch=""))
-        yield connection
-    engine.dispose()
+    return connection
 
 
 def dump(connection: sa.Connection) -> dict[str, list[tuple[Any, ...]]]:

@@ -216,10 +216,9 @@ def test_a_reply_that_went_on_is_in_the_context_as_it_is(story: Story, first: st
 
 
 def test_twenty_messages_are_the_context_with_the_reply_that_goes_on(story: Story):
-    leaf = None
-    for number in range(15):
-        last = story.reply(f"u{number}", f"a{number}", parent=leaf)
-        leaf = story.answered(last)
+    last = story.reply("u0", "a0")
+    for number in range(1, 15):
+        last = story.reply(f"u{number}", f"a{number}", parent=story.answered(last))
 
     told = context(story, story.go_on(last, "a14"))
 

@@ -13,12 +13,13 @@ from services.store.schema import messages, runs
 from shared import ids
 from shared.commands import ListMessages
 from shared.conversation import Conversation, MessageState
-from shared.events import EndStatus, SessionCreated
+from shared.events import EndStatus, Rating, SessionCreated
 from shared.run_state import RunState
 from shared.subjects import session_address
 from tests.unit.store.story import USER, Story
 
 ENDS: list[EndStatus] = ["completed", "completed", "failed", "cancelled"]
+RATINGS: list[Rating | None] = ["up", "down", None]
 
 
 class Chance:
@@ -81,8 +82,11 @@ class Chance:
 
     def rate(self) -> None:
         if self._ended:
-            rating = self._chance.choice(["up", "down", None])
-            self._story.rate(self._story.answered(self._chance.choice(self._ended)), rating, "Hm.")
+            self._story.rate(
+                self._story.answered(self._chance.choice(self._ended)),
+                self._chance.choice(RATINGS),
+                "Hm.",
+            )
 
     @property
     def _leaf(self) -> str | None:

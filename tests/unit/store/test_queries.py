@@ -88,7 +88,7 @@ def test_empty_failed_and_waiting_messages_are_no_context(story: Story):
 
 
 def test_what_is_no_context_does_not_take_the_place_of_what_is(story: Story):
-    leaf = None
+    leaf, run = None, ""
     for number in range(30):
         run = story.todo(f"u{number}", parent_id=leaf)
         story.end(run, "", "failed", attempt=0)

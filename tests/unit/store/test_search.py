@@ -4,7 +4,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.store.applying import clear
@@ -97,7 +97,6 @@ def test_nothing_to_search_for_is_a_bad_request(story: Story, query: str):
     assert refused.value.path == "$.q"
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
 def test_no_query_is_a_failure(query: str):
     with tables() as connection:

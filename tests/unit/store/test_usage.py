@@ -1,6 +1,7 @@
 """What calls came to: by day, by model, by session; what has no price is counted, never free."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ def usage(story: Story, **fields: object) -> UsagePage:
     return get_usage(story.connection, GetUsage(user_id=USER, **fields))  # pyright: ignore[reportArgumentType]
 
 
-def call(story: Story, **fields: object) -> None:
+def call(story: Story, **fields: Any) -> None:
     run = story.todo("u")
     story.end(run, "a", attempt=story.claim(run), **fields)
 

@@ -1,12 +1,12 @@
 """The child that typesets one conversation: a paper as JSON on its input, the PDF on its output.
 
-The one module that imports Typst.  What people wrote reaches the template as
-data, never as markup, so nothing in it is carried out.
+Its one argument is the process that started it, with which it ends.  The one module
+that imports Typst.  What people wrote reaches the template as data, never as markup,
+so nothing in it is carried out.
 """
 
 import importlib.resources
 import re
-import resource
 import sys
 from pathlib import Path
 
@@ -15,17 +15,16 @@ import typst
 
 from services.gateway.dialects.assistant.export.blocks import blocks_of
 from services.gateway.dialects.assistant.export.text import Paper
+from shared.confinement import ResourceLimits, confine
 
-MEMORY = 2 * 1024**3
-CPU_SECONDS = 60
+LIMITS = ResourceLimits(memory=2 * 1024**3, cpu_seconds=60, file_bytes=0)
 TEMPLATE = Path(__file__).with_name("paper.typ")
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ufffe\uffff]")
 
 
 def main() -> None:
     """Typeset what comes in."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    confine(LIMITS, parent=int(sys.argv[1]))
     paper = msgspec.json.decode(sys.stdin.buffer.read(), type=Paper)
     sys.stdout.buffer.write(typeset(paper))
 

@@ -1,0 +1,1 @@
+"""Sessions in files: their format, what is taken out and renumbered, and the corpus of frames."""

@@ -1,0 +1,1 @@
+"""What facts tell about runs: stories, prompts and totals; pure, without any output."""
