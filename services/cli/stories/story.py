@@ -12,7 +12,6 @@ from itertools import pairwise
 
 import msgspec
 
-from services.cli.recorder.recorded_log import RecordedFact
 from shared.conversation import thoughts_text
 from shared.events import (
     CancelRequested,
@@ -32,6 +31,7 @@ from shared.events import (
     Turn,
     Usage,
 )
+from shared.log_entry import LogEntry
 from shared.plans import kind_of_plan
 from shared.run_state import stop_reason
 
@@ -146,7 +146,7 @@ class Story(msgspec.Struct, kw_only=True):
     facts: list[StoryFact] = []
 
 
-def story_of(facts: Sequence[RecordedFact]) -> Story:
+def story_of(facts: Sequence[LogEntry]) -> Story:
     """The story of one run from its facts, in order, at least one."""
     first = facts[0]
     story = Story(
@@ -168,7 +168,7 @@ def story_of(facts: Sequence[RecordedFact]) -> Story:
     return story
 
 
-def kind_of(facts: Sequence[RecordedFact]) -> str:
+def kind_of(facts: Sequence[LogEntry]) -> str:
     """chat, document, file, or the name of a pipeline."""
     plan: Plan | None = next((f.fact.plan for f in facts if isinstance(f.fact, _WITH_PLAN)), None)
     if plan is None:
@@ -185,7 +185,7 @@ def set_running_length(story: Story, length: int) -> None:
 # -- one fact after the other ---------------------------------------------------------
 
 
-def _apply(story: Story, recorded: RecordedFact, at_of: dict[int, datetime]) -> None:
+def _apply(story: Story, recorded: LogEntry, at_of: dict[int, datetime]) -> None:
     ms = _since(story.accepted_at, recorded.fact.at)
     match recorded.fact:
         case RunWaiting() as fact:
@@ -263,7 +263,7 @@ def _end_attempt_before(story: Story, claim: RunClaimed, ms: int) -> None:
         attempt.ended += f" (failed call {claim.failures} of this run)"
 
 
-def _add_end(story: Story, recorded: RecordedFact, fact: RunEnded, ms: int) -> None:
+def _add_end(story: Story, recorded: LogEntry, fact: RunEnded, ms: int) -> None:
     sha256 = hashlib.sha256(fact.text.encode()).hexdigest()
     thoughts = thoughts_text(fact.thoughts)
     story.end = End(
@@ -320,7 +320,7 @@ def _measure(attempt: Attempt, timeline: Timeline) -> None:
 # -- a fact in a line ----------------------------------------------------------------
 
 
-def _add_fact(story: Story, recorded: RecordedFact) -> None:
+def _add_fact(story: Story, recorded: LogEntry) -> None:
     story.facts.append(
         StoryFact(
             seq=recorded.seq,
@@ -332,7 +332,7 @@ def _add_fact(story: Story, recorded: RecordedFact) -> None:
     )
 
 
-def describe_fact(recorded: RecordedFact) -> str:
+def describe_fact(recorded: LogEntry) -> str:
     """A fact of a run in one line, without any text of a person or a model."""
     match recorded.fact:
         case RunWaiting():
