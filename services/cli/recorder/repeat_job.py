@@ -8,12 +8,10 @@ from shared.events import (
     DocumentPlan,
     FilePlan,
     Plan,
-    RunScheduled,
-    TodoGenerate,
-    TodoProcess,
 )
 from shared.log_entry import LogEntry
 from shared.objects import ObjectMissing
+from shared.run_state import PlannedFact
 from shared.store_client import StoreClient
 
 
@@ -21,9 +19,7 @@ def plan_of(facts: list[LogEntry], run_id: str | None) -> tuple[Plan, int] | Non
     """The plan and the priority of a job; None when the run is none."""
     for fact in facts:
         first = fact.fact
-        if fact.address.run == run_id and isinstance(
-            first, RunScheduled | TodoProcess | TodoGenerate
-        ):
+        if fact.address.run == run_id and isinstance(first, PlannedFact):
             return first.plan, first.priority
     return None
 
