@@ -206,7 +206,7 @@ class JobFeed:
         if state is None:
             if not isinstance(fact, RunScheduled | TodoProcess | TodoGenerate):
                 return
-            self._keep(JobState(address.run, address.session, fact.plan, status="queued", seq=0))
+            self._keep(JobState(address.run, address.session, fact.plan))
             state = self.jobs[address.run]
         await self._apply(state, stored.seq, fact)
 
