@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import msgspec
 
-from shared import run_state
 from shared.events import (
     AnyFact,
     BranchChosen,
@@ -30,7 +29,7 @@ from shared.events import (
 )
 from shared.log_entry import LogEntry
 from shared.records import Message, MessageStatus, Role
-from shared.run_state import RunState, stop_reason
+from shared.run_state import RunState, state_before, stop_reason
 
 # -- the states --------------------------------------------------------------------------
 
@@ -120,9 +119,7 @@ class Conversation:
         fact = entry.fact
         if not isinstance(fact, RunFact):
             return self._keep(apply(self.branch, None, self, entry))
-        run = self.runs.get(entry.address.run)
-        if run is None:
-            run = self.runs[entry.address.run] = run_state.begin(entry.seq, fact)
+        run = state_before(self.runs, entry, fact)
         new = self._keep(apply(self.branch, run, self, entry))
         run.apply(entry.seq, fact)
         return new

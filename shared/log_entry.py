@@ -5,7 +5,7 @@ from typing import Self
 import msgspec
 
 from shared.events import AnyFact, FactImported, decode_fact, encode
-from shared.subjects import Address, parse, what
+from shared.subjects import Address, fact_kind, kind_of_fact, parse
 
 
 class LogEntry(msgspec.Struct, frozen=True):
@@ -14,7 +14,7 @@ class LogEntry(msgspec.Struct, frozen=True):
     seq: int
     address: Address
     kind: str
-    """The end of its subject: ``created``, ``todo.chat.0``, ``final``, …"""
+    """The end of its subject: ``session.created``, ``todo.chat.0``, ``final``, …"""
     data: bytes
     """Its JSON, whole: no field of it lies in FILES."""
     fact: AnyFact
@@ -28,12 +28,12 @@ class LogEntry(msgspec.Struct, frozen=True):
         Raises:
             msgspec.ValidationError: this version cannot read it.
         """
-        return cls(seq, parse(subject), what(subject), data, decode_fact(data))
+        return cls(seq, parse(subject), fact_kind(subject), data, decode_fact(data))
 
     @classmethod
     def of(cls, seq: int, subject: str, fact: AnyFact) -> Self:
         """The entry of a fact that is at hand."""
-        return cls(seq, parse(subject), what(subject), encode(fact), fact)
+        return cls(seq, parse(subject), fact_kind(subject), encode(fact), fact)
 
     @property
     def subject(self) -> str:
@@ -49,4 +49,5 @@ class LogEntry(msgspec.Struct, frozen=True):
         if not isinstance(wrapper, FactImported):
             return self
         data = bytes(wrapper.fact)
-        return LogEntry(self.seq, self.address, wrapper.what, data, decode_fact(data), wrapper)
+        fact = decode_fact(data)
+        return LogEntry(self.seq, self.address, kind_of_fact(fact), data, fact, wrapper)

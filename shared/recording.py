@@ -24,7 +24,7 @@ from shared.events import (
     Progress,
     RunClaimed,
     RunEnded,
-    RunWaiting,
+    RunFact,
     Timeline,
     TodoChat,
     TodoGenerate,
@@ -33,8 +33,9 @@ from shared.events import (
 )
 from shared.log_entry import LogEntry
 from shared.objects import ObjectMissing, unpack
+from shared.run_state import RunState, Todo, is_repeated, state_before, step_of
 from shared.store_client import StoreClient
-from shared.subjects import EVENTS, NONE, parse, session_address
+from shared.subjects import EVENTS, NONE, session_address
 
 REST = 2_000
 """Milliseconds that are left of a pause in which no run was under way."""
@@ -77,43 +78,42 @@ class Attempt(msgspec.Struct, kw_only=True):
         return bool(self.text) and not self.timeline
 
 
-def attempts_of(links: Iterable[LogEntry]) -> list[Attempt]:
+def attempts_of(entries: Iterable[LogEntry]) -> list[Attempt]:
     """Every attempt in these facts, in order."""
     found: list[Attempt] = []
     open_: dict[str, Attempt] = {}
-    steps: dict[str, str] = {}
-    openings: dict[str, int] = {}
-    for link in links:
-        run_id, fact = parse(link.subject).run, link.fact
+    todos: dict[str, Todo] = {}
+    for entry in entries:
+        run_id, fact = entry.address.run, entry.fact
         if run_id == NONE:
             continue
         attempt = open_.get(run_id)
-        if attempt is not None and _ends(attempt, link.seq, fact):
+        if attempt is not None and _ends(attempt, entry.seq, fact):
             del open_[run_id]
-        match fact:
-            case TodoChat(turn=turn) if turn.continues is not None:
-                openings[run_id] = turn.continues.length
-            case TodoProcess(step=step):
-                steps[run_id] = step
-            case TodoGenerate(ask=ask):
-                steps[run_id] = ask.step
-            case RunClaimed():
-                open_[run_id] = Attempt(
-                    id=link.seq,
-                    run_id=run_id,
-                    claim=fact,
-                    step=steps.get(run_id, ""),
-                    opening=openings.get(run_id, 0),
-                )
-                found.append(open_[run_id])
-            case _:
-                pass
+        if isinstance(fact, Todo):
+            last = todos.get(run_id)
+            if last is None or not is_repeated(fact, last.n):
+                todos[run_id] = fact
+        elif isinstance(fact, RunClaimed):
+            open_[run_id] = _attempt(entry, fact, todos.get(run_id))
+            found.append(open_[run_id])
     return found
 
 
-def runs_of(links: Iterable[LogEntry]) -> list[str]:
+def _attempt(entry: LogEntry, claim: RunClaimed, todo: Todo | None) -> Attempt:
+    before = todo.turn.continues if isinstance(todo, TodoChat) else None
+    return Attempt(
+        id=entry.seq,
+        run_id=entry.address.run,
+        claim=claim,
+        step=step_of(todo) or "",
+        opening=before.length if before else 0,
+    )
+
+
+def runs_of(entries: Iterable[LogEntry]) -> list[str]:
     """The runs in these facts, in the order of their acceptance."""
-    found = (parse(link.subject).run for link in links)
+    found = (entry.address.run for entry in entries)
     return [run_id for run_id in dict.fromkeys(found) if run_id != NONE]
 
 
@@ -165,30 +165,30 @@ class _Due(NamedTuple):
     event: AnyTokenEvent
 
 
-def timed_events(links: Iterable[LogEntry]) -> list[TimedEvent]:
+def timed_events(entries: Iterable[LogEntry]) -> list[TimedEvent]:
     """Everything that was on the wire.
 
     Facts are in the log's order; a fact whose publisher's clock was behind comes at the
     time of the one before it.  Pauses in which no run was under way are shortened.
     """
-    links = list(links)
-    attempts = {attempt.id: attempt for attempt in attempts_of(links)}
+    entries = list(entries)
+    attempts = {attempt.id: attempt for attempt in attempts_of(entries)}
     closing = {attempt.over: attempt for attempt in attempts.values() if attempt.over}
     clock, found, due = _Clock(), list[TimedEvent](), list[_Due]()
-    for link in links:
-        run_id = parse(link.subject).run
-        ms = clock.read(link.fact.at, run_id, link.fact)
-        if link.seq in closing:
-            due = [_at_latest(ms, one, closing[link.seq]) for one in due]
+    for entry in entries:
+        run_id = entry.address.run
+        ms = clock.read(entry)
+        if entry.seq in closing:
+            due = [_at_latest(ms, one, closing[entry.seq]) for one in due]
             heapify(due)
         while due and due[0].ms <= ms:
             next_due = heappop(due)
             run_of_it = attempts[next_due.attempt].run_id
             found.append(TimedEvent(next_due.ms, run_of_it, next_due.event))
-        found.append(TimedEvent(ms, run_id, link))
-        if link.seq in attempts:
-            for number, (at, token_event) in enumerate(_token_events(attempts[link.seq])):
-                heappush(due, _Due(ms + at, link.seq, number, token_event))
+        found.append(TimedEvent(ms, run_id, entry))
+        if entry.seq in attempts:
+            for number, (at, token_event) in enumerate(_token_events(attempts[entry.seq])):
+                heappush(due, _Due(ms + at, entry.seq, number, token_event))
     return found
 
 
@@ -217,26 +217,29 @@ class _Clock:
     def __init__(self) -> None:
         self._last: datetime | None = None
         self._ms = 0.0
+        self._runs: dict[str, RunState] = {}
         self._under_way: set[str] = set()
-        self._ended: set[str] = set()
 
-    def read(self, at: datetime, run_id: str, fact: AnyFact) -> float:
+    def read(self, entry: LogEntry) -> float:
+        fact = entry.fact
         if self._last is None:
-            self._last = at
-        passed = (at - self._last).total_seconds() * 1000
+            self._last = fact.at
+        passed = (fact.at - self._last).total_seconds() * 1000
         if passed > 0:
-            self._last = at
+            self._last = fact.at
             self._ms += passed if self._under_way else min(passed, REST)
-        match fact:
-            case RunEnded():
-                self._under_way.discard(run_id)
-                self._ended.add(run_id)
-            case RunWaiting() | TodoChat() | TodoProcess() | TodoGenerate():
-                if run_id not in self._ended:  # a schedule may fire after its job's end
-                    self._under_way.add(run_id)
-            case _:
-                pass
+        if isinstance(fact, RunFact):
+            self._follow(entry, fact)
         return self._ms
+
+    def _follow(self, entry: LogEntry, fact: RunFact) -> None:
+        run_id = entry.address.run
+        run = state_before(self._runs, entry, fact)
+        run.apply(entry.seq, fact)
+        if run.under_way:
+            self._under_way.add(run_id)
+        else:
+            self._under_way.discard(run_id)
 
 
 # -- reading it -----------------------------------------------------------------
@@ -263,8 +266,8 @@ async def read_session(bus: Bus, store: StoreClient, user: str, session_id: str)
     while hot := await bus.read(EVENTS, everything, after=after):
         stored += hot
         after = hot[-1].seq
-    links: list[LogEntry] = []
+    entries: list[LogEntry] = []
     for seq, subject, data in stored:
         with suppress(ObjectMissing):  # erased meanwhile
-            links.append(LogEntry.read(seq, subject, await unpack(bus, data)).unwrapped())
-    return links
+            entries.append(LogEntry.read(seq, subject, await unpack(bus, data)).unwrapped())
+    return entries

@@ -187,9 +187,28 @@ def first_fields(seq: int, fact: RunFact) -> dict[str, Any]:
     return fields
 
 
+def state_before(runs: dict[str, RunState], entry: LogEntry, fact: RunFact) -> RunState:
+    """The state of the fact's run before it; one more in ``runs`` where it is the first."""
+    run = runs.get(entry.address.run)
+    if run is None:
+        run = runs[entry.address.run] = begin(entry.seq, fact)
+    return run
+
+
 def pending(plan: Plan) -> list[JobStep]:
     """A plan's steps, none of them begun."""
     return [JobStep(name=name, status="pending") for name in step_names(plan)]
+
+
+def step_of(todo: Todo | None) -> str | None:
+    """The step of a job's plan that a todo is about; None for a conversation's."""
+    match todo:
+        case TodoProcess(step=step):
+            return step
+        case TodoGenerate(ask=ask):
+            return ask.step
+        case _:
+            return None
 
 
 def is_repeated(fact: AnyFact, n: int) -> bool:

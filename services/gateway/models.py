@@ -16,7 +16,7 @@ from shared.commands import ListModels, PreferModel
 from shared.errors import NatterlogError
 from shared.llm_client import LlmClient
 from shared.log import get_logger
-from shared.offers import AskModels, Offers, ProviderState, Refresh, Refreshed
+from shared.offers import ListOffers, Offers, ProviderState, Refresh, Refreshed
 from shared.records import Model
 from shared.store_client import StoreClient
 
@@ -130,7 +130,7 @@ class Models:
 
     async def _probe(self, _: object) -> Health:
         try:
-            self._health = health_of(await self._workers.ask(AskModels()))
+            self._health = health_of(await self._workers.ask(ListOffers()))
         except (NatterlogError, BusError) as error:
             log.warning("models.health_unknown", error=str(error))
             fault = "No llm_worker answers, so no reply can be written."

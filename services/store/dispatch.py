@@ -78,7 +78,7 @@ def steps(unfinished: list[RunRow], first: int) -> list[Step]:
     """What a session's unfinished runs need, given the first sequence of EVENTS."""
     found: list[Step] = []
     for run in unfinished:
-        if run.cancelled and (run.attempt == 0 or _is_between_steps(run)):
+        if run.cancelled and (run.attempt == 0 or run.is_unclaimed_job):
             found.append(End(run))
         elif run.status == "scheduled":
             found.append(Schedule(run))
@@ -91,11 +91,6 @@ def steps(unfinished: list[RunRow], first: int) -> list[Step]:
         if going:
             found.append(Begin(going[0]))
     return found
-
-
-def _is_between_steps(run: RunRow) -> bool:
-    """A job whose next todo nobody has claimed."""
-    return run.plan is not None and run.worker is None
 
 
 def _is_lost(run: RunRow, first: int) -> bool:
@@ -210,7 +205,7 @@ class Dispatcher:
         fact = TodoChat(at=ids.now(), n=0, turn=turn)
         seq = await extend(
             self._bus,
-            _address(run).todo_chat(0),
+            _address(run).subject_of(fact),
             fact,
             expected=self._hot.expected(session.last_seq),
             scope=Scope.SESSION,
@@ -273,7 +268,7 @@ class Dispatcher:
         fact = msgspec.structs.replace(final, timeline=written.timeline, progress=written.progress)
         seq = await extend(
             self._bus,
-            _address(run).fact("final"),
+            _address(run).subject_of(fact),
             fact,
             expected=self._hot.expected(run.last_seq),
             tries=2,
@@ -295,7 +290,7 @@ def ended_by_store(
     fraction: float = 0.0,
 ) -> RunEnded:
     """The final of a run that the store ends itself."""
-    attempt = 0 if _is_between_steps(run) else run.attempt
+    attempt = 0 if run.is_unclaimed_job else run.attempt
     final = ended(status, text, attempt=attempt, error=error, fraction=fraction)
     return msgspec.structs.replace(
         final,

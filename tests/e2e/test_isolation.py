@@ -23,7 +23,7 @@ from tests.support.people import Person, add_user, settle
 from tests.support.running import running_system
 from tests.support.stage import close_code, frame
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 PARAMETERS = {
     ("/api/v1/chat", "session_id"): "session",
@@ -76,7 +76,7 @@ class Two:
     bob: Person
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def two() -> AsyncIterator[Two]:
     """Two users, each with one of everything."""
     async with running_system() as running:

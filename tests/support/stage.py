@@ -33,6 +33,8 @@ from tests.support.nats_server import NatsServer
 from tests.support.store_at_work import StoreAtWork, store_at_work
 
 DEADLINE = 10.0
+PIPELINES = pipelines.load(Settings())
+"""Read once: to check their schemas takes as long as to open a gateway."""
 
 
 @dataclass
@@ -101,7 +103,7 @@ async def stage(
                 hub=hub,
                 jobs=jobs,
                 models=models,
-                pipelines=pipelines.load(made),
+                pipelines=PIPELINES,
                 cursors=CursorCodec(epoch),
                 sockets=SocketCount(made),
             )

@@ -19,13 +19,14 @@ from services.cli.log_files.export_file import (
 )
 from services.cli.log_files.exported_files import files_of, write_files
 from services.cli.log_files.redaction import redacted
-from services.cli.recorder.recorded_log import RecordedFact, RecordedLog
+from services.cli.recorder.recorded_log import RecordedLog
 from services.cli.recorder.run_command import run_with_log
 from shared.attachments import attached_in
 from shared.errors import InvalidRequest
 from shared.events import SessionDeleted, encode
 from shared.ids import now
 from shared.inspection import FindSessions, FoundSession
+from shared.log_entry import LogEntry
 from shared.subjects import NONE
 
 EXAMPLES = """\
@@ -96,7 +97,7 @@ def _report(path: Path, writer: Writer, files: bool) -> None:
 
 
 async def _attached_sessions(
-    log: RecordedLog, found: FoundSession, facts: list[RecordedFact]
+    log: RecordedLog, found: FoundSession, facts: list[LogEntry]
 ) -> list[FoundSession]:
     """The files of a session's messages, each a session of its own."""
     files: list[FoundSession] = []
@@ -116,7 +117,7 @@ async def _all_sessions(log: RecordedLog) -> list[FoundSession]:
     return found
 
 
-def _write(writer: Writer, found: FoundSession, facts: list[RecordedFact], *, redact: bool) -> int:
+def _write(writer: Writer, found: FoundSession, facts: list[LogEntry], *, redact: bool) -> int:
     """Write one session → how many of its runs were under way."""
     if not facts or isinstance(facts[-1].fact, SessionDeleted):
         return 0  # it went while the others were written
@@ -135,7 +136,7 @@ def _write(writer: Writer, found: FoundSession, facts: list[RecordedFact], *, re
     return len(open_runs)
 
 
-def unfinished(facts: list[RecordedFact]) -> list[str]:
+def unfinished(facts: list[LogEntry]) -> list[str]:
     """The runs without a final, in the order of their acceptance."""
     runs = dict.fromkeys(fact.address.run for fact in facts if fact.address.run != NONE)
     for fact in facts:

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 async def replay(args: argparse.Namespace, log: RecordedLog) -> int:
     selection = await find_selection(log, args.what)
     playback = Playback(
-        selection.links,
+        selection.facts,
         user=selection.user,
         session_id=selection.session_id,
         run_id=selection.run_id,

@@ -18,7 +18,7 @@ from services.cli.display.pages import (
 )
 from services.cli.display.terminal import Output, brief_ids
 from services.cli.recorder.attachments import attached_files
-from services.cli.recorder.recorded_log import NotRecorded, RecordedFact, RecordedLog, recorded_fact
+from services.cli.recorder.recorded_log import NotRecorded, RecordedLog
 from services.cli.recorder.run_command import run_with_log
 from services.cli.stories.prompt import SentPrompt, branch_of, prompts
 from services.cli.stories.story import set_running_length, story_of
@@ -29,6 +29,7 @@ from shared.errors import Unavailable
 from shared.events import RunEnded
 from shared.ids import now
 from shared.inspection import FindRuns, FoundRun
+from shared.log_entry import LogEntry
 from shared.objects import ObjectMissing, unpack
 from shared.records import RunStatus
 from shared.subjects import LIVE, LIVE_FACTS, NONE
@@ -149,17 +150,15 @@ async def show_run(args: argparse.Namespace, log: RecordedLog) -> int:
     return 0
 
 
-def _thoughts(facts: Sequence[RecordedFact]) -> str | None:
+def _thoughts(facts: Sequence[LogEntry]) -> str | None:
     finals = (fact.fact for fact in facts if isinstance(fact.fact, RunEnded))
     return next((thoughts_text(final.thoughts) for final in finals), None)
 
 
-async def _prompts(
-    log: RecordedLog, run: FoundRun, facts: Sequence[RecordedFact]
-) -> list[SentPrompt]:
+async def _prompts(log: RecordedLog, run: FoundRun, facts: Sequence[LogEntry]) -> list[SentPrompt]:
     """What the run's attempts asked, wherever the messages and files of it are."""
     session = [fact async for fact in log.session_facts(run.session_id)]
-    elsewhere: list[RecordedFact] = []
+    elsewhere: list[LogEntry] = []
     if (message_id := branch_of(facts)) is not None:
         for other in await log.runs(FindRuns(user=run.user_id, message=message_id, limit=1)):
             elsewhere = [fact async for fact in log.session_facts(other.session_id)]
@@ -195,7 +194,7 @@ async def tail_runs(args: argparse.Namespace, log: RecordedLog) -> int:
         await subscription.close()
 
 
-def _is_selected(fact: RecordedFact, args: argparse.Namespace, run_id: str | None) -> bool:
+def _is_selected(fact: LogEntry, args: argparse.Namespace, run_id: str | None) -> bool:
     address = fact.address
     return (
         (run_id is None or address.run == run_id)
@@ -204,15 +203,15 @@ def _is_selected(fact: RecordedFact, args: argparse.Namespace, run_id: str | Non
     )
 
 
-async def _decode_live(bus: Bus, message: Incoming) -> RecordedFact | None:
+async def _decode_live(bus: Bus, message: Incoming) -> LogEntry | None:
     subject = message.subject.removeprefix(LIVE)
     try:
-        return recorded_fact(message.sequence, subject, await unpack(bus, message.data))
+        return LogEntry.read(message.sequence, subject, await unpack(bus, message.data)).unwrapped()
     except (ObjectMissing, msgspec.ValidationError):
         return None  # deleted in the same moment, or of another version
 
 
-def _show(out: Output, fact: RecordedFact, *, json: bool) -> None:
+def _show(out: Output, fact: LogEntry, *, json: bool) -> None:
     if json:
         out.json({"seq": fact.seq, "subject": fact.subject, "fact": fact.fact})
     else:

@@ -16,12 +16,12 @@ from services.cli.display.terminal import (
     span,
     table,
 )
-from services.cli.recorder.recorded_log import RecordedFact
 from services.cli.stories.prompt import Part, SentPrompt
 from services.cli.stories.story import Attempt, End, Story, describe_fact
 from services.cli.stories.totals import Total
 from shared.events import SessionCreated, SessionDeleted, SessionUpdated, Try, Usage
 from shared.inspection import FoundRun, FoundSession
+from shared.log_entry import LogEntry
 from shared.records import RunStatus
 
 COLOURS: dict[RunStatus, Style] = {
@@ -296,7 +296,7 @@ def _show_part(out: Output, part: Part) -> None:
 # -- a session --------------------------------------------------------------------------
 
 
-def show_session(out: Output, found: FoundSession, facts: Sequence[RecordedFact]) -> None:
+def show_session(out: Output, found: FoundSession, facts: Sequence[LogEntry]) -> None:
     """A session with everything that happened in it, a line a fact."""
     session = found.session
     state = "is being imported" if found.importing else session.status
@@ -314,7 +314,7 @@ def show_session(out: Output, found: FoundSession, facts: Sequence[RecordedFact]
         show_fact(out, fact, brief)
 
 
-def show_fact(out: Output, fact: RecordedFact, brief: dict[str, str]) -> None:
+def show_fact(out: Output, fact: LogEntry, brief: dict[str, str]) -> None:
     """A fact in one line: when, of which run, what happened."""
     run = fact.address.run
     where = "" if run == "_" else brief.get(run, run[:18])
@@ -323,7 +323,7 @@ def show_fact(out: Output, fact: RecordedFact, brief: dict[str, str]) -> None:
     out.line(f"{when} {where} {text} {out.style(f'#{fact.seq}', 'dim')}".replace("  ", " "))
 
 
-def _describe(fact: RecordedFact) -> str:
+def _describe(fact: LogEntry) -> str:
     match fact.fact:
         case SessionCreated():
             return "the session is opened"

@@ -22,14 +22,13 @@ from services.cli.log_files.export_file import (
     sessions_of,
 )
 from services.cli.log_files.export_file import writing as writing_log
-from services.cli.log_files.renumbering import kind_of_fact
-from services.cli.recorder.recorded_log import RecordedFact
 from services.cli.recorder.selection import Selection
 from services.gateway.playback import Playback
 from shared.errors import InvalidRequest
 from shared.events import decode_fact
 from shared.ids import now
-from shared.subjects import Address
+from shared.log_entry import LogEntry
+from shared.subjects import Address, kind_of_fact
 
 FACTS, FRAMES = ".jsonl", ".frames.jsonl"
 EPOCH = "corpus"
@@ -116,7 +115,7 @@ def _write_frames(corpus: Path, name: str, selection: Selection, frames: list[Fr
 async def frames_of(selection: Selection) -> list[FrameLine]:
     """Every frame of the session, in every dialect that shows it."""
     playback = Playback(
-        selection.links, user=selection.user, session_id=selection.session_id, epoch=EPOCH
+        selection.facts, user=selection.user, session_id=selection.session_id, epoch=EPOCH
     )
     found: list[FrameLine] = []
     for dialect in playback.dialects:
@@ -181,15 +180,15 @@ def read(path: Path) -> Selection:
     return Selection(session.user, session.id, None, list(_facts(path, session, lines)))
 
 
-def _facts(path: Path, session: SessionLine, lines: list[FactLine]) -> Iterator[RecordedFact]:
+def _facts(path: Path, session: SessionLine, lines: list[FactLine]) -> Iterator[LogEntry]:
     for line in lines:
         data = bytes(line.fact)
         try:
             fact = decode_fact(data)
         except msgspec.DecodeError as error:
             raise InvalidRequest(f"{path}: fact {line.seq} cannot be read: {error}.") from error
-        subject = Address(session.user, session.id, line.run).fact(kind_of_fact(fact))
-        yield RecordedFact(line.seq, subject, data, fact)
+        address = Address(session.user, session.id, line.run)
+        yield LogEntry(line.seq, address, kind_of_fact(fact), data, fact)
 
 
 def _read_frames(path: Path) -> list[FrameLine]:

@@ -7,9 +7,10 @@ Its name is recorded there alone, so that erasing that session erases the name a
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from services.cli.recorder.recorded_log import RecordedFact, RecordedLog
+from services.cli.recorder.recorded_log import RecordedLog
 from shared.attachments import attached_in
 from shared.events import FilePlan, FileRef, RunEnded, TodoProcess
+from shared.log_entry import LogEntry
 
 
 class AttachedFile(NamedTuple):
@@ -28,7 +29,7 @@ class AttachedFile(NamedTuple):
         return self.final.notes if self.final is not None else []
 
 
-def attached_file(facts: Iterable[RecordedFact]) -> AttachedFile | None:
+def attached_file(facts: Iterable[LogEntry]) -> AttachedFile | None:
     """The attachment whose facts these are; None when it was erased, or is none."""
     found: AttachedFile | None = None
     for fact in facts:
@@ -42,9 +43,7 @@ def attached_file(facts: Iterable[RecordedFact]) -> AttachedFile | None:
     return found
 
 
-async def attached_files(
-    log: RecordedLog, facts: Sequence[RecordedFact]
-) -> dict[str, AttachedFile]:
+async def attached_files(log: RecordedLog, facts: Sequence[LogEntry]) -> dict[str, AttachedFile]:
     """The attachments of a session's messages by their ids, as far as they are its user's.
 
     Raises:

@@ -12,7 +12,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from services.cli.recorder.recorded_log import RecordedFact, RecordedLog
+from services.cli.recorder.recorded_log import RecordedLog
 from services.cli.recorder.repeat_job import repeat_job
 from shared.bus import Bus
 from shared.commands import ContinueReply, CreateJob, ListMessages, Regenerate, SendMessage
@@ -28,6 +28,7 @@ from shared.events import (
     Turn,
 )
 from shared.inspection import FindSessions
+from shared.log_entry import LogEntry
 from shared.objects import erase_message
 from shared.store_client import StoreClient
 from shared.streams import DEAD
@@ -56,7 +57,7 @@ class Case(NamedTuple):
     """A letter with the facts of its run; ``obstacle`` is why it cannot be retried."""
 
     letter: StoredLetter
-    facts: list[RecordedFact]
+    facts: list[LogEntry]
     final: RunEnded | None
     obstacle: str | None
 
@@ -104,7 +105,7 @@ async def case_of(log: RecordedLog, letter: StoredLetter) -> Case:
     return Case(letter, facts, final, _obstacle(facts, final))
 
 
-def _obstacle(facts: list[RecordedFact], final: RunEnded | None) -> str | None:
+def _obstacle(facts: list[LogEntry], final: RunEnded | None) -> str | None:
     if not facts:
         return "its session was deleted; the letter can only be dropped"
     if final is None:

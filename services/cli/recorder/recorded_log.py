@@ -8,7 +8,7 @@ were put into FILES.
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,7 +16,6 @@ from shared.bus import Bus, NoAnswer
 from shared.commands import Facts, Request
 from shared.deltas import Written, read_attempt
 from shared.errors import NotFound
-from shared.events import AnyFact, FactImported, decode_fact
 from shared.inspection import (
     FindRuns,
     FindSessions,
@@ -26,20 +25,17 @@ from shared.inspection import (
     FoundSessions,
     ReadFacts,
 )
+from shared.log_entry import LogEntry
 from shared.objects import ObjectMissing, unpack
+from shared.requests import Answer
 from shared.settings import Settings
-from shared.subjects import EVENTS, Address, parse, ping, store_command, what
+from shared.subjects import EVENTS, Address, ping, store_command
 
 T = TypeVar("T", FoundRun, FoundSession)
 
-RunQuery = Callable[[Request], Awaitable[Any]]
+RunQuery = Callable[[Request[Any]], Awaitable[Any]]
 """Answers a request of :mod:`shared.inspection`."""
 
-_ANSWERS: dict[type[Request], type] = {
-    FindRuns: FoundRuns,
-    FindSessions: FoundSessions,
-    ReadFacts: Facts,
-}
 _TIMEOUT = 10.0
 _PING_TIMEOUT = 1.0
 _SHOWN = 5
@@ -47,38 +43,6 @@ _SHOWN = 5
 
 class NotRecorded(Exception):
     """No run or session with that id was recorded, or several were."""
-
-
-class RecordedFact(NamedTuple):
-    """A fact with its sequence in the log; ``data`` is its whole JSON."""
-
-    seq: int
-    subject: str
-    data: bytes
-    fact: AnyFact
-    imported: FactImported | None = None
-    """How it came here, when it happened elsewhere."""
-
-    @property
-    def address(self) -> Address:
-        return parse(self.subject)
-
-    @property
-    def kind(self) -> str:
-        return what(self.subject)
-
-
-def recorded_fact(seq: int, subject: str, data: bytes) -> RecordedFact:
-    """A fact of the log; an imported one as it was in the log that it came from.
-
-    Raises:
-        msgspec.ValidationError: this version cannot read it.
-    """
-    fact = decode_fact(data)
-    if not isinstance(fact, FactImported):
-        return RecordedFact(seq, subject, data, fact)
-    own = bytes(fact.fact)
-    return RecordedFact(seq, parse(subject).fact(fact.what), own, decode_fact(own), fact)
 
 
 class RecordedLog:
@@ -128,7 +92,7 @@ class RecordedLog:
 
     # -- what happened ------------------------------------------------------------
 
-    async def session_facts(self, session_id: str, after: int = 0) -> AsyncGenerator[RecordedFact]:
+    async def session_facts(self, session_id: str, after: int = 0) -> AsyncGenerator[LogEntry]:
         """Every fact of the session and of its runs after ``after``, as far as there is any now.
 
         Raises:
@@ -137,14 +101,14 @@ class RecordedLog:
         while True:
             page: Facts = await self._query(ReadFacts(session_id=session_id, after=after))
             for stored in page.facts:
-                yield recorded_fact(stored.seq, stored.subject, bytes(stored.data))
+                yield LogEntry.read(stored.seq, stored.subject, bytes(stored.data)).unwrapped()
                 after = stored.seq
             if not page.facts:
                 break
         async for fact in self._hot_facts(session_id, max(after, page.upto)):
             yield fact
 
-    async def _hot_facts(self, session_id: str, after: int) -> AsyncGenerator[RecordedFact]:
+    async def _hot_facts(self, session_id: str, after: int) -> AsyncGenerator[LogEntry]:
         """Facts that the store has not archived yet."""
         if self.bus is None:
             return
@@ -153,9 +117,9 @@ class RecordedLog:
                 after = seq
                 # being erased, or not to be read by this version: the cold log has neither
                 with suppress(ObjectMissing, msgspec.ValidationError):
-                    yield recorded_fact(seq, subject, await unpack(self.bus, packed))
+                    yield LogEntry.read(seq, subject, await unpack(self.bus, packed)).unwrapped()
 
-    async def run_facts(self, run: FoundRun) -> list[RecordedFact]:
+    async def run_facts(self, run: FoundRun) -> list[LogEntry]:
         """Every fact of a run, as far as there is any now.
 
         Raises:
@@ -210,10 +174,10 @@ async def store_answers(bus: Bus) -> bool:
 def queries_to_store(bus: Bus) -> RunQuery:
     """Answers from the store that runs, over the bus."""
 
-    async def query(request: Request) -> Any:
+    async def query(request: Request[Answer]) -> Answer:
         data = msgspec.json.encode(request)
         answer = await bus.ask(store_command(request.name), data, timeout=_TIMEOUT, tries=2)
-        return msgspec.json.decode(answer, type=_ANSWERS[type(request)])  # pyright: ignore[reportUnknownVariableType]  (each request has one kind of answer)
+        return request.decode_answer(answer)
 
     return query
 

@@ -1,6 +1,5 @@
 """Run a job again: the same plan and the same file, in a session of its own."""
 
-from services.cli.recorder.recorded_log import RecordedFact
 from shared import objects
 from shared.bus import Bus
 from shared.commands import CreateJob
@@ -9,21 +8,18 @@ from shared.events import (
     DocumentPlan,
     FilePlan,
     Plan,
-    RunScheduled,
-    TodoGenerate,
-    TodoProcess,
 )
+from shared.log_entry import LogEntry
 from shared.objects import ObjectMissing
+from shared.run_state import PlannedFact
 from shared.store_client import StoreClient
 
 
-def plan_of(facts: list[RecordedFact], run_id: str | None) -> tuple[Plan, int] | None:
+def plan_of(facts: list[LogEntry], run_id: str | None) -> tuple[Plan, int] | None:
     """The plan and the priority of a job; None when the run is none."""
     for fact in facts:
         first = fact.fact
-        if fact.address.run == run_id and isinstance(
-            first, RunScheduled | TodoProcess | TodoGenerate
-        ):
+        if fact.address.run == run_id and isinstance(first, PlannedFact):
             return first.plan, first.priority
     return None
 

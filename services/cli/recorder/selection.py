@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from services.cli.recorder.recorded_log import NotRecorded, RecordedFact, RecordedLog
+from services.cli.recorder.recorded_log import NotRecorded, RecordedLog
 from shared.log_entry import LogEntry
 from shared.streams import EPOCH
 from shared.subjects import EVENTS
@@ -14,11 +14,7 @@ class Selection(NamedTuple):
     user: str
     session_id: str
     run_id: str | None
-    facts: list[RecordedFact]
-
-    @property
-    def links(self) -> list[LogEntry]:
-        return [LogEntry.of(fact.seq, fact.subject, fact.fact) for fact in self.facts]
+    facts: list[LogEntry]
 
 
 async def find_selection(log: RecordedLog, prefix: str) -> Selection:

@@ -6,11 +6,10 @@ from typing import Any
 import msgspec
 
 from services.cli.recorder.attachments import AttachedFile
-from services.cli.recorder.recorded_log import RecordedFact
-from shared.conversation import grows
+from shared.conversation import Conversation, MessageState, branch_to
 from shared.events import (
     FileRef,
-    PastMessage,
+    MessageRated,
     PromptSource,
     RunClaimed,
     RunEnded,
@@ -21,6 +20,7 @@ from shared.events import (
     TodoChat,
     TodoGenerate,
 )
+from shared.log_entry import LogEntry
 
 CONTEXT_MESSAGES = 20
 """As many messages of a branch as a chat's prompt has at most."""
@@ -59,30 +59,17 @@ class SentPrompt(msgspec.Struct, frozen=True, kw_only=True):
     """Which parts of the request the provider does not take."""
 
 
-class _Message(msgspec.Struct, frozen=True):
-    """A message, read from the session's facts."""
-
-    id: str
-    role: str
-    parent: str | None
-    text: str
-    seq: int
-    origin: str
-    status: str = "completed"
-    attachments: Sequence[str] = ()
-
-
-def branch_of(facts: Sequence[RecordedFact]) -> str | None:
+def branch_of(facts: Sequence[LogEntry]) -> str | None:
     """The message whose branch a run's prompt is, where that is said: of another session."""
     turns = (fact.fact.turn for fact in facts if isinstance(fact.fact, TodoChat | RunWaiting))
     return next((turn.context for turn in turns), None)
 
 
 def prompts(
-    facts: Sequence[RecordedFact],
+    facts: Sequence[LogEntry],
     run_id: str,
     *,
-    elsewhere: Sequence[RecordedFact] = (),
+    elsewhere: Sequence[LogEntry] = (),
     files: Mapping[str, AttachedFile] | None = None,
 ) -> list[SentPrompt]:
     """The prompts of a run's attempts that asked a provider, from its session's facts.
@@ -90,23 +77,25 @@ def prompts(
     ``elsewhere`` are those of the session whose branch was asked again; ``files`` is what
     is known of the messages' files.
     """
-    by_seq = {fact.seq: fact for fact in facts}
+    by_seq = {entry.seq: entry for entry in facts}
+    messages = _Messages(elsewhere)
     found: list[SentPrompt] = []
-    for position, recorded in enumerate(facts):
-        claim = recorded.fact
-        if recorded.address.run != run_id or not isinstance(claim, RunClaimed):
+    for position, entry in enumerate(facts):
+        claim = entry.fact
+        messages.take(entry)
+        if entry.address.run != run_id or not isinstance(claim, RunClaimed):
             continue
         if claim.prompt is None:
             continue
-        before = [*elsewhere, *facts[:position]]
         todo = by_seq.get(claim.todo)
         if todo is not None and isinstance(todo.fact, TodoGenerate):
             parts, left_out = _of_step(todo, todo.fact, claim.prompt), list[str]()
         else:
-            parts, left_out = _of_chat(before, claim.prompt, todo, files or {})
+            before = [*elsewhere, *facts[:position]]
+            parts, left_out = _of_chat(before, messages, claim.prompt, todo, files or {})
         found.append(
             SentPrompt(
-                attempt=recorded.seq,
+                attempt=entry.seq,
                 provider=claim.prompt.provider,
                 model=claim.prompt.model,
                 temperature=claim.prompt.temperature,
@@ -119,29 +108,56 @@ def prompts(
     return found
 
 
+class _Messages:
+    """The messages so far, of the session and of the one whose branch is asked, by their ids."""
+
+    def __init__(self, elsewhere: Sequence[LogEntry]) -> None:
+        self.found: dict[str, MessageState] = {}
+        self.held_by: dict[str, int] = {}
+        """The fact that holds a message's text."""
+        self._conversation = Conversation()
+        for entry in elsewhere:
+            self.take(entry)
+        self._conversation = Conversation()
+
+    def take(self, entry: LogEntry) -> None:
+        for message in self._conversation.apply(entry):
+            self.found[message.id] = message
+            if _holds(entry, message):
+                self.held_by[message.id] = entry.seq
+
+
+def _holds(entry: LogEntry, message: MessageState) -> bool:
+    """Whether the fact holds the message's text: it may only rate it, or say it was never sent."""
+    if isinstance(entry.fact, RunEnded):
+        return message.role == "assistant"
+    return not isinstance(entry.fact, MessageRated)
+
+
 # -- a conversation's ------------------------------------------------------------------
 
 
 def _of_chat(
-    before: Sequence[RecordedFact],
+    before: Sequence[LogEntry],
+    messages: _Messages,
     source: PromptSource,
-    todo: RecordedFact | None,
+    todo: LogEntry | None,
     files: Mapping[str, AttachedFile],
 ) -> tuple[list[Part], list[str]]:
-    messages = _messages(before)
     parts = [] if source.system is None else [_system(before, source.system, todo)]
     for each in source.message_ids:
-        parts.append(_message(messages.get(each), each))
-        parts += _attachments(messages.get(each), each, source.files, files)
+        message = messages.found.get(each)
+        parts.append(_message(message, each, messages.held_by.get(each)))
+        parts += _attachments(message, each, source.files, files)
     if source.go_on is not None:
         origin = "natterlog asks for the reply to go on"
         parts.append(Part(role="user", text=source.go_on, origin=origin, seq=None))
     turn = todo.fact.turn if todo and isinstance(todo.fact, TodoChat) else None
     leaf = turn and (turn.context or turn.user_message_id)
-    return parts, _left_out(messages, leaf, source.message_ids)
+    return parts, _left_out(messages.found, leaf, source.message_ids)
 
 
-def _system(before: Sequence[RecordedFact], system: str, todo: RecordedFact | None) -> Part:
+def _system(before: Sequence[LogEntry], system: str, todo: LogEntry | None) -> Part:
     """The system prompt, with the fact that last set it: of the message, or of the session."""
     if todo is not None and isinstance(todo.fact, TodoChat) and todo.fact.turn.system == system:
         return Part(role="system", text=system, origin="came with the message", seq=todo.seq)
@@ -156,26 +172,28 @@ def _system(before: Sequence[RecordedFact], system: str, todo: RecordedFact | No
     )
 
 
-def _message(message: _Message | None, message_id: str) -> Part:
-    if message is None:
-        return Part(
-            role="?",
-            text=None,
-            origin="no fact of the session holds this message",
-            seq=None,
-            message_id=message_id,
-        )
+def _message(message: MessageState | None, message_id: str, seq: int | None) -> Part:
     return Part(
-        role=message.role,
-        text=message.text,
-        origin=message.origin,
-        seq=message.seq,
+        role="?" if message is None else message.role,
+        text=None if message is None else message.content,
+        origin=_origin(message),
+        seq=seq,
         message_id=message_id,
     )
 
 
+def _origin(message: MessageState | None) -> str:
+    if message is None:
+        return "no fact of the session holds this message"
+    if message.run_id is None:
+        return "the session was opened with it"
+    if message.role == "user":
+        return f"asked in run {message.run_id}"
+    return f"the {message.status} reply of run {message.run_id}"
+
+
 def _attachments(
-    message: _Message | None,
+    message: MessageState | None,
     message_id: str,
     sent: Sequence[SentFile] | None,
     files: Mapping[str, AttachedFile],
@@ -236,68 +254,17 @@ def _as_text(characters: int, length: int) -> str:
     return f"sent as text: the {length:,} characters read from it"
 
 
-def _messages(facts: Sequence[RecordedFact]) -> dict[str, _Message]:
-    """Every message of the session by its id."""
-    found: dict[str, _Message] = {}
-    turns: dict[str, TodoChat | RunWaiting] = {}
-    for recorded in facts:
-        fact, run = recorded.fact, recorded.address.run
-        if isinstance(fact, SessionCreated) and fact.history is not None:
-            found |= {each.id: _past_message(each, recorded.seq) for each in fact.history.messages}
-        elif isinstance(fact, TodoChat | RunWaiting):
-            turns[run] = fact
-            turn = fact.turn
-            if turn.content is not None:
-                found[turn.user_message_id] = _Message(
-                    turn.user_message_id,
-                    "user",
-                    turn.parent_id,
-                    turn.content,
-                    recorded.seq,
-                    f"asked in run {run}",
-                    attachments=turn.attachments,
-                )
-        elif isinstance(fact, RunEnded) and run in turns:
-            turn = turns[run].turn
-            if turn.continues is not None and not grows(turn.continues, fact):
-                continue
-            found[turn.assistant_message_id] = _Message(
-                turn.assistant_message_id,
-                "assistant",
-                turn.user_message_id,
-                fact.text,
-                recorded.seq,
-                f"the {fact.status} reply of run {run}",
-                fact.status,
-            )
-    return found
-
-
-def _past_message(message: PastMessage, seq: int) -> _Message:
-    return _Message(
-        message.id,
-        message.role,
-        message.parent_id,
-        message.content,
-        seq,
-        "the session was opened with it",
-        message.status,
-        message.attachments,
-    )
-
-
-def _left_out(messages: dict[str, _Message], leaf: str | None, sent: list[str]) -> list[str]:
+def _left_out(messages: dict[str, MessageState], leaf: str | None, sent: list[str]) -> list[str]:
     """How many messages of the branch were not sent, and why, one sentence each."""
     cut, empty, failed = 0, 0, 0
-    while leaf is not None and (message := messages.get(leaf)) is not None:
+    for message in branch_to(messages, leaf):
         if message.id not in sent:
             if message.status == "failed":
                 failed += 1
-            elif not message.text:
+            elif not message.content:
                 empty += 1
             else:
                 cut += 1
-        leaf = message.parent
     notes: list[str] = []
     if cut:
         notes.append(
@@ -314,7 +281,7 @@ def _left_out(messages: dict[str, _Message], leaf: str | None, sent: list[str]) 
 # -- a job's ---------------------------------------------------------------------------
 
 
-def _of_step(todo: RecordedFact, fact: TodoGenerate, source: PromptSource) -> list[Part]:
+def _of_step(todo: LogEntry, fact: TodoGenerate, source: PromptSource) -> list[Part]:
     ask, seq = fact.ask, todo.seq
     parts: list[Part] = []
     if ask.system is not None:

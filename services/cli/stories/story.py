@@ -12,16 +12,15 @@ from itertools import pairwise
 
 import msgspec
 
-from services.cli.recorder.recorded_log import RecordedFact
 from shared.conversation import thoughts_text
 from shared.events import (
     CancelRequested,
     EndStatus,
     Fault,
-    Plan,
     PromptSource,
     RunClaimed,
     RunEnded,
+    RunFact,
     RunScheduled,
     RunWaiting,
     Timeline,
@@ -29,11 +28,11 @@ from shared.events import (
     TodoGenerate,
     TodoProcess,
     Try,
-    Turn,
     Usage,
 )
+from shared.log_entry import LogEntry
 from shared.plans import kind_of_plan
-from shared.run_state import stop_reason
+from shared.run_state import RunState, state_before, stop_reason
 
 LONG = 1000
 """A silence of so many milliseconds is shown."""
@@ -146,14 +145,14 @@ class Story(msgspec.Struct, kw_only=True):
     facts: list[StoryFact] = []
 
 
-def story_of(facts: Sequence[RecordedFact]) -> Story:
+def story_of(facts: Sequence[LogEntry]) -> Story:
     """The story of one run from its facts, in order, at least one."""
     first = facts[0]
     story = Story(
         run_id=first.address.run,
         session_id=first.address.session,
         user_id=first.address.user,
-        kind=kind_of(facts),
+        kind="chat",
         state="queued",
         imported=first.imported is not None,
         accepted_at=first.fact.at,
@@ -162,18 +161,16 @@ def story_of(facts: Sequence[RecordedFact]) -> Story:
         facts=[],
     )
     at_of = {fact.seq: fact.fact.at for fact in facts}
+    runs: dict[str, RunState] = {}
     for recorded in facts:
-        _apply(story, recorded, at_of)
+        if isinstance(recorded.fact, RunFact):
+            run = state_before(runs, recorded, recorded.fact)
+            counts = run.apply(recorded.seq, recorded.fact)
+            _set_state(story, run)
+            if counts:
+                _apply(story, recorded, at_of)
         _add_fact(story, recorded)
     return story
-
-
-def kind_of(facts: Sequence[RecordedFact]) -> str:
-    """chat, document, file, or the name of a pipeline."""
-    plan: Plan | None = next((f.fact.plan for f in facts if isinstance(f.fact, _WITH_PLAN)), None)
-    if plan is None:
-        return "chat"
-    return kind_of_plan(plan)
 
 
 def set_running_length(story: Story, length: int) -> None:
@@ -185,37 +182,32 @@ def set_running_length(story: Story, length: int) -> None:
 # -- one fact after the other ---------------------------------------------------------
 
 
-def _apply(story: Story, recorded: RecordedFact, at_of: dict[int, datetime]) -> None:
+def _set_state(story: Story, run: RunState) -> None:
+    """Note how the run stands by now."""
+    story.state, story.due = run.status, run.due
+    if run.plan is not None:
+        story.kind, story.priority = kind_of_plan(run.plan), run.priority
+    if run.turn is not None and run.turn.continues is not None:
+        story.continues = run.turn.continues.length
+
+
+def _apply(story: Story, recorded: LogEntry, at_of: dict[int, datetime]) -> None:
     ms = _since(story.accepted_at, recorded.fact.at)
     match recorded.fact:
-        case RunWaiting() as fact:
-            story.state, story.continues = "queued", _length_before(fact.turn)
-        case RunScheduled() as fact:
-            story.state, story.due, story.priority = "scheduled", fact.due, fact.priority
-        case TodoChat() as fact:
+        case TodoChat():
             story.waited_ms = ms if len(at_of) > 1 and ms else None
-            story.continues = _length_before(fact.turn)
         case TodoProcess() | TodoGenerate() as fact:
             _add_step(story, recorded.seq, ms, fact)
         case RunClaimed() as fact:
-            story.state = "running"
             _end_attempt_before(story, fact, _since(_last_claim(story), fact.at))
             story.attempts.append(_attempt(story, recorded.seq, fact, at_of))
         case RunEnded() as fact:
-            story.state = fact.status
             _add_end(story, recorded, fact, ms)
         case _:
             pass
 
 
-def _length_before(turn: Turn) -> int | None:
-    return None if turn.continues is None else turn.continues.length
-
-
 def _add_step(story: Story, seq: int, ms: int, fact: TodoProcess | TodoGenerate) -> None:
-    if any(step.n >= fact.n for step in story.steps):
-        return  # a schedule that fired twice
-    story.priority = fact.priority
     if isinstance(fact, TodoProcess):
         step = JobStep(n=fact.n, kind="process", step=fact.step, seq=seq, ms=ms)
     else:
@@ -223,8 +215,6 @@ def _add_step(story: Story, seq: int, ms: int, fact: TodoProcess | TodoGenerate)
             n=fact.n, kind="generate", step=fact.ask.step, seq=seq, ms=ms, misses=fact.ask.misses
         )
     story.steps.append(step)
-    if story.state == "scheduled":
-        story.state = "queued"
     if story.attempts and story.attempts[-1].ended is None:
         attempt = story.attempts[-1]
         missed = isinstance(fact, TodoGenerate) and fact.ask.misses > 0
@@ -263,7 +253,7 @@ def _end_attempt_before(story: Story, claim: RunClaimed, ms: int) -> None:
         attempt.ended += f" (failed call {claim.failures} of this run)"
 
 
-def _add_end(story: Story, recorded: RecordedFact, fact: RunEnded, ms: int) -> None:
+def _add_end(story: Story, recorded: LogEntry, fact: RunEnded, ms: int) -> None:
     sha256 = hashlib.sha256(fact.text.encode()).hexdigest()
     thoughts = thoughts_text(fact.thoughts)
     story.end = End(
@@ -320,7 +310,7 @@ def _measure(attempt: Attempt, timeline: Timeline) -> None:
 # -- a fact in a line ----------------------------------------------------------------
 
 
-def _add_fact(story: Story, recorded: RecordedFact) -> None:
+def _add_fact(story: Story, recorded: LogEntry) -> None:
     story.facts.append(
         StoryFact(
             seq=recorded.seq,
@@ -332,7 +322,7 @@ def _add_fact(story: Story, recorded: RecordedFact) -> None:
     )
 
 
-def describe_fact(recorded: RecordedFact) -> str:
+def describe_fact(recorded: LogEntry) -> str:
     """A fact of a run in one line, without any text of a person or a model."""
     match recorded.fact:
         case RunWaiting():
@@ -369,6 +359,3 @@ def _last_claim(story: Story) -> datetime:
 
 def _since(start: datetime, end: datetime) -> int:
     return round((end - start).total_seconds() * 1000)
-
-
-_WITH_PLAN = RunScheduled | TodoProcess | TodoGenerate

@@ -23,7 +23,7 @@ from shared.ids import now
 from shared.log import get_logger
 from shared.records import Job
 from shared.store_client import StoreClient
-from shared.subjects import NONE, live_tokens_of_session, parse, what
+from shared.subjects import NONE, fact_kind, live_tokens_of_session, parse
 
 log = get_logger()
 
@@ -138,9 +138,9 @@ class JobFeed:
             self._due.set()
 
     def _takes(self, subject: str) -> bool:
-        run_id, kind = parse(subject).run, what(subject)
+        run_id, kind = parse(subject).run, fact_kind(subject)
         if run_id == NONE:
-            return kind == "deleted"
+            return kind == "session.deleted"
         if kind.startswith(_BEGINNINGS):
             self._known.add(run_id)
         return run_id in self._known
@@ -196,7 +196,7 @@ class JobFeed:
     async def _take(self, stored: Stored) -> None:
         address = parse(stored.subject)
         if address.run == NONE:
-            if what(stored.subject) == "deleted":
+            if fact_kind(stored.subject) == "session.deleted":
                 self._drop_session(address.session)
             return
         fact = await self._log.unpacked(stored.data)
@@ -206,7 +206,7 @@ class JobFeed:
         if state is None:
             if not isinstance(fact, RunScheduled | TodoProcess | TodoGenerate):
                 return
-            self._keep(JobState(address.run, address.session, fact.plan, status="queued", seq=0))
+            self._keep(JobState(address.run, address.session, fact.plan))
             state = self.jobs[address.run]
         await self._apply(state, stored.seq, fact)
 

@@ -39,7 +39,7 @@ class JobLog:
         run = record.run
         if run.status == "completed" or (run.ended_at is None and not run.attempt):
             return state_of_record(record)
-        state = JobState(run.id, run.session_id, record.plan, status="queued", seq=0)
+        state = JobState(run.id, run.session_id, record.plan)
         for seq, fact in await self.facts_after(state):
             state.apply(seq, fact)
         await self.merge_token_events(state)  # an ended one's say how far it had got

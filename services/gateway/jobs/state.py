@@ -7,23 +7,23 @@ comes back at another gateway finds no step, no character and no per cent missin
 from datetime import datetime
 from typing import NamedTuple
 
+from shared import run_state
 from shared.deltas import AttemptText, Merge
 from shared.events import (
     AnyTokenEvent,
-    CancelRequested,
     Delta,
     Fault,
     Plan,
     RunClaimed,
     RunEnded,
     RunFact,
-    RunScheduled,
     StepResult,
     TodoGenerate,
     TodoProcess,
 )
 from shared.plans import step_names
 from shared.records import Job, RunStatus
+from shared.run_state import JobTodo, RunState
 
 EXTRACTED = 50
 """Per cent of a document job that are done when its file has been read."""
@@ -64,16 +64,14 @@ NOTHING = Written(0, "")
 
 
 class JobState:
-    """One job, as far as the log has been read: up to the fact ``seq``."""
+    """One job, as far as the log has been read; ``run`` is its run, if something was already."""
 
     def __init__(
-        self, run_id: str, session_id: str, plan: Plan, *, status: RunStatus, seq: int
+        self, run_id: str, session_id: str, plan: Plan, run: RunState | None = None
     ) -> None:
         self.run_id = run_id
         self.session_id = session_id
         self.plan = plan
-        self.status: RunStatus = status
-        self.seq = seq
         self.progress = 0
         self.done: list[Done] = []
         self.ending: Ending | None = None
@@ -81,9 +79,18 @@ class JobState:
         self._live = False
         """Whether the attempt is of the step that is under way."""
         self._tokens = TOKENS
-        self._todo = -1
+        self._run = run
 
     # -- what clients are shown -------------------------------------------------------
+
+    @property
+    def seq(self) -> int:
+        """The last fact that is taken into account; 0 before the first."""
+        return self._run.last_seq if self._run else 0
+
+    @property
+    def status(self) -> RunStatus:
+        return self._run.status if self._run else "queued"
 
     @property
     def step(self) -> str:
@@ -109,20 +116,18 @@ class JobState:
         """Take a fact in its order; False when it is known already."""
         if seq <= self.seq:
             return False
-        self.seq = seq
+        if self._run is None:
+            self._run = run_state.begin(seq, fact)
+        counts = self._run.apply(seq, fact)
         match fact:
-            case RunScheduled():
-                self.status = "scheduled"
-            case TodoProcess() | TodoGenerate():
-                self._go_on(fact)
+            case TodoProcess() | TodoGenerate() if counts:
+                self._begin_todo(fact)
             case RunClaimed():
-                self._claimed(seq, fact)
+                self._begin_attempt(seq, fact)
             case RunEnded():
-                self._ended(fact)
-            case CancelRequested():
-                pass
+                self._end(fact)
             case _:
-                raise ValueError(f"no fact of a job: {type(fact).__name__}")
+                pass
         return True
 
     def merge(self, token_event: AnyTokenEvent) -> Merge:
@@ -136,20 +141,13 @@ class JobState:
             self._count(self._attempt.text)
         return merged
 
-    def _go_on(self, todo: TodoProcess | TodoGenerate) -> None:
-        """The next todo; a schedule may fire twice, or too late: then it is not the next."""
-        if todo.n <= self._todo or self.ending is not None:
-            return
-        self._todo = todo.n
+    def _begin_todo(self, todo: JobTodo) -> None:
         self._live = False
         self._finish(todo.results)
-        if self.status == "scheduled":
-            self.status = "queued"
         if isinstance(todo, TodoGenerate):
             self._grow(EXTRACTED)
 
-    def _claimed(self, seq: int, claim: RunClaimed) -> None:
-        self.status = "running"
+    def _begin_attempt(self, seq: int, claim: RunClaimed) -> None:
         self._live = True
         self._attempt.begin(seq)
         self._read(claim.fraction)
@@ -158,8 +156,7 @@ class JobState:
         if claim.previous is not None:
             self._count(claim.previous.text)
 
-    def _ended(self, final: RunEnded) -> None:
-        self.status = final.status
+    def _end(self, final: RunEnded) -> None:
         self._finish(final.results)
         self._read(final.fraction)
         self._count(final.text)
@@ -201,7 +198,14 @@ def state_of_record(job: Job) -> JobState:
     How far any other has got, only its facts say.
     """
     run = job.run
-    state = JobState(run.id, run.session_id, job.plan, status=run.status, seq=run.last_seq)
+    known = RunState(
+        status=run.status,
+        created_at=run.created_at,
+        ended_at=run.ended_at,
+        first_seq=run.first_seq,
+        last_seq=run.last_seq,
+    )
+    state = JobState(run.id, run.session_id, job.plan, known)
     if run.ended_at is not None:
         state.done = [Done(result.step, result.text, run.attempt) for result in job.results]
         state.ending = Ending(job.text, run.attempt, run.ended_at, run.error)

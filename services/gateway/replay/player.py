@@ -244,9 +244,7 @@ class JobReplay:
         match what.fact:
             case RunScheduled() | TodoProcess() | TodoGenerate() as fact:
                 if self.state is None:
-                    self.state = JobState(
-                        event.run_id, self._session_id, fact.plan, status="queued", seq=0
-                    )
+                    self.state = JobState(event.run_id, self._session_id, fact.plan)
                 self.state.apply(what.seq, fact)
             case RunClaimed() | CancelRequested() | RunEnded() as fact if self.state is not None:
                 self.state.apply(what.seq, fact)

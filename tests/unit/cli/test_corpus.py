@@ -45,7 +45,7 @@ def test_the_tables_hold_the_messages_that_clients_were_told(name: str):
             if message["id"] in completed:
                 completed[message["id"]] = msgspec.convert(message, Message)
     with tables() as connection:
-        apply(connection, named.links, named.links[-1].seq)
+        apply(connection, named.facts, named.facts[-1].seq)
         asked = ListMessages(user_id=named.user, session_id=named.session_id, limit=1000)
         kept = {m.id: m for m in queries.list_messages(connection, asked).items}
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import msgspec
 
-from services.cli.recorder.recorded_log import RecordedFact, recorded_fact
 from shared.endings import ended
 from shared.events import (
     Ask,
@@ -28,6 +27,7 @@ from shared.events import (
     Usage,
     encode,
 )
+from shared.log_entry import LogEntry
 from shared.subjects import NONE, Address
 
 START = datetime(2026, 11, 26, 3, 0, tzinfo=UTC)
@@ -51,17 +51,18 @@ class Told:
     """Facts as they are told one after the other; each method answers its sequence."""
 
     def __init__(self, first: int = 1) -> None:
-        self.facts: list[RecordedFact] = []
+        self.facts: list[LogEntry] = []
         self._first = first
 
     def tell(self, what: str, fact: Fact, run: str = NONE) -> int:
         seq = self._first + len(self.facts)
         prev = seq - 1 if self.facts else 0
         fact = msgspec.structs.replace(fact, prev=prev, nonce=f"nonce-{seq}")
-        self.facts.append(recorded_fact(seq, Address(USER, SESSION, run).fact(what), encode(fact)))
+        subject = Address(USER, SESSION, run).fact(what)
+        self.facts.append(LogEntry.read(seq, subject, encode(fact)).unwrapped())
         return seq
 
-    def of(self, run: str) -> list[RecordedFact]:
+    def of(self, run: str) -> list[LogEntry]:
         return [fact for fact in self.facts if fact.address.run == run]
 
     # -- what happens -----------------------------------------------------------------
@@ -77,7 +78,7 @@ class Told:
             "context_tags": [],
             "on_busy": "queue",
         }
-        return self.tell("created", SessionCreated(at=at(0), **{**given, **fields}))
+        return self.tell("session.created", SessionCreated(at=at(0), **{**given, **fields}))
 
     def waiting(self, ms: int, turn: Turn, run: str = RUN) -> int:
         return self.tell("waiting", RunWaiting(at=at(ms), turn=turn), run)

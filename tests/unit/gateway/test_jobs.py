@@ -130,7 +130,7 @@ class Story:
 
 
 def fresh(plan: Plan = DOCUMENT) -> JobState:
-    return JobState("run", "session", plan, status="queued", seq=0)
+    return JobState("run", "session", plan)
 
 
 def told(story: Story) -> JobState:

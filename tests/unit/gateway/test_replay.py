@@ -277,7 +277,7 @@ class JobSession:
         self.sent: dict[str, list[bytes]] = {name: [] for name in job_dialects()}
         self._draw = draw
         self._plan = plan
-        self._state = JobState(self.run_id, SESSION, plan, status="queued", seq=0)
+        self._state = JobState(self.run_id, SESSION, plan)
         self._shows = {name: dialect.translator() for name, dialect in job_dialects().items()}
 
     def live(self) -> None:

@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from services.store.applying import apply
+from services.store.context import get_context
 from services.store.schema import metadata, projection
 from shared import ids
+from shared.commands import Context, GetContext
 from shared.events import (
     AnyFact,
     BranchChosen,
@@ -45,7 +47,7 @@ class Story:
         self.links: list[LogEntry] = []
         self._turns: dict[str, Turn] = {}
         self.tell(
-            session_address(USER, self.session).fact("created"),
+            session_address(USER, self.session).fact("session.created"),
             SessionCreated(
                 at=self.now,
                 title=None,
@@ -103,8 +105,13 @@ class Story:
         }
         return (self.wait if waits else self.todo)(None, **(turn | fields))
 
+    def context(self, run: str) -> Context:
+        """What the worker with the run's todo gets to write its reply from."""
+        request = GetContext(user_id=USER, session_id=self.session, turn=self._turns[run])
+        return get_context(self.connection, request)
+
     def dispatch(self, run: str, parent: str | None) -> None:
-        turn = Turn(**{**_fields(self._turns[run]), "parent_id": parent})
+        turn = self._turns[run] = Turn(**{**_fields(self._turns[run]), "parent_id": parent})
         self.tell(self.address(run).todo_chat(0), TodoChat(at=self.now, n=0, turn=turn))
 
     def claim(self, run: str) -> int:
@@ -147,11 +154,11 @@ class Story:
         return run
 
     def update(self, **fields: Any) -> int:
-        subject = session_address(USER, self.session).fact("updated")
+        subject = session_address(USER, self.session).fact("session.updated")
         return self.tell(subject, SessionUpdated(at=self.now, **fields))
 
     def choose(self, leaf: str) -> int:
-        subject = session_address(USER, self.session).fact("branch")
+        subject = session_address(USER, self.session).fact("session.branch")
         return self.tell(subject, BranchChosen(at=self.now, leaf=leaf))
 
     def rate(self, message: str, rating: Rating | None, comment: str | None = None) -> int:
@@ -160,7 +167,7 @@ class Story:
         return self.tell(subject, fact)
 
     def delete(self) -> int:
-        subject = session_address(USER, self.session).fact("deleted")
+        subject = session_address(USER, self.session).fact("session.deleted")
         return self.tell(subject, SessionDeleted(at=self.now))
 
     @property

@@ -19,6 +19,7 @@ from shared.subjects import session_address
 from tests.unit.store.story import USER, Story
 
 ENDS: list[EndStatus] = ["completed", "completed", "failed", "cancelled"]
+RATINGS: list[Rating | None] = ["up", "down", None]
 
 
 class Chance:
@@ -81,8 +82,11 @@ class Chance:
 
     def rate(self) -> None:
         if self._ended:
-            rating: Rating | None = self._chance.choice(["up", "down", None])
-            self._story.rate(self._story.answered(self._chance.choice(self._ended)), rating, "Hm.")
+            self._story.rate(
+                self._story.answered(self._chance.choice(self._ended)),
+                self._chance.choice(RATINGS),
+                "Hm.",
+            )
 
     @property
     def _leaf(self) -> str | None:

@@ -9,12 +9,11 @@ import sqlalchemy as sa
 from services.store import queries
 from services.store.applying import apply, clear, read_applied
 from services.store.branches import branch_of
-from services.store.context import get_context
 from services.store.past import history_of
 from services.store.rows import RunRow, SessionRow
 from services.store.schema import messages, runs, sessions, usage_log
 from shared import ids
-from shared.commands import GetContext, GetSession, ListMessages
+from shared.commands import GetSession, ListMessages
 from shared.events import EndStatus, SessionCreated, Thoughts, TodoProcess
 from shared.records import Message
 from shared.subjects import session_address
@@ -233,7 +232,7 @@ def test_another_users_session_cannot_be_taken_by_its_id(story: Story):
     created = story.links[0].fact
     assert isinstance(created, SessionCreated)
 
-    story.tell(thief.fact("created"), created)
+    story.tell(thief.fact("session.created"), created)
 
     after = dump(story.connection)
     assert after["ai_chat_sessions"] == before["ai_chat_sessions"]
@@ -379,8 +378,7 @@ def test_thoughts_are_kept_beside_the_text_with_whose_they_are(story: Story):
     story.end(run, "Ho", attempt=story.claim(run), thoughts=thoughts, provider="anthropic")
     following = story.todo("And?", parent_id=story.answered(run))
 
-    request = GetContext(user_id=USER, session_id=story.session, run_id=following)
-    _, reply, _ = get_context(story.connection, request).messages
+    _, reply, _ = story.context(following).messages
 
     assert (branch(story)[1].content, branch(story)[1].thoughts) == ("Ho", "Hm.")
     assert (reply.thoughts, reply.provider, reply.model) == (thoughts, "anthropic", "demo")
@@ -404,7 +402,7 @@ def test_a_branch_that_is_copied_takes_endings_and_thoughts_along(story: Story):
     story.session = ids.new_id()
     fact = msgspec.structs.replace(opened, history=copied)
 
-    story.tell(session_address(USER, story.session).fact("created"), fact)
+    story.tell(session_address(USER, story.session).fact("session.created"), fact)
 
     reply = branch_of(story.connection, copied.leaf)[-1]
     assert (reply.stop_reason, reply.thoughts, reply.provider) == ("max_tokens", thoughts, "demo")

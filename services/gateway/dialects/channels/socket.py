@@ -21,7 +21,7 @@ from shared.commands import Accepted, CancelRun, GetMessage, GetSession, Regener
 from shared.errors import InvalidRequest, NatterlogError, NotFound
 from shared.events import SessionDeleted, decode_fact
 from shared.records import HIDDEN_MODES
-from shared.subjects import parse, what
+from shared.subjects import fact_kind, parse
 
 # -- what clients send ----------------------------------------------------------
 
@@ -252,10 +252,19 @@ def _is_hidden(data: bytes) -> bool:
     return isinstance(fact, SessionDeleted) and fact.mode in HIDDEN_MODES
 
 
+_CHANGES = {
+    "session.created": "created",
+    "session.updated": "updated",
+    "session.deleted": "deleted",
+    "waiting": "updated",
+    "todo.chat.0": "updated",
+    "final": "updated",
+}
+"""What each of these facts does to its session."""
+
+
 class _Sessions:
     """Which of the user's sessions changed since the socket was last written to."""
-
-    _SHOWN = frozenset(("created", "updated", "deleted", "waiting", "todo.chat.0", "final"))
 
     def __init__(self, gateway: Gateway, user: str, socket: Socket) -> None:
         self._gateway = gateway
@@ -265,17 +274,18 @@ class _Sessions:
         """Session → how it changed, and up to which fact."""
 
     def on_fact(self, seq: int, subject: str, data: bytes) -> None:
-        change = what(subject)
-        if change not in self._SHOWN:
+        kind = fact_kind(subject)
+        change = _CHANGES.get(kind)
+        if change is None:
             return
         session_id = parse(subject).session
         if change == "deleted" and _is_hidden(data):
             return
         before, _ = self._changed.get(session_id, ("", 0))
-        if change == "updated" and b'"status":"inactive"' in data:
+        if kind == "session.updated" and b'"status":"inactive"' in data:
             change = "deactivated"
-        elif change not in ("created", "deleted"):
-            change = before or "updated"
+        elif change == "updated":
+            change = before or change
         self._changed[session_id] = (change, seq)
         self._socket.due(self)
 
