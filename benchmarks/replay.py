@@ -10,7 +10,7 @@ import hashlib
 import time
 from datetime import timedelta
 
-from services.gateway.replay.frames import Playback
+from services.gateway.playback import Playback
 from shared.events import RunClaimed, RunEnded, TodoChat, Turn
 from shared.ids import new_id, now
 from shared.log_entry import LogEntry

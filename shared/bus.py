@@ -295,13 +295,13 @@ class Bus(Connection):
             try:
                 return await self._ask_somebody(subject, request, timeout, give_up)
             except NoResponders:
-                raise away(errors.Unavailable if asked else errors.Unreached) from None
+                raise away(subject, errors.Unavailable if asked else errors.Unreached) from None
             except Unsendable:
                 raise errors.TooLarge("This is more than one request can carry.") from None
             except NoAnswer:
                 asked, tries = True, tries - 1
                 if not tries:
-                    raise away() from None
+                    raise away(subject) from None
 
     async def _ask_somebody(
         self, subject: str, request: bytes, timeout: float, give_up: float
@@ -345,7 +345,7 @@ class Bus(Connection):
     ) -> Callable[[MicroRequest], Awaitable[None]]:
         async def accept(request: MicroRequest) -> None:
             if len(self._requests) >= MAX_REQUESTS:
-                await respond_error(request, away())
+                await respond_error(request, away(request.subject))
                 return
             task = asyncio.create_task(respond(request, handler))
             self._requests.add(task)

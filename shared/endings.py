@@ -12,7 +12,7 @@ from shared.events import EndStatus, Fault, RunEnded
 from shared.ids import now
 from shared.log import get_logger
 from shared.objects import NotKept
-from shared.subjects import EVENTS, Address, what
+from shared.subjects import EVENTS, Address, fact_kind
 
 log = get_logger()
 
@@ -52,7 +52,7 @@ async def append_final(
     Raises:
         Overtaken, NoAnswer, ApiError: as for :func:`shared.chain.extend`.
     """
-    subject = address.fact("final")
+    subject = address.subject_of(final)
     for pause in (*_AGAIN, None):
         try:
             await extend(bus, subject, final, expected=expected, tries=tries)
@@ -124,12 +124,12 @@ async def end_unhandled(
     """
     while True:
         chain = await bus.facts_after(EVENTS, address.facts, 0)
-        said = [what(fact.subject) for fact in chain]
+        said = [fact_kind(fact.subject) for fact in chain]
         if not chain or "final" in said:
             return False
         if "claim" in said and not although_claimed:
             return False
-        claims = [fact.seq for fact in chain if what(fact.subject) == "claim"]
+        claims = [fact.seq for fact in chain if fact_kind(fact.subject) == "claim"]
         attempt = max(claims, default=0)
         written = await read_attempt(bus, address, attempt) if attempt else NOTHING
         status = "cancelled" if "cancel" in said else "failed"

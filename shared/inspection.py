@@ -1,4 +1,4 @@
-"""What operators may ask of the store about everybody's runs and sessions: ``cmd.store.find_…``.
+"""Requests of operators about everybody's runs and sessions: ``cmd.store.find_…``.
 
 Like the other requests of operators (:mod:`shared.operating`) they name no owner: who
 has one run that went wrong at 3 a.m. has its id, and not its user's.  No gateway
@@ -6,67 +6,13 @@ knows this module.
 """
 
 from datetime import datetime
-from typing import ClassVar
 
 import msgspec
 
+from shared.commands import Facts
 from shared.events import Fault, StopReason, Usage
 from shared.operating import Operation
 from shared.records import RunStatus, Session
-
-
-class FindRuns(Operation, frozen=True, kw_only=True):
-    """Runs, the newest first → :class:`FoundRuns`.  What is None does not matter.
-
-    ``user``, ``session`` and ``prefix`` (of the run's id) are beginnings; ``error`` is
-    a code, and empty for any; ``message`` is one that the run answered or wrote, whole.
-    ``since`` and ``until`` are about the acceptance.
-    ``before`` is the first fact of a page's last run, for the page that follows.
-    """
-
-    name: ClassVar[str] = "find_runs"
-    prefix: str = ""
-    user: str | None = None
-    session: str | None = None
-    state: RunStatus | None = None
-    model: str | None = None
-    error: str | None = None
-    message: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    before: int | None = None
-    limit: int = 50
-
-
-class FindSessions(Operation, frozen=True, kw_only=True):
-    """Sessions, the one last written to first → :class:`FoundSessions`.
-
-    Filters work as for :class:`FindRuns`; times are about the last change.
-    """
-
-    name: ClassVar[str] = "find_sessions"
-    prefix: str = ""
-    user: str | None = None
-    model: str | None = None
-    mode: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    before: int | None = None
-    follows: str | None = None
-    """Those with a greater id, in the order of their ids, which no change changes."""
-    limit: int = 50
-
-
-class ReadFacts(Operation, frozen=True, kw_only=True):
-    """A session's facts after ``after``, whole, from the cold log → ``shared.commands.Facts``.
-
-    As many as fit into a few megabytes; what follows is asked for again.
-    """
-
-    name: ClassVar[str] = "read_facts"
-    session_id: str
-    after: int = 0
-    limit: int = 1000
 
 
 class FoundRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,3 +63,54 @@ class FoundSession(msgspec.Struct, frozen=True, kw_only=True):
 class FoundSessions(msgspec.Struct, frozen=True, kw_only=True):
     items: list[FoundSession]
     seq: int
+
+
+class FindRuns(Operation[FoundRuns], frozen=True, kw_only=True):
+    """Runs, the newest first.  What is None does not matter.
+
+    ``user``, ``session`` and ``prefix`` (of the run's id) are beginnings; ``error`` is
+    a code, and empty for any; ``message`` is one that the run answered or wrote, whole.
+    ``since`` and ``until`` are about the acceptance.
+    ``before`` is the first fact of a page's last run, for the page that follows.
+    """
+
+    prefix: str = ""
+    user: str | None = None
+    session: str | None = None
+    state: RunStatus | None = None
+    model: str | None = None
+    error: str | None = None
+    message: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    before: int | None = None
+    limit: int = 50
+
+
+class FindSessions(Operation[FoundSessions], frozen=True, kw_only=True):
+    """Sessions, the one last written to first.
+
+    Filters work as for :class:`FindRuns`; times are about the last change.
+    """
+
+    prefix: str = ""
+    user: str | None = None
+    model: str | None = None
+    mode: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    before: int | None = None
+    follows: str | None = None
+    """Those with a greater id, in the order of their ids, which no change changes."""
+    limit: int = 50
+
+
+class ReadFacts(Operation[Facts], frozen=True, kw_only=True):
+    """A session's facts after ``after``, whole, from the cold log.
+
+    As many as fit into a few megabytes; what follows is read by the next request.
+    """
+
+    session_id: str
+    after: int = 0
+    limit: int = 1000

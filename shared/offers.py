@@ -1,48 +1,18 @@
-"""What may be asked of the llm_workers, and what any of them answers: ``cmd.llm.<name>``.
+"""Requests to the llm_workers, which any of them answers: ``cmd.llm.<name>``.
 
 The workers alone know the providers.  What they offer is in the store's tables as
 well, as of the last time that it was noted there (:class:`shared.commands.SyncModels`).
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import msgspec
 
 from shared.events import OfferedModel
+from shared.requests import Answer, BusRequest
 
 Circuit = Literal["closed", "open", "half_open"]
 """How a provider's circuit breaker stands: open means that it is left alone."""
-
-
-class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """A question to the workers; ``name`` is the last token of its subject."""
-
-    name: ClassVar[str]
-
-
-class AskModels(Question, frozen=True, kw_only=True):
-    """What every provider offers now → :class:`Offers`."""
-
-    name: ClassVar[str] = "models"
-
-
-class Refresh(Question, frozen=True, kw_only=True):
-    """Have the store note what every provider offers now → :class:`Refreshed`.
-
-    Never from lists of before: they would take back what another worker has noted since.
-    """
-
-    name: ClassVar[str] = "refresh"
-
-
-class FindModel(Question, frozen=True, kw_only=True):
-    """Which model a name means → :class:`FoundModel`, or an error that names those there are."""
-
-    name: ClassVar[str] = "find_model"
-    model: str
-
-
-# -- answers ------------------------------------------------------------------
 
 
 class ProviderState(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,3 +49,24 @@ class Refreshed(msgspec.Struct, frozen=True, kw_only=True):
 
 class FoundModel(msgspec.Struct, frozen=True, kw_only=True):
     id: str
+
+
+class LlmRequest(BusRequest[Answer], frozen=True, kw_only=True):
+    """A request to any llm_worker."""
+
+
+class ListOffers(LlmRequest[Offers], frozen=True, kw_only=True):
+    """What every provider offers now."""
+
+
+class Refresh(LlmRequest[Refreshed], frozen=True, kw_only=True):
+    """Have the store note what every provider offers now.
+
+    Never from lists of before: they would take back what another worker has noted since.
+    """
+
+
+class FindModel(LlmRequest[FoundModel], frozen=True, kw_only=True):
+    """Which model a name means, or an error that names those there are."""
+
+    model: str

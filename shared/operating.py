@@ -1,12 +1,11 @@
-"""What only operators may ask of the store: users and tokens, from the command line.
+"""Requests to the store that only operators may send: users and tokens, from the command line.
 
-Whoever reaches NATS may ask these; whoever reaches a gateway must not.  So gateways
+Whoever reaches NATS may send these; whoever reaches a gateway must not.  So gateways
 do not know this module (an import contract in ``pyproject.toml`` holds them to it),
 and nothing that a client sends can become one of these requests.
 """
 
 from datetime import datetime
-from typing import ClassVar, overload
 
 import msgspec
 
@@ -14,70 +13,11 @@ from shared.bus import Bus
 from shared.commands import Request
 from shared.ids import LOCAL_USER
 from shared.records import Token, User
+from shared.requests import Answer
 from shared.subjects import store_command
 
 LOCAL_NAME = "local"
 """The user to whom everything belongs that was made before the first token."""
-
-
-class Operation(Request, frozen=True, kw_only=True):
-    """A request of an operator, on behalf of nobody."""
-
-    user_id: str = LOCAL_USER
-
-
-class CreateUser(Operation, frozen=True, kw_only=True):
-    """Add a user under a name that no other has → :class:`UserAnswer`.
-
-    The asker makes the id, so that asking once more cannot add a second one.  The
-    name ``local`` has the id of the local user, whatever id is asked for.
-    """
-
-    name: ClassVar[str] = "create_user"
-    account_id: str
-    user: str
-
-
-class EnableUser(Operation, frozen=True, kw_only=True):
-    """Let a user's tokens count (again) or not → :class:`UserAnswer`."""
-
-    name: ClassVar[str] = "enable_user"
-    user: str
-    enabled: bool
-
-
-class CreateToken(Operation, frozen=True, kw_only=True):
-    """Make a credential of a user → :class:`TokenAnswer`.
-
-    Only its SHA-256 gets here: the token itself never leaves the asker.
-    """
-
-    name: ClassVar[str] = "create_token"
-    user: str
-    token_id: str
-    sha256: str
-    label: str = ""
-    expires_at: datetime | None = None
-
-
-class RevokeToken(Operation, frozen=True, kw_only=True):
-    """Let a credential count no more → :class:`TokenAnswer`."""
-
-    name: ClassVar[str] = "revoke_token"
-    token_id: str
-
-
-class ListUsers(Operation, frozen=True, kw_only=True):
-    """All users, by name → :class:`UserList`."""
-
-    name: ClassVar[str] = "list_users"
-
-
-class ListTokens(Operation, frozen=True, kw_only=True):
-    """All tokens, or those of one user, oldest first → :class:`TokenList`."""
-
-    name: ClassVar[str] = "list_tokens"
-    user: str | None = None
 
 
 class UserAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,36 +42,67 @@ class TokenList(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
 
 
-_USER = CreateUser | EnableUser
-_TOKEN = CreateToken | RevokeToken
+class Operation(Request[Answer], frozen=True, kw_only=True):
+    """A request of an operator, on behalf of nobody."""
 
-_ANSWERS: dict[type[Operation], type] = {
-    CreateUser: UserAnswer,
-    EnableUser: UserAnswer,
-    CreateToken: TokenAnswer,
-    RevokeToken: TokenAnswer,
-    ListUsers: UserList,
-    ListTokens: TokenList,
-}
+    user_id: str = LOCAL_USER
+
+
+class CreateUser(Operation[UserAnswer], frozen=True, kw_only=True):
+    """Add a user under a name that no other has.
+
+    The client makes the id, so that sending once more cannot add a second one.  The
+    name ``local`` has the id of the local user, whatever id is sent.
+    """
+
+    account_id: str
+    user: str
+
+
+class EnableUser(Operation[UserAnswer], frozen=True, kw_only=True):
+    """Let a user's tokens count (again) or not."""
+
+    user: str
+    enabled: bool
+
+
+class CreateToken(Operation[TokenAnswer], frozen=True, kw_only=True):
+    """Make a credential of a user.
+
+    Only its SHA-256 gets here: the token itself never leaves the client.
+    """
+
+    user: str
+    token_id: str
+    sha256: str
+    label: str = ""
+    expires_at: datetime | None = None
+
+
+class RevokeToken(Operation[TokenAnswer], frozen=True, kw_only=True):
+    """Let a credential count no more."""
+
+    token_id: str
+
+
+class ListUsers(Operation[UserList], frozen=True, kw_only=True):
+    """All users, by name."""
+
+
+class ListTokens(Operation[TokenList], frozen=True, kw_only=True):
+    """All tokens, or those of one user, oldest first."""
+
+    user: str | None = None
 
 
 class Operator:
-    """Asks the store what only operators may ask."""
+    """The operator's client of the store."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
-    @overload
-    async def ask(self, request: _USER) -> UserAnswer: ...
-    @overload
-    async def ask(self, request: _TOKEN) -> TokenAnswer: ...
-    @overload
-    async def ask(self, request: ListUsers) -> UserList: ...
-    @overload
-    async def ask(self, request: ListTokens) -> TokenList: ...
-
-    async def ask(self, request: Operation) -> object:
-        """Carry out an operation; each may be asked twice.
+    async def ask(self, request: Operation[Answer]) -> Answer:
+        """Carry out an operation; each may be done twice.
 
         Raises:
             NatterlogError: the store's own answer.
@@ -139,4 +110,4 @@ class Operator:
         """
         data = msgspec.json.encode(request)
         answer = await self._bus.ask(store_command(request.name), data, timeout=2.0, tries=3)
-        return msgspec.json.decode(answer, type=_ANSWERS[type(request)])  # pyright: ignore[reportUnknownVariableType]  (the overloads say)
+        return request.decode_answer(answer)

@@ -31,7 +31,7 @@ from shared.ids import now
 from shared.log import get_logger
 from shared.objects import NotKept
 from shared.run_state import ChainState
-from shared.subjects import Address, what
+from shared.subjects import Address, fact_kind
 
 log = get_logger()
 
@@ -130,7 +130,7 @@ class RunOwnership(Generic[W]):
         run.standing.add(await read_chain(self._bus, run.address.facts, delivery.seq))
         if isinstance(delivery.fact, TodoProcess) and delivery.fact.n == 0:
             for stored in await self._bus.facts_after(subjects.EVENTS, run.address.facts, 0):
-                happened = what(stored.subject)
+                happened = fact_kind(stored.subject)
                 if stored.seq < delivery.seq:
                     run.standing.cancelled |= happened == "cancel"
                     run.standing.over |= happened == "final" or happened.startswith("todo.")
@@ -180,7 +180,7 @@ class RunOwnership(Generic[W]):
             failures=run.standing.failures,
             fraction=fraction,
         )
-        subject = run.address.fact("claim")
+        subject = run.address.subject_of(claim)
         try:
             attempt = await extend(self._bus, subject, claim, expected=run.standing.head)
         except Overtaken as overtaken:

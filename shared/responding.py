@@ -7,6 +7,7 @@ import msgspec
 from shared import errors
 from shared.connection import MicroRequest
 from shared.log import get_logger
+from shared.subjects import service_of
 from shared.wire import FRAME_HEADER, NoAnswer
 
 log = get_logger()
@@ -33,7 +34,7 @@ async def respond(request: MicroRequest, handler: Callable[[bytes], Awaitable[by
         await respond_error(request, error)
     except NoAnswer as error:
         log.warning("bus.request_unanswered", subject=request.subject, error=str(error))
-        await respond_error(request, away())
+        await respond_error(request, away(request.subject))
     except Exception:  # the asker must get an answer, whatever happened
         log.exception("bus.request_failed", subject=request.subject)
         await respond_error(request, errors.Internal("The request failed; the log says why."))
@@ -51,6 +52,7 @@ async def respond_error(request: MicroRequest, error: errors.NatterlogError) -> 
     await request.respond_error(str(error.status), error.code, data=msgspec.json.encode(body))
 
 
-def away(kind: type[errors.Unavailable] = errors.Unavailable) -> errors.Unavailable:
-    """What is told of a service that does not answer just now."""
-    return kind("This part of natterlog is restarting; please try again.", retry_after=2.0)
+def away(subject: str, kind: type[errors.Unavailable] = errors.Unavailable) -> errors.Unavailable:
+    """The error of a request to a service that does not answer just now."""
+    name = service_of(subject)
+    return kind(f"The {name} does not answer just now; please try again.", retry_after=2.0)

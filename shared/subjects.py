@@ -1,6 +1,6 @@
 """The only place where a subject is spelled.
 
-``evt.<user>.<session>.<run>.<what>`` carries facts, ``tok.<user>.<session>.<run>``
+``evt.<user>.<session>.<run>.<kind>`` carries facts, ``tok.<user>.<session>.<run>``
 deltas and progress, ``live.…`` what the server republishes of both once it is
 stored, ``cmd.…`` requests to a service, ``sig.…`` signals that nobody keeps.  A
 token that does not apply is ``_``.
@@ -8,6 +8,8 @@ token that does not apply is ``_``.
 
 from enum import Enum
 from typing import NamedTuple
+
+from shared.events import AnyFact, TodoChat, TodoGenerate, TodoProcess
 
 EVENTS = "EVENTS"
 TOKENS = "TOKENS"
@@ -43,8 +45,12 @@ class Address(NamedTuple):
     # Facts are named after the run's life, so the subject tells a person
     # watching the wire what happened before the payload is read.
 
-    def fact(self, what: str) -> str:
-        return f"evt.{self.user}.{self.session}.{self.run}.{what}"
+    def fact(self, kind: str) -> str:
+        return f"evt.{self.user}.{self.session}.{self.run}.{kind}"
+
+    def subject_of(self, fact: AnyFact) -> str:
+        """Where the fact is appended."""
+        return self.fact(kind_of_fact(fact))
 
     def todo_chat(self, n: int) -> str:
         return self.fact(f"todo.chat.{n}")
@@ -111,9 +117,31 @@ def parse(subject: str) -> Address:
     return Address(tokens[1], tokens[2], tokens[3])
 
 
-def what(subject: str) -> str:
-    """What a fact's subject says happened: ``todo.chat.0``, ``claim``, ``final``, …"""
-    return subject.removeprefix(LIVE).split(".", 4)[4]
+def fact_kind(subject: str) -> str:
+    """The kind of the fact at ``subject``: ``session.created``, ``todo.chat.0``, ``final``, …"""
+    kind = subject.removeprefix(LIVE).split(".", 4)[4]
+    return _OLD_KINDS.get(kind, kind)
+
+
+_OLD_KINDS = {
+    "created": "session.created",
+    "updated": "session.updated",
+    "branch": "session.branch",
+    "deleted": "session.deleted",
+}
+"""Ends of the subjects of facts that were written before each equalled its wire tag."""
+
+
+def kind_of_fact(fact: AnyFact) -> str:
+    """The fact's wire tag, with the numbers of a todo: the end of its subject."""
+    tag = str(type(fact).__struct_config__.tag)
+    match fact:
+        case TodoChat(n=n):
+            return f"{tag}.{n}"
+        case TodoProcess(priority=priority, n=n) | TodoGenerate(priority=priority, n=n):
+            return f"{tag}.{priority}.{n}"
+        case _:
+            return tag
 
 
 def chain_filter(subject: str, scope: Scope) -> str:
@@ -126,7 +154,7 @@ def chain_filter(subject: str, scope: Scope) -> str:
         return subject
     address = parse(subject)
     if scope is Scope.EVERYBODY and address.session == NONE:
-        return everybodys(what(subject).partition(".")[0])
+        return everybodys(fact_kind(subject).partition(".")[0])
     if scope is not Scope.RUN or address.run == NONE:
         return address.session_facts
     return address.facts
@@ -156,6 +184,12 @@ def store_command(name: str) -> str:
 
 def llm_command(name: str) -> str:
     return f"cmd.llm.{name}"
+
+
+def service_of(command: str) -> str:
+    """The service that answers requests on this subject, by its name."""
+    name = command.removeprefix("cmd.").partition(".")[0]
+    return "llm_worker" if name == "llm" else name
 
 
 def ping(service: str) -> str:

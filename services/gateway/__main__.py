@@ -10,7 +10,7 @@ from services.gateway.access.limits import SocketCount
 from services.gateway.access.rates import Rates
 from services.gateway.app import make_app
 from services.gateway.context import Gateway
-from services.gateway.dependencies import Others
+from services.gateway.dependencies import OtherServices
 from services.gateway.http.uploads import sweep_now_and_then
 from services.gateway.jobs.hub import JobHub
 from services.gateway.models import Models
@@ -36,14 +36,14 @@ LINGERING = 30.0
 async def main(settings: Settings) -> None:
     read = pipelines.load(settings)
     async with running(settings, "gateway", own_health=False) as life:
-        others = Others(life.bus)
+        others = OtherServices(life.bus)
         for kind in OTHERS:
             life.add_check(kind, partial(others.check, kind))
         store = StoreClient(life.bus)
         async with (
             Accounts(settings, life.bus, store) as accounts,
             Hub(life.bus, store) as hub,
-            JobHub(hub, life.bus, store) as boards,
+            JobHub(hub, life.bus, store) as jobs,
             Models(store, LlmClient(life.bus)) as models,
         ):
             if not await _may_listen(life, accounts):
@@ -55,7 +55,7 @@ async def main(settings: Settings) -> None:
                 accounts=accounts,
                 rates=Rates(settings, life.bus),
                 hub=hub,
-                boards=boards,
+                jobs=jobs,
                 models=models,
                 pipelines=read,
                 cursors=CursorCodec(life.epoch),

@@ -2,8 +2,9 @@
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+import msgspec
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
@@ -12,28 +13,13 @@ from services.gateway.access import origins
 from services.gateway.access.auth import answer_while_it_counts, credential_of
 from services.gateway.access.origins import Origins
 from services.gateway.context import GATEWAY, RATE, REQUEST_ID, RUN_ID, USER, Gateway
-from services.gateway.dialects.assistant import routes as assistant_http
-from services.gateway.dialects.assistant import socket as assistant_socket
-from services.gateway.dialects.assistant import wire as assistant
-from services.gateway.dialects.channels import drf_http
-from services.gateway.dialects.channels import models_http as channels_models_http
-from services.gateway.dialects.channels import sessions_http as channels_http
-from services.gateway.dialects.channels import socket as channels_socket
-from services.gateway.dialects.channels import wire as channels
-from services.gateway.dialects.content import http as content_http
-from services.gateway.dialects.content import socket as content_socket
-from services.gateway.dialects.content import wire as content
-from services.gateway.dialects.documents import http as documents_http
-from services.gateway.dialects.documents import socket as documents_socket
-from services.gateway.dialects.documents import wire as documents
-from services.gateway.dialects.interview import http as interview_http
-from services.gateway.dialects.interview import wire as interview
+from services.gateway.dialects.registry import NATIVE, dialect_of, options, over_http, over_sockets
 from services.gateway.errors import response_for, to_natterlog_error
 from services.gateway.http import websocket as sockets
 from services.gateway.http.describe import description_of
 from services.gateway.metrics import count_request
 from services.gateway.reference.routes import Reference
-from services.gateway.replay.routes import or_replayed
+from services.gateway.replay.requests import or_replayed
 from shared.errors import NatterlogError
 from shared.ids import new_id
 from shared.log import get_logger
@@ -49,16 +35,12 @@ _SHOWN = frozenset(
 )
 """Parameters of a query that the log may show: any other may be a credential, or people's words."""
 _PLAIN = re.compile(r"[0-9]{0,15}|[a-z_]{1,12}")
-_EXACT = frozenset((interview.GENERATE,))
-"""Where the trailing slash makes a difference: without it the path is Ollama's own."""
 
 
 def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Application:
     """Everything the gateway answers; each path with and without its trailing slash."""
-    answered = over_http()
-    reference = Reference([*health, *answered, *over_sockets()])
-    options = drf_http.options(answered, channels.PREFIX)
-    routes = [*health, *reference.routes(), *answered, *options, *over_sockets()]
+    described = [*health, *over_http(), *over_sockets()]
+    routes = [*described, *Reference(described).routes(), *options()]
     around = RequestMiddleware(
         gateway, public=[welcome, *(r.handler for r in routes if _is_public(r))]
     )
@@ -66,9 +48,7 @@ def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Appli
     app[GATEWAY] = gateway
     app.on_response_prepare.append(_finish_headers)
     app.add_routes([web.get("/", welcome)])
-    for route in map(or_replayed, routes):
-        exact = route.path.rstrip("/") in _EXACT
-        app.add_routes([route] if exact else [route, _with_slash(route)])
+    app.add_routes(or_replayed(route) for route in _with_and_without_slash(routes))
     return app
 
 
@@ -78,40 +58,24 @@ def _is_public(route: web.RouteDef) -> bool:
     return description is not None and description.public
 
 
-def over_http() -> list[web.RouteDef]:
-    """The routes of every dialect, each described beside its handler."""
-    dialects = (
-        *(assistant_http, channels_http, channels_models_http),
-        *(documents_http, content_http, interview_http),
-    )
-    return [route for dialect in dialects for route in dialect.routes()]
-
-
-def over_sockets() -> list[web.RouteDef]:
-    """The WebSockets of every dialect."""
-    return [
-        web.get(f"{assistant.PREFIX}/ws", assistant_socket.socket, allow_head=False),
-        web.get(channels.SESSION_SOCKET, channels_socket.session_socket, allow_head=False),
-        web.get(channels.LIST_SOCKET, channels_socket.list_socket, allow_head=False),
-        web.get(documents.SOCKET, documents_socket.socket, allow_head=False),
-        web.get(content.SOCKET, content_socket.socket, allow_head=False),
-    ]
-
-
-def _with_slash(route: web.RouteDef) -> web.RouteDef:
-    path = route.path.rstrip("/") if route.path.endswith("/") else f"{route.path}/"
-    return web.RouteDef(route.method, path, route.handler, route.kwargs)
+def _with_and_without_slash(routes: list[web.RouteDef]) -> Iterator[web.RouteDef]:
+    declared = {(route.method, route.path) for route in routes}
+    for route in routes:
+        yield route
+        path = route.path.rstrip("/") if route.path.endswith("/") else f"{route.path}/"
+        if (route.method, path) not in declared:
+            yield web.RouteDef(route.method, path, route.handler, route.kwargs)
 
 
 async def welcome(request: web.Request) -> web.Response:
     del request
     about = {
         "name": "natterlog",
-        "api": assistant.PREFIX,
+        "api": NATIVE.prefixes[0],
         "docs": "/docs",
         "health": "/readyz",
     }
-    return web.Response(body=assistant.encode(about), content_type="application/json")
+    return web.Response(body=msgspec.json.encode(about), content_type="application/json")
 
 
 class RequestMiddleware:
@@ -156,7 +120,8 @@ class RequestMiddleware:
                 return await handler(request)
             return await self._authenticated(request, handler)
         except Exception as raised:  # noqa: BLE001  (every failure has an answer in the dialect's envelope)
-            return response_for(request, to_natterlog_error(raised), raised)
+            envelope = dialect_of(request.path).envelope
+            return response_for(envelope, request, to_natterlog_error(raised), raised)
 
     async def _authenticated(
         self, request: web.Request, handler: AiohttpHandler

@@ -30,7 +30,7 @@ class Gateway:
     accounts: Accounts
     rates: Rates
     hub: Hub
-    boards: JobHub
+    jobs: JobHub
     models: Models
     pipelines: Mapping[str, Pipeline]
     cursors: CursorCodec

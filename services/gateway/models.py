@@ -10,12 +10,13 @@ from collections import Counter
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
+from services.gateway.single_flight import SingleFlight
 from shared.bus import BusError
 from shared.commands import ListModels, PreferModel
 from shared.errors import NatterlogError
 from shared.llm_client import LlmClient
 from shared.log import get_logger
-from shared.offers import AskModels, Offers, ProviderState, Refresh, Refreshed
+from shared.offers import ListOffers, Offers, ProviderState, Refresh, Refreshed
 from shared.records import Model
 from shared.store_client import StoreClient
 
@@ -23,12 +24,15 @@ log = get_logger()
 
 FRESH = 30.0
 """Seconds for which a list is shown without asking the providers again."""
-PATIENCE = 0.3
-"""Seconds that a list waits for the providers' news."""
-FIRST_PATIENCE = 6.0
-"""The same for the first list of all: there is nothing to show until a worker has told."""
+TIMEOUT = 0.3
+"""Seconds that a list waits for the providers."""
+FIRST_TIMEOUT = 6.0
+"""The same for the first list of all: there is nothing to show until a worker has answered."""
 HEALTH_FOR = 5.0
 """Seconds for which the providers' health is believed."""
+
+_ALL = "all"
+"""Lists and probes are of all providers: there is one of each at a time."""
 
 Status = Literal["healthy", "degraded", "unhealthy"]
 
@@ -47,11 +51,11 @@ class Models:
     def __init__(self, store: StoreClient, workers: LlmClient) -> None:
         self._store = store
         self._workers = workers
-        self._refreshing: asyncio.Task[None] | None = None
+        self._refreshes = SingleFlight(self._refresh_list, name="models-refresh")
         self._refreshed_at = float("-inf")
         self._health: Health | None = None
         self._health_at = 0.0
-        self._probing = asyncio.Lock()
+        self._probes = SingleFlight(self._probe, name="models-probe")
 
     async def __aenter__(self) -> Self:
         return self
@@ -62,8 +66,8 @@ class Models:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._refreshing is not None:
-            self._refreshing.cancel()
+        self._refreshes.cancel()
+        self._probes.cancel()
 
     # -- lists --------------------------------------------------------------------
 
@@ -73,14 +77,14 @@ class Models:
         Raises:
             Unavailable: the store does not answer.
         """
-        now = asyncio.get_running_loop().time()
-        if now - self._refreshed_at > FRESH and self._refreshing is None:
-            self._refreshing = asyncio.create_task(self._refresh_list(), name="models-refresh")
-        if self._refreshing is not None:
-            await asyncio.wait({self._refreshing}, timeout=PATIENCE)
+        refresh = self._refreshes.under_way(_ALL)
+        if refresh is None and asyncio.get_running_loop().time() - self._refreshed_at > FRESH:
+            refresh = self._refreshes.of(_ALL)
+        if refresh is not None:
+            await refresh.landed(within=TIMEOUT)
         listed = await self._list(user)
-        if not listed and self._refreshing is not None:
-            await asyncio.wait({self._refreshing}, timeout=FIRST_PATIENCE)
+        if not listed and refresh is not None and not refresh.over:
+            await refresh.landed(within=FIRST_TIMEOUT)
             listed = await self._list(user)
         return listed
 
@@ -106,7 +110,7 @@ class Models:
     async def _list(self, user: str) -> list[Model]:
         return (await self._store.ask(ListModels(user_id=user))).items
 
-    async def _refresh_list(self) -> None:
+    async def _refresh_list(self, _: object) -> None:
         try:
             refreshed = await self._workers.ask(Refresh())
             self._store.heard(refreshed.seq)
@@ -114,35 +118,35 @@ class Models:
             log.info("models.list_not_refreshed", error=str(error))
         finally:
             self._refreshed_at = asyncio.get_running_loop().time()
-            self._refreshing = None
 
     # -- health -------------------------------------------------------------------
 
     async def health(self) -> Health:
         """How the providers are, as of a few seconds ago; never fails."""
-        async with self._probing:  # who comes meanwhile gets the same answer
-            now = asyncio.get_running_loop().time()
-            if self._health is None or now - self._health_at > HEALTH_FOR:
-                self._health = await self._probe()
-                self._health_at = asyncio.get_running_loop().time()
+        age = asyncio.get_running_loop().time() - self._health_at
+        if self._health is not None and age <= HEALTH_FOR:
             return self._health
+        return await self._probes.of(_ALL).result()
 
-    async def _probe(self) -> Health:
+    async def _probe(self, _: object) -> Health:
         try:
-            return health_of(await self._workers.ask(AskModels()))
+            self._health = health_of(await self._workers.ask(ListOffers()))
         except (NatterlogError, BusError) as error:
             log.warning("models.health_unknown", error=str(error))
-            return Health("unhealthy", [], "No llm_worker answers, so no reply can be written.")
+            fault = "No llm_worker answers, so no reply can be written."
+            self._health = Health("unhealthy", [], fault)
+        self._health_at = asyncio.get_running_loop().time()
+        return self._health
 
 
 def health_of(offers: Offers) -> Health:
     """The providers' health, and all in all; the demo says nothing about a real provider."""
-    told: list[tuple[ProviderState, Status]] = [(s, _status(s)) for s in offers.providers]
-    real = [status for state, status in told if state.name != "demo"]
-    counts = Counter(real or [status for _, status in told])
+    states: list[tuple[ProviderState, Status]] = [(s, _status(s)) for s in offers.providers]
+    real = [status for state, status in states if state.name != "demo"]
+    counts = Counter(real or [status for _, status in states])
     if counts["unhealthy"] == counts.total():
-        return Health("unhealthy", told)
-    return Health("healthy" if counts["healthy"] == counts.total() else "degraded", told)
+        return Health("unhealthy", states)
+    return Health("healthy" if counts["healthy"] == counts.total() else "degraded", states)
 
 
 def _status(provider: ProviderState) -> Status:

@@ -4,11 +4,11 @@ from typing import TypeVar
 
 import msgspec
 
-from services.gateway.context import Gateway
 from shared.commands import GetPreset
 from shared.errors import NotFound
 from shared.ids import is_id
 from shared.records import Preset
+from shared.store_client import StoreClient
 
 Wish = TypeVar("Wish", bound=msgspec.Struct)
 
@@ -16,7 +16,7 @@ _CHOICES = ("model", "system_prompt", "temperature", "max_tokens")
 
 
 async def find_preset(
-    gateway: Gateway, user: str, preset_id: str, *, path: str | None = None
+    store: StoreClient, user: str, preset_id: str, *, path: str | None = None
 ) -> Preset:
     """A preset of the user's own, or one that is shared; ``path`` is where it was named.
 
@@ -26,7 +26,7 @@ async def find_preset(
     try:
         if not is_id(preset_id):
             raise NotFound("There is no such preset.")
-        return (await gateway.store.ask(GetPreset(user_id=user, preset_id=preset_id))).preset
+        return (await store.ask(GetPreset(user_id=user, preset_id=preset_id))).preset
     except NotFound as error:
         raise NotFound(error.message, path=path) from error
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -15,12 +15,12 @@ from shared.errors import InvalidRequest, Unavailable, from_code
 from shared.events import ModelDetails, OfferedModel
 from shared.log import get_logger
 from shared.offers import (
-    AskModels,
     FindModel,
     FoundModel,
+    ListOffers,
+    LlmRequest,
     Offers,
     ProviderState,
-    Question,
     Refresh,
     Refreshed,
     UnavailableProvider,
@@ -30,7 +30,7 @@ from shared.subjects import NONE, llm_command
 
 log = get_logger()
 
-Q = TypeVar("Q", bound=Question)
+R = TypeVar("R", bound=LlmRequest[Any])
 Endpoint = Callable[[bytes], Awaitable[bytes]]
 
 LONGEST_NAME = 300
@@ -62,17 +62,17 @@ class Offering:
                 return
 
     def endpoints(self) -> dict[str, Endpoint]:
-        """Every question that a worker answers."""
+        """Every request that a worker answers, by its subject."""
         return dict(
             (
-                _endpoint(AskModels, self.models),
+                _endpoint(ListOffers, self.list_offers),
                 _endpoint(Refresh, self.refresh),
-                _endpoint(FindModel, self.find),
+                _endpoint(FindModel, self.find_model),
             )
         )
 
-    async def models(self, question: AskModels) -> Offers:
-        del question
+    async def list_offers(self, request: ListOffers) -> Offers:
+        del request
         catalogue = await self._registry.models(max_age=0.0)
         failures = dict(catalogue.unavailable)
         offered = [_offered(provider, info) for provider, info in catalogue.models]
@@ -88,10 +88,10 @@ class Offering:
         ]
         return Offers(providers=states, default=await self._default())
 
-    async def refresh(self, question: Refresh) -> Refreshed:
-        del question
+    async def refresh(self, request: Refresh) -> Refreshed:
+        del request
         async with self._refreshing:  # an older list is noted before a newer one is asked for
-            offers = await self.models(AskModels())
+            offers = await self.list_offers(ListOffers())
             failed = [p for p in offers.providers if p.error is not None]
             models = [model for p in offers.providers if p.error is None for model in p.models]
             noted = await self._store.ask(
@@ -112,9 +112,9 @@ class Offering:
             seq=noted.seq,
         )
 
-    async def find(self, question: FindModel) -> FoundModel:
+    async def find_model(self, request: FindModel) -> FoundModel:
         try:
-            return FoundModel(id=await self._registry.find(question.model))
+            return FoundModel(id=await self._registry.find(request.model))
         except ProviderError as error:
             raise from_code(error.code, error.message) from error
 
@@ -175,15 +175,15 @@ def _first(models: list[OfferedModel]) -> list[OfferedModel]:
 
 
 def _endpoint(
-    kind: type[Q], answer: Callable[[Q], Awaitable[msgspec.Struct]]
+    kind: type[R], answer: Callable[[R], Awaitable[msgspec.Struct]]
 ) -> tuple[str, Endpoint]:
-    """The subject of a kind of question, and what is done with one."""
+    """The subject of a kind of request, and its handler."""
 
     async def serve(data: bytes) -> bytes:
         try:
-            question = msgspec.json.decode(data, type=kind)
+            request = msgspec.json.decode(data, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InvalidRequest(f"The question cannot be read: {error}") from error
-        return msgspec.json.encode(await answer(question))
+        return msgspec.json.encode(await answer(request))
 
     return llm_command(kind.name), serve

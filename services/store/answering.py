@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from prometheus_client import Counter, Histogram
@@ -13,7 +13,7 @@ from shared.commands import Request
 from shared.errors import InvalidRequest, NatterlogError
 from shared.subjects import store_command
 
-R = TypeVar("R", bound=Request)
+R = TypeVar("R", bound=Request[Any])
 
 Endpoint = Callable[[bytes], Awaitable[bytes]]
 

@@ -28,7 +28,7 @@ from shared.events import (
 from shared.log import get_logger
 from shared.log_entry import LogEntry
 from shared.records import StoredFact
-from shared.subjects import NONE, Address, parse, session_address, what
+from shared.subjects import NONE, Address, fact_kind, parse, session_address
 
 log = get_logger()
 
@@ -39,8 +39,8 @@ _CHUNK = 500
 _BLOCK = 8 * 1024 * 1024
 _PACKED = 300
 """Bytes, the server's largest block and the least that a packed fact has."""
-_DELETED = "deleted"
 IMPORTED = "imported"
+_TOMBSTONE = "session.deleted"
 
 metadata = sa.MetaData()
 
@@ -211,7 +211,7 @@ def _add(connection: sa.Connection, entries: list[Entry], deleted: set[str]) -> 
     for item in entries:
         address = parse(item.subject)
         rows.append(_row(item, address))
-        if _is_tombstone(item.subject):
+        if fact_kind(item.subject) == _TOMBSTONE:
             new.add(address.session)
             connection.execute(_tombstone(address, item.seq))
         elif address.session in deleted or address.session in new:
@@ -232,10 +232,6 @@ def _row(item: Entry, address: Address) -> dict[str, object]:
         "at": item.at,
         "data": item.data,
     }
-
-
-def _is_tombstone(subject: str) -> bool:
-    return subject.endswith(f".{NONE}.{_DELETED}")
 
 
 def _tombstone(address: Address, seq: int) -> sa.Insert:
@@ -376,7 +372,7 @@ def _of(tombstone: Tombstone) -> list[sa.ColumnElement[bool]]:
 def links(entries: list[Entry]) -> list[LogEntry]:
     """The facts that can be applied."""
     return [
-        LogEntry(e.seq, parse(e.subject), what(e.subject), e.data, e.fact)
+        LogEntry(e.seq, e.subject, parse(e.subject), e.data, e.fact)
         for e in entries
         if e.fact is not None
     ]

@@ -104,9 +104,10 @@ class Branches:
             leaf = await self._database.read(leaf_below, chosen.messages[-1])
             if leaf == state.session.active_leaf:
                 return 0
+            fact = BranchChosen(at=ids.now(), leaf=leaf)
             return await self._commands.append_to_session(
-                session_address(user, session_id).fact("branch"),
-                BranchChosen(at=ids.now(), leaf=leaf),
+                session_address(user, session_id).subject_of(fact),
+                fact,
                 state.session.last_seq,
             )
 
@@ -127,7 +128,7 @@ class Branches:
 
         async def attempt(state: SessionState) -> int:
             return await self._commands.append_to_session(
-                session_address(request.user_id, rated.session_id).fact("message.feedback"),
+                session_address(request.user_id, rated.session_id).subject_of(fact),
                 msgspec.structs.replace(fact, at=ids.now()),
                 state.session.last_seq,
             )

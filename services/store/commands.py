@@ -155,7 +155,7 @@ class Commands:
         address = session_address(user_id, session_id)
         await self._database.read(queries.check_free, user_id, session_id)
         try:
-            seq = await self._append(address.fact("created"), fact, expected=0)
+            seq = await self._append(address.subject_of(fact), fact, expected=0)
         except Overtaken as overtaken:  # it is there already: the same request came twice
             await self._catch_up(overtaken)
             seq = 0
@@ -193,9 +193,10 @@ class Commands:
                 return 0
             if isinstance(model := changes.get("model"), str) and model != state.session.model:
                 await self._model_names.check(model)
+            fact = SessionUpdated(at=ids.now(), **changes)
             return await self._append(
-                session_address(request.user_id, request.session_id).fact("updated"),
-                SessionUpdated(at=ids.now(), **changes),
+                session_address(request.user_id, request.session_id).subject_of(fact),
+                fact,
                 expected=state.session.last_seq,
             )
 
@@ -211,9 +212,10 @@ class Commands:
                 await self._cancel(run.id, request.user_id, "the session was deleted")
             if going:  # the cancels went on the chain
                 state = await self._state(request.user_id, request.session_id)
+            fact = SessionDeleted(at=ids.now(), mode=state.session.mode)
             return await self._append(
-                session_address(request.user_id, request.session_id).fact("deleted"),
-                SessionDeleted(at=ids.now(), mode=state.session.mode),
+                session_address(request.user_id, request.session_id).subject_of(fact),
+                fact,
                 expected=state.session.last_seq,
             )
 
@@ -348,9 +350,9 @@ class Commands:
     async def _append_turn(self, address: Address, decision: Decision, last_seq: int) -> int:
         if decision.waits:
             fact = RunWaiting(at=ids.now(), turn=decision.turn)
-            return await self._append(address.fact("waiting"), fact, expected=last_seq)
-        fact = TodoChat(at=ids.now(), n=0, turn=decision.turn)
-        return await self._append(address.todo_chat(0), fact, expected=last_seq)
+        else:
+            fact = TodoChat(at=ids.now(), n=0, turn=decision.turn)
+        return await self._append(address.subject_of(fact), fact, expected=last_seq)
 
     # -- runs -------------------------------------------------------------------------
 
@@ -370,7 +372,7 @@ class Commands:
             fact = CancelRequested(at=ids.now(), reason=reason)
             try:
                 seq = await self._append(
-                    address.fact("cancel"), fact, expected=run.last_seq, scope=Scope.RUN
+                    address.subject_of(fact), fact, expected=run.last_seq, scope=Scope.RUN
                 )
             except Overtaken as overtaken:
                 await self._catch_up(overtaken)

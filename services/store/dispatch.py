@@ -205,7 +205,7 @@ class Dispatcher:
         fact = TodoChat(at=ids.now(), n=0, turn=turn)
         seq = await extend(
             self._bus,
-            _address(run).todo_chat(0),
+            _address(run).subject_of(fact),
             fact,
             expected=self._hot.expected(session.last_seq),
             scope=Scope.SESSION,
@@ -268,7 +268,7 @@ class Dispatcher:
         fact = msgspec.structs.replace(final, timeline=written.timeline, progress=written.progress)
         seq = await extend(
             self._bus,
-            _address(run).fact("final"),
+            _address(run).subject_of(fact),
             fact,
             expected=self._hot.expected(run.last_seq),
             tries=2,

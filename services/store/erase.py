@@ -152,7 +152,7 @@ class Eraser:
             with suppress(Overtaken):  # it ended itself just now, or its chain is erased already
                 await extend(
                     self._bus,
-                    address.fact("final"),
+                    address.subject_of(final),
                     final,
                     expected=self._hot.expected(run.last_seq),
                     tries=2,

@@ -21,7 +21,7 @@ from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.inspection import FindRuns, FindSessions, ReadFacts
 from shared.settings import Settings
 
-Ask = Callable[[Request], Awaitable[Any]]
+Ask = Callable[[Request[Any]], Awaitable[Any]]
 
 
 @asynccontextmanager
@@ -36,7 +36,7 @@ async def asking_files(settings: Settings) -> AsyncGenerator[Ask]:
     try:
         check_version(rows)
 
-        async def ask(request: Request) -> Any:
+        async def ask(request: Request[Any]) -> Any:
             return await asyncio.to_thread(_answer, rows, log, request)
 
         yield ask
@@ -84,7 +84,7 @@ def check_version(rows: sa.Engine) -> None:
         )
 
 
-def _answer(rows: sa.Engine, log: sa.Engine, request: Request) -> Any:
+def _answer(rows: sa.Engine, log: sa.Engine, request: Request[Any]) -> Any:
     match request:
         case FindRuns():
             with rows.connect() as connection:

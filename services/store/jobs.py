@@ -19,7 +19,7 @@ from services.store.commands import ROUNDS, Commands, need_id
 from services.store.database import Database
 from services.store.queries import SessionState
 from shared import ids
-from shared.commands import CreateJob, CreateSession, GetJob, JobAnswer
+from shared.commands import CreateJob, CreateSession, GetJob, JobAccepted
 from shared.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from shared.events import DocumentPlan, PipelinePlan, RunScheduled, TodoProcess
 from shared.plans import step_names
@@ -34,7 +34,7 @@ class Jobs:
         self._database = database
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def create_job(self, request: CreateJob) -> JobAnswer:
+    async def create_job(self, request: CreateJob) -> JobAccepted:
         _check(request)
         mine = f"{request.user_id} {request.client_ref or request.run_id}"
         async with self._locks.setdefault(mine, asyncio.Lock()):
@@ -42,8 +42,9 @@ class Jobs:
                 run_id = await self._begin(request)
             else:
                 run_id = await self._same_or_new(request, request.client_ref)
-        answered = GetJob(user_id=request.user_id, run_id=run_id)
-        return await self._database.read(job_queries.get_job, answered)
+        query = GetJob(user_id=request.user_id, run_id=run_id)
+        found = await self._database.read(job_queries.get_job, query)
+        return JobAccepted(job=found.job, seq=found.seq, repeated=run_id != request.run_id)
 
     async def _begin(self, request: CreateJob) -> str:
         await self._open_session(request)
@@ -118,7 +119,7 @@ def _first_fact(request: CreateJob, address: Address) -> tuple[str, RunScheduled
         scheduled = RunScheduled(
             at=now, plan=request.plan, priority=request.priority, due=request.due
         )
-        return address.fact("scheduled"), scheduled
+        return address.subject_of(scheduled), scheduled
     todo = TodoProcess(
         at=now,
         n=0,
@@ -126,7 +127,7 @@ def _first_fact(request: CreateJob, address: Address) -> tuple[str, RunScheduled
         step=step_names(request.plan)[0],
         plan=request.plan,
     )
-    return address.todo_process(request.priority, 0), todo
+    return address.subject_of(todo), todo
 
 
 def _check(request: CreateJob) -> None:

@@ -40,7 +40,7 @@ async def publish(bus: Bus, run: RunRow, plan: Plan, due: datetime) -> int:
         plan=plan,
     )
     data = await _without_words(bus, address, encode(todo))
-    target = address.todo_process(run.priority, 0)
+    target = address.subject_of(todo)
     return await bus.schedule(address.schedule, data, at=due.astimezone(UTC), target=target)
 
 

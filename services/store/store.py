@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from msgspec import DecodeError
@@ -67,7 +67,7 @@ from shared.subjects import EVENTS, EVERY_FACT, LIVE, LIVE_FACTS, parse, session
 
 log = get_logger()
 
-R = TypeVar("R", bound=asked.Request)
+R = TypeVar("R", bound=asked.Request[Any])
 A = TypeVar("A")
 T = TypeVar("T", asked.GetSession, asked.GetMessage, asked.ListMessages)
 N = TypeVar("N", asked.SessionAnswer, asked.MessageAnswer, asked.MessagePage)

@@ -4,10 +4,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.running import Running, running_system
+from tests.support.running import Running, running_system, settings_of
 
 
 @pytest.fixture
-async def natterlog() -> AsyncIterator[Running]:
-    async with running_system() as running:
+async def natterlog(request: pytest.FixtureRequest) -> AsyncIterator[Running]:
+    """With what ``@pytest.mark.settings`` says."""
+    async with running_system(**settings_of(request)) as running:
         yield running

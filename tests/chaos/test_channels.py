@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.channels_client import ChatClient
 from tests.support.log_checks import check_run, wait_until_all_ended
-from tests.support.running import Running, running_system
+from tests.support.running import Running, short_lease
 
 CLIENTS = 4
 PROMPT = "tokens=240 rate=60"
@@ -68,6 +68,7 @@ async def test_a_killed_service_costs_a_chat_front_end_no_character(
         assert [client.resets for client in clients] == [int(lost_words)] * CLIENTS
 
 
+@short_lease
 async def test_all_services_killed_one_after_the_other_in_one_reply(natterlog: Running):
     async with clients_under_way(natterlog.system.url) as clients:
         for service in ("gateway", "llm-worker", "store"):
@@ -78,22 +79,23 @@ async def test_all_services_killed_one_after_the_other_in_one_reply(natterlog: R
         await check_all(natterlog, clients)
 
 
-async def test_clients_of_one_session_at_two_gateways_see_the_same_when_one_is_killed():
-    async with running_system() as natterlog:
-        first = natterlog.system.one("gateway")
-        other = await natterlog.system.start("gateway")
-        async with (
-            clients_under_way(first.url, other.url, sessions=1) as (moving,),
-            ChatClient(other.url) as staying,
-        ):
-            await staying.open(moving.session_id)
+async def test_clients_of_one_session_at_two_gateways_see_the_same_when_one_is_killed(
+    natterlog: Running,
+):
+    first = natterlog.system.one("gateway")
+    other = await natterlog.system.start("gateway")
+    async with (
+        clients_under_way(first.url, other.url, sessions=1) as (moving,),
+        ChatClient(other.url) as staying,
+    ):
+        await staying.open(moving.session_id)
 
-            await first.kill()
-            await moving.until(lambda: moving.connections > 1)
-            await moving.send("tokens=20 rate=60")
-            for client in (moving, staying):
-                await client.until(lambda client=client: len(client.replies()) == 2)
+        await first.kill()
+        await moving.until(lambda: moving.connections > 1)
+        await moving.send("tokens=20 rate=60")
+        for client in (moving, staying):
+            await client.until(lambda client=client: len(client.replies()) == 2)
 
-            assert moving.messages == staying.messages
-            assert moving.order[-2:] == staying.order[-2:]
-            assert moving.resets == staying.resets == 0
+        assert moving.messages == staying.messages
+        assert moving.order[-2:] == staying.order[-2:]
+        assert moving.resets == staying.resets == 0

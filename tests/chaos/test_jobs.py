@@ -12,7 +12,7 @@ from tests.support.fake_provider import check_unspliced
 from tests.support.fake_script import Script
 from tests.support.log_checks import wait_until_ended
 from tests.support.memory import MEBIBYTE, TELLS, peak, reset_peak, resident
-from tests.support.running import Running, running_system
+from tests.support.running import Running, short_lease
 
 SERVICES = ["gateway", "processor", "llm-worker", "store"]
 ROWS = b"name,age\n" + b"Ada,36\n" * 2000
@@ -35,6 +35,7 @@ async def kill_and_restart(natterlog: Running, service: str) -> None:
     await process.start()
 
 
+@short_lease
 @pytest.mark.parametrize("service", SERVICES)
 async def test_a_file_gets_its_answer_although_a_service_is_killed(
     natterlog: Running, service: str
@@ -56,13 +57,13 @@ async def test_a_file_gets_its_answer_although_a_service_is_killed(
         assert answer.text == run.final.text
 
 
+@short_lease
+@pytest.mark.settings(LLM_DEFAULT_MODEL="demo", NATTERLOG_DEMO_RATE="20")
 @pytest.mark.parametrize("service", SERVICES)
-async def test_each_step_is_told_once_although_a_service_is_killed(service: str):
-    async with (
-        running_system(LLM_DEFAULT_MODEL="demo", NATTERLOG_DEMO_RATE="20") as natterlog,
-        ContentClient(natterlog.system.url) as client,
-        asyncio.timeout(90),
-    ):
+async def test_each_step_is_told_once_although_a_service_is_killed(
+    natterlog: Running, service: str
+):
+    async with ContentClient(natterlog.system.url) as client, asyncio.timeout(90):
         path = await client.start()
         await kill_and_restart(natterlog, service)
         for step in STEPS[:2]:

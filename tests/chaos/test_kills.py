@@ -14,7 +14,7 @@ from shared.subjects import EVENTS
 from tests.support.fake_script import Script
 from tests.support.log_checks import check_run, read_runs, wait_until_all_ended
 from tests.support.native_client import NativeClient, Reply
-from tests.support.running import Running, running_system
+from tests.support.running import Running, running_system, short_lease
 from tests.support.system import Process
 
 CLIENTS = 6
@@ -55,6 +55,7 @@ async def kill_and_restart(natterlog: Running, process: Process) -> None:
     await process.start()
 
 
+@short_lease
 @pytest.mark.parametrize("service", ["llm-worker", "gateway", "store"])
 async def test_a_killed_service_costs_no_character(natterlog: Running, service: str):
     for _ in range(3):
@@ -75,6 +76,7 @@ async def test_a_killed_nats_server_costs_no_character(natterlog: Running):
         await follow_to_the_end(natterlog, replies)
 
 
+@short_lease
 async def test_everything_killed_at_once_ends_every_run(natterlog: Running):
     replies = await replies_under_way(natterlog.client)
 
@@ -86,6 +88,7 @@ async def test_everything_killed_at_once_ends_every_run(natterlog: Running):
     await follow_to_the_end(natterlog, replies)
 
 
+@short_lease
 async def test_a_killed_worker_is_told_as_a_reset_and_its_text_is_kept_in_the_next_claim(
     natterlog: Running,
 ):
@@ -107,6 +110,7 @@ async def test_a_killed_worker_is_told_as_a_reset_and_its_text_is_kept_in_the_ne
     assert runs[reply.run_id].final.attempt == second.seq
 
 
+@short_lease
 async def test_a_worker_killed_in_a_very_long_reply_is_told_as_a_reset_and_its_text_is_kept(
     natterlog: Running,
 ):
@@ -146,15 +150,15 @@ async def test_a_second_gateway_goes_on_where_the_first_was_killed():
         assert all(reply.resets == 0 for reply in replies)
 
 
-async def test_a_stopped_worker_hands_its_replies_on_when_its_grace_is_over():
-    async with running_system(NATTERLOG_GRACE="0.5") as natterlog:
-        replies = await replies_under_way(natterlog.client)
-        await natterlog.system.start("llm-worker")
+@pytest.mark.settings(NATTERLOG_GRACE="0.5")
+async def test_a_stopped_worker_hands_its_replies_on_when_its_grace_is_over(natterlog: Running):
+    replies = await replies_under_way(natterlog.client)
+    await natterlog.system.start("llm-worker")
 
-        code = await natterlog.system.of("llm-worker")[0].stop()
+    code = await natterlog.system.of("llm-worker")[0].stop()
 
-        assert code == 0
-        await follow_to_the_end(natterlog, replies)
+    assert code == 0
+    await follow_to_the_end(natterlog, replies)
 
 
 async def test_a_stopped_worker_finishes_its_replies_within_its_grace(natterlog: Running):
@@ -167,6 +171,7 @@ async def test_a_stopped_worker_finishes_its_replies_within_its_grace(natterlog:
     assert all(reply.resets == 0 for reply in replies)
 
 
+@short_lease
 async def test_nothing_of_a_worker_that_slept_past_its_lease_is_accepted(natterlog: Running):
     replies = await replies_under_way(natterlog.client)
     sleeper = natterlog.system.one("llm-worker")
@@ -193,22 +198,21 @@ async def _follow_until_reset(client: NativeClient, reply: Reply) -> None:
         length = len(reply.text)
 
 
-async def test_a_pause_of_the_server_takes_no_reply_from_a_healthy_worker():
-    async with running_system() as natterlog:
-        await natterlog.system.start("llm-worker")
-        sessions = [await natterlog.client.session() for _ in range(CLIENTS)]
-        replies = [Reply() for _ in sessions]
-        async with asyncio.TaskGroup() as group:
-            for reply, session_id in zip(replies, sessions, strict=True):
-                group.create_task(natterlog.client.start(reply, session_id, "tokens=400 rate=30"))
+async def test_a_pause_of_the_server_takes_no_reply_from_a_healthy_worker(natterlog: Running):
+    await natterlog.system.start("llm-worker")
+    sessions = [await natterlog.client.session() for _ in range(CLIENTS)]
+    replies = [Reply() for _ in sessions]
+    async with asyncio.TaskGroup() as group:
+        for reply, session_id in zip(replies, sessions, strict=True):
+            group.create_task(natterlog.client.start(reply, session_id, "tokens=400 rate=30"))
 
-        natterlog.system.nats.pause()
-        await asyncio.sleep(7)  # the pause is the point: it outlasts the lease of 6 s
-        natterlog.system.nats.resume()
+    natterlog.system.nats.pause()
+    await asyncio.sleep(7)  # the pause is the point: it outlasts the lease of 6 s
+    natterlog.system.nats.resume()
 
-        await follow_to_the_end(natterlog, replies)
-        runs = await wait_until_all_ended(natterlog.bus)
-        assert [len(runs[reply.run_id].claims) for reply in replies] == [1] * CLIENTS
+    await follow_to_the_end(natterlog, replies)
+    runs = await wait_until_all_ended(natterlog.bus)
+    assert [len(runs[reply.run_id].claims) for reply in replies] == [1] * CLIENTS
 
 
 async def test_no_attempt_is_numbered_twice_when_acks_are_lost(natterlog: Running):
@@ -234,26 +238,27 @@ async def test_no_attempt_is_numbered_twice_when_acks_are_lost(natterlog: Runnin
         check_run(run)
 
 
-async def test_a_worker_may_be_killed_many_times_in_one_reply_until_its_bound():
-    async with running_system(NATTERLOG_SILENT_DEATHS="2") as natterlog:
-        session_id = await natterlog.client.session()
-        reply = Reply()
-        await natterlog.client.start(reply, session_id, "tokens=2000 rate=60")
-        for death in range(2):
-            await natterlog.client.follow(reply, until=len(reply.text) + 50)
-            worker = natterlog.system.one("llm-worker")
-            worker.send(signal.SIGKILL)
-            await worker.ended()
-            await worker.start()
-            if death == 0:
-                await _follow_until_reset(natterlog.client, reply)
+@short_lease
+@pytest.mark.settings(NATTERLOG_SILENT_DEATHS="2")
+async def test_a_worker_may_be_killed_many_times_in_one_reply_until_its_bound(natterlog: Running):
+    session_id = await natterlog.client.session()
+    reply = Reply()
+    await natterlog.client.start(reply, session_id, "tokens=2000 rate=60")
+    for death in range(2):
+        await natterlog.client.follow(reply, until=len(reply.text) + 50)
+        worker = natterlog.system.one("llm-worker")
+        worker.send(signal.SIGKILL)
+        await worker.ended()
+        await worker.start()
+        if death == 0:
+            await _follow_until_reset(natterlog.client, reply)
 
-        async with asyncio.timeout(60):
-            await natterlog.client.follow(reply)
+    async with asyncio.timeout(60):
+        await natterlog.client.follow(reply)
 
-        assert reply.end is not None
-        assert reply.end["type"] == "error"
-        runs = await wait_until_all_ended(natterlog.bus)
-        final = runs[reply.run_id].final
-        assert final.status == "failed"
-        assert final.text
+    assert reply.end is not None
+    assert reply.end["type"] == "error"
+    runs = await wait_until_all_ended(natterlog.bus)
+    final = runs[reply.run_id].final
+    assert final.status == "failed"
+    assert final.text

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.between import Between
-from tests.support.nats_server import NatsServer
+from tests.support.nats_server import NatsServer, forget_everything
 from tests.support.stage import Stage, stage, stage_with_store
 from tests.support.store_at_work import StoreAtWork
 
@@ -51,7 +51,8 @@ class Whole:
 
 
 @pytest.fixture
-async def whole(own_nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Whole]:
+async def whole(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Whole]:
+    await forget_everything(nats_server)
     between = Between()
-    async with stage_with_store(own_nats_server, tmp_path, between) as (made, store):
+    async with stage_with_store(nats_server, tmp_path, between) as (made, store):
         yield Whole(made, store, between)

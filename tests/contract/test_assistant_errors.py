@@ -1,14 +1,12 @@
 """The native API's refusals: problem+json, a stable code, the place of the fault."""
 
 import asyncio
-import json
 from typing import Any
 
 import pytest
 
 from tests.support.absent import ABSENT_ID
-from tests.support.nats_server import NatsServer
-from tests.support.stage import DEADLINE, Stage, stage
+from tests.support.stage import DEADLINE, Stage
 
 SESSIONS, MESSAGES = "/api/v1/chat/sessions", "/api/v1/chat/messages"
 
@@ -115,15 +113,6 @@ async def test_an_unknown_path_is_not_found_and_a_wrong_method_names_the_right_o
         assert (await answer.json(content_type=None))["code"] == "method_not_allowed"
 
 
-async def test_a_body_over_the_limit_is_too_large(nats_server: NatsServer):
-    async with stage(nats_server.url, max_body=1000) as small:
-        body = json.dumps({"title": "x" * 1000})
-
-        status, problem = await refused(small, "POST", SESSIONS, data=body)
-
-        assert (status, problem["code"]) == (413, "too_large")
-
-
 async def test_a_body_that_says_it_is_too_large_is_not_waited_for(on_stage: Stage):
     head = f"POST {SESSIONS} HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n{{"
 
@@ -152,16 +141,6 @@ async def test_a_query_that_does_not_fit_is_named_by_its_place(on_stage: Stage, 
     status, problem = await refused(on_stage, "GET", f"{SESSIONS}?{query}")
 
     assert (status, problem["path"]) == (400, f"$.{query.split('=', maxsplit=1)[0]}")
-
-
-async def test_a_store_that_does_not_answer_is_worth_another_try(nats_server: NatsServer):
-    async with stage(nats_server.url, with_store=False) as lonely:
-        async with lonely.http.post(SESSIONS, json={}) as answer:
-            assert answer.status == 503
-            assert int(answer.headers["Retry-After"]) > 0
-            problem = await answer.json(content_type=None)
-
-        assert problem["code"] == "provider_unavailable"
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ async def test_each_fact_is_a_line_with_its_place_in_the_log(whole: Whole):
 
     assert [fact["type"] for fact in told] == ["session.created", "todo.chat", "claim", "final"]
     user = whole.store.user
-    assert told[0]["subject"] == f"evt.{user}.{session_id}._.created"
+    assert told[0]["subject"] == f"evt.{user}.{session_id}._.session.created"
     assert told[3]["subject"] == f"evt.{user}.{session_id}.{run.id}.final"
     assert [fact["seq"] for fact in told] == sorted(fact["seq"] for fact in told)
     assert told[3]["at"] == told[3]["fact"]["at"]

@@ -108,11 +108,11 @@ async def test_of_several_first_todos_on_a_sessions_chain_one_is_stored(bus: Bus
 async def test_a_sessions_own_facts_are_checked_against_its_runs_too(bus: Bus):
     run = a_run()
     session = session_address(run.user, run.session)
-    created = await bus.append(session.fact("created"), b"", expected=0)
+    created = await bus.append(session.fact("session.created"), b"", expected=0)
     await bus.append(run.todo_chat(0), b"", expected=0)
 
     with pytest.raises(WrongSequence):
-        await bus.append(session.fact("updated"), b"", expected=created)
+        await bus.append(session.fact("session.updated"), b"", expected=created)
 
 
 async def test_nothing_is_stored_after_an_erase(bus: Bus):

@@ -8,7 +8,7 @@ import pytest
 from yarl import URL
 
 from shared.events import OfferedModel
-from shared.offers import AskModels, ProviderState
+from shared.offers import ListOffers, ProviderState
 from tests.support.fake_models import a_model
 from tests.support.stage import Stage
 
@@ -265,7 +265,7 @@ async def test_many_who_ask_at_once_are_one_question_to_the_workers(on_stage: St
     answers = await asyncio.gather(*(call(on_stage, "GET", HEALTH) for _ in range(10)))
 
     assert [status for status, _ in answers] == [200] * 10
-    asked = [q for q in on_stage.store.workers.asked if isinstance(q, AskModels)]
+    asked = [q for q in on_stage.store.workers.asked if isinstance(q, ListOffers)]
     assert len(asked) == 1
 
 
@@ -283,7 +283,7 @@ async def test_without_a_worker_nothing_is_healthy_and_a_sentence_says_why(on_st
 async def test_the_first_list_of_all_waits_until_a_worker_has_told(
     on_stage: Stage, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("services.gateway.models.PATIENCE", 0)
+    monkeypatch.setattr("services.gateway.models.TIMEOUT", 0)
     fake, workers = on_stage.store.models, on_stage.store.workers
     fake.known = []
     workers.may_refresh.clear()

@@ -10,7 +10,7 @@ import pytest
 from shared.commands import CreatePreset
 from shared.ids import new_id
 from shared.store_client import StoreClient
-from tests.support.nats_server import NatsServer
+from tests.support.nats_server import NatsServer, forget_everything
 from tests.support.stage import Stage, frame, stage
 from tests.support.store_at_work import store_at_work
 
@@ -52,10 +52,11 @@ class Presets:
 
 
 @pytest.fixture
-async def presets(own_nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Presets]:
-    async with store_at_work(own_nats_server, tmp_path) as made:
+async def presets(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Presets]:
+    await forget_everything(nats_server)
+    async with store_at_work(nats_server, tmp_path) as made:
         await made.bus.serve("store", made.store.endpoints())
-        async with stage(own_nats_server.url, with_store=False) as opened:
+        async with stage(nats_server.url, with_store=False) as opened:
             yield Presets(opened)
 
 

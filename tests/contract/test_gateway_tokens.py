@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from services.gateway.access.accounts import GUESSES
-from services.gateway.app import over_http
+from services.gateway.dialects.registry import over_http
 from services.gateway.http.describe import description_of
 from shared.ids import new_id, now
 from shared.settings import BadSetting

@@ -9,13 +9,12 @@ import aiohttp
 import pytest
 
 from services.gateway.dialects.interview.wire import decode_generate, last
-from services.gateway.http import oneshot as calls
+from services.gateway.http import oneshot
 from shared import commands as c
 from shared.events import Fault, ModelDetails, RunEnded, Usage
 from tests.support.absent import ABSENT_ID
 from tests.support.fake_models import a_model
-from tests.support.nats_server import NatsServer
-from tests.support.stage import DEADLINE, Stage, stage
+from tests.support.stage import DEADLINE, Stage
 
 GENERATE = "/api/generate/"
 PROMPT = {"model": "demo", "prompt": "Hi"}
@@ -165,7 +164,7 @@ async def test_the_path_without_its_slash_is_ollamas_unless_events_are_accepted(
 async def test_headers_that_waited_long_enough_go_out_before_the_first_words(
     on_stage: Stage, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(calls, "HOLD", 0.05)
+    monkeypatch.setattr(oneshot, "HOLD", 0.05)
     talk = Talk(on_stage)
     run = await talk.begun()
 
@@ -430,23 +429,6 @@ async def test_a_body_that_cannot_be_used_is_refused_and_nothing_is_stored(
     assert (on_stage.store.sessions, on_stage.store.runs) == ({}, {})
 
 
-async def test_a_body_over_the_limit_is_too_large(nats_server: NatsServer):
-    async with stage(nats_server.url, max_body=1_000) as small:
-        async with small.http.post(GENERATE, json={"prompt": "a" * 1_000}) as answer:
-            refusal = await answer.json()
-
-        assert (answer.status, refusal["code"]) == (413, "too_large")
-        assert small.store.sessions == {}
-
-
-async def test_another_method_is_refused_in_the_same_envelope(on_stage: Stage):
-    async with on_stage.http.get(GENERATE) as answer:
-        refusal = await answer.json()
-
-    assert (answer.status, refusal["code"]) == (405, "method_not_allowed")
-    assert set(refusal) == {"error", "code"}
-
-
 @pytest.mark.parametrize(
     ("body", "notes"),
     [
@@ -496,17 +478,6 @@ async def test_the_list_gives_bare_names_where_those_mean_one_model(on_stage: St
     assert set(models[1]) == {"name", "modified_at", "size", "digest", "details"}
     assert (models[0]["size"], models[1]["size"], models[1]["digest"]) == (0, 5, "d")
     assert models[1]["details"]["parameter_size"] == "3.2B"
-
-
-async def test_a_list_without_a_store_is_unavailable_in_the_dialects_envelope(
-    nats_server: NatsServer,
-):
-    async with stage(nats_server.url, with_store=False) as made:
-        async with made.http.get("/api/models/") as answer:
-            refusal = await answer.json()
-
-        assert (answer.status, set(refusal)) == (503, {"error", "code"})
-        assert answer.headers["Retry-After"]
 
 
 def test_durations_add_up_and_counts_are_the_providers():

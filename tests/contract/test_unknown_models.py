@@ -48,12 +48,12 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def offering(
-    whole: Whole, own_nats_server: NatsServer, fake: FakeProvider, clock: Clock
+    whole: Whole, nats_server: NatsServer, fake: FakeProvider, clock: Clock
 ) -> AsyncIterator[Offering]:
     """A worker's part that knows the providers; one OpenAI-compatible server has models."""
     del whole  # which must be there to be told of them
     importlib.import_module("anthropic")
-    async with Bus(own_nats_server.url, name="worker") as bus:
+    async with Bus(nats_server.url, name="worker") as bus:
         registry = Registry(Settings(openai_base_url=fake.openai_url), clock=clock)
         registry.add(Recorded(bus))
         offering = Offering(registry, Breaker(Empty(), 5, 60), StoreClient(bus))
@@ -346,7 +346,7 @@ async def test_without_a_worker_whatever_is_named_is_let_through_at_once(whole: 
 
 
 async def test_nobody_waits_twice_for_a_worker_that_does_not_say_anything(
-    whole: Whole, own_nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+    whole: Whole, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(model_names, "PATIENCE", 0.05)
     answer = asyncio.Event()
@@ -357,7 +357,7 @@ async def test_nobody_waits_twice_for_a_worker_that_does_not_say_anything(
         await answer.wait()
         return b'{"id": "slow/model"}'
 
-    async with Bus(own_nats_server.url, name="worker") as bus:
+    async with Bus(nats_server.url, name="worker") as bus:
         await bus.serve("llm_worker", {llm_command(FindModel.name): find})
         await bus.api("INFO")  # a round trip, by which the server knows who answers
         create = whole.store.store.commands.create_session

@@ -13,7 +13,7 @@ from tests.support.made_files import pdf_of
 from tests.support.native_client import Reply
 from tests.support.running import Running
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 DEADLINE = 60
 

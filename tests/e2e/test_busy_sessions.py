@@ -8,7 +8,7 @@ from tests.support.log_checks import check_run, wait_until_all_ended, wait_until
 from tests.support.native_client import Reply
 from tests.support.running import Running
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_six_sends_at_once_under_reject_start_one_run(natterlog: Running):

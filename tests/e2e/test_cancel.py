@@ -9,7 +9,7 @@ from tests.support.log_checks import check_run, wait_until_all_ended
 from tests.support.native_client import Reply
 from tests.support.running import Running, running_system
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def cancel(natterlog: Running, run_id: str) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from tests.support.fake_provider import check_unspliced
 from tests.support.fake_script import Script
 from tests.support.log_checks import check_run, wait_until_all_ended
 from tests.support.native_client import Reply
-from tests.support.running import Running
+from tests.support.running import Running, short_lease
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def a_cut_reply(natterlog: Running, **fields: Any) -> tuple[str, dict[str, Any]]:
@@ -72,25 +72,24 @@ async def test_a_reply_that_its_limit_cut_goes_on_to_its_end(natterlog: Running)
     assert natterlog.fake.seen[-1].body["messages"][1]["content"] == reply.text
 
 
-async def test_a_worker_killed_in_its_middle_starts_over_with_the_old_text(natterlog: Running):
-    session_id, cut = await a_cut_reply(natterlog)
-    natterlog.fake.default = Script(tokens=60, rate=30)
+@short_lease
+async def test_a_worker_killed_in_its_middle_starts_over_with_the_old_text(own_natterlog: Running):
+    session_id, cut = await a_cut_reply(own_natterlog)
+    own_natterlog.fake.default = Script(tokens=60, rate=30)
     reply = Reply()
-    await natterlog.client.go_on(reply, cut["id"])
-    await natterlog.client.follow(reply, until=len(cut["content"]) + 60)
-    worker = natterlog.system.one("llm-worker")
+    await own_natterlog.client.go_on(reply, cut["id"])
+    await own_natterlog.client.follow(reply, until=len(cut["content"]) + 60)
+    worker = own_natterlog.system.one("llm-worker")
 
     await worker.kill()
     await worker.start()
-    await natterlog.client.follow(reply)
+    await own_natterlog.client.follow(reply)
 
     assert (check_whole(reply, cut), reply.resets) == (60, 1)
-    assert await last_of(natterlog, session_id) == (reply.end or {})["message"]
-    runs = await wait_until_all_ended(natterlog.bus)
+    assert await last_of(own_natterlog, session_id) == (reply.end or {})["message"]
+    runs = await wait_until_all_ended(own_natterlog.bus)
     check_run(runs[reply.run_id])
-    lost = runs[reply.run_id].claims[1].fact.previous  # type: ignore[union-attr]
-    assert lost is not None
-    assert lost.text.startswith(cut["content"])
+    assert runs[reply.run_id].previous(1).text.startswith(cut["content"])
 
 
 async def test_a_cancel_in_its_middle_keeps_what_there_is_and_it_can_go_on(natterlog: Running):

@@ -10,13 +10,13 @@ import pytest_asyncio
 from tests.support.native_client import events_of
 from tests.support.running import Running, running_system
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 DEADLINE = 60
 PRICED = "claude-haiku-5-5"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def system_of_module() -> AsyncIterator[Running]:
     """Two providers besides the demo, both at the fake: an OpenAI-compatible one and Anthropic."""
     async with running_system(ANTHROPIC_API_KEY="fake") as running:

@@ -15,7 +15,7 @@ from tests.support.fake_provider import FakeProvider
 from tests.support.log_checks import RunLog, wait_until_all_ended
 from tests.support.running import Running, running_system
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SHORT, LONG = "demo: words=30 rate=60", "demo: words=120 rate=30"
@@ -35,7 +35,7 @@ def as_nothing(fake: FakeProvider) -> dict[str, str]:
     return {}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def system_of_module() -> AsyncIterator[Running]:
     async with running_system(provided=as_nothing) as running:
         yield running

@@ -22,7 +22,7 @@ from tests.support.fake_provider import FakeProvider, check_unspliced
 from tests.support.log_checks import wait_until_all_ended
 from tests.support.running import Running, running_system
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 CLAUDE = "claude-3-5-sonnet-latest"
 OTHER = "claude-haiku-5-5"
@@ -41,13 +41,13 @@ def as_claude(fake: FakeProvider) -> dict[str, str]:
     }
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def system_of_module() -> AsyncIterator[Running]:
     async with running_system(models=MODELS, provided=as_claude) as running:
         yield running
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def page(natterlog: Running) -> AsyncIterator[AssistantClient]:
     async with AssistantClient(f"{natterlog.system.url}/api/v1") as client:
         await client.start()

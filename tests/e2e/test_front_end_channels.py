@@ -16,7 +16,7 @@ from tests.support.fake_provider import FakeProvider, check_unspliced
 from tests.support.people import natterlog as command
 from tests.support.running import Running, running_system
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 MODEL = "qwen3:8b"
 MODELS = {"openai": [MODEL, "qwen3:1b"]}
@@ -33,13 +33,13 @@ def as_llm_server(fake: FakeProvider) -> dict[str, str]:
     }
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def system_of_module() -> AsyncIterator[Running]:
     async with running_system(models=MODELS, provided=as_llm_server) as running:
         yield running
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def chat(natterlog: Running) -> AsyncIterator[ChatClient]:
     async with ChatClient(natterlog.system.url) as client:
         yield client

@@ -9,7 +9,7 @@ from tests.support.content_client import ContentClient
 from tests.support.fake_script import Script
 from tests.support.running import Running
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 DEADLINE = 60
 STEPS = ["keywords", "content_generation", "compliance_check"]

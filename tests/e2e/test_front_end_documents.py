@@ -12,7 +12,7 @@ from tests.support.fake_provider import check_unspliced
 from tests.support.made_files import pdf_of
 from tests.support.running import Running
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TEXT = b"Ada Lovelace was born in 1815.\n" * 40
 DEADLINE = 60
@@ -78,19 +78,20 @@ async def test_progress_and_answer_are_told_while_they_grow(natterlog: Running):
     assert len(set(answer.seen)) > 2
 
 
-async def test_the_more_urgent_file_goes_first(natterlog: Running):
-    processor = natterlog.system.one("processor")
+@pytest.mark.settings(NATTERLOG_STEPS="1")
+async def test_the_more_urgent_file_goes_first(own_natterlog: Running):
+    processor = own_natterlog.system.one("processor")
     await processor.stop()
-    async with DocumentsClient(natterlog.system.url) as client, asyncio.timeout(DEADLINE):
+    async with DocumentsClient(own_natterlog.system.url) as client, asyncio.timeout(DEADLINE):
         for priority in ("0", "9"):
             await client.upload(TEXT, f"Of priority {priority}: tokens=2", priority=priority)
         status, refusal = await client.uploaded(
             TEXT, name="a.txt", prompt="tokens=2", priority="urgent"
         )
-        await natterlog.system.start("processor", NATTERLOG_STEPS="1")
+        await processor.start()
         await client.watch()
 
-    asked = [seen.message for seen in natterlog.fake.seen]
+    asked = [seen.message for seen in own_natterlog.fake.seen]
     assert ["priority 9" in asked[0], "priority 0" in asked[1]] == [True, True]
     assert (status, refusal["code"]) == (400, "invalid_request")
 

@@ -19,7 +19,7 @@ from tests.support.interview_client import MODEL, Answer, InterviewClient
 from tests.support.log_checks import check_run, wait_until_all_ended
 from tests.support.running import Running, running_system
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 PULLED = {"ollama": [MODEL, "qwen3:8b"]}
 """What ``ollama pull`` has brought."""
@@ -29,13 +29,13 @@ def as_ollama(fake: FakeProvider) -> dict[str, str]:
     return {"OLLAMA_HOST": fake.url}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def system_of_module() -> AsyncIterator[Running]:
     async with running_system(models=PULLED, provided=as_ollama) as running:
         yield running
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def page(natterlog: Running) -> AsyncIterator[InterviewClient]:
     async with InterviewClient(f"{natterlog.system.url}/api") as client:
         yield client

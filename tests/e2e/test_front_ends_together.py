@@ -23,7 +23,7 @@ from tests.support.people import add_user
 from tests.support.people import natterlog as command
 from tests.support.running import Running, running_system
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 DEADLINE = 90
 STEPS = ["keywords", "content_generation", "compliance_check"]
@@ -43,7 +43,7 @@ def as_all_three(fake: FakeProvider) -> dict[str, str]:
     }
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def system_of_module() -> AsyncIterator[Running]:
     async with running_system(models=MODELS, provided=as_all_three) as running:
         yield running

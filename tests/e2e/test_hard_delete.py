@@ -4,11 +4,19 @@ import asyncio
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from tests.support.native_client import Reply
 from tests.support.running import Running
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def natterlog(system_of_module: Running) -> Running:
+    system_of_module.fake.reset()
+    return system_of_module
+
 
 SECRET = "the-unmistakable-words-of-a-person"
 
@@ -67,9 +75,9 @@ async def test_a_deletion_is_taken_up_again_by_a_store_that_was_killed_in_it(nat
 async def _deletion_in_the_log(natterlog: Running, session_id: str) -> None:
     came = asyncio.Event()
     listening = await natterlog.bus.listen_live(
-        f"live.evt.*.{session_id}._.deleted", lambda _: came.set()
+        f"live.evt.*.{session_id}._.session.deleted", lambda _: came.set()
     )
-    head = await natterlog.bus.head("EVENTS", f"evt.*.{session_id}._.deleted")
+    head = await natterlog.bus.head("EVENTS", f"evt.*.{session_id}._.session.deleted")
     if head is None:
         async with asyncio.timeout(10):
             await came.wait()

@@ -25,7 +25,7 @@ from tests.support.hostile_files import (
 from tests.support.made_files import pdf_of, png
 from tests.support.running import Running, running_system
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 DEADLINE = 90
 MOST = 4 * MIB
@@ -35,7 +35,7 @@ GOOD = b"name,age\nAda,36\n"
 PICTURE = png(4, 4, bytes([0, *range(0, 200, 50)]) * 4)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def system_of_module() -> AsyncIterator[Running]:
     """One system for all of them: none may harm it for the next."""
     async with running_system(NATTERLOG_MAX_UPLOAD=str(MOST)) as running:

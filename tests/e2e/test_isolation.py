@@ -16,14 +16,14 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from services.gateway.app import over_http, over_sockets
-from services.gateway.http.describe import conversation_of
+from services.gateway.dialects.registry import over_http, over_sockets
+from services.gateway.http.describe import socket_description_of
 from shared.ids import new_id
 from tests.support.people import Person, add_user, settle
 from tests.support.running import running_system
 from tests.support.stage import close_code, frame
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 PARAMETERS = {
     ("/api/v1/chat", "session_id"): "session",
@@ -76,7 +76,7 @@ class Two:
     bob: Person
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def two() -> AsyncIterator[Two]:
     """Two users, each with one of everything."""
     async with running_system() as running:
@@ -194,8 +194,8 @@ def tag(kind: type[msgspec.Struct]) -> str:
 SAID = [
     (route.path.rstrip("/"), tag(kind))
     for route in over_sockets()
-    if (conversation := conversation_of(route)) is not None
-    for kind in conversation.asks
+    if (description := socket_description_of(route)) is not None
+    for kind in description.receives
 ]
 """(socket, type) of every message that clients may say."""
 HARMLESS = {

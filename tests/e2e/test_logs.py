@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.running import Running
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 SECRET = "top-secret-7f3c"
 CHAT = "/api/v1/chat"

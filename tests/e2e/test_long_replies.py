@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable
 
 import pytest
+import pytest_asyncio
 
 from shared.events import RunEnded
 from shared.subjects import EVENTS, TOKENS
@@ -15,7 +16,14 @@ from tests.support.memory import MEBIBYTE, TELLS, peak, reset_peak, resident
 from tests.support.native_client import Reply
 from tests.support.running import Running
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def natterlog(system_of_module: Running) -> Running:
+    system_of_module.fake.reset()
+    return system_of_module
+
 
 MAX_REPLY = 4 * MEBIBYTE
 FACT = 256 * 1024

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from shared.chain import read_chain
 from shared.events import ModelsSynced
@@ -14,7 +15,14 @@ from shared.subjects import EVERYBODY
 from tests.support.log_checks import wait_until_all_ended
 from tests.support.running import Running, running_system
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def natterlog(system_of_module: Running) -> Running:
+    system_of_module.fake.reset()
+    return system_of_module
+
 
 MODELS = "/ai-chat/api/models/"
 HEALTH = "/ai-chat/api/health/llm_server/"

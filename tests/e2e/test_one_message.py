@@ -8,7 +8,7 @@ from shared.events import RunClaimed, RunEnded, TodoChat
 from tests.support.log_checks import read_runs
 from tests.support.running import Running
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_one_message_all_the_way(natterlog: Running):

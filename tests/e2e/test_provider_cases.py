@@ -19,7 +19,7 @@ from tests.support.memory import peak, reset_peak, resident
 from tests.support.native_client import NativeClient, Reply
 from tests.support.system import System
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 AT_ONCE = 24
 DEADLINE = 40.0
@@ -184,7 +184,7 @@ class Results(NamedTuple):
         return self.finals[shown.reply.run_id]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def results() -> AsyncIterator[Results]:
     """Every case, tried once."""
     async with CaseProvider(list(CASES.values())) as provider:

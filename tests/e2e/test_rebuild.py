@@ -6,12 +6,19 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
 from tests.support.native_client import NativeClient, Reply
 from tests.support.running import Running, running_system
 from tests.support.system import ROOT
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def natterlog(system_of_module: Running) -> Running:
+    system_of_module.fake.reset()
+    return system_of_module
 
 
 async def every_answer(client: NativeClient, sessions: list[str], runs: list[str]) -> list[bytes]:

@@ -16,27 +16,30 @@ from shared.subjects import EVENTS, NONE
 from tests.support.command_line import begin, natterlog_says
 from tests.support.log_checks import wait_until_ended
 from tests.support.native_client import Reply
-from tests.support.running import Running, running_system
+from tests.support.running import Running, running_system, short_lease
 from tests.support.system import DEADLINE
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_the_story_of_a_reply_whose_worker_was_killed(natterlog: Running):
-    client = natterlog.client
+@short_lease
+async def test_the_story_of_a_reply_whose_worker_was_killed(own_natterlog: Running):
+    client = own_natterlog.client
     session = await client.session(system_prompt="Be brief.")
     reply = Reply()
     await client.start(reply, session, "tokens=60 rate=40")
     await client.follow(reply, until=60)
     shown_before = len(reply.text)
-    worker = natterlog.system.one("llm-worker")
+    worker = own_natterlog.system.one("llm-worker")
     await worker.kill()
     await worker.start()
     await client.follow(reply)
-    await wait_until_ended(natterlog.bus, reply.run_id)
+    await wait_until_ended(own_natterlog.bus, reply.run_id)
 
-    told = await natterlog_says(natterlog, "runs", "show", reply.run_id[:20], "--prompt", "--json")
-    read = await natterlog_says(natterlog, "runs", "show", reply.run_id)
+    told = await natterlog_says(
+        own_natterlog, "runs", "show", reply.run_id[:20], "--prompt", "--json"
+    )
+    read = await natterlog_says(own_natterlog, "runs", "show", reply.run_id)
 
     story, [first, second] = told.json["story"], told.json["prompts"]
     lost, wrote = story["attempts"]

@@ -14,9 +14,9 @@ from shared.store_client import StoreClient
 from tests.support.command_line import natterlog_says
 from tests.support.log_checks import read_runs, wait_until_all_ended, wait_until_ended
 from tests.support.native_client import Reply
-from tests.support.running import Running
+from tests.support.running import Running, short_lease
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 DEADLINE = 60.0
 
@@ -67,36 +67,39 @@ async def watch(
     raise AssertionError(found)
 
 
+@short_lease
 async def test_a_reply_whose_worker_was_killed_is_replayed_in_two_dialects_as_it_was_read(
-    natterlog: Running,
+    own_natterlog: Running,
 ):
-    session_id = await natterlog.client.session()
+    session_id = await own_natterlog.client.session()
     subscribe = {"type": "subscribe", "session_id": session_id}
     paths = {"/api/v1/chat/ws": subscribe, f"/ws/ai-chat/session/{session_id}/": None}
     greeted = [asyncio.Event() for _ in paths]
     sockets = [
-        asyncio.create_task(watch(natterlog, path, first, greeting))
+        asyncio.create_task(watch(own_natterlog, path, first, greeting))
         for (path, first), greeting in zip(paths.items(), greeted, strict=True)
     ]
     await asyncio.gather(*(greeting.wait() for greeting in greeted))
     reply = Reply()
-    await natterlog.client.start(reply, session_id, "tokens=60 rate=30")
-    await natterlog.client.follow(reply, until=80)
-    worker = natterlog.system.one("llm-worker")
+    await own_natterlog.client.start(reply, session_id, "tokens=60 rate=30")
+    await own_natterlog.client.follow(reply, until=80)
+    worker = own_natterlog.system.one("llm-worker")
     await worker.kill()
     await worker.start()
-    await natterlog.client.follow(reply)
+    await own_natterlog.client.follow(reply)
     native, channels = await asyncio.gather(*sockets)
-    await wait_until_all_ended(natterlog.bus)
+    await wait_until_all_ended(own_natterlog.bus)
 
     replayed: dict[str, list[dict[str, Any]]] = {}
     for dialect in ("assistant-socket", "channels"):
         code, out, err = await natterlog_says(
-            natterlog, "replay", reply.run_id, "--speed", "max", "--dialect", dialect
+            own_natterlog, "replay", reply.run_id, "--speed", "max", "--dialect", dialect
         )
         assert (code, err) == (0, "")
         replayed[dialect] = [json.loads(line) for line in out.splitlines()]
-    again = await watch(natterlog, f"/api/v1/chat/ws?replay={reply.run_id}&speed=max", subscribe)
+    again = await watch(
+        own_natterlog, f"/api/v1/chat/ws?replay={reply.run_id}&speed=max", subscribe
+    )
 
     assert reply.resets == 1
     assert joined(replayed["channels"], "") == joined(channels, "")

@@ -14,7 +14,7 @@ from tests.support.fake_script import Script
 from tests.support.native_client import Reply
 from tests.support.running import Running, running_system
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 KEYS = {"OPENAI_API_KEY": "configured-openai-key", "ANTHROPIC_API_KEY": "configured-claude-key"}
 PROVIDERS = ("openai", "ollama", "anthropic")
@@ -41,7 +41,7 @@ def all_three(fake: FakeProvider) -> dict[str, str]:
     }
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def system_of_module() -> AsyncIterator[Running]:
     async with running_system(provided=all_three, models=MODELS) as running:
         yield running

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.running import Running
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 Frame = dict[str, Any]
 

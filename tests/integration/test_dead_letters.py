@@ -26,8 +26,8 @@ from tests.support.store_at_work import StoreAtWork
 
 
 @pytest.fixture
-async def at_work(own_nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[StoreAtWork]:
-    async with served_store(own_nats_server, tmp_path) as at_work:
+async def at_work(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[StoreAtWork]:
+    async with served_store(nats_server, tmp_path) as at_work:
         yield at_work
 
 

@@ -95,10 +95,10 @@ async def workers(at_work: StoreAtWork) -> AsyncIterator["asyncio.Queue[str]"]:
 
 
 async def test_what_was_said_is_there_and_no_worker_heard_of_it(
-    own_nats_server: NatsServer, second_nats_server: NatsServer, tmp_path: Path
+    nats_server: NatsServer, second_nats_server: NatsServer, tmp_path: Path
 ):
     file = str(tmp_path / "log.jsonl.gz")
-    async with here_and_there(own_nats_server, second_nats_server, tmp_path) as (here, there):
+    async with here_and_there(nats_server, second_nats_server, tmp_path) as (here, there):
         sessions = await lived_in(here)
         assert await run(log_of(here), "export-log", "--all", file) == 0
         for _ in range(3):  # so that no sequence is what it was
@@ -125,10 +125,10 @@ async def test_what_was_said_is_there_and_no_worker_heard_of_it(
 
 
 async def test_attempts_are_those_of_this_log_and_go_back_as_they_came(
-    own_nats_server: NatsServer, second_nats_server: NatsServer, tmp_path: Path
+    nats_server: NatsServer, second_nats_server: NatsServer, tmp_path: Path
 ):
     out, back = tmp_path / "out.jsonl", tmp_path / "back.jsonl"
-    async with here_and_there(own_nats_server, second_nats_server, tmp_path) as (here, there):
+    async with here_and_there(nats_server, second_nats_server, tmp_path) as (here, there):
         session = await here.create()
         run_id = (await here.reply(session)).id
         await run(log_of(here), "export-log", session, str(out))
@@ -152,10 +152,10 @@ def without_numbers(line: FactLine) -> dict[str, Any]:
 
 
 async def test_a_redacted_session_has_its_shape_and_can_be_verified(
-    own_nats_server: NatsServer, second_nats_server: NatsServer, tmp_path: Path
+    nats_server: NatsServer, second_nats_server: NatsServer, tmp_path: Path
 ):
     file = str(tmp_path / "log.jsonl")
-    async with here_and_there(own_nats_server, second_nats_server, tmp_path) as (here, there):
+    async with here_and_there(nats_server, second_nats_server, tmp_path) as (here, there):
         session = await here.create(title="My tax", system_prompt="Be Sherlock.")
         run_id = (await here.reply(session, "Where is Moriarty?", "In Reichenbach.\n\nYes.")).id
         await run(log_of(here), "export-log", session, file, "--redact")
@@ -185,13 +185,13 @@ async def planned(here: StoreAtWork, file: Path) -> list[tuple[SessionLine, list
 
 
 async def test_an_import_that_was_killed_anywhere_shows_nothing_begins_nothing_and_goes_on(
-    own_nats_server: NatsServer,
+    nats_server: NatsServer,
     second_nats_server: NatsServer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
     file = tmp_path / "log.jsonl"
-    async with here_and_there(own_nats_server, second_nats_server, tmp_path) as (here, there):
+    async with here_and_there(nats_server, second_nats_server, tmp_path) as (here, there):
         busy = await here.create()
         going = (await here.send(busy, "Going on")).run
         await here.claim(going)
@@ -247,13 +247,13 @@ async def seen_by_user(at_work: StoreAtWork, session: str) -> bool:
 
 
 async def test_a_begun_import_may_be_given_up(
-    own_nats_server: NatsServer,
+    nats_server: NatsServer,
     second_nats_server: NatsServer,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ):
     file = tmp_path / "log.jsonl"
-    async with here_and_there(own_nats_server, second_nats_server, tmp_path) as (here, there):
+    async with here_and_there(nats_server, second_nats_server, tmp_path) as (here, there):
         session = await here.create()
         going = (await here.send(session)).run
         await here.claim(going)
@@ -265,7 +265,7 @@ async def test_a_begun_import_may_be_given_up(
         left = [f.kind async for f in log.session_facts(session)]
         assert await run(log, "import-log", str(file)) == 1
 
-    assert left == ["deleted"]
+    assert left == ["session.deleted"]
     assert "It was deleted here, and stays so." in capsys.readouterr().err
 
 
@@ -293,13 +293,13 @@ async def begin_only(
 
 
 async def test_what_is_here_already_stays_as_it_is(
-    own_nats_server: NatsServer,
+    nats_server: NatsServer,
     second_nats_server: NatsServer,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ):
     one, two = str(tmp_path / "one.jsonl"), str(tmp_path / "two.jsonl")
-    async with here_and_there(own_nats_server, second_nats_server, tmp_path) as (here, there):
+    async with here_and_there(nats_server, second_nats_server, tmp_path) as (here, there):
         session = await here.create()
         await here.reply(session)
         await run(log_of(here), "export-log", session, one)
@@ -324,10 +324,10 @@ async def test_what_is_here_already_stays_as_it_is(
 
 
 async def test_a_session_may_be_brought_to_another_user(
-    own_nats_server: NatsServer, second_nats_server: NatsServer, tmp_path: Path
+    nats_server: NatsServer, second_nats_server: NatsServer, tmp_path: Path
 ):
     file, other = str(tmp_path / "log.jsonl"), new_id()
-    async with here_and_there(own_nats_server, second_nats_server, tmp_path) as (here, there):
+    async with here_and_there(nats_server, second_nats_server, tmp_path) as (here, there):
         session = await here.create()
         await here.reply(session)
         await run(log_of(here), "export-log", session, file)
@@ -339,12 +339,12 @@ async def test_a_session_may_be_brought_to_another_user(
 
 
 async def test_a_run_of_another_session_is_never_touched(
-    own_nats_server: NatsServer,
+    nats_server: NatsServer,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ):
     file = tmp_path / "log.jsonl"
-    async with served_store(own_nats_server, tmp_path) as at_work:
+    async with served_store(nats_server, tmp_path) as at_work:
         session = await at_work.create()
         await at_work.reply(session)
         [(line, facts)] = await planned(at_work, file)
@@ -359,8 +359,8 @@ async def test_a_run_of_another_session_is_never_touched(
         assert await at_work.dump() == before
 
 
-async def test_a_deleted_session_is_not_exported(own_nats_server: NatsServer, tmp_path: Path):
-    async with served_store(own_nats_server, tmp_path) as at_work:
+async def test_a_deleted_session_is_not_exported(nats_server: NatsServer, tmp_path: Path):
+    async with served_store(nats_server, tmp_path) as at_work:
         session = await at_work.create()
         await at_work.reply(session)
         log = log_of(at_work)
@@ -386,9 +386,9 @@ async def test_a_deleted_session_is_not_exported(own_nats_server: NatsServer, tm
     ],
 )
 async def test_what_is_asked_wrongly_is_refused(
-    own_nats_server: NatsServer, tmp_path: Path, words: tuple[str, ...], told: str
+    nats_server: NatsServer, tmp_path: Path, words: tuple[str, ...], told: str
 ):
-    async with served_store(own_nats_server, tmp_path) as at_work:
+    async with served_store(nats_server, tmp_path) as at_work:
         with pytest.raises(InvalidRequest, match=told):
             await run(log_of(at_work), *words)
 

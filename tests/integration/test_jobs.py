@@ -12,7 +12,7 @@ import pytest
 
 from shared import objects
 from shared.bus import Bus
-from shared.commands import CancelRun, CreateJob, GetJob, JobAnswer
+from shared.commands import CancelRun, CreateJob, GetJob
 from shared.events import (
     DocumentPlan,
     FileKind,
@@ -29,7 +29,7 @@ from shared.pipelines import load
 from shared.records import Job
 from shared.settings import Settings
 from shared.store_client import StoreClient
-from shared.subjects import EVENTS, TOKENS, Address, what
+from shared.subjects import EVENTS, TOKENS, Address, fact_kind
 from tests.support.fake_provider import FakeProvider
 from tests.support.fake_script import Script
 from tests.support.log_checks import RunLog, wait_until_ended
@@ -87,7 +87,7 @@ class Shop:
 
     async def job(self, of: Job, min_seq: int = 0) -> Job:
         request = GetJob(user_id=self.user, run_id=of.run.id, min_seq=min_seq)
-        answer: JobAnswer = await self.store.ask(request)
+        answer = await self.store.ask(request)
         return answer.job
 
     async def cancel(self, of: Job) -> None:
@@ -120,7 +120,7 @@ async def natterlog() -> AsyncIterator[Shop]:
 
 
 def facts(log: RunLog) -> list[str]:
-    return [what(link.subject) for link in log.links]
+    return [fact_kind(link.subject) for link in log.links]
 
 
 def claims_of(log: RunLog) -> list[RunClaimed]:
@@ -340,7 +340,7 @@ async def test_a_killed_worker_is_resumed_at_its_step(natterlog: Shop, at: int):
     job, log = await natterlog.ended(made)
 
     assert [result.text for result in job.results] == [r.reply for r in replies]
-    asked = [what(link.subject) for link in log.links if "todo" in link.subject]
+    asked = [fact_kind(link.subject) for link in log.links if "todo" in link.subject]
     assert len(asked) == len(set(asked)) == 6
     lost = [c.fact.previous for c in log.claims if isinstance(c.fact, RunClaimed)]
     assert len([previous for previous in lost if previous]) == 1

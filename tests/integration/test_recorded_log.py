@@ -24,9 +24,9 @@ async def facts_of(log: RecordedLog, session: str) -> list[tuple[int, str, bytes
 
 
 async def test_hot_cold_and_from_the_files_the_facts_are_the_same(
-    own_nats_server: NatsServer, tmp_path: Path
+    nats_server: NatsServer, tmp_path: Path
 ):
-    async with served_store(own_nats_server, tmp_path) as at_work:
+    async with served_store(nats_server, tmp_path) as at_work:
         session = await at_work.create(title="Tea")
         await at_work.reply(session, "short")
         long = (await at_work.send(session, LONG[:190_000] + "é" * 9_000)).run
@@ -46,7 +46,10 @@ async def test_hot_cold_and_from_the_files_the_facts_are_the_same(
     async with log_of_files(tmp_path) as log:
         from_files = await facts_of(log, session)
 
-    assert [what for _, what, _ in cold] == ["created", *["todo.chat.0", "claim", "final"] * 2]
+    assert [what for _, what, _ in cold] == [
+        "session.created",
+        *["todo.chat.0", "claim", "final"] * 2,
+    ]
     assert len(cold[-1][2]) > 600_000
     assert hot == cold
     assert trimmed == cold
@@ -54,9 +57,9 @@ async def test_hot_cold_and_from_the_files_the_facts_are_the_same(
 
 
 async def test_runs_and_sessions_are_found_by_what_is_known_of_them(
-    own_nats_server: NatsServer, tmp_path: Path
+    nats_server: NatsServer, tmp_path: Path
 ):
-    async with served_store(own_nats_server, tmp_path) as at_work:
+    async with served_store(nats_server, tmp_path) as at_work:
         other = StoreAtWork(at_work.store)
         session, others = await at_work.create(title="Tea"), await other.create(mode="odd")
         done = (await at_work.send(session)).run
@@ -102,10 +105,8 @@ async def test_runs_and_sessions_are_found_by_what_is_known_of_them(
             await found(limit=0)
 
 
-async def test_an_id_may_be_cut_as_long_as_it_is_unique(
-    own_nats_server: NatsServer, tmp_path: Path
-):
-    async with served_store(own_nats_server, tmp_path) as at_work:
+async def test_an_id_may_be_cut_as_long_as_it_is_unique(nats_server: NatsServer, tmp_path: Path):
+    async with served_store(nats_server, tmp_path) as at_work:
         session = await at_work.create()
         run_id = (await at_work.reply(session)).id
         await at_work.reply(session)
@@ -132,9 +133,9 @@ def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 async def test_lists_for_programs_are_an_object_a_line(
-    own_nats_server: NatsServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    nats_server: NatsServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    async with served_store(own_nats_server, tmp_path) as at_work:
+    async with served_store(nats_server, tmp_path) as at_work:
         session = await at_work.create()
         runs = [(await at_work.reply(session)).id for _ in range(2)]
         log = log_of(at_work)

@@ -30,8 +30,8 @@ from tests.support.store_at_work import StoreAtWork, store_at_work
 
 
 @pytest.fixture
-async def store(own_nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[StoreAtWork]:
-    async with store_at_work(own_nats_server, tmp_path) as made:
+async def store(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[StoreAtWork]:
+    async with store_at_work(nats_server, tmp_path) as made:
         await made.bus.serve("store", made.store.endpoints())
         yield made
 
@@ -67,10 +67,10 @@ async def test_of_many_who_want_a_name_one_gets_it(store: StoreAtWork):
 
 
 async def test_two_stores_give_a_name_once(
-    store: StoreAtWork, own_nats_server: NatsServer, tmp_path: Path
+    store: StoreAtWork, nats_server: NatsServer, tmp_path: Path
 ):
     wishes = [CreateUser(account_id=ids.new_id(), user="alice") for _ in range(6)]
-    async with store_at_work(own_nats_server, tmp_path / "other") as other:
+    async with store_at_work(nats_server, tmp_path / "other") as other:
         create = [store.store.accounts.create_user, other.store.accounts.create_user] * 3
 
         answers = await asyncio.gather(

@@ -211,7 +211,7 @@ async def test_a_deletion_that_a_crash_cut_short_is_taken_up_again(
     directory = own_nats_server.directory
     async with store_at_work(own_nats_server, directory) as before:
         session = await written(before)
-        monkeypatch.setattr(Eraser, "_erase_ticks", _crash)
+        monkeypatch.setattr(Eraser, "_erase_token_events", _crash)
         with pytest.raises(asyncio.CancelledError):
             await delete(before, session)
         halfway = files_with(SECRET, directory)

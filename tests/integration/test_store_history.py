@@ -33,8 +33,8 @@ async def both_answers(at_work: StoreAtWork, session: str, at: int | None = None
     ]
 
 
-async def test_then_answers_as_it_answered_then(own_nats_server: NatsServer, tmp_path: Path):
-    async with store_at_work(own_nats_server, tmp_path) as at_work:
+async def test_then_answers_as_it_answered_then(nats_server: NatsServer, tmp_path: Path):
+    async with store_at_work(nats_server, tmp_path) as at_work:
         seen: dict[int, list[Any]] = {}
 
         async def look() -> None:
@@ -63,9 +63,9 @@ async def test_then_answers_as_it_answered_then(own_nats_server: NatsServer, tmp
 
 
 async def test_what_was_is_answered_in_whatever_order_it_is_asked_for(
-    own_nats_server: NatsServer, tmp_path: Path
+    nats_server: NatsServer, tmp_path: Path
 ):
-    async with store_at_work(own_nats_server, tmp_path) as at_work:
+    async with store_at_work(nats_server, tmp_path) as at_work:
         sessions = [await at_work.create() for _ in range(KEPT + 2)]
         seen: dict[tuple[int, str], list[Any]] = {}
         for number in range(3):
@@ -80,8 +80,8 @@ async def test_what_was_is_answered_in_whatever_order_it_is_asked_for(
         assert one_after_another == at_once == [seen[it] for it in asked]
 
 
-async def test_pages_of_what_was_are_as_of_one_moment(own_nats_server: NatsServer, tmp_path: Path):
-    async with store_at_work(own_nats_server, tmp_path) as at_work:
+async def test_pages_of_what_was_are_as_of_one_moment(nats_server: NatsServer, tmp_path: Path):
+    async with store_at_work(nats_server, tmp_path) as at_work:
         session = await at_work.create()
         for number in range(3):
             await at_work.reply(session, f"u{number}", f"a{number}")
@@ -101,9 +101,9 @@ async def test_pages_of_what_was_are_as_of_one_moment(own_nats_server: NatsServe
 
 
 async def test_what_was_not_there_yet_or_is_yet_to_come_is_refused(
-    own_nats_server: NatsServer, tmp_path: Path
+    nats_server: NatsServer, tmp_path: Path
 ):
-    async with store_at_work(own_nats_server, tmp_path) as at_work:
+    async with store_at_work(nats_server, tmp_path) as at_work:
         await at_work.create()
         first = at_work.store.applied.seq
         session = await at_work.create()
@@ -116,8 +116,8 @@ async def test_what_was_not_there_yet_or_is_yet_to_come_is_refused(
             await both_answers(StoreAtWork(at_work.store), session, first + 1)
 
 
-async def test_a_deleted_session_has_no_past(own_nats_server: NatsServer, tmp_path: Path):
-    async with store_at_work(own_nats_server, tmp_path) as at_work:
+async def test_a_deleted_session_has_no_past(nats_server: NatsServer, tmp_path: Path):
+    async with store_at_work(nats_server, tmp_path) as at_work:
         session = await at_work.create()
         await at_work.reply(session)
         then = at_work.store.applied.seq
@@ -136,10 +136,10 @@ async def test_a_deleted_session_has_no_past(own_nats_server: NatsServer, tmp_pa
 
 
 async def test_tables_that_are_as_the_log_says_have_no_differences(
-    own_nats_server: NatsServer, tmp_path: Path
+    nats_server: NatsServer, tmp_path: Path
 ):
     settings = Settings(data_dir=tmp_path)
-    async with store_at_work(own_nats_server, tmp_path) as at_work:
+    async with store_at_work(nats_server, tmp_path) as at_work:
         session = await at_work.create()
         for _ in range(3):
             await at_work.reply(session)
@@ -166,9 +166,9 @@ def written_at(data_dir: Path) -> dict[str, int]:
 
 
 async def test_every_difference_is_named(
-    own_nats_server: NatsServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    nats_server: NatsServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    async with store_at_work(own_nats_server, tmp_path) as at_work:
+    async with store_at_work(nats_server, tmp_path) as at_work:
         session = await at_work.create(title="Tea")
         run = await at_work.reply(session)
         run = await at_work.run(run.id)
@@ -206,9 +206,9 @@ def test_without_files_it_says_what_to_do(tmp_path: Path, capsys: pytest.Capture
 
 
 async def test_tables_of_another_version_are_not_compared(
-    own_nats_server: NatsServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    nats_server: NatsServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    async with store_at_work(own_nats_server, tmp_path):
+    async with store_at_work(nats_server, tmp_path):
         pass
     with sqlite3.connect(tmp_path / "natterlog.db") as changed:
         changed.execute("UPDATE alembic_version SET version_num = '0001'")

@@ -24,7 +24,7 @@ from shared.errors import InvalidRequest, NotFound
 from shared.events import TodoGenerate
 from shared.objects import ObjectMissing
 from shared.records import Job
-from shared.subjects import EVENTS, Address, what
+from shared.subjects import EVENTS, Address, fact_kind
 from tests.support.nats_server import NatsServer
 from tests.support.plans import a_document, a_pipeline, a_result, an_ask
 from tests.support.store_at_work import DEADLINE, StoreAtWork, store_at_work
@@ -67,7 +67,7 @@ def address_of(at: StoreAtWork, of: Job) -> Address:
 
 
 async def chain(at: StoreAtWork, of: Job) -> list[str]:
-    return [what(link.subject) for link in await read_chain(at.bus, address_of(at, of).facts)]
+    return [fact_kind(link.subject) for link in await read_chain(at.bus, address_of(at, of).facts)]
 
 
 async def is_scheduled(at: StoreAtWork, of: Job) -> bool:
@@ -453,7 +453,7 @@ async def test_a_deleted_job_leaves_neither_its_files_nor_its_schedule(
         with pytest.raises(ObjectMissing):
             await objects.get(at.bus, upload)
         left = await at.bus.facts_after(EVENTS, f"evt.{at.user}.>", 0)
-    assert [what(fact.subject) for fact in left] == ["deleted"]
+    assert [fact_kind(fact.subject) for fact in left] == ["session.deleted"]
 
 
 async def test_jobs_are_rebuilt_byte_for_byte(nats_server: NatsServer, tmp_path: Path):

@@ -38,9 +38,9 @@ async def told(at_work: StoreAtWork, session: str, after: int = 0) -> list[str]:
 
 
 async def test_the_archive_holds_every_fact_as_the_log_does(
-    own_nats_server: NatsServer, tmp_path: Path
+    nats_server: NatsServer, tmp_path: Path
 ):
-    async with store_at_work(own_nats_server, tmp_path) as at_work:
+    async with store_at_work(nats_server, tmp_path) as at_work:
         sessions = [await at_work.create() for _ in range(10)]
         await asyncio.gather(*map(at_work.reply, sessions))
 
@@ -51,22 +51,20 @@ async def test_the_archive_holds_every_fact_as_the_log_does(
     assert len(cold) == 40
 
 
-async def test_a_sessions_facts_are_read_from_the_cold_log(
-    own_nats_server: NatsServer, tmp_path: Path
-):
-    async with store_at_work(own_nats_server, tmp_path) as at_work:
+async def test_a_sessions_facts_are_read_from_the_cold_log(nats_server: NatsServer, tmp_path: Path):
+    async with store_at_work(nats_server, tmp_path) as at_work:
         session = await at_work.create()
         await at_work.reply(await at_work.create())
         run = await at_work.reply(session)
 
-        assert await told(at_work, session) == ["created", "todo.chat.0", "claim", "final"]
+        assert await told(at_work, session) == ["session.created", "todo.chat.0", "claim", "final"]
         assert await told(at_work, session, after=run.first_seq) == ["claim", "final"]
         with pytest.raises(NotFound):
             await told(StoreAtWork(at_work.store), session)
 
 
-async def test_a_large_field_is_whole_in_the_cold_log(own_nats_server: NatsServer, tmp_path: Path):
-    async with store_at_work(own_nats_server, tmp_path) as at_work:
+async def test_a_large_field_is_whole_in_the_cold_log(nats_server: NatsServer, tmp_path: Path):
+    async with store_at_work(nats_server, tmp_path) as at_work:
         session = await at_work.create()
         content = "long " * 30_000 + '{"$file": 1}'
         await at_work.reply(session, content, text="x" * 500_000)
@@ -79,15 +77,15 @@ async def test_a_large_field_is_whole_in_the_cold_log(own_nats_server: NatsServe
 
 
 async def test_a_number_that_no_table_can_hold_does_not_stop_the_store(
-    own_nats_server: NatsServer, tmp_path: Path
+    nats_server: NatsServer, tmp_path: Path
 ):
-    async with store_at_work(own_nats_server, tmp_path) as at_work:
+    async with store_at_work(nats_server, tmp_path) as at_work:
         session = await at_work.create(max_tokens=7)
         address = session_address(at_work.user, session)
         too_much = SessionUpdated(at=ids.now(), max_tokens=2**63)
         last = await at_work.bus.head(EVENTS, address.facts)
         assert last is not None
-        await extend(at_work.bus, address.fact("updated"), too_much, expected=last.seq)
+        await extend(at_work.bus, address.fact("session.updated"), too_much, expected=last.seq)
 
         await at_work.reply(await at_work.create())  # only possible when that was passed by
 
@@ -97,9 +95,9 @@ async def test_a_number_that_no_table_can_hold_does_not_stop_the_store(
 
 
 async def test_what_people_said_is_readable_for_the_owner_alone(
-    own_nats_server: NatsServer, tmp_path: Path
+    nats_server: NatsServer, tmp_path: Path
 ):
-    async with store_at_work(own_nats_server, tmp_path) as at_work:
+    async with store_at_work(nats_server, tmp_path) as at_work:
         await at_work.reply(await at_work.create())
 
         names = ("log.db", "log.db-wal", "natterlog.db", "natterlog.db-wal")
@@ -111,8 +109,8 @@ async def test_what_people_said_is_readable_for_the_owner_alone(
 # -- trimming -----------------------------------------------------------------------------
 
 
-async def test_a_trim_keeps_the_newest_facts(own_nats_server: NatsServer, tmp_path: Path):
-    async with store_at_work(own_nats_server, tmp_path, hot_facts=5) as at_work:
+async def test_a_trim_keeps_the_newest_facts(nats_server: NatsServer, tmp_path: Path):
+    async with store_at_work(nats_server, tmp_path, hot_facts=5) as at_work:
         session = await at_work.create()
         for _ in range(3):
             await at_work.reply(session)
@@ -124,8 +122,8 @@ async def test_a_trim_keeps_the_newest_facts(own_nats_server: NatsServer, tmp_pa
         assert len(await told(at_work, session)) == 10
 
 
-async def test_a_trim_leaves_unfinished_runs_whole(own_nats_server: NatsServer, tmp_path: Path):
-    async with store_at_work(own_nats_server, tmp_path, hot_facts=1) as at_work:
+async def test_a_trim_leaves_unfinished_runs_whole(nats_server: NatsServer, tmp_path: Path):
+    async with store_at_work(nats_server, tmp_path, hot_facts=1) as at_work:
         await at_work.reply(await at_work.create())
         unfinished = (await at_work.send(await at_work.create())).run
         await at_work.reply(await at_work.create())
@@ -133,10 +131,8 @@ async def test_a_trim_leaves_unfinished_runs_whole(own_nats_server: NatsServer, 
         assert await at_work.store.trim() == unfinished.first_seq
 
 
-async def test_a_session_whose_facts_were_trimmed_goes_on(
-    own_nats_server: NatsServer, tmp_path: Path
-):
-    async with store_at_work(own_nats_server, tmp_path, hot_facts=1) as at_work:
+async def test_a_session_whose_facts_were_trimmed_goes_on(nats_server: NatsServer, tmp_path: Path):
+    async with store_at_work(nats_server, tmp_path, hot_facts=1) as at_work:
         session = await at_work.create()
         await at_work.reply(session, "u1", "a1")
         await at_work.reply(await at_work.create())
@@ -147,10 +143,10 @@ async def test_a_session_whose_facts_were_trimmed_goes_on(
         assert [text for text, _ in await at_work.shown(session)] == ["u1", "a1", "u2", "a2"]
 
 
-async def test_a_trim_by_another_store_is_noticed(own_nats_server: NatsServer, tmp_path: Path):
+async def test_a_trim_by_another_store_is_noticed(nats_server: NatsServer, tmp_path: Path):
     async with (
-        store_at_work(own_nats_server, tmp_path / "1", hot_facts=1) as trimming,
-        store_at_work(own_nats_server, tmp_path / "2") as at_work,
+        store_at_work(nats_server, tmp_path / "1", hot_facts=1) as trimming,
+        store_at_work(nats_server, tmp_path / "2") as at_work,
     ):
         session = await at_work.create()
         await at_work.reply(session, "u1", "a1")
@@ -166,16 +162,16 @@ async def test_a_trim_by_another_store_is_noticed(own_nats_server: NatsServer, t
 # -- what dies ------------------------------------------------------------------------------
 
 
-async def test_a_store_goes_on_where_it_stopped(own_nats_server: NatsServer, tmp_path: Path):
-    async with store_at_work(own_nats_server, tmp_path) as before:
+async def test_a_store_goes_on_where_it_stopped(nats_server: NatsServer, tmp_path: Path):
+    async with store_at_work(nats_server, tmp_path) as before:
         session = await before.create()
         run = (await before.send(session)).run
-    async with Bus(own_nats_server.url, name="worker") as bus:
+    async with Bus(nats_server.url, name="worker") as bus:
         before.bus = bus
         # While no store runs, a worker goes on.
         seq = await bus.append(before.address(run).fact("cancel"), _CANCEL, expected=run.last_seq)
 
-    async with store_at_work(own_nats_server, tmp_path) as after:
+    async with store_at_work(nats_server, tmp_path) as after:
         after.user = before.user
         await after.store.applied.wait_for(seq)
 
@@ -186,16 +182,16 @@ _CANCEL = b'{"type": "cancel", "at": "2026-11-20T12:00:00Z"}'
 
 
 async def test_what_was_archived_and_not_applied_is_applied_at_the_start(
-    own_nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    async with store_at_work(own_nats_server, tmp_path) as before:
+    async with store_at_work(nats_server, tmp_path) as before:
         session = await before.create()
         with monkeypatch.context() as crash, contextlib.suppress(Unavailable):
             crash.setattr("services.store.watermark.PATIENCE", 0.2)
             crash.setattr("services.store.store.apply", _crash)
             await before.send(session, "Hi")
 
-    async with store_at_work(own_nats_server, tmp_path) as after:
+    async with store_at_work(nats_server, tmp_path) as after:
         after.user = before.user
 
         assert await after.shown(session) == [("Hi", "completed")]
@@ -206,9 +202,9 @@ def _crash(*_: object) -> int:
 
 
 async def test_a_fact_that_cannot_be_decoded_is_kept_and_passed_over(
-    own_nats_server: NatsServer, tmp_path: Path
+    nats_server: NatsServer, tmp_path: Path
 ):
-    async with store_at_work(own_nats_server, tmp_path) as at_work:
+    async with store_at_work(nats_server, tmp_path) as at_work:
         session = await at_work.create()
         stranger = f"evt.{at_work.user}.{ids.new_id()}._.strange"
         kept = [b'{"type": "from.the.future"}', b"\xff\xfe", b""]
@@ -221,8 +217,8 @@ async def test_a_fact_that_cannot_be_decoded_is_kept_and_passed_over(
         assert [e.data for e in cold if e.subject == stranger] == kept
 
 
-async def test_gaps_in_the_log_are_no_obstacle(own_nats_server: NatsServer, tmp_path: Path):
-    async with store_at_work(own_nats_server, tmp_path) as at_work:
+async def test_gaps_in_the_log_are_no_obstacle(nats_server: NatsServer, tmp_path: Path):
+    async with store_at_work(nats_server, tmp_path) as at_work:
         session = await at_work.create()
         await at_work.bus.store("sched.a.b.c", b"later")
 
@@ -290,8 +286,8 @@ async def lively(at_work: StoreAtWork) -> str:
     return sessions[0]
 
 
-async def test_rebuilt_rows_and_answers_are_the_same(own_nats_server: NatsServer, tmp_path: Path):
-    async with store_at_work(own_nats_server, tmp_path) as at_work:
+async def test_rebuilt_rows_and_answers_are_the_same(nats_server: NatsServer, tmp_path: Path):
+    async with store_at_work(nats_server, tmp_path) as at_work:
         session = await lively(at_work)
         endpoints = at_work.store.endpoints()
 
@@ -314,9 +310,9 @@ async def test_rebuilt_rows_and_answers_are_the_same(own_nats_server: NatsServer
 
 
 async def test_a_rebuild_works_on_the_files_alone(
-    own_nats_server: NatsServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    nats_server: NatsServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    async with store_at_work(own_nats_server, tmp_path) as at_work:
+    async with store_at_work(nats_server, tmp_path) as at_work:
         await lively(at_work)
         rows, facts = await at_work.dump(), at_work.store.applied.seq
     (tmp_path / "natterlog.db").unlink()
@@ -325,18 +321,18 @@ async def test_a_rebuild_works_on_the_files_alone(
 
     assert code == 0
     assert f"{facts} facts" in capsys.readouterr().out
-    async with store_at_work(own_nats_server, tmp_path) as rebuilt:
+    async with store_at_work(nats_server, tmp_path) as rebuilt:
         assert await rebuilt.dump() == rows
 
 
 async def test_a_rebuild_is_asked_of_the_store_that_runs(
-    own_nats_server: NatsServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    nats_server: NatsServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    async with store_at_work(own_nats_server, tmp_path) as at_work:
+    async with store_at_work(nats_server, tmp_path) as at_work:
         await at_work.bus.serve("store", at_work.store.endpoints())
         await at_work.reply(await at_work.create())
 
-        settings = Settings(data_dir=tmp_path, nats_url=own_nats_server.url)
+        settings = Settings(data_dir=tmp_path, nats_url=nats_server.url)
         code = await asyncio.to_thread(rebuild.main, settings)
 
     assert code == 0
@@ -344,9 +340,9 @@ async def test_a_rebuild_is_asked_of_the_store_that_runs(
 
 
 async def test_readers_see_the_old_rows_until_a_rebuild_is_complete(
-    own_nats_server: NatsServer, tmp_path: Path
+    nats_server: NatsServer, tmp_path: Path
 ):
-    async with store_at_work(own_nats_server, tmp_path) as at_work:
+    async with store_at_work(nats_server, tmp_path) as at_work:
         session = await at_work.create()
         await at_work.reply(session, "u1", "a1")
         store = at_work.store

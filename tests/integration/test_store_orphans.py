@@ -38,9 +38,9 @@ async def a_job(at: StoreAtWork) -> str:
 
 
 async def test_files_without_a_session_or_in_one_without_a_job_are_erased(
-    own_nats_server: NatsServer, tmp_path: Path
+    nats_server: NatsServer, tmp_path: Path
 ):
-    async with store_at_work(own_nats_server, tmp_path) as at:
+    async with store_at_work(nats_server, tmp_path) as at:
         kept = await a_job(at)
         await a_file(at.bus, ids.new_id())
         await a_file(at.bus, await at.create(mode="document"))
@@ -51,16 +51,16 @@ async def test_files_without_a_session_or_in_one_without_a_job_are_erased(
         assert await objects.get(at.bus, kept) == b"Hello"
 
 
-async def test_a_young_file_may_still_be_accepted(own_nats_server: NatsServer, tmp_path: Path):
-    async with store_at_work(own_nats_server, tmp_path) as at:
+async def test_a_young_file_may_still_be_accepted(nats_server: NatsServer, tmp_path: Path):
+    async with store_at_work(nats_server, tmp_path) as at:
         young = await a_file(at.bus, ids.new_id())
 
         assert await at.store.orphans.sweep() == 0
         assert await names(at.bus) == {young}
 
 
-async def test_the_fields_of_facts_are_no_files(own_nats_server: NatsServer, tmp_path: Path):
-    async with store_at_work(own_nats_server, tmp_path) as at:
+async def test_the_fields_of_facts_are_no_files(nats_server: NatsServer, tmp_path: Path):
+    async with store_at_work(nats_server, tmp_path) as at:
         await at.create(system_prompt="long " * 100_000)
         await objects.put(at.bus, f"{NONE}/{'0' * 64}", b"a preset's")
         before = await names(at.bus)
@@ -70,21 +70,19 @@ async def test_the_fields_of_facts_are_no_files(own_nats_server: NatsServer, tmp
 
 
 async def test_a_file_is_kept_whose_store_accepted_the_job_just_before_it_died(
-    own_nats_server: NatsServer, tmp_path: Path
+    nats_server: NatsServer, tmp_path: Path
 ):
-    async with store_at_work(own_nats_server, tmp_path / "first") as first:
+    async with store_at_work(nats_server, tmp_path / "first") as first:
         kept = await a_job(first)
 
     # what the first one had applied, the second one has yet to read
-    async with store_at_work(own_nats_server, tmp_path / "second") as second:
+    async with store_at_work(nats_server, tmp_path / "second") as second:
         assert await second.store.orphans.sweep(ANY_AGE) == 0
         assert await names(second.bus) == {kept}
 
 
-async def test_an_entry_that_nobody_can_read_is_left_alone(
-    own_nats_server: NatsServer, tmp_path: Path
-):
-    async with store_at_work(own_nats_server, tmp_path) as at:
+async def test_an_entry_that_nobody_can_read_is_left_alone(nats_server: NatsServer, tmp_path: Path):
+    async with store_at_work(nats_server, tmp_path) as at:
         await at.bus.store("$O.FILES.M.c3RyYW5nZQ==", b'{"nuid": ')
         await a_file(at.bus, ids.new_id())
 

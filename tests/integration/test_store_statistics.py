@@ -32,8 +32,8 @@ NOTHING = Statistics(
 
 
 @pytest.fixture
-async def store(own_nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[StoreAtWork]:
-    async with store_at_work(own_nats_server, tmp_path) as made:
+async def store(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[StoreAtWork]:
+    async with store_at_work(nats_server, tmp_path) as made:
         await made.bus.serve("store", made.store.endpoints())
         yield made
 

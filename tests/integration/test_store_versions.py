@@ -25,9 +25,9 @@ def as_of_0003(connection: sa.Connection, applied: int, epoch: str) -> None:
 
 
 async def test_an_older_database_equals_a_rebuild_after_its_migration(
-    own_nats_server: NatsServer, tmp_path: Path
+    nats_server: NatsServer, tmp_path: Path
 ):
-    async with store_at_work(own_nats_server, tmp_path) as before:
+    async with store_at_work(nats_server, tmp_path) as before:
         session = await before.create()
         await before.reply(session, "Where is the cat?", "On the roof.")
         await before.file()
@@ -38,7 +38,7 @@ async def test_an_older_database_equals_a_rebuild_after_its_migration(
     await old.write(as_of_0003, applied, epoch)
     await old.close()
 
-    async with store_at_work(own_nats_server, tmp_path) as after:
+    async with store_at_work(nats_server, tmp_path) as after:
         migrated = await after.dump()
         hits = await found(after, user)
 

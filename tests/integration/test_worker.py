@@ -50,7 +50,7 @@ from shared.pulling import Consumer
 from shared.records import Run
 from shared.settings import Settings
 from shared.streams import FILES, ensure_streams
-from shared.subjects import EVENTS, LIVE_CANCELS, TOKENS, Address, holds, store_command, what
+from shared.subjects import EVENTS, LIVE_CANCELS, TOKENS, Address, fact_kind, holds, store_command
 from tests.support.nats_server import NatsServer
 
 DEADLINE = 20.0
@@ -192,7 +192,7 @@ class Stage:
         return await read_chain(self.bus, self.run.facts)
 
     async def said(self) -> list[str]:
-        return [what(link.subject) for link in await self.chain()]
+        return [fact_kind(link.subject) for link in await self.chain()]
 
     async def claims(self) -> list[tuple[int, RunClaimed]]:
         return [(k.seq, k.fact) for k in await self.chain() if isinstance(k.fact, RunClaimed)]

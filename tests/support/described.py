@@ -4,7 +4,7 @@ from typing import Any
 
 from aiohttp import web
 
-from services.gateway.app import over_http, over_sockets
+from services.gateway.dialects.registry import over_http, over_sockets
 from services.gateway.reference.routes import Reference
 from shared.lifecycle import Life
 

@@ -61,11 +61,11 @@ class FakeJobs:
 
     # -- what the gateway asks ------------------------------------------------------
 
-    async def create_job(self, q: c.CreateJob) -> c.JobAnswer:
+    async def create_job(self, q: c.CreateJob) -> c.JobAccepted:
         for run_id, record in self.records.items():
             same = q.client_ref is not None and record.client_ref == q.client_ref
             if run_id == q.run_id or (same and self._store.runs[run_id].ended_at is None):
-                return self._answer(run_id)
+                return self._accepted(run_id, repeated=run_id != q.run_id)
         at = now()
         self.records[q.run_id] = _Record(q.plan, q.mode, q.priority, q.due, q.client_ref, q.user_id)
         address = Address(q.user_id, q.session_id, q.run_id)
@@ -79,7 +79,7 @@ class FakeJobs:
         seq = await extend(self._store.bus, subject, fact, expected=0)
         self._store.seq = seq
         self._store.runs[q.run_id] = _run(q, at, seq, "scheduled" if later else "queued")
-        return self._answer(q.run_id)
+        return self._accepted(q.run_id)
 
     async def _open(self, q: c.CreateJob, at: datetime) -> None:
         created = SessionCreated(
@@ -94,7 +94,7 @@ class FakeJobs:
             on_busy="queue",
             client_ref=q.client_ref,
         )
-        await self._store.session_fact(q.user_id, q.session_id, "created", created)
+        await self._store.session_fact(q.user_id, q.session_id, "session.created", created)
         fields = {f: getattr(created, f) for f in Session.__struct_fields__ if hasattr(created, f)}
         self._store.sessions[q.session_id] = Session(
             id=q.session_id,
@@ -245,6 +245,9 @@ class FakeJobs:
         self._store.seq = seq
         self._store.change(run_id, last_seq=seq)
         return seq
+
+    def _accepted(self, run_id: str, *, repeated: bool = False) -> c.JobAccepted:
+        return c.JobAccepted(job=self._job(run_id), seq=self._store.seq, repeated=repeated)
 
     def _answer(self, run_id: str) -> c.JobAnswer:
         return c.JobAnswer(job=self._job(run_id), seq=self._store.seq)

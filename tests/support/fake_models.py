@@ -10,9 +10,9 @@ from shared.errors import ModelNotFound, NatterlogError
 from shared.events import OfferedModel
 from shared.ids import now
 from shared.offers import (
-    AskModels,
     FindModel,
     FoundModel,
+    ListOffers,
     Offers,
     ProviderState,
     Refresh,
@@ -79,7 +79,7 @@ class FakeWorkers:
                 latency_ms=1,
             )
         ]
-        self.asked: list[AskModels | Refresh | FindModel] = []
+        self.asked: list[ListOffers | Refresh | FindModel] = []
         self.may_refresh = asyncio.Event()
         """Cleared: whoever has the providers asked waits."""
         self.may_refresh.set()
@@ -89,14 +89,14 @@ class FakeWorkers:
         await self._store.bus.serve(
             "llm_worker",
             {
-                llm_command(AskModels.name): self._ask,
+                llm_command(ListOffers.name): self._ask,
                 llm_command(Refresh.name): self._refresh,
                 llm_command(FindModel.name): self._find,
             },
         )
 
     async def _ask(self, data: bytes) -> bytes:
-        self.asked.append(msgspec.json.decode(data, type=AskModels))
+        self.asked.append(msgspec.json.decode(data, type=ListOffers))
         return msgspec.json.encode(Offers(providers=self.providers, default="demo/demo"))
 
     async def _refresh(self, data: bytes) -> bytes:

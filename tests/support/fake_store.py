@@ -120,7 +120,8 @@ class FakeStore:
     async def create_session(self, q: c.CreateSession) -> c.SessionAnswer:
         at = now()
         fields = {f: getattr(q, f) for f in SessionCreated.__struct_fields__ if hasattr(q, f)}
-        await self.session_fact(q.user_id, q.session_id, "created", SessionCreated(at=at, **fields))
+        created = SessionCreated(at=at, **fields)
+        await self.session_fact(q.user_id, q.session_id, "session.created", created)
         self.messages[q.session_id] = []
         self.sessions[q.session_id] = Session(
             id=q.session_id,
@@ -143,7 +144,7 @@ class FakeStore:
             and (value := getattr(q, f)) is not msgspec.UNSET
         }
         fact = SessionUpdated(at=now(), **change)
-        await self.session_fact(q.user_id, q.session_id, "updated", fact)
+        await self.session_fact(q.user_id, q.session_id, "session.updated", fact)
         known = self.sessions[q.session_id]
         self.sessions[q.session_id] = msgspec.structs.replace(known, updated_at=fact.at, **change)
         return self._session(q.user_id, q.session_id)
@@ -153,7 +154,7 @@ class FakeStore:
         for run in self._unfinished(q.session_id):
             await self.end(run.id, "", status="cancelled", attempt=run.attempt)
         gone = SessionDeleted(at=now(), mode=self.sessions.pop(q.session_id).mode)
-        await self.session_fact(q.user_id, q.session_id, "deleted", gone)
+        await self.session_fact(q.user_id, q.session_id, "session.deleted", gone)
         return c.Done(seq=self.seq)
 
     async def send_message(self, q: c.SendMessage) -> c.Accepted:

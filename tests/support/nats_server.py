@@ -10,11 +10,14 @@ import signal
 import subprocess
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 from services.supervisor import embedded_nats
+from shared.bus import ApiError, Bus
 from shared.child import die_with_this_process
+from shared.streams import STREAMS
 
 DEADLINE = 20.0
 
@@ -117,3 +120,11 @@ class NatsServer:
                 if embedded_nats.READY in line:
                     ready.set()
         ready.set()  # it is dead: whoever waits must look
+
+
+async def forget_everything(server: NatsServer) -> None:
+    """Delete every stream: whoever comes next makes them anew, and finds an empty log."""
+    async with Bus(server.url, name="test") as bus:
+        for stream in STREAMS:
+            with suppress(ApiError):  # nobody has made it yet
+                await bus.api(f"STREAM.DELETE.{stream}")

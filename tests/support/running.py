@@ -3,6 +3,9 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
+
+import pytest
 
 from shared.bus import Bus
 from tests.support.fake_provider import MODELS, FakeProvider
@@ -18,6 +21,17 @@ class Running:
     fake: FakeProvider
     bus: Bus
     client: NativeClient
+
+
+short_lease = pytest.mark.settings(NATTERLOG_LEASE="2")
+"""For tests that kill workers: what those had at hand goes to another the sooner."""
+
+
+def settings_of(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The settings that all ``@pytest.mark.settings`` of the test give its system."""
+    return {
+        k: v for marked in request.node.iter_markers("settings") for k, v in marked.kwargs.items()
+    }
 
 
 def as_openai(fake: FakeProvider) -> dict[str, str]:

@@ -33,6 +33,8 @@ from tests.support.nats_server import NatsServer
 from tests.support.store_at_work import StoreAtWork, store_at_work
 
 DEADLINE = 10.0
+PIPELINES = pipelines.load(Settings())
+"""Read once: to check their schemas takes as long as to open a gateway."""
 
 
 @dataclass
@@ -89,7 +91,7 @@ async def stage(
         async with (
             Accounts(made, bus, asker) as accounts,
             Hub(bus, asker) as hub,
-            JobHub(hub, bus, asker) as boards,
+            JobHub(hub, bus, asker) as jobs,
             Models(asker, LlmClient(bus)) as models,
         ):
             gateway = Gateway(
@@ -99,9 +101,9 @@ async def stage(
                 accounts=accounts,
                 rates=Rates(made, bus),
                 hub=hub,
-                boards=boards,
+                jobs=jobs,
                 models=models,
-                pipelines=pipelines.load(made),
+                pipelines=PIPELINES,
                 cursors=CursorCodec(epoch),
                 sockets=SocketCount(made),
             )

@@ -17,7 +17,7 @@ from aiohttp.test_utils import make_mocked_request
 from services.cli.command_table import RECORDER
 from services.cli.main import parser
 from services.gateway.app import make_app
-from services.gateway.dialects.assistant import socket as assistant_socket
+from services.gateway.dialects.assistant import socket_wire as assistant_socket
 from services.gateway.dialects.assistant import wire as assistant
 from services.gateway.dialects.channels import socket as channels_socket
 from services.gateway.dialects.channels import wire as channels
@@ -400,9 +400,9 @@ def test_every_route_is_described_and_no_other(app: web.Application):
         channels.Frame,
         documents.Frame,
         content.Frame,
-        *get_args(assistant_socket.Asked),
-        *get_args(channels_socket.Asked),
-        *get_args(documents.Asked),
+        *get_args(assistant_socket.ClientMessage),
+        *get_args(channels_socket.ClientMessage),
+        *get_args(documents.ClientMessage),
         assistant_socket.Subscribed,
         assistant_socket.Resync,
         assistant_socket.UserTyping,

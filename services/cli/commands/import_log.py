@@ -19,7 +19,6 @@ from services.cli.log_files.exported_files import files_of, import_files
 from services.cli.log_files.renumbering import (
     FactToImport,
     facts_to_import,
-    kind_of_fact,
     renumbered,
 )
 from services.cli.recorder.recorded_log import NotRecorded, RecordedLog
@@ -32,7 +31,7 @@ from shared.events import FactImported, FileRef, SessionDeleted, encode
 from shared.ids import is_id, now
 from shared.inspection import FindRuns, FindSessions
 from shared.store_client import StoreClient
-from shared.subjects import EVENTS, NONE, Address, Scope
+from shared.subjects import EVENTS, NONE, Address, Scope, kind_of_fact
 
 EXAMPLES = """\
 examples:
@@ -155,7 +154,7 @@ async def _append(bus: Bus, address: Address, fact: FactImported, expected: int)
     try:
         return await extend(
             bus,
-            address.fact("imported"),
+            address.subject_of(fact),
             fact,
             expected=expected,
             scope=Scope.SESSION,

@@ -10,7 +10,7 @@ from services.cli.commands.arguments import add_examples, add_json
 from services.cli.recorder.recorded_log import RecordedLog
 from services.cli.recorder.run_command import run_with_log
 from services.cli.recorder.selection import epoch_of, find_selection
-from services.gateway.replay.frames import Playback
+from services.gateway.playback import Playback
 
 EXAMPLES = """\
 examples:

@@ -39,7 +39,7 @@ from shared.events import (
 )
 from shared.ids import new_id
 from shared.store_client import StoreClient
-from shared.subjects import LIVE, Address, what
+from shared.subjects import LIVE, Address, fact_kind
 
 EXAMPLES = """\
 examples:
@@ -261,7 +261,7 @@ async def _wait_for_end(log: RecordedLog, new: Address) -> RunEnded:
     ended = asyncio.Event()
 
     def on_fact(message: Incoming) -> None:
-        if what(message.subject) == "final":
+        if fact_kind(message.subject) == "final":
             ended.set()
 
     store = StoreClient(log.bus)

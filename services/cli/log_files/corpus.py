@@ -22,9 +22,8 @@ from services.cli.log_files.export_file import (
     sessions_of,
 )
 from services.cli.log_files.export_file import writing as writing_log
-from services.cli.log_files.renumbering import kind_of_fact
 from services.cli.recorder.selection import Selection
-from services.gateway.replay.frames import Playback
+from services.gateway.playback import Playback
 from shared.errors import InvalidRequest
 from shared.events import decode_fact
 from shared.ids import now
@@ -189,7 +188,7 @@ def _facts(path: Path, session: SessionLine, lines: list[FactLine]) -> Iterator[
         except msgspec.DecodeError as error:
             raise InvalidRequest(f"{path}: fact {line.seq} cannot be read: {error}.") from error
         address = Address(session.user, session.id, line.run)
-        yield LogEntry(line.seq, address, kind_of_fact(fact), data, fact)
+        yield LogEntry(line.seq, address.subject_of(fact), address, data, fact)
 
 
 def _read_frames(path: Path) -> list[FrameLine]:

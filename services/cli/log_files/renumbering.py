@@ -31,7 +31,7 @@ from shared.events import (
     decode_fact,
 )
 from shared.ids import is_id
-from shared.subjects import NONE, session_address
+from shared.subjects import NONE
 
 UNDER_WAY = Fault(
     code="internal", message="This was under way when its session was exported, and stayed there."
@@ -126,27 +126,6 @@ def _previous(
     previous: PreviousAttempt | None, new_seqs: Mapping[int, int]
 ) -> PreviousAttempt | None:
     return previous and msgspec.structs.replace(previous, attempt=new_seqs[previous.attempt])
-
-
-def kind_of_fact(fact: AnyFact) -> str:
-    """The end of the fact's subject, from the fact alone."""
-    address = session_address("u", "s")
-    match fact:
-        case SessionCreated():
-            return "created"
-        case SessionUpdated():
-            return "updated"
-        case BranchChosen():
-            return "branch"
-        case TodoChat():
-            subject = address.todo_chat(fact.n)
-        case TodoProcess():
-            subject = address.todo_process(fact.priority, fact.n)
-        case TodoGenerate():
-            subject = address.todo_generate(fact.priority, fact.n)
-        case _:
-            return str(type(fact).__struct_config__.tag)
-    return subject.split(".", 4)[4]
 
 
 def _check_id(session: SessionLine, text: str) -> None:

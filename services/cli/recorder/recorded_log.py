@@ -27,19 +27,15 @@ from shared.inspection import (
 )
 from shared.log_entry import LogEntry
 from shared.objects import ObjectMissing, unpack
+from shared.requests import Answer
 from shared.settings import Settings
 from shared.subjects import EVENTS, Address, ping, store_command
 
 T = TypeVar("T", FoundRun, FoundSession)
 
-RunQuery = Callable[[Request], Awaitable[Any]]
+RunQuery = Callable[[Request[Any]], Awaitable[Any]]
 """Answers a request of :mod:`shared.inspection`."""
 
-_ANSWERS: dict[type[Request], type] = {
-    FindRuns: FoundRuns,
-    FindSessions: FoundSessions,
-    ReadFacts: Facts,
-}
 _TIMEOUT = 10.0
 _PING_TIMEOUT = 1.0
 _SHOWN = 5
@@ -178,10 +174,10 @@ async def store_answers(bus: Bus) -> bool:
 def queries_to_store(bus: Bus) -> RunQuery:
     """Answers from the store that runs, over the bus."""
 
-    async def query(request: Request) -> Any:
+    async def query(request: Request[Answer]) -> Answer:
         data = msgspec.json.encode(request)
         answer = await bus.ask(store_command(request.name), data, timeout=_TIMEOUT, tries=2)
-        return msgspec.json.decode(answer, type=_ANSWERS[type(request)])  # pyright: ignore[reportUnknownVariableType]  (each request has one kind of answer)
+        return request.decode_answer(answer)
 
     return query
 

@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 from weakref import WeakValueDictionary
 
 from services.gateway.access.auth import User, missing_token, not_known
+from services.gateway.single_flight import SingleFlight
 from shared.bus import Bus, BusError, Incoming, Listening, Stored
 from shared.commands import CheckToken, Holder
 from shared.errors import NatterlogError, RateLimited
@@ -41,7 +42,7 @@ MOST = 10_000
 GUESSES = 50
 """Unknown credentials a second about which the store is asked."""
 _ROUND = 1.0
-_PATIENCE = 2.0
+_TIMEOUT = 2.0
 """Seconds for which a request waits for what was missed while NATS was away."""
 _PAGE = 1000
 
@@ -60,10 +61,10 @@ class Accounts:
         self._unknown: OrderedDict[str, None] = OrderedDict()
         self._living: WeakValueDictionary[str, User] = WeakValueDictionary()
         """Everybody whose requests are open or remembered, by the credential's SHA-256."""
-        self._asking: dict[str, asyncio.Task[User | None]] = {}
+        self._checks = SingleFlight(self._check, name="token-check")
         self._guesses = _Budget(GUESSES)
         self._seen = 0
-        self._told = 0
+        self._account_seq = 0
         """The last fact about an account that was heard."""
         self._caught_up = asyncio.Event()
         self._catching_up: asyncio.Task[None] | None = None
@@ -73,7 +74,7 @@ class Accounts:
     async def __aenter__(self) -> Self:
         self._listening = await self._bus.listen_live(f"{LIVE}{OUTSIDE_SESSIONS}", self._on_fact)
         last = await self._bus.head(EVENTS, OUTSIDE_SESSIONS)
-        self._told = last.seq if last else 0  # what the store answers must not be older
+        self._account_seq = last.seq if last else 0  # what the store answers must not be older
         self._seen = (await self._bus.api(f"STREAM.INFO.{EVENTS}"))["state"]["last_seq"]
         self._caught_up.set()
         self._bus.on_reconnect(self._reconnected)
@@ -86,7 +87,8 @@ class Accounts:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for task in (*self._tasks, *self._asking.values()):
+        self._checks.cancel()
+        for task in self._tasks:
             task.cancel()
         if self._listening is not None:
             await self._listening.close()
@@ -109,7 +111,7 @@ class Accounts:
         if not self._caught_up.is_set():
             await self._wait_for_missed()
         if self._made is None:
-            await self._ask("")
+            await self._check("")
         if not self._made:
             if self._settings.on_loopback or self._settings.open_network:
                 return self._anybody
@@ -128,7 +130,7 @@ class Accounts:
             return
         while self._made is None:
             try:
-                await self._ask("")
+                await self._check("")
             except NatterlogError as error:
                 log.info("gateway.waits_for_store", error=str(error))
         if not self._made:
@@ -150,31 +152,22 @@ class Accounts:
             self._unknown.move_to_end(digest)
             raise not_known()
         else:
-            user = await self._ask_once(digest)
+            user = await self._check_once(digest)
         if user is None or not user.counts:
             raise not_known()
         return user
 
-    async def _ask_once(self, digest: str) -> User | None:
+    async def _check_once(self, digest: str) -> User | None:
         """Ask the store; whoever comes with the same credential meanwhile waits for one answer."""
-        asking = self._asking.get(digest)
-        if asking is None:
+        if self._checks.under_way(digest) is None:
             self._guesses.spend()
-            asking = asyncio.create_task(self._ask(digest), name="token-check")
-            self._asking[digest] = asking
-            asking.add_done_callback(lambda task: self._asked(digest, task))
-        return await asyncio.shield(asking)
+        return await self._checks.of(digest).result()
 
-    def _asked(self, digest: str, task: "asyncio.Task[User | None]") -> None:
-        del self._asking[digest]
-        if not task.cancelled():
-            task.exception()  # whoever waited for it may have left
-
-    async def _ask(self, digest: str) -> User | None:
+    async def _check(self, digest: str) -> User | None:
         while True:
-            request = CheckToken(user_id=LOCAL_USER, sha256=digest, min_seq=self._told)
+            request = CheckToken(user_id=LOCAL_USER, sha256=digest, min_seq=self._account_seq)
             answer = await self._store.ask(request)
-            if answer.seq >= self._told:  # else a fact came while the store was answering
+            if answer.seq >= self._account_seq:  # else a fact came while the store was answering
                 break
         if answer.made and not self._made:
             self._first_token()
@@ -218,7 +211,7 @@ class Accounts:
                 self._unknown.clear()
             case _:
                 return
-        self._told = max(self._told, stored.seq)
+        self._account_seq = max(self._account_seq, stored.seq)
 
     def _first_token(self) -> None:
         """Whoever came without one came before: from now on everybody needs one."""
@@ -242,7 +235,7 @@ class Accounts:
         while True:
             if self._made is None:
                 try:
-                    await self._ask("")
+                    await self._check("")
                 except (NatterlogError, BusError) as error:
                     log.info("accounts.store_unreachable", error=str(error))
             self._end(lambda user: not user.counts)
@@ -284,7 +277,7 @@ class Accounts:
         self._unknown.clear()
         for digest, user in [*self._living.items()]:
             try:
-                if await self._ask(digest) is not user:
+                if await self._check(digest) is not user:
                     self._end_one(digest, user)
             except NatterlogError as error:
                 log.warning("accounts.store_unreachable", error=str(error))
@@ -292,7 +285,7 @@ class Accounts:
 
     async def _wait_for_missed(self) -> None:
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_TIMEOUT):
                 await self._caught_up.wait()
         except TimeoutError:
             pass  # NATS is away: what was known before goes on

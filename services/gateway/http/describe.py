@@ -1,6 +1,6 @@
-"""What a route takes and answers, told beside it: what ``/api/openapi.json`` is made of.
+"""What a route takes and answers, declared beside it: what ``/api/openapi.json`` is made of.
 
-    @describe(query=ListSessions, answers={200: words.Page[words.SessionView]})
+    @describe(query=wire.SessionsQuery, answers={200: wire.SessionPage})
     async def list_sessions(request: web.Request) -> web.Response:
         \"""The list, last written to first.\"""
 
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar, get_args
 import msgspec
 from aiohttp import web
 
+from services.gateway.context import Handler
 from shared import errors
 from shared.errors import NatterlogError
 from shared.lifecycle import Alive, Readiness
@@ -121,6 +122,7 @@ class Description:
     public: bool = False
     tag: str | None = None
     names: Mapping[str, str] = field(default_factory=dict[str, str])
+    replay: Handler | None = None
 
 
 HEALTH = {
@@ -141,8 +143,9 @@ def describe(
     public: bool = False,
     tag: str | None = None,
     names: Mapping[str, str] | None = None,
+    replay: Handler | None = None,
 ) -> Callable[[H], H]:
-    """Tell of a handler what cannot be seen from outside; it stays the same function.
+    """Describe a handler where it stands; it stays the same function.
 
     ``answers`` says what a success looks like, by status.  ``query`` is the struct
     that :func:`services.gateway.http.requests.read_query` reads, ``body`` the one that the
@@ -150,7 +153,8 @@ def describe(
     those beyond what any route has (:data:`EVERYWHERE`), any path with an id (not
     found) and any body (too large).  ``public`` routes need no credential.  ``tag``
     groups the route; the dialect of its path does otherwise.  ``names`` explains what
-    stands in the path where it is no id.
+    stands in the path where it is no id.  ``replay`` answers instead where the query
+    names a recording (:mod:`services.gateway.replay.requests`).
     """
     description = Description(
         answers=answers,
@@ -161,6 +165,7 @@ def describe(
         public=public,
         tag=tag,
         names=names or {},
+        replay=replay,
     )
 
     def remember(handler: H) -> H:
@@ -171,39 +176,52 @@ def describe(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conversation:
+class SocketDescription:
     """What stands in :func:`describe_socket`."""
 
-    asks: tuple[type, ...]
-    tells: tuple[type, ...]
+    receives: tuple[type, ...]
+    sends: tuple[type, ...]
     query: type | None = None
+    replay: Handler | None = None
 
 
-_CONVERSATIONS: dict[Callable[..., Any], Conversation] = {}
+_SOCKETS: dict[Callable[..., Any], SocketDescription] = {}
 
 
 def describe_socket(
-    *, asks: Any, tells: Iterable[type], query: type | None = None
+    *,
+    receives: Any,
+    sends: Iterable[type],
+    query: type | None = None,
+    replay: Handler | None = None,
 ) -> Callable[[H], H]:
-    """Tell of a socket's handler what both sides may say: structs with a ``type``.
+    """Describe the messages of a socket, in both directions: structs with a ``type``.
 
-    ``asks`` is what the handler decodes: a union of the client's messages, or one of
-    them alone.
+    ``receives`` is what the handler decodes: a union of the client's messages, or one
+    of them alone.  ``query`` and ``replay`` are as for :func:`describe`.
     """
-    conversation = Conversation(asks=get_args(asks) or (asks,), tells=tuple(tells), query=query)
+    description = SocketDescription(
+        receives=get_args(receives) or (receives,), sends=tuple(sends), query=query, replay=replay
+    )
 
     def remember(handler: H) -> H:
-        _CONVERSATIONS[handler] = conversation
+        _SOCKETS[handler] = description
         return handler
 
     return remember
 
 
-def conversation_of(route: web.RouteDef) -> Conversation | None:
-    return _CONVERSATIONS.get(route.handler)
+def socket_description_of(route: web.RouteDef) -> SocketDescription | None:
+    return _SOCKETS.get(route.handler)
+
+
+def replay_of(route: web.RouteDef) -> Handler | None:
+    """What answers the route's requests for a recording; None where it shows none."""
+    description = description_of(route) or socket_description_of(route)
+    return None if description is None else description.replay
 
 
 def description_of(route: web.RouteDef) -> Description | None:
-    """What was told of a route's handler; the health routes are every service's."""
+    """The description of a route's handler; the health routes are every service's."""
     handler = getattr(route.handler, "__func__", route.handler)
     return _DESCRIBED.get(handler) or HEALTH.get(route.path)

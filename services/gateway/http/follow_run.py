@@ -1,12 +1,12 @@
 """Follow a run to its end: what every dialect does once a message is accepted."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from msgspec import UNSET
 
 from services.gateway.context import Gateway
+from services.gateway.http.stream_writer import Waiter
 from services.gateway.sessions.client_events import ReplyEnded, SessionGone
 from services.gateway.sessions.cursor import Cursor
 from services.gateway.sessions.follower import Follower
@@ -17,43 +17,37 @@ from shared.records import Run
 
 
 @asynccontextmanager
-async def following(
-    gateway: Gateway, user: str, run: Run, place: Cursor | None = None
-) -> AsyncGenerator[Follower]:
-    """A follower of one run, from ``place`` or its first fact on.
+async def follow_run(gateway: Gateway, user: str, run: Run) -> AsyncGenerator[Follower]:
+    """A follower of one run, from its first fact on.
 
     Raises:
         NotFound, Unavailable: the session cannot be followed.
     """
     async with gateway.hub.feed(user, run.session_id) as feed:
-        start = place if place is not None else Cursor(run.first_seq - 1)
-        yield Follower(feed, gateway.store, start, run_id=run.id)
+        yield Follower(feed, Cursor(run.first_seq - 1), run_id=run.id)
 
 
-async def ended(gateway: Gateway, follower: Follower) -> ReplyEnded:
+async def wait_for_end(gateway: Gateway, follower: Follower) -> ReplyEnded:
     """Wait for the end of the follower's run.
 
     Raises:
         NotFound: its session was erased.
         Unavailable: the gateway stops; the run goes on without it.
     """
-    waiter = _Waiter()
-    follower.feed.watchers.add(waiter.changed.set)
-    try:
-        with gateway.connections.holding(waiter):
-            while True:
-                waiter.changed.clear()
-                news = await follower.news()
-                for _, moment in news:
-                    if isinstance(moment, ReplyEnded):
-                        return moment
-                    if isinstance(moment, SessionGone):
-                        raise NotFound("The session was deleted.")
-                if not news:
-                    waiter.check()
-                    await waiter.changed.wait()
-    finally:
-        follower.feed.watchers.discard(waiter.changed.set)
+    waiter = Waiter()
+    with (
+        gateway.connections.holding(waiter),
+        follower.source.watchers.watching(waiter.wake),
+    ):
+        while events := await waiter.next(follower.next_events):
+            for _, event in events:
+                if isinstance(event, ReplyEnded):
+                    return event
+                if isinstance(event, SessionGone):
+                    raise NotFound("The session was deleted.")
+    raise Unavailable(
+        "The gateway is restarting; the reply goes on, please ask again.", retry_after=1.0
+    )
 
 
 def check_success(reply: ReplyEnded) -> None:
@@ -73,24 +67,3 @@ def wait_of(final: RunEnded) -> float | None:
     if fault is None or fault.retry_after is UNSET:
         return None
     return max(0.0, fault.retry_after - (now() - final.at).total_seconds())
-
-
-class _Waiter:
-    """A request that waits for a reply without a stream."""
-
-    def __init__(self) -> None:
-        self.changed = asyncio.Event()
-        self._stopping = False
-
-    def beat(self, now: float) -> None:
-        del now
-
-    def stop(self) -> None:
-        self._stopping = True
-        self.changed.set()
-
-    def check(self) -> None:
-        if self._stopping:
-            raise Unavailable(
-                "The gateway is restarting; the reply goes on, please ask again.", retry_after=1.0
-            )

@@ -1,12 +1,12 @@
-"""Calls: one question and one answer on one connection, for clients that know no cursor.
+"""One prompt and one reply on one connection, for clients that know no cursor.
 
-A call without a session is a run in a session of its own, and ends with its
-connection: closing it is the only way of such clients to say stop.  A call within
-a session is a turn like any other; its run goes on whatever becomes of the client.
+Without a session it is a run in a session of its own, and ends with its connection:
+closing it is the only way of such clients to say stop.  Within a session it is a turn
+like any other; its run goes on whatever becomes of the client.
 
-Such a stream cannot be taken up again, and has no word for a reply that starts
-over.  So it ends with an error where that happens after the first words, and its
-status waits for those words: what fails before them fails with its own status.
+Such a stream cannot be taken up again, and has no frame for a reply that starts over.
+So it ends with an error where that happens after the first text, and its status waits
+for that text: what fails before it fails with its own status.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ import msgspec
 from aiohttp import web
 
 from services.gateway.context import RUN_ID, USER, Gateway, gateway_of
-from services.gateway.http.follow_run import check_success, ended, following
-from services.gateway.http.sse import EventStream
+from services.gateway.http.follow_run import check_success, follow_run, wait_for_end
 from services.gateway.http.start_run import RunPermit, run_permit
+from services.gateway.http.stream_writer import StreamWriter
 from services.gateway.sessions.client_events import (
     ClientEvent,
     ReplyEnded,
@@ -29,7 +29,8 @@ from services.gateway.sessions.client_events import (
     SessionGone,
     TextAdded,
 )
-from services.gateway.sessions.follower import Follower
+from services.gateway.sessions.follower import ClientEvents, Follower
+from services.gateway.single_flight import Flight
 from shared.bus import BusError
 from shared.commands import Accepted, CancelRun, CreateSession, GetSession, SendMessage
 from shared.errors import Cancelled, NatterlogError, NotFound, ProviderFailed, Unavailable
@@ -40,13 +41,13 @@ from shared.records import Session
 log = get_logger()
 
 MODE = "adhoc"
-"""Of the sessions that calls without one make for themselves."""
+"""Of the sessions that one-shot runs make for themselves."""
 HOLD = 15.0
-"""Seconds for which the status waits for the first words."""
+"""Seconds for which the status waits for the first text."""
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What a call wants, in no dialect; None: as the session has it."""
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be answered, in no dialect; None: as the session has it."""
 
     content: str
     session_id: str | None = None
@@ -55,12 +56,12 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     system: str | None = None
     notes: list[str] = []
-    """What of the wish is not honoured, one sentence each."""
+    """What of the request is not honoured, one sentence each."""
     idempotency_key: str | None = None
 
 
-class Wire(Protocol):
-    """How a dialect tells a reply while it is being written."""
+class StreamFormat(Protocol):
+    """How a dialect shows a reply while it is being written."""
 
     content_type: str
     comment: bytes
@@ -80,7 +81,7 @@ class Wire(Protocol):
 
 
 @dataclass(kw_only=True)
-class Followed:
+class FollowedRun:
     """A run that is followed to its end, live or recorded."""
 
     gateway: Gateway
@@ -90,127 +91,132 @@ class Followed:
 
 
 @dataclass(kw_only=True)
-class Call(Followed):
-    """A call that was accepted."""
+class OneShotRun(FollowedRun):
+    """A prompt that was accepted."""
 
     session: Session
     accepted: Accepted
 
 
 @asynccontextmanager
-async def one_shot_run(request: web.Request, asked: Asked) -> AsyncGenerator[Call]:
-    """Have ``asked`` answered; left before its end, a call without a session is stopped.
+async def one_shot_run(request: web.Request, prompt: Prompt) -> AsyncGenerator[OneShotRun]:
+    """Have a prompt answered; left before its end, a run without a session is stopped.
 
     Raises:
         NotFound, Conflict, InvalidRequest, TooLarge, RateLimited: it was not accepted.
         Unavailable: the store or the log does not answer.
     """
-    async with run_permit(request) as permit, _calling(request, permit, asked) as call:
-        yield call
+    async with run_permit(request) as permit, _begun(request, permit, prompt) as run:
+        yield run
 
 
 @asynccontextmanager
-async def _calling(request: web.Request, permit: RunPermit, asked: Asked) -> AsyncGenerator[Call]:
+async def _begun(
+    request: web.Request, permit: RunPermit, prompt: Prompt
+) -> AsyncGenerator[OneShotRun]:
     gateway, user = gateway_of(request), request[USER].id
-    session = await _session(gateway, user, asked)
-    accepting = asyncio.create_task(_send(permit, user, session, asked), name="call-accept")
-    accepting.add_done_callback(_seen)
-    call: Call | None = None
+    session = await _session(gateway, user, prompt)
+    # A client may go while the store decides: then there is a run to be stopped.
+    accepting = Flight(_send(permit, user, session, prompt), name="one-shot-accept")
+    run: OneShotRun | None = None
     try:
         with gateway.hub.opening(user, session.id):
-            # A client may go while the store decides: then there is a run to be stopped.
-            accepted = await asyncio.shield(accepting)
+            accepted = await accepting.result()
             request[RUN_ID] = accepted.run.id
-            async with following(gateway, user, accepted.run) as follower:
-                call = Call(gateway=gateway, session=session, accepted=accepted, follower=follower)
-                yield call
+            async with follow_run(gateway, user, accepted.run) as follower:
+                run = OneShotRun(
+                    gateway=gateway, session=session, accepted=accepted, follower=follower
+                )
+                yield run
     finally:
-        if asked.session_id is None and not (call is not None and call.over):
+        if prompt.session_id is None and not (run is not None and run.over):
             await _stop(gateway, user, accepting)
 
 
-async def whole(call: Call) -> ReplyEnded:
+async def whole_reply(run: OneShotRun) -> ReplyEnded:
     """Wait for all of the reply.
 
     Raises:
         NatterlogError: the run failed, or was cancelled by somebody else.
     """
-    reply = await ended(call.gateway, call.follower)
-    call.over = True
+    reply = await wait_for_end(run.gateway, run.follower)
+    run.over = True
     check_complete(reply)
     return reply
 
 
-async def streamed(request: web.Request, call: Followed, wire: Wire) -> web.StreamResponse:
+async def stream_reply(
+    request: web.Request, run: FollowedRun, shown_as: StreamFormat
+) -> web.StreamResponse:
     """Answer with the reply while it is being written.
 
     Raises:
-        NatterlogError: it failed before its first words, so this has a status.
+        NatterlogError: it failed before its first text, so this has a status.
     """
-    stream = _CallStream(request, call, wire)
-    with call.gateway.connections.holding(stream):
-        return await stream.answer(request)
+    headers = {"Content-Type": shown_as.content_type, "X-Accel-Buffering": "no"}
+    writer = StreamWriter(request, headers, comment=shown_as.comment)
+    with (
+        run.gateway.connections.holding(writer),
+        run.follower.source.watchers.watching(writer.wake),
+    ):
+        first = await _first_events(writer, run)
+        async with writer.begun():
+            await _write_reply(writer, run, shown_as, first)
+    return writer.response
 
 
 # -- accepting and stopping ---------------------------------------------------------
 
 
-async def _session(gateway: Gateway, user: str, asked: Asked) -> Session:
-    """The session of the call: the client's, or a new one of its own."""
-    if asked.session_id is not None:
-        query = GetSession(user_id=user, session_id=asked.session_id)
+async def _session(gateway: Gateway, user: str, prompt: Prompt) -> Session:
+    """The session of the run: the client's, or a new one of its own."""
+    if prompt.session_id is not None:
+        query = GetSession(user_id=user, session_id=prompt.session_id)
         return (await gateway.store.ask(query)).session
     opening = CreateSession(
         user_id=user,
         session_id=new_id(),
         mode=MODE,
-        model=asked.model,
-        temperature=asked.temperature,
-        max_tokens=asked.max_tokens,
-        system_prompt=asked.system,
+        model=prompt.model,
+        temperature=prompt.temperature,
+        max_tokens=prompt.max_tokens,
+        system_prompt=prompt.system,
     )
     return (await gateway.store.ask(opening)).session
 
 
-async def _send(permit: RunPermit, user: str, session: Session, asked: Asked) -> Accepted:
+async def _send(permit: RunPermit, user: str, session: Session, prompt: Prompt) -> Accepted:
     message = SendMessage(
         user_id=user,
         session_id=session.id,
-        content=asked.content,
-        notes=asked.notes,
-        idempotency_key=asked.idempotency_key,
+        content=prompt.content,
+        notes=prompt.notes,
+        idempotency_key=prompt.idempotency_key,
     )
-    if asked.session_id is not None:  # a session of its own has all of it already
+    if prompt.session_id is not None:  # a session of its own has all of it already
         message = msgspec.structs.replace(
             message,
-            model=asked.model,
-            temperature=asked.temperature,
-            max_tokens=asked.max_tokens,
-            system=asked.system,
+            model=prompt.model,
+            temperature=prompt.temperature,
+            max_tokens=prompt.max_tokens,
+            system=prompt.system,
         )
     return await permit.ask(message)
 
 
-async def _stop(gateway: Gateway, user: str, accepting: asyncio.Task[Accepted]) -> None:
+async def _stop(gateway: Gateway, user: str, accepting: Flight[Accepted]) -> None:
     """Stop a run whose client has gone, as soon as it is known."""
-    await asyncio.wait({accepting})
-    if accepting.cancelled() or accepting.exception() is not None:
+    if not await accepting.landed():
         return  # nothing was begun
-    run_id = accepting.result().run.id
+    run_id = (await accepting.result()).run.id
     try:
         await gateway.store.ask(CancelRun(user_id=user, run_id=run_id))
     except (NatterlogError, BusError) as error:
-        log.warning("call.not_stopped", run_id=run_id, error=str(error))
-
-
-def _seen(accepting: asyncio.Task[Accepted]) -> None:
-    """Whoever waited for it may have left."""
-    if not accepting.cancelled():
-        accepting.exception()
+        log.warning("one_shot.not_stopped", run_id=run_id, error=str(error))
 
 
 def check_complete(reply: ReplyEnded) -> None:
-    """A call's answer is a whole reply.
+    """The answer must be a whole reply.
 
     Raises:
         NatterlogError: this one failed, or was cancelled.
@@ -223,34 +229,81 @@ def check_complete(reply: ReplyEnded) -> None:
 # -- the stream ---------------------------------------------------------------------
 
 
-class ReplyEncoder:
-    """What of a run's moments a call's client is told, until it is done."""
+async def _first_events(writer: StreamWriter, run: FollowedRun) -> ClientEvents:
+    """What the stream begins with; nothing yet if the first text takes too long.
 
-    def __init__(self, wire: Wire) -> None:
+    Raises:
+        NatterlogError: the run ended without any.
+    """
+    loop = asyncio.get_running_loop()
+    due = loop.time() + HOLD
+    while events := await writer.next(run.follower.next_events, within=due - loop.time()):
+        for _, event in events:
+            match event:
+                case TextAdded():
+                    return events
+                case ReplyEnded():
+                    run.over = True
+                    check_complete(event)
+                    return events
+                case SessionGone():
+                    run.over = True
+                    raise _gone()
+                case _:
+                    pass
+    if writer.stopping:
+        raise _restarting()
+    return []
+
+
+async def _write_reply(
+    writer: StreamWriter, run: FollowedRun, shown_as: StreamFormat, events: ClientEvents
+) -> None:
+    """Write the reply to its end, or why there will be none."""
+    encoder = ReplyEncoder(shown_as)
+    try:
+        while True:
+            await writer.send(b"".join(encoder.frame(event) for _, event in events))
+            run.over = run.over or encoder.over
+            if encoder.done:
+                return
+            events = await writer.next(run.follower.next_events)
+            if not events:
+                await writer.send(shown_as.failure(_restarting()))
+                return
+    except (NatterlogError, BusError) as error:
+        log.info("one_shot.source_failed", error=str(error))
+        await writer.send(shown_as.failure(_unreadable()))
+
+
+class ReplyEncoder:
+    """What of a run's events such a client is shown, until there is nothing more."""
+
+    def __init__(self, shown_as: StreamFormat) -> None:
         self.shown = False
-        """Whether any words were."""
+        """Whether any text was."""
         self.done = False
-        """Nothing more is told."""
+        """Nothing more is shown."""
         self.over = False
         """The run has ended."""
-        self._wire = wire
+        self._format = shown_as
 
-    def frame(self, moment: ClientEvent) -> bytes:
+    def frame(self, event: ClientEvent) -> bytes:
         if self.done:
             return b""
-        match moment:
+        match event:
             case TextAdded(text=text, offset=offset):
                 self.shown = True
-                return self._wire.text(text[offset:])
+                return self._format.text(text[offset:])
             case ReplyReset() if self.shown:
                 self.done = True
-                return self._wire.failure(_lost())
+                return self._format.failure(_lost())
             case ReplyEnded():
                 self.done = self.over = True
-                return self._end(moment)
+                return self._end(event)
             case SessionGone():
                 self.done = self.over = True
-                return self._wire.failure(_gone())
+                return self._format.failure(_gone())
             case _:
                 return b""
 
@@ -258,100 +311,8 @@ class ReplyEncoder:
         try:
             check_complete(reply)
         except NatterlogError as error:
-            return self._wire.failure(error)
-        return self._wire.end(reply)
-
-
-class _CallStream(EventStream):
-    """One call's stream: first its status, then its text, then its end."""
-
-    def __init__(self, request: web.Request, call: Followed, wire: Wire) -> None:
-        super().__init__(request)
-        self._call = call
-        self._wire = wire
-        self._telling = ReplyEncoder(wire)
-
-    async def answer(self, request: web.Request) -> web.StreamResponse:
-        watchers = self._call.follower.feed.watchers
-        watchers.add(self._wake.set)
-        try:
-            moments = await self._first()
-            response = web.StreamResponse(
-                headers={"Content-Type": self._wire.content_type, "X-Accel-Buffering": "no"}
-            )
-            try:
-                await response.prepare(request)
-                await self._tell(response, moments)
-                await response.write_eof()
-            except ConnectionError:
-                pass  # the client is gone
-            return response
-        finally:
-            watchers.discard(self._wake.set)
-
-    async def _first(self) -> list[ClientEvent]:
-        """What the stream begins with; nothing yet if the first words take too long.
-
-        Raises:
-            NatterlogError: the run ended without any.
-        """
-        due = self._loop.time() + HOLD
-        while (left := due - self._loop.time()) > 0:
-            self._wake.clear()
-            moments = await self._news()
-            for moment in moments:
-                match moment:
-                    case TextAdded():
-                        return moments
-                    case ReplyEnded():
-                        self._call.over = True
-                        check_complete(moment)
-                        return moments
-                    case SessionGone():
-                        self._call.over = True
-                        raise _gone()
-                    case _:
-                        pass
-            if self._stopping:
-                raise _restarting()
-            if not moments:
-                await _either(self._wake, left)
-        return []
-
-    async def _tell(self, response: web.StreamResponse, moments: list[ClientEvent]) -> None:
-        """Tell the reply to its end, or why there will be none."""
-        try:
-            while True:
-                frames = b"".join(map(self._telling.frame, moments))
-                self._call.over = self._call.over or self._telling.over
-                if not moments and self._stopping:
-                    await self._send(response, self._wire.failure(_restarting()))
-                    return
-                if not frames and self._comment_due:
-                    frames = self._wire.comment
-                if frames:
-                    await self._send(response, frames)
-                if self._telling.done:
-                    return
-                self._wake.clear()
-                moments = await self._news()
-                if not moments and not self._stopping:
-                    await self._wake.wait()
-        except (NatterlogError, BusError) as error:
-            log.info("call.source_failed", error=str(error))
-            await self._send(response, self._wire.failure(_unreadable()))
-
-    async def _news(self) -> list[ClientEvent]:
-        return [moment for _, moment in await self._call.follower.news()]
-
-
-async def _either(wake: asyncio.Event, seconds: float) -> None:
-    """Wait for a wake-up or until so many seconds are over."""
-    try:
-        async with asyncio.timeout(seconds):
-            await wake.wait()
-    except TimeoutError:
-        pass
+            return self._format.failure(error)
+        return self._format.end(reply)
 
 
 def _gone() -> NatterlogError:

@@ -92,11 +92,11 @@ def require_id(text: str, what: str) -> str:
         NotFound: it is none, so there is nothing under it.
     """
     if not is_id(text):
-        raise missing(what)
+        raise not_found(what)
     return text
 
 
-def missing(what: str) -> NotFound:
+def not_found(what: str) -> NotFound:
     return NotFound(f"There is no such {what}.")
 
 

@@ -6,26 +6,13 @@ forget to count (a test looks for that, too).
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import overload
 
 from aiohttp import web
 
 from services.gateway.access.rates import Rate
 from services.gateway.context import RATE, USER, Gateway, gateway_of
-from shared.commands import (
-    Accepted,
-    ContinueReply,
-    CreateJob,
-    EditMessage,
-    JobAnswer,
-    Regenerate,
-    SendMessage,
-    StartsRun,
-)
+from shared.commands import Started, StartsRun
 from shared.errors import NatterlogError, Unavailable, Unreached
-
-Turned = SendMessage | EditMessage | Regenerate | ContinueReply
-"""Commands that are answered by a reply."""
 
 
 class RunPermit:
@@ -37,12 +24,7 @@ class RunPermit:
         self._counted = counted
         self._asked = False
 
-    @overload
-    async def ask(self, command: Turned) -> Accepted: ...
-    @overload
-    async def ask(self, command: CreateJob) -> JobAnswer: ...
-
-    async def ask(self, command: Turned | CreateJob) -> object:
+    async def ask(self, command: StartsRun[Started]) -> Started:
         """Begin the run; a repeat of one that was begun before does not count.
 
         Raises:
@@ -51,14 +33,14 @@ class RunPermit:
         """
         self._asked = True
         try:
-            answer = await self._gateway.store.start_run(command)  # pyright: ignore[reportCallIssue, reportArgumentType, reportUnknownVariableType]  (the overloads say)
+            answer = await self._gateway.store.start_run(command)
         except NatterlogError as error:
             if isinstance(error, Unreached) or not isinstance(error, Unavailable):
                 self._take_back()
             raise
-        if _repeats(command, answer):  # pyright: ignore[reportUnknownArgumentType]
+        if answer.repeated:
             self._take_back()
-        return answer  # pyright: ignore[reportUnknownVariableType]
+        return answer
 
     def give_up(self) -> None:
         """Whatever was to be begun was not even asked for."""
@@ -91,13 +73,7 @@ async def run_permit(request: web.Request) -> AsyncGenerator[RunPermit]:
         permit.give_up()
 
 
-@overload
-async def start(request: web.Request, command: Turned) -> Accepted: ...
-@overload
-async def start(request: web.Request, command: CreateJob) -> JobAnswer: ...
-
-
-async def start(request: web.Request, command: Turned | CreateJob) -> object:
+async def start(request: web.Request, command: StartsRun[Started]) -> Started:
     """Count, and begin a run.
 
     Raises:
@@ -106,14 +82,3 @@ async def start(request: web.Request, command: Turned | CreateJob) -> object:
     """
     async with run_permit(request) as permit:
         return await permit.ask(command)
-
-
-def _repeats(command: StartsRun, answer: object) -> bool:
-    """Whether the run was there before, begun by another request."""
-    match command, answer:
-        case _, Accepted():
-            return answer.repeated
-        case CreateJob(), JobAnswer():
-            return answer.job.run.id != command.run_id
-        case _:
-            return False

@@ -2,14 +2,16 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import contextmanager
 from typing import Protocol
 
 from aiohttp import WSMsgType, web
 
 from services.gateway.access.auth import ENDING
-from services.gateway.connections import STALLED
 from services.gateway.context import USER, gateway_of
+from services.gateway.errors import to_natterlog_error
+from services.gateway.http.stream_writer import Line
 from services.gateway.metrics import CONNECTIONS
 from services.gateway.sessions.client_events import ClientEvent, SessionGone
 from services.gateway.sessions.cursor import Cursor
@@ -60,8 +62,7 @@ class Socket:
         self.id = new_id()
         self.request = request
         self._ws = ws
-        self._transport = request.transport
-        self._loop = asyncio.get_running_loop()
+        self._line = Line(request)
         self._wake = asyncio.Event()
         self._answered = asyncio.Event()
         self._answered.set()
@@ -69,9 +70,8 @@ class Socket:
         self._due: dict[Source, None] = {}
         self._closing: tuple[int, str] | None = None
         self._ping_due = False
-        self._next_ping = self._loop.time() + PING_EVERY
+        self._next_ping = self._line.wrote_at + PING_EVERY
         self._unanswered = 0
-        self._writing_since = 0.0
 
     # -- reading --------------------------------------------------------------------
 
@@ -110,8 +110,14 @@ class Socket:
         self._due[source] = None
         self._wake.set()
 
-    def drop(self, source: Source) -> None:
-        self._due.pop(source, None)
+    @contextmanager
+    def showing(self, source: Source) -> Generator[None]:
+        """Show what the source has, and whatever is due of it, while the block runs."""
+        self.due(source)
+        try:
+            yield
+        finally:
+            self._due.pop(source, None)
 
     def close(self, code: int, reason: str) -> None:
         """Close soon, after the replies."""
@@ -131,12 +137,12 @@ class Socket:
         self.close(UNAUTHORIZED, "This token does not count any more.")
 
     def beat(self, now: float) -> None:
-        if self._writing_since and now - self._writing_since > STALLED:
-            self._abort()
+        if self._line.is_stalled(now):
+            self._line.abort()
         elif now >= self._next_ping:
             self._next_ping = now + PING_EVERY
             if self._unanswered >= UNANSWERED:
-                self._abort()
+                self._line.abort()
             self._unanswered += 1
             self._ping_due = True
             self._wake.set()
@@ -153,7 +159,7 @@ class Socket:
             return  # the client is gone
         except (NatterlogError, BusError) as error:
             log.info("socket.source_failed", error=str(error))
-            self.close(TRY_LATER, "This part of natterlog is restarting; please come back.")
+            self.close(TRY_LATER, to_natterlog_error(error).message)
 
     async def hang_up(self) -> None:
         """Say why the socket is closed, and let the client say goodbye.
@@ -185,19 +191,11 @@ class Socket:
         self._answered.set()
 
     async def _send(self, frame: bytes) -> None:
-        # Waits while the client does not read, so the next frames are made only
-        # then, from whatever is new by that time.
-        self._writing_since = self._loop.time()
-        await self._ws.send_frame(frame, WSMsgType.TEXT)
-        self._writing_since = 0.0
-
-    def _abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
+        await self._line.write(self._ws.send_frame(frame, WSMsgType.TEXT))
 
 
 class Track:
-    """A session on a socket: a follower, and the dialect's words for what it sees."""
+    """A session on a socket: a follower, and the dialect's frames for what it sees."""
 
     def __init__(
         self, socket: Socket, follower: Follower, translate: Translate, *, alone: bool = False
@@ -208,13 +206,11 @@ class Track:
         self._alone = alone
         """Whether the socket has no other purpose than this session."""
 
-    def begin(self) -> None:
-        self.follower.feed.watchers.add(self._wake)
-        self._wake()
-
-    def end(self) -> None:
-        self.follower.feed.watchers.discard(self._wake)
-        self._socket.drop(self)
+    @contextmanager
+    def shown(self) -> Generator[None]:
+        """Show it while the block runs."""
+        with self.follower.source.watchers.watching(self._wake), self._socket.showing(self):
+            yield
 
     def send_again(self, first_seq: int, client_id: str | None) -> None:
         """The client sent a message that is there already: bring it up to date, in its turn."""
@@ -226,13 +222,13 @@ class Track:
 
     @property
     def more(self) -> bool:
-        return self.follower.place.seq < self.follower.feed.seq
+        return self.follower.is_behind
 
     async def frames(self) -> list[bytes]:
         found: list[bytes] = []
-        for place, moment in await self.follower.news():
-            found += self._translate(place, moment)
-            if self._alone and isinstance(moment, SessionGone):
+        for cursor, event in await self.follower.next_events():
+            found += self._translate(cursor, event)
+            if self._alone and isinstance(event, SessionGone):
                 self._socket.close(GONE, "The session was deleted.")
         return found
 
@@ -296,8 +292,8 @@ async def _talk(request: web.Request, socket: Socket, converse: Converse) -> Non
             await converse(socket)
     except NatterlogError as error:
         socket.close(_code_of(error), error.message)
-    except BusError:
-        socket.close(TRY_LATER, "The log cannot be reached at the moment.")
+    except BusError as error:
+        socket.close(TRY_LATER, to_natterlog_error(error).message)
     except Exception:
         log.exception("socket.failed")
         socket.close(DEFECT, "Something went wrong here; the log says what.")

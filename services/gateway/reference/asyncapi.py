@@ -11,8 +11,8 @@ from typing import Any
 
 from aiohttp import web
 
-from services.gateway.errors import envelope_of
-from services.gateway.http.describe import Conversation, conversation_of
+from services.gateway.dialects.registry import dialect_of
+from services.gateway.http.describe import SocketDescription, socket_description_of
 from services.gateway.http.json_schema import Schema, Schemas, name_of, plain
 from services.gateway.reference import bus_subjects
 from services.gateway.reference.bus_subjects import Plain, Subject
@@ -45,9 +45,9 @@ def document(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
     """The document that describes the sockets among ``routes``, and the bus."""
     made = _Document()
     for route in routes:
-        conversation = conversation_of(route)
-        if conversation is not None:
-            made.add_socket(route, conversation)
+        description = socket_description_of(route)
+        if description is not None:
+            made.add_socket(route, description)
     for subject in bus_subjects.told():
         made.add_subject(subject)
     return made.whole()
@@ -86,20 +86,20 @@ class _Document:
             },
         }
 
-    def add_socket(self, route: web.RouteDef, conversation: Conversation) -> None:
+    def add_socket(self, route: web.RouteDef, description: SocketDescription) -> None:
         """A channel with what the client may say, and what it is told."""
-        name = f"{envelope_of(route.path).dialect}.{route.handler.__name__}"
+        name = f"{dialect_of(route.path).name}.{route.handler.__name__}"
         summary, _, more = plain(route.handler.__doc__ or "").partition("\n\n")
-        asks = [self._message(kind) for kind in conversation.asks]
-        tells = [self._message(kind) for kind in conversation.tells]
-        channel = self._channel(name, "gateway", "sockets", route.path, asks + tells)
+        received = [self._message(kind) for kind in description.receives]
+        sent = [self._message(kind) for kind in description.sends]
+        channel = self._channel(name, "gateway", "sockets", route.path, received + sent)
         channel["title"] = f"GET {route.path}"
         channel["summary"] = summary
         if more:
             channel["description"] = more
-        channel["bindings"] = {"ws": _handshake(conversation)}
-        self._operation(f"{name}.asks", "receive", name, asks)["summary"] = "What clients say."
-        self._operation(f"{name}.tells", "send", name, tells)["summary"] = "What clients are told."
+        channel["bindings"] = {"ws": _handshake(description)}
+        self._operation(f"{name}.asks", "receive", name, received)["summary"] = "What clients say."
+        self._operation(f"{name}.tells", "send", name, sent)["summary"] = "What clients are told."
 
     def add_subject(self, subject: Subject) -> None:
         """A channel of the bus; requests have one more for their answers."""
@@ -188,13 +188,13 @@ def _server(protocol: str, address: str, meaning: str) -> Schema:
     }
 
 
-def _handshake(conversation: Conversation) -> Schema:
+def _handshake(description: SocketDescription) -> Schema:
     """What the query string of a socket may hold."""
     fields: Schema = {"token": {"type": "string", "description": "The credential."}}
-    if conversation.query is not None:
+    if description.query is not None:
         alone = Schemas()
-        alone.of(conversation.query)
-        fields |= alone.components[name_of(conversation.query)]["properties"]
+        alone.of(description.query)
+        fields |= alone.components[name_of(description.query)]["properties"]
     query = {"type": "object", "properties": fields}
     return {"method": "GET", "query": query, "bindingVersion": "0.1.0"}
 

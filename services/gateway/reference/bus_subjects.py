@@ -11,9 +11,9 @@ import msgspec
 
 from services.gateway.http.json_schema import Schema, plain
 from services.gateway.sessions.typing_signals import Typing
-from shared import events, subjects
+from shared import commands, events, subjects
 from shared.consumer import DeadLetter
-from shared.store_client import answers
+from shared.requests import BusRequest
 from shared.subjects import Address
 
 USER, SESSION, RUN = "{user}", "{session}", "{run}"
@@ -71,7 +71,7 @@ def _facts() -> Iterator[Subject]:
 
 def _address_of(fact: Any) -> str:
     if fact in get_args(events.SessionFact):
-        return subjects.session_address(USER, SESSION).fact(_tag(fact).removeprefix("session."))
+        return subjects.session_address(USER, SESSION).fact(_tag(fact))
     if fact is events.ModelsSynced:
         return subjects.EVERYBODY.fact(_tag(fact))
     if fact in get_args(events.LibraryFact):
@@ -85,7 +85,7 @@ def _ticks() -> Iterator[Subject]:
 
 
 def _requests() -> Iterator[Subject]:
-    for request, answer in answers().items():
+    for request in _kinds_of_request():
         yield Subject(
             f"request.{request.name}",
             subjects.store_command(request.name),
@@ -93,8 +93,15 @@ def _requests() -> Iterator[Subject]:
             plain(request.__doc__ or ""),
             (request,),
             action="receive",
-            answer=answer,
+            answer=request.answer,
         )
+
+
+def _kinds_of_request() -> Iterator[Any]:
+    """Every kind that has a subject; the others are families of them."""
+    for kind in vars(commands).values():
+        if isinstance(kind, type) and "name" in vars(kind) and issubclass(kind, BusRequest):
+            yield kind
 
 
 def _signals() -> Iterator[Subject]:

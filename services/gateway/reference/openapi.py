@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from services.gateway.errors import Envelope, envelope_of
+from services.gateway.dialects.base import Dialect
+from services.gateway.dialects.registry import DIALECTS, dialect_of
 from services.gateway.http.describe import (
     EVERYWHERE,
     Answer,
@@ -42,12 +43,7 @@ Every path answers with and without its trailing slash, without a redirect. Ids 
 RFC 3339 in UTC with `Z`; offsets and lengths count Unicode code points. WebSockets are described \
 in [`/api/asyncapi.json`](/api/asyncapi.json)."""
 
-TAGS = {
-    "assistant": "The native API: sessions, messages, runs, streams.",
-    "channels": "Sessions, messages and presets in the manner of Django REST framework.",
-    "documents": "Files and questions about them: jobs.",
-    "content": "Posts, written in the steps of a pipeline.",
-    "interview": "One prompt, one reply, in the manner of Ollama.",
+TAGS = {dialect.name: dialect.summary for dialect in DIALECTS} | {
     "gateway": "What this is, how it is, and how it is described.",
 }
 
@@ -117,8 +113,8 @@ class _Document:
     # -- one operation ----------------------------------------------------------------
 
     def _operation(self, route: web.RouteDef, told: Description) -> Schema:
-        envelope = envelope_of(route.path)
-        tag = told.tag or envelope.dialect
+        dialect = dialect_of(route.path)
+        tag = told.tag or dialect.name
         self._tags.add(tag)
         name = getattr(route.handler, "__name__", "").strip("_")
         summary, _, more = plain(route.handler.__doc__ or "").partition("\n\n")
@@ -133,7 +129,7 @@ class _Document:
             operation["parameters"] = parameters
         if told.body is not None:
             operation["requestBody"] = self._request_body(told.body)
-        operation["responses"] = self._refusals(route, told, envelope) | self._answers(told)
+        operation["responses"] = self._refusals(route, told, dialect) | self._answers(told)
         if told.public:
             operation["security"] = []
         elif route.method == "GET" and _streams(told.answers):
@@ -220,34 +216,33 @@ class _Document:
 
     # -- refusals ---------------------------------------------------------------------
 
-    def _refusals(self, route: web.RouteDef, told: Description, envelope: Envelope) -> Schema:
+    def _refusals(self, route: web.RouteDef, told: Description, dialect: Dialect) -> Schema:
         by_status: defaultdict[int, dict[str, type[NatterlogError]]] = defaultdict(dict)
         for error in _errors(route, told):
             by_status[error.status][error.code] = error
         return {
-            str(status): self._refusal(status, list(errors.values()), envelope)
+            str(status): self._refusal(status, list(errors.values()), dialect)
             for status, errors in sorted(by_status.items())
         }
 
-    def _refusal(
-        self, status: int, errors: list[type[NatterlogError]], envelope: Envelope
-    ) -> Schema:
+    def _refusal(self, status: int, errors: list[type[NatterlogError]], dialect: Dialect) -> Schema:
         codes = [error.code for error in errors]
-        name = f"{envelope.dialect}.{status}.{'-'.join(sorted(codes))}"
+        name = f"{dialect.name}.{status}.{'-'.join(sorted(codes))}"
         if name not in self._responses:
-            self._responses[name] = self._new_refusal(status, errors, envelope)
+            self._responses[name] = self._new_refusal(status, errors, dialect)
         return {"$ref": RESPONSES + name}
 
     def _new_refusal(
-        self, status: int, errors: list[type[NatterlogError]], envelope: Envelope
+        self, status: int, errors: list[type[NatterlogError]], dialect: Dialect
     ) -> Schema:
+        envelope = dialect.envelope
         schema = self._schemas.of(envelope.shape)
         if status == 400 and envelope.of_fields is not None:
             schema = {"anyOf": [schema, self._schemas.of(envelope.of_fields)]}
         examples: Schema = {}
         media_type = "application/json"
         for error in errors:
-            body, headers = envelope.tell(error(_sentence(error)))
+            body, headers = envelope.encode(error(_sentence(error)))
             media_type = headers["Content-Type"]
             examples[error.code] = {"value": json.loads(body)}
         response: Schema = {

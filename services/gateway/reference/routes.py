@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from services.gateway.http.describe import Content, describe
-from services.gateway.http.requests import missing
+from services.gateway.http.requests import not_found
 from services.gateway.reference import asyncapi, openapi
 
 JSON = dict[str, Any]
@@ -83,7 +83,7 @@ class Reference:
             NotFound: it has no such file.
         """
         if name not in self._files:
-            raise missing("file")
+            raise not_found("file")
         media_type = _MEDIA_TYPES[name[name.rindex(".") :]]
         return web.Response(
             body=self._files[name], content_type=media_type, charset="utf-8", headers=_HEADERS

@@ -1,103 +1,64 @@
 """A session's live tail, kept once and shared by all its clients (architecture.md, law 6).
 
-A feed holds the latest facts and the text of the running reply.  It trusts no
-delivery: what does not fit is read again from the log, in one task, and merged
-so that nothing counts twice.
+A feed keeps a session's state at the end of its log.  It trusts no delivery: what does
+not fit is read again from the log, in one task, and merged so that nothing counts twice.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
-from typing import NamedTuple
+from contextlib import AsyncExitStack
 
 import msgspec
 
-from services.gateway.sessions.client_events import RunView, view_of_turn, view_of_unfinished
-from services.gateway.sessions.cursor import NOTHING_SEEN, Cursor
+from services.gateway.sessions.client_events import RunView, view_of_run
+from services.gateway.sessions.state import SessionState
 from services.gateway.sessions.typing_signals import TypingListeners
-from shared.bus import Bus, BusError, Incoming, Listening, Stored
-from shared.commands import GetFacts, GetMessage, ListMessages, OpenFeed
-from shared.deltas import AttemptText, Merge, read_attempt
-from shared.events import (
-    Delta,
-    RunClaimed,
-    RunEnded,
-    RunWaiting,
-    SessionDeleted,
-    TodoChat,
-    decode_token_event,
-)
+from services.gateway.sessions.watchers import Watchers
+from shared.bus import Bus, BusError, Incoming, Stored
+from shared.commands import GetFacts, GetMessage, GetRun, ListMessages, OpenFeed
+from shared.deltas import Merge, read_attempt
+from shared.events import Delta, decode_token_event
 from shared.log import get_logger
 from shared.log_entry import LogEntry
 from shared.objects import ObjectMissing, is_packed, unpack
-from shared.records import Message, Session
+from shared.records import Message
 from shared.store_client import StoreClient
 from shared.subjects import (
     EVENTS,
     Address,
     live_tokens_of_session,
-    parse,
     session_address,
     typing,
 )
 
 log = get_logger()
 
-KEPT_FACTS = 64
-"""Facts that a feed keeps; a client further behind is served from the log."""
 PAGE = 200
 _MESSAGES = 1000
 """Messages of one answer of the store."""
 _RETRY = 0.2
 
-Wake = Callable[[], None]
-
-
-class Running(AttemptText):
-    """The reply that is being written."""
-
-    __slots__ = ("heard", "run_id")
-
-    def __init__(self, run_id: str, attempt: int) -> None:
-        super().__init__(attempt)
-        self.run_id = run_id
-        self.heard = asyncio.get_running_loop().time()
-        """When something new was last heard of it."""
-
-
-class State(NamedTuple):
-    """Where a session stood at one moment: what there is to be told before anything new."""
-
-    place: Cursor
-    unfinished: list[RunView]
-
 
 class Feed:
-    """One watched session: its latest facts, its running reply, who looks on.
-
-    ``facts`` holds every fact of the session after ``floor``, up to ``seq``.
-    """
+    """One watched session."""
 
     def __init__(self, bus: Bus, store: StoreClient, user: str, session_id: str) -> None:
         self.user = user
         self.session_id = session_id
-        self.session: Session | None = None
-        self.seq = self.floor = self.opened_at = 0
-        self.facts: deque[LogEntry] = deque()
-        self.runs: dict[str, RunView] = {}
-        self.unfinished: dict[str, RunView] = {}
-        self.running: Running | None = None
-        self.gone = False
-        self.watchers: set[Wake] = set()
-        self.typists = TypingListeners()
+        self.state = SessionState(session_id)
+        self.watchers = Watchers[[]]()
+        self.typing = TypingListeners()
         self._bus = bus
         self._store = store
         self._address = session_address(user, session_id)
+        self._resources = AsyncExitStack()
         self._opened = False
         self._wanted = 0
+        """The highest sequence that was heard of."""
         self._refilling: asyncio.Task[None] | None = None
         self._again = self._facts_due = False
-        self._listening: list[Listening] = []
+        self._loop = asyncio.get_running_loop()
+        self._heard_at = self._loop.time()
+        """When something new was last heard of the running reply."""
 
     # -- opening ------------------------------------------------------------------
 
@@ -110,44 +71,31 @@ class Feed:
         """
         token_events = live_tokens_of_session(self.user, self.session_id)
         signals = typing(self.user, self.session_id)
-        self._listening.append(await self._bus.listen_live(token_events, self.on_token_event))
-        self._listening.append(await self._bus.listen(signals, self.typists.on_signal))
-        state = await self._store.ask(OpenFeed(user_id=self.user, session_id=self.session_id))
-        self.session = state.session
-        self.seq = self.floor = self.opened_at = state.seq
-        for run in state.unfinished:
-            view = view_of_unfinished(run)
-            self.runs[view.run_id] = self.unfinished[view.run_id] = view
-            if run.attempt:
-                self.running = Running(run.run_id, run.attempt)
+        listening = await self._bus.listen_live(token_events, self.on_token_event)
+        self._resources.push_async_callback(listening.close)
+        listening = await self._bus.listen(signals, self.typing.on_signal)
+        self._resources.push_async_callback(listening.close)
+        opened = await self._store.ask(OpenFeed(user_id=self.user, session_id=self.session_id))
+        self.state = SessionState(self.session_id, seq=opened.seq, unfinished=opened.unfinished)
         await self._read_facts()
         await self._read_text()
         self._opened = True
-        if self._again or self._wanted > self.seq:
+        if self._again or self._wanted > self.state.seq:
             self.refill()
 
     async def close(self) -> None:
         if self._refilling is not None:
             self._refilling.cancel()
-        for listening in self._listening:
-            await listening.close()
+        await self._resources.aclose()
 
     # -- what comes in live ---------------------------------------------------------
 
     def on_token_event(self, message: Incoming) -> None:
         """Take a delta (the gateway's hottest path)."""
-        token_event = decode_token_event(message.data)
-        if type(token_event) is not Delta:
-            return
-        running = self.running
-        if running is None:
-            if token_event.attempt > self.seq:  # its claim is not here yet
-                self.refill()
-            return
-        merged = running.merge(token_event)
+        merged = self.state.merge(decode_token_event(message.data))
         if merged is Merge.GREW:
-            running.heard = asyncio.get_running_loop().time()
-            self.wake()
+            self._heard_at = self._loop.time()
+            self.watchers.wake()
         elif merged is Merge.GAP:
             self.refill()
 
@@ -158,53 +106,19 @@ class Feed:
             self.refill()
             return
         entry = LogEntry.read(seq, subject, data)
-        if entry.fact.prev > self.seq:  # its predecessor should be here
+        if entry.fact.prev > self.state.seq:  # its predecessor should be here
             self.refill()
             return
         self._apply(entry)
-        self.wake()
+        self.watchers.wake()
 
     def miss(self, seq: int) -> None:
         """A fact came while others may have been lost: take it from the log, in order."""
         self._wanted = max(self._wanted, seq)
 
-    def wake(self) -> None:
-        for wake in self.watchers:
-            wake()
-
-    def _apply(self, link: LogEntry) -> None:
-        if link.seq <= self.seq:
-            return
-        self.seq = link.seq
-        self.facts.append(link)
-        run_id = parse(link.subject).run
-        match link.fact:
-            case RunWaiting() | TodoChat(n=0) as fact:
-                self.runs[run_id] = self.unfinished[run_id] = view_of_turn(
-                    fact,
-                    run_id=run_id,
-                    session_id=self.session_id,
-                    seq=link.seq,
-                    before=self.runs.get(run_id),
-                )
-            case RunClaimed():
-                self.running = Running(run_id, link.seq)
-            case RunEnded():
-                self.unfinished.pop(run_id, None)
-                if self.running is not None and self.running.run_id == run_id:
-                    self.running = None
-            case SessionDeleted():
-                self.gone = True
-            case _:
-                pass
-        self._forget()
-
-    def _forget(self) -> None:
-        while len(self.facts) > KEPT_FACTS:
-            oldest = self.facts.popleft()
-            self.floor = oldest.seq
-            if isinstance(oldest.fact, RunEnded):
-                self.runs.pop(parse(oldest.subject).run, None)
+    def _apply(self, entry: LogEntry) -> None:
+        self.state.apply(entry)
+        self._heard_at = self._loop.time()
 
     # -- what is read again -----------------------------------------------------------
 
@@ -217,9 +131,9 @@ class Feed:
 
     def refill_after_outage(self) -> None:
         """The missed facts were handed in; deltas were lost, and perhaps a fact since."""
-        if self._wanted > self.seq:
+        if self._wanted > self.state.seq:
             self.refill()
-        elif self.running is not None:
+        elif self.state.running is not None:
             self.refill(facts=False)
 
     async def refilled(self) -> None:
@@ -230,10 +144,10 @@ class Feed:
 
     async def _refill(self) -> None:
         try:
-            while self._again or self._wanted > self.seq:
+            while self._again or self._wanted > self.state.seq:
                 facts, self._again, self._facts_due = self._facts_due, False, False
                 try:
-                    if facts or self._wanted > self.seq:
+                    if facts or self._wanted > self.state.seq:
                         await self._read_facts()
                     await self._read_text()
                 except BusError as error:
@@ -241,8 +155,8 @@ class Feed:
                     self._again, self._facts_due = True, facts
                     await self._bus.wait_connected()
                     await asyncio.sleep(_RETRY)
-                self.wake()
-                if self._wanted > self.seq:  # a replica that lags, or a fact erased since
+                self.watchers.wake()
+                if self._wanted > self.state.seq:  # a replica that lags, or a fact erased since
                     await asyncio.sleep(_RETRY)
                     self._wanted = min(self._wanted, await self._end())
         finally:
@@ -255,61 +169,50 @@ class Feed:
     async def _read_facts(self) -> None:
         while True:
             stored = await self._bus.read(
-                EVENTS, self._address.session_facts, after=self.seq, limit=PAGE
+                EVENTS, self._address.session_facts, after=self.state.seq, limit=PAGE
             )
-            for link in await self.links(stored):
-                self._apply(link)
+            for entry in await self._entries(stored):
+                self._apply(entry)
             if len(stored) < PAGE:
                 return
 
     async def _read_text(self) -> None:
-        running = self.running
+        running = self.state.running
         if running is None:
             return
         address = Address(self.user, self.session_id, running.run_id)
         written = await read_attempt(self._bus, address, running.attempt)
         # Deltas came in meanwhile: the same merge keeps what is longer.
         running.merge(Delta(attempt=running.attempt, offset=0, text=written.text))
-        running.heard = asyncio.get_running_loop().time()
+        self._heard_at = self._loop.time()
+
+    def is_silent(self, seconds: float) -> bool:
+        """Whether a reply is being written, and nothing was heard of it for so long."""
+        silence = self._loop.time() - self._heard_at
+        return self.state.running is not None and silence > seconds
 
     async def check_silence(self) -> None:
-        """A running reply says nothing: look whether its chain went on without us."""
-        running = self.running
+        """A running reply is silent: look whether its chain went on without us."""
+        running = self.state.running
         if running is None:
             return
-        running.heard = asyncio.get_running_loop().time()
-        facts = Address(self.user, self.session_id, running.run_id).facts
-        head = await self._bus.head(EVENTS, facts)
-        if head is not None and head.seq > self.seq:
+        self._heard_at = self._loop.time()
+        head = await self._bus.head(
+            EVENTS, Address(self.user, self.session_id, running.run_id).facts
+        )
+        if head is not None and head.seq > self.state.seq:
             self._wanted = max(self._wanted, head.seq)
             self.refill()
 
-    def has(self, place: Cursor, run_id: str | None = None) -> bool:
-        """Whether a client (of one run) can go on from ``place``: it is of this history."""
-        running = self.running
-        if place.seq > self.seq or place == NOTHING_SEEN:
-            return False
-        if running is None or place.seq < running.attempt:
-            return True
-        if run_id not in (None, running.run_id):
-            return True
-        return place.attempt == running.attempt
-
-    # -- what clients read --------------------------------------------------------------
-
-    @property
-    def state(self) -> State:
-        """Where the session stands now."""
-        place = Cursor(self.seq, self.running.attempt if self.running else 0)
-        return State(place, list(self.unfinished.values()))
+    # -- what followers read (:class:`services.gateway.sessions.follower.SessionSource`) ---
 
     async def facts_after(self, seq: int) -> list[LogEntry]:
         """The next facts after ``seq``: from memory, or for those far behind from the log.
 
-        Empty means that there is none up to ``floor``.
+        Empty means that there is none up to the state's ``floor``.
         """
-        if seq >= self.floor:
-            return [link for link in self.facts if link.seq > seq]
+        if seq >= self.state.floor:
+            return self.state.facts_after(seq)
         page = await self._store.ask(
             GetFacts(user_id=self.user, session_id=self.session_id, after=seq, limit=PAGE)
         )
@@ -318,12 +221,12 @@ class Feed:
             stored = await self._bus.read(
                 EVENTS, self._address.session_facts, after=max(seq, page.upto), limit=PAGE
             )
-        return [link for link in await self.links(stored) if link.seq <= self.seq]
+        return [entry for entry in await self._entries(stored) if entry.seq <= self.state.seq]
 
     async def messages(self, at: int) -> list[Message]:
         """The active branch as it was when ``at`` was the last fact, asked of the store.
 
-        What comes after that fact is told when a client comes to it, so it must not be
+        What comes after that fact is shown when a client comes to it, so it must not be
         in here, however late the store answers.
 
         Raises:
@@ -379,7 +282,15 @@ class Feed:
         question = (await self._store.ask(query)).message
         return msgspec.structs.replace(view, user_message=question)
 
-    async def links(self, stored: list[Stored]) -> list[LogEntry]:
+    async def run(self, run_id: str) -> RunView:
+        """The view of a run that ended before anybody watched, asked of the store.
+
+        Raises:
+            NotFound: it was erased.
+        """
+        return view_of_run((await self._store.ask(GetRun(user_id=self.user, run_id=run_id))).run)
+
+    async def _entries(self, stored: list[Stored]) -> list[LogEntry]:
         """The facts, unpacked; those that were erased meanwhile are left out."""
         found: list[LogEntry] = []
         for seq, subject, data in stored:

@@ -1,39 +1,48 @@
 """All feeds of a gateway: who opens them, what reaches them, when they are dropped."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import AbstractContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from services.gateway.metrics import FEEDS
 from services.gateway.sessions.feed import Feed
+from services.gateway.sessions.shared_feeds import SharedFeeds
+from services.gateway.sessions.watchers import Watchers
+from services.gateway.single_flight import Flight
 from shared.bus import Bus, BusError, Incoming, Listening
-from shared.errors import NotFound, Unavailable
+from shared.errors import NotFound
 from shared.log import get_logger
 from shared.store_client import StoreClient
 from shared.subjects import EVENTS, EVERY_FACT, live_facts_of_user, parse
 
 log = get_logger()
 
-LINGER = 30.0
-"""Seconds for which a feed waits for its clients to come back."""
 SILENCE = 10.0
 """Seconds after which a reply that says nothing is looked into."""
 _ROUND = 1.0
 _PAGE = 1000
 
-FactWatcher = Callable[[int, str, bytes], None]
 
-
-class _User:
+class _UserFacts:
     """What the gateway hears for one user: a single subscription for all his facts."""
 
-    def __init__(self) -> None:
+    def __init__(self, subscribing: Flight[Listening]) -> None:
+        self.subscribing = subscribing
+        self.holders = 0
         self.feeds: dict[str, Feed] = {}
-        self.watchers: set[FactWatcher] = set()
-        self.opening: asyncio.Task[Listening] | None = None
-        self.leases = 0
+        self.watchers = Watchers[[int, str, bytes]]()
+
+    def take(self, session_id: str, seq: int, subject: str, data: bytes) -> None:
+        feed = self.feeds.get(session_id)
+        if feed is not None:
+            feed.on_fact(seq, subject, data)
+        self.watchers.wake(seq, subject, data)
+
+    async def close(self) -> None:
+        if await self.subscribing.landed():
+            await (await self.subscribing.result()).close()
 
 
 class Hub:
@@ -42,8 +51,8 @@ class Hub:
     def __init__(self, bus: Bus, store: StoreClient) -> None:
         self._bus = bus
         self._store = store
-        self._users: dict[str, _User] = {}
-        self._feeds: dict[tuple[str, str], _Shared] = {}
+        self._users: dict[str, _UserFacts] = {}
+        self._feeds = SharedFeeds(self._new_feed, self._open)
         self._seen = self._wanted = 0
         self._catching_up: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -65,8 +74,7 @@ class Hub:
         for task in (self._keeper, self._catching_up):
             if task is not None:
                 task.cancel()
-        for shared in list(self._feeds.values()):
-            await self._drop(shared)
+        await self._feeds.drop_all()
 
     # -- for clients ----------------------------------------------------------------
 
@@ -78,65 +86,38 @@ class Hub:
             NotFound: the session is not there, or not this user's.
             Unavailable: the store or the log does not answer.
         """
-        with self.opening(user, session_id) as shared:
-            await shared.ready()
-            if shared.feed.gone:  # some client still holds it, and all that was erased with it
+        async with self._feeds.feed((user, session_id)) as feed:
+            if feed.state.gone:  # some client still holds it, and all that was erased with it
                 raise NotFound("There is no such session.")
-            yield shared.feed
+            yield feed
 
-    @contextmanager
-    def opening(self, user: str, session_id: str) -> Generator["_Shared"]:
-        """Have the feed opened while something else is waited for: it is wanted in a moment."""
-        key = (user, session_id)
-        shared = self._feeds.get(key)
-        if shared is None or shared.failed:
-            shared = self._feeds[key] = _Shared(
-                Feed(self._bus, self._store, user, session_id), self._open
-            )
-        shared.clients += 1
-        try:
-            yield shared
-        finally:
-            shared.clients -= 1
-            shared.left_at = asyncio.get_running_loop().time()
-            if shared.failed and self._feeds.get(key) is shared:
-                del self._feeds[key]
+    def opening(self, user: str, session_id: str) -> AbstractContextManager[object]:
+        """Have the feed opened while the block waits for something else."""
+        return self._feeds.wanted((user, session_id))
 
     @asynccontextmanager
-    async def facts_of(self, user: str, watcher: FactWatcher) -> AsyncGenerator[None]:
-        """Hand every fact of the user to ``watcher`` while the block runs."""
-        heard = await self._hear(user)
-        heard.watchers.add(watcher)
-        try:
-            yield
-        finally:
-            heard.watchers.discard(watcher)
-            await self._unhear(user)
+    async def facts_of(self, user: str) -> AsyncGenerator[Watchers[[int, str, bytes]]]:
+        """Whoever is to be called with every fact of the user, while the block runs."""
+        async with self._heard(user) as heard:
+            yield heard.watchers
 
     # -- one subscription a user --------------------------------------------------------
 
-    async def _hear(self, user: str) -> _User:
-        heard = self._users.setdefault(user, _User())
-        heard.leases += 1
+    @asynccontextmanager
+    async def _heard(self, user: str) -> AsyncGenerator[_UserFacts]:
+        heard = self._users.get(user)
+        if heard is None:
+            subscribing = self._bus.listen_live(live_facts_of_user(user), self._on_fact)
+            heard = self._users[user] = _UserFacts(Flight(subscribing, name="user-facts"))
+        heard.holders += 1
         try:
-            if heard.opening is None:
-                heard.opening = asyncio.create_task(
-                    self._bus.listen_live(live_facts_of_user(user), self._on_fact)
-                )
-            await asyncio.shield(heard.opening)
-        except BaseException:
-            await self._unhear(user)
-            raise
-        return heard
-
-    async def _unhear(self, user: str) -> None:
-        heard = self._users[user]
-        heard.leases -= 1
-        if heard.leases:
-            return
-        del self._users[user]
-        if heard.opening is not None and not heard.opening.cancelled():
-            await (await heard.opening).close()
+            await heard.subscribing.result()
+            yield heard
+        finally:
+            heard.holders -= 1
+            if not heard.holders:
+                del self._users[user]
+                await heard.close()
 
     def _on_fact(self, message: Incoming) -> None:
         subject = message.subject.removeprefix("live.")
@@ -154,13 +135,8 @@ class Hub:
     def _hand_out(self, seq: int, subject: str, data: bytes) -> None:
         address = parse(subject)
         heard = self._users.get(address.user)
-        if heard is None:
-            return
-        feed = heard.feeds.get(address.session)
-        if feed is not None:
-            feed.on_fact(seq, subject, data)
-        for watcher in heard.watchers:
-            watcher(seq, subject, data)
+        if heard is not None:
+            heard.take(address.session, seq, subject, data)
 
     def _feed_of(self, subject: str) -> Feed | None:
         address = parse(subject)
@@ -169,48 +145,33 @@ class Hub:
 
     # -- feeds ------------------------------------------------------------------------
 
-    async def _open(self, feed: Feed) -> None:
-        heard = await self._hear(feed.user)
-        heard.feeds[feed.session_id] = feed
-        try:
-            await feed.open()
-        except BaseException as error:
-            await self._close(feed)
-            if isinstance(error, BusError):
-                raise Unavailable(
-                    "The log cannot be read at the moment; please try again.", retry_after=2.0
-                ) from error
-            raise
+    def _new_feed(self, key: tuple[str, str]) -> Feed:
+        user, session_id = key
+        return Feed(self._bus, self._store, user, session_id)
 
-    async def _close(self, feed: Feed) -> None:
-        await feed.close()
-        heard = self._users[feed.user]
-        if heard.feeds.get(feed.session_id) is feed:  # it may have been opened anew meanwhile
-            del heard.feeds[feed.session_id]
-        await self._unhear(feed.user)
-
-    async def _drop(self, shared: "_Shared") -> None:
-        self._feeds.pop((shared.feed.user, shared.feed.session_id), None)
-        if await shared.settled():
-            await self._close(shared.feed)
+    @asynccontextmanager
+    async def _open(self, feed: Feed) -> AsyncGenerator[None]:
+        """Hand the session's facts to its feed from before it reads until it is closed."""
+        async with self._heard(feed.user) as heard:
+            heard.feeds[feed.session_id] = feed
+            try:
+                await feed.open()
+                yield
+            finally:
+                await feed.close()
+                if heard.feeds.get(feed.session_id) is feed:  # it may have been opened anew
+                    del heard.feeds[feed.session_id]
 
     async def _keep(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_ROUND)
-            now = loop.time()
-            for shared in list(self._feeds.values()):
-                try:
-                    await self._look_after(shared, now)
-                except BusError as error:
-                    log.warning("hub.look_failed", error=str(error))
-
-    async def _look_after(self, shared: "_Shared", now: float) -> None:
-        running = shared.feed.running
-        if not shared.clients and (now - shared.left_at > LINGER or shared.feed.gone):
-            await self._drop(shared)
-        elif running is not None and now - running.heard > SILENCE and self._bus.connected:
-            await shared.feed.check_silence()
+            await self._feeds.drop_idle(lambda feed: feed.state.gone)
+            for feed in self._feeds.open:
+                if feed.is_silent(SILENCE) and self._bus.connected:
+                    try:
+                        await feed.check_silence()
+                    except BusError as error:
+                        log.warning("hub.look_failed", error=str(error))
 
     # -- after an outage ------------------------------------------------------------------
 
@@ -229,8 +190,8 @@ class Hub:
                 log.warning("hub.catch_up_failed", error=str(error))
                 await asyncio.sleep(_ROUND)
         self._catching_up = None
-        for shared in self._feeds.values():
-            shared.feed.refill_after_outage()
+        for feed in self._feeds:
+            feed.refill_after_outage()
 
     async def _read_missed(self) -> None:
         if not self._users:
@@ -244,32 +205,3 @@ class Hub:
                 return
             if not stored:  # a replica that lags
                 await asyncio.sleep(_ROUND)
-
-
-class _Shared:
-    """A feed with those who hold it; opened in a task of its own, so no client can break it off."""
-
-    def __init__(self, feed: Feed, open_feed: Callable[[Feed], Coroutine[Any, Any, None]]) -> None:
-        self.feed = feed
-        self.clients = 0
-        self.left_at = 0.0
-        self._opening = asyncio.create_task(open_feed(feed), name="feed-open")
-        self._opening.add_done_callback(_seen)  # whoever waited for it may have left
-
-    async def ready(self) -> None:
-        await asyncio.shield(self._opening)
-
-    async def settled(self) -> bool:
-        """Whether the feed was opened, once that is known."""
-        await asyncio.wait([self._opening])
-        return not self.failed
-
-    @property
-    def failed(self) -> bool:
-        done = self._opening.done()
-        return done and (self._opening.cancelled() or self._opening.exception() is not None)
-
-
-def _seen(opening: "asyncio.Task[None]") -> None:
-    if not opening.cancelled():
-        opening.exception()

@@ -16,7 +16,7 @@ from services.llm_worker.providers.registry import Registry
 from shared.commands import ModelsNoted, SyncModels
 from shared.errors import InvalidRequest, ModelNotFound, Unavailable
 from shared.events import ModelDetails
-from shared.offers import AskModels, FindModel, Refresh, UnavailableProvider
+from shared.offers import FindModel, ListOffers, Refresh, UnavailableProvider
 from shared.settings import Settings
 from shared.subjects import NONE, llm_command
 from tests.support.fake_provider import FakeProvider
@@ -64,7 +64,7 @@ def sdk_is_imported() -> None:
 
 
 async def test_every_provider_says_what_it_offers(make: Make, fake: FakeProvider):
-    offers = await make(settings_for(fake)).models(AskModels())
+    offers = await make(settings_for(fake)).list_offers(ListOffers())
 
     assert [(p.name, [m.name for m in p.models]) for p in offers.providers] == [
         ("anthropic", ["claude-sonnet-5-5", "claude-haiku-5-5", "claude-opus-5-5"]),
@@ -121,7 +121,7 @@ async def test_a_default_that_nobody_knows_is_not_guessed(make: Make, store: Not
 async def test_a_bare_default_is_the_model_that_it_means(make: Make, fake: FakeProvider):
     offering = make(settings_for(fake, default_model="fake-llama"))
 
-    assert (await offering.models(AskModels())).default == "ollama/fake-llama:latest"
+    assert (await offering.list_offers(ListOffers())).default == "ollama/fake-llama:latest"
 
 
 async def test_a_store_that_is_away_is_told_when_it_is_back(
@@ -157,7 +157,7 @@ async def test_what_no_fact_can_hold_is_left_out(
 
     monkeypatch.setattr(Demo, "models", models)
 
-    offers = await make(Settings()).models(AskModels())
+    offers = await make(Settings()).list_offers(ListOffers())
 
     assert [(m.name, m.display_name, m.size) for m in offers.providers[0].models] == told
     assert msgspec.json.encode(offers)
@@ -178,7 +178,7 @@ async def test_details_that_nobody_could_show_are_left_out(
 
     monkeypatch.setattr(Demo, "models", models)
 
-    (model,) = (await make(Settings()).models(AskModels())).providers[0].models
+    (model,) = (await make(Settings()).list_offers(ListOffers())).providers[0].models
 
     assert model.digest is None
     assert model.details == ModelDetails(
@@ -201,7 +201,7 @@ async def test_details_that_nobody_could_show_are_left_out(
 async def test_a_name_is_found_where_somebody_may_have_it(
     make: Make, fake: FakeProvider, model: str, found: str
 ):
-    assert (await make(settings_for(fake)).find(FindModel(model=model))).id == found
+    assert (await make(settings_for(fake)).find_model(FindModel(model=model))).id == found
 
 
 @pytest.mark.parametrize(
@@ -215,14 +215,14 @@ async def test_a_name_that_nobody_has_is_refused_with_those_that_there_are(
     make: Make, fake: FakeProvider, model: str
 ):
     with pytest.raises(ModelNotFound, match=r"There are: .*ollama/fake-qwen:1b"):
-        await make(settings_for(fake)).find(FindModel(model=model))
+        await make(settings_for(fake)).find_model(FindModel(model=model))
 
 
 async def test_whether_a_provider_that_is_away_has_a_name_is_not_known(make: Make):
     offering = make(Settings(ollama_host="http://127.0.0.1:1"))
 
     with pytest.raises(Unavailable):
-        await offering.find(FindModel(model="llama"))
+        await offering.find_model(FindModel(model="llama"))
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"model": 1}', b"\xff"])
@@ -235,7 +235,7 @@ async def test_a_name_that_is_near_another_is_told_so(make: Make, fake: FakeProv
     offering = make(settings_for(fake))
 
     with pytest.raises(ModelNotFound) as refused:
-        await offering.find(FindModel(model="fake-gtp"))
+        await offering.find_model(FindModel(model="fake-gtp"))
 
     assert refused.value.message == (
         "There is no model 'fake-gtp'. Did you mean openai/fake-gpt or openai/fake-gpt-mini? "

@@ -78,7 +78,7 @@ def test_it_cuts_where_the_store_does():
 def test_a_system_prompt_that_was_changed_is_the_changes():
     told = Told()
     told.created(system_prompt="Be long.")
-    told.tell("updated", SessionUpdated(at=at(1), system_prompt="Be brief."))
+    told.tell("session.updated", SessionUpdated(at=at(1), system_prompt="Be brief."))
     told.claim(5, told.todo(4, turn(1, "Hi")), message_ids=[question(1)])
 
     [prompt] = prompts(told.facts, RUN)

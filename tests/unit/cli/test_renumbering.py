@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from services.cli.log_files.export_file import FactLine, SessionLine
-from services.cli.log_files.renumbering import UNDER_WAY, facts_to_import, kind_of_fact, renumbered
+from services.cli.log_files.renumbering import UNDER_WAY, facts_to_import, renumbered
 from shared.errors import InvalidRequest
 from shared.events import RunClaimed, RunEnded, SessionDeleted
+from shared.subjects import kind_of_fact
 from tests.unit.cli.told import OTHER, RUN, SESSION, USER, Told, at, restarted, turn
 
 HERE = SessionLine(id=SESSION, user=USER, facts=5)
@@ -105,7 +106,7 @@ def test_what_is_no_whole_session_is_refused(made: Any, fault: str):
 
 def test_a_tombstone_cannot_be_imported():
     told = restarted()
-    told.tell("deleted", SessionDeleted(at=at(5)))
+    told.tell("session.deleted", SessionDeleted(at=at(5)))
 
     with pytest.raises(InvalidRequest, match="SessionDeleted cannot be imported"):
         facts_to_import(HERE, lines(told))

@@ -78,7 +78,7 @@ class Told:
             "context_tags": [],
             "on_busy": "queue",
         }
-        return self.tell("created", SessionCreated(at=at(0), **{**given, **fields}))
+        return self.tell("session.created", SessionCreated(at=at(0), **{**given, **fields}))
 
     def waiting(self, ms: int, turn: Turn, run: str = RUN) -> int:
         return self.tell("waiting", RunWaiting(at=at(ms), turn=turn), run)

@@ -190,14 +190,14 @@ class Recorder(Log):
         return self.store(run_id, "cancel", CancelRequested(at=self._at))
 
     def renames(self, title: str) -> Stored:
-        return self.store("_", "updated", SessionUpdated(at=self._at, title=title))
+        return self.store("_", "session.updated", SessionUpdated(at=self._at, title=title))
 
     def rates(self, message_id: str, rating: Rating | None) -> Stored:
         fact = MessageRated(at=self._at, message_id=message_id, rating=rating)
         return self.store("_", "message.feedback", fact)
 
     def chooses(self, leaf: str) -> Stored:
-        return self.store("_", "branch", BranchChosen(at=self._at, leaf=leaf))
+        return self.store("_", "session.branch", BranchChosen(at=self._at, leaf=leaf))
 
     def opens(self) -> Stored:
         """The session's first fact, without which a store knows of nothing."""
@@ -212,7 +212,7 @@ class Recorder(Log):
             context_tags=[],
             on_busy="queue",
         )
-        return self.store("_", "created", fact)
+        return self.store("_", "session.created", fact)
 
     def messages(self, *, role: Role) -> list[Message]:
         """Those that are in a branch, of whatever branch."""

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from services.gateway.app import over_sockets
-from services.gateway.http.describe import conversation_of
+from services.gateway.dialects.registry import over_sockets
+from services.gateway.http.describe import socket_description_of
 from services.gateway.reference.asyncapi import document
 from shared import commands, events, subjects
 from tests.support.described import every_route
@@ -28,11 +28,11 @@ def told() -> dict[str, Any]:
 
 @pytest.mark.parametrize("route", over_sockets(), ids=lambda route: route.path)
 def test_every_socket_is_described_beside_its_handler(route: web.RouteDef):
-    conversation = conversation_of(route)
+    description = socket_description_of(route)
 
-    assert conversation is not None, f"@describe_socket is missing above {route.handler}"
-    assert conversation.asks
-    assert conversation.tells
+    assert description is not None, f"@describe_socket is missing above {route.handler}"
+    assert description.receives
+    assert description.sends
     assert (route.handler.__doc__ or "").strip()
 
 
@@ -119,7 +119,8 @@ def test_every_subject_of_the_bus_is_told(told: dict[str, Any]):
     for function in vars(subjects).values():
         if inspect.isfunction(function) and function.__module__ == subjects.__name__:
             parameters = inspect.signature(function).parameters
-            if inspect.signature(function).return_annotation is str and "subject" not in parameters:
+            spells = inspect.signature(function).return_annotation is str
+            if spells and not {"subject", "fact"} & parameters.keys():
                 spelled.append(str(function(*(f"{{{name}}}" for name in parameters))))
 
     addresses = [channel["address"] or "" for channel in told["channels"].values()]

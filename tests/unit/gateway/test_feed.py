@@ -20,8 +20,8 @@ async def test_it_opens_with_the_text_that_is_there_already():
 
     feed = await opened(log)
 
-    assert feed.running is not None
-    assert (feed.running.attempt, feed.running.text) == (attempt, "Hello")
+    assert feed.state.running is not None
+    assert (feed.state.running.attempt, feed.state.running.text) == (attempt, "Hello")
 
 
 async def test_a_delta_that_fits_is_appended_without_reading_anything():
@@ -30,13 +30,13 @@ async def test_a_delta_that_fits_is_appended_without_reading_anything():
     attempt = log.claim().seq
     feed = await opened(log)
     reads, woken = log.reads, asyncio.Event()
-    feed.watchers.add(woken.set)
 
-    feed.on_token_event(live(log.delta(attempt, 0, "Hel")))
-    feed.on_token_event(live(log.delta(attempt, 2, "lo")))
+    with feed.watchers.watching(woken.set):
+        feed.on_token_event(live(log.delta(attempt, 0, "Hel")))
+        feed.on_token_event(live(log.delta(attempt, 2, "lo")))
 
-    assert feed.running is not None
-    assert feed.running.text == "Helo"
+    assert feed.state.running is not None
+    assert feed.state.running.text == "Helo"
     assert woken.is_set()
     assert log.reads == reads
 
@@ -51,8 +51,8 @@ async def test_a_gap_is_filled_from_the_log():
     feed.on_token_event(live(log.delta(attempt, 5, "found")))
     await feed.refilled()
 
-    assert feed.running is not None
-    assert feed.running.text == "lost found"
+    assert feed.state.running is not None
+    assert feed.state.running.text == "lost found"
 
 
 async def test_an_attempt_whose_claim_was_not_heard_of_is_read_from_the_log():
@@ -64,8 +64,8 @@ async def test_an_attempt_whose_claim_was_not_heard_of_is_read_from_the_log():
     feed.on_token_event(live(log.delta(attempt, 0, "text")))
     await feed.refilled()
 
-    assert feed.running is not None
-    assert (feed.running.attempt, feed.running.text) == (attempt, "text")
+    assert feed.state.running is not None
+    assert (feed.state.running.attempt, feed.state.running.text) == (attempt, "text")
 
 
 async def test_what_a_lost_attempt_still_says_is_ignored():
@@ -80,8 +80,8 @@ async def test_what_a_lost_attempt_still_says_is_ignored():
 
     feed.on_token_event(live(log.delta(lost, 3, "er")))
 
-    assert feed.running is not None
-    assert feed.running.text == "new"
+    assert feed.state.running is not None
+    assert feed.state.running.text == "new"
 
 
 async def test_a_delta_after_the_end_is_ignored():
@@ -94,7 +94,7 @@ async def test_a_delta_after_the_end_is_ignored():
 
     feed.on_token_event(live(log.delta(attempt, 0, "done")))
 
-    assert feed.running is None
+    assert feed.state.running is None
     assert log.reads == reads
 
 
@@ -107,7 +107,7 @@ async def test_a_fact_whose_predecessor_is_missing_waits_for_it():
     feed.on_fact(*claim)
     await feed.refilled()
 
-    assert [link.seq for link in feed.facts] == [missed.seq, claim.seq]
+    assert [link.seq for link in feed.state.facts] == [missed.seq, claim.seq]
 
 
 async def test_the_same_fact_twice_counts_once():
@@ -118,7 +118,7 @@ async def test_the_same_fact_twice_counts_once():
     feed.on_fact(*todo)
     feed.on_fact(*todo)
 
-    assert [link.seq for link in feed.facts] == [todo.seq]
+    assert [link.seq for link in feed.state.facts] == [todo.seq]
 
 
 async def test_a_silent_reply_whose_chain_went_on_is_caught_up_with():
@@ -131,8 +131,8 @@ async def test_a_silent_reply_whose_chain_went_on_is_caught_up_with():
     await feed.check_silence()
     await feed.refilled()
 
-    assert feed.running is None
-    assert feed.unfinished == {}
+    assert feed.state.running is None
+    assert feed.state.unfinished == {}
 
 
 async def test_facts_beyond_those_it_keeps_come_from_the_cold_log():
@@ -145,5 +145,5 @@ async def test_facts_beyond_those_it_keeps_come_from_the_cold_log():
     old = await feed.facts_after(0)
 
     assert [link.seq for link in old] == [s.seq for s in log.facts[:2]]
-    assert len(feed.facts) == 64
-    assert len(feed.runs) <= 22
+    assert len(feed.state.facts) == 64
+    assert len(feed.state.runs) <= 22

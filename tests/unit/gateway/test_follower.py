@@ -30,7 +30,7 @@ class Client:
 
     log: Log
     feed: Feed
-    place: Cursor = NOTHING_SEEN
+    cursor: Cursor = NOTHING_SEEN
     text: str = ""
     kinds: list[type[Any]] = field(default_factory=list)
     final: str | None = None
@@ -40,22 +40,22 @@ class Client:
 
     def connect(self) -> None:
         """Come back with nothing but the last cursor."""
-        place = CURSORS.parse(CURSORS.format(self.place))
-        assert place is not None
-        assert self.feed.has(place) or place == NOTHING_SEEN
-        self._follower = Follower(self.feed, self.log, place)  # type: ignore[arg-type]
+        cursor = CURSORS.parse(CURSORS.format(self.cursor))
+        assert cursor is not None
+        assert self.feed.state.has(cursor) or cursor == NOTHING_SEEN
+        self._follower = Follower(self.feed, cursor)
 
     async def read(self) -> None:
-        while news := await self._follower.news():
-            for place, moment in news:
-                self.show(place, moment)
+        while events := await self._follower.next_events():
+            for cursor, event in events:
+                self.show(cursor, event)
 
-    def show(self, place: Cursor, moment: ClientEvent) -> None:
+    def show(self, cursor: Cursor, event: ClientEvent) -> None:
         assert self.final is None
-        assert place.seq >= self.place.seq
-        self.place = place
-        self.kinds.append(type(moment))
-        match moment:
+        assert cursor.seq >= self.cursor.seq
+        self.cursor = cursor
+        self.kinds.append(type(event))
+        match event:
             case TextAdded(text=text, offset=offset):
                 assert offset == len(self.text)
                 self.text += text[offset:]
@@ -223,8 +223,8 @@ async def test_whoever_follows_one_run_sees_no_other():
         feed.on_fact(*stored)
     for stored in (log.turn("second"), log.claim()):
         feed.on_fact(*stored)
-    follower = Follower(feed, log, Cursor(0), run_id=log.run_id)  # type: ignore[arg-type]
+    follower = Follower(feed, Cursor(0), run_id=log.run_id)
 
-    news = await follower.news()
+    events = await follower.next_events()
 
-    assert [type(moment) for _, moment in news] == [TurnAccepted]
+    assert [type(event) for _, event in events] == [TurnAccepted]

@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from services.gateway.app import over_http
+from services.gateway.dialects.registry import over_http
 from services.gateway.http.describe import description_of
 from services.gateway.reference.openapi import document
 from tests.support.described import every_route

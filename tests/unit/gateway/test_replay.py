@@ -10,9 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from services.gateway.jobs.state import JobState
-from services.gateway.replay import dialects as replays
-from services.gateway.replay.dialects import Conversation, Job
-from services.gateway.replay.player import JobReplay, Recording, Replay, Words, speed_of
+from services.gateway.playback import FORMATS
+from services.gateway.replay.formats import ConversationFormat, JobFormat, Translate
+from services.gateway.replay.player import JobReplay, Replay
+from services.gateway.replay.recording import Recording, speed_of
 from services.gateway.sessions.client_events import MessagesChanged, ThoughtsAdded
 from services.gateway.sessions.cursor import Cursor, CursorCodec
 from services.gateway.sessions.follower import Follower
@@ -35,26 +36,26 @@ FEW = settings().max_examples // 2
 class Watching:
     """A live client of a dialect that reads whenever there is something."""
 
-    def __init__(self, follower: Follower, words: Words, opening: bytes) -> None:
-        self.places = [follower.place]
+    def __init__(self, follower: Follower, translate: Translate, opening: bytes) -> None:
+        self.cursors = [follower.cursor]
         self.frames = [opening]
         self.ahead = [False]
         """Whether a frame is shown again after its cursor, which is before the fact it is of."""
         self._follower = follower
-        self._words = words
+        self._translate = translate
 
     async def read(self) -> None:
-        while news := await self._follower.news():
-            for place, moment in news:
-                for frame in self._words(place, moment):
+        while events := await self._follower.next_events():
+            for cursor, event in events:
+                for frame in self._translate(cursor, event):
                     self.frames.append(frame)
-                    self.places.append(place)
-                    again = isinstance(moment, MessagesChanged | ThoughtsAdded)
-                    self.ahead.append(again and place.seq < news[-1][0].seq)
+                    self.cursors.append(cursor)
+                    again = isinstance(event, MessagesChanged | ThoughtsAdded)
+                    self.ahead.append(again and cursor.seq < events[-1][0].seq)
 
-    def after(self, place: Cursor) -> list[bytes]:
-        """The frames that a client gets which comes back with the cursor ``place``."""
-        at = [i for i, its in enumerate(self.places) if its == place]
+    def after(self, cursor: Cursor) -> list[bytes]:
+        """The frames that a client gets which comes back with the cursor ``cursor``."""
+        at = [i for i, its in enumerate(self.cursors) if its == cursor]
         again = [i for i in at if self.ahead[i]]
         return self.frames[again[0] if again else at[-1] + 1 :]
 
@@ -155,21 +156,16 @@ class Session:
         self._watch("assistant", run_id, Cursor(stored.seq - 1))
         await self._fact(stored)
 
-    def _watch(self, name: str, run_id: str | None, place: Cursor) -> None:
-        self.clients[name, run_id] = self._watching(name, run_id, place)
+    def _watch(self, name: str, run_id: str | None, cursor: Cursor) -> None:
+        self.clients[name, run_id] = self._watching(name, run_id, cursor)
 
-    def _watching(self, name: str, run_id: str | None, place: Cursor) -> Watching:
+    def _watching(self, name: str, run_id: str | None, cursor: Cursor) -> Watching:
         dialect, recording = conversation(name), recording_of(self.log, None, empty=True)
         follower = Follower(
-            self._feed,
-            self.log,  # type: ignore[arg-type]
-            place,
-            run_id=run_id,
-            tells_branches=dialect.tells_branches,
+            self._feed, cursor, run_id=run_id, shows_branches=dialect.shows_branches
         )
-        return Watching(
-            follower, dialect.words(recording, CURSORS), dialect.opening(recording, CURSORS, place)
-        )
+        translate = dialect.translator(recording, CURSORS)
+        return Watching(follower, translate, dialect.opening(recording, CURSORS, cursor))
 
     async def _fact(self, stored: Stored) -> None:
         self._feed.on_fact(*stored)
@@ -192,9 +188,9 @@ class Session:
         return self._draw(st.sampled_from(choices))
 
 
-def conversation(name: str) -> Conversation:
-    dialect = replays.DIALECTS[name]
-    assert isinstance(dialect, Conversation)
+def conversation(name: str) -> ConversationFormat:
+    dialect = FORMATS[name]
+    assert isinstance(dialect, ConversationFormat)
     return dialect
 
 
@@ -203,16 +199,16 @@ def recording_of(log: Recorder, run_id: str | None, *, empty: bool = False) -> R
 
 
 async def replayed(
-    log: Recorder, name: str, run_id: str | None = None, place: Cursor | None = None
+    log: Recorder, name: str, run_id: str | None = None, cursor: Cursor | None = None
 ) -> list[bytes]:
     """Every frame of the replay, the opening first."""
     recording, dialect = recording_of(log, run_id), conversation(name)
-    replay = Replay(recording, None, place, tells_branches=dialect.tells_branches)
-    frames = [dialect.opening(recording, CURSORS, replay.place)]
-    words = dialect.words(recording, CURSORS)
-    while news := await replay.news():
-        for at, moment in news:
-            frames += words(at, moment)
+    replay = Replay(recording, None, cursor, shows_branches=dialect.shows_branches)
+    frames = [dialect.opening(recording, CURSORS, replay.cursor)]
+    translate = dialect.translator(recording, CURSORS)
+    while events := await replay.next_events():
+        for at, event in events:
+            frames += translate(at, event)
     assert replay.playing.over
     return frames
 
@@ -260,11 +256,11 @@ def test_a_replay_goes_on_after_any_cursor(data: st.DataObject):
         await session.live()
         (name, run_id), client = data.draw(st.sampled_from(list(session.clients.items())))
         seen = data.draw(st.integers(1, len(client.frames) - 1))
-        assume(recording_of(session.log, run_id).first_seq - 1 <= client.places[seen].seq)
+        assume(recording_of(session.log, run_id).first_seq - 1 <= client.cursors[seen].seq)
 
-        rest = await replayed(session.log, name, run_id, client.places[seen])
+        rest = await replayed(session.log, name, run_id, client.cursors[seen])
 
-        assert rest[1:] == client.after(client.places[seen])
+        assert rest[1:] == client.after(client.cursors[seen])
 
     asyncio.run(play())
 
@@ -282,7 +278,7 @@ class JobSession:
         self._draw = draw
         self._plan = plan
         self._state = JobState(self.run_id, SESSION, plan)
-        self._shows = {name: dialect.words() for name, dialect in job_dialects().items()}
+        self._shows = {name: dialect.translator() for name, dialect in job_dialects().items()}
 
     def live(self) -> None:
         if self._one_of(False, True):
@@ -343,8 +339,8 @@ class JobSession:
         return self._draw(st.sampled_from(choices))
 
 
-def job_dialects() -> dict[str, Job]:
-    return {name: d for name, d in replays.DIALECTS.items() if isinstance(d, Job)}
+def job_dialects() -> dict[str, JobFormat]:
+    return {name: d for name, d in FORMATS.items() if isinstance(d, JobFormat)}
 
 
 @given(data=st.data(), plan=st.sampled_from([DOCUMENT, PIPELINE]))
@@ -355,7 +351,7 @@ def test_a_replayed_job_is_byte_for_byte_what_was_sent(data: st.DataObject, plan
 
         for name, dialect in job_dialects().items():
             recording = recording_of(session.log, session.run_id)
-            replay = JobReplay(recording, None, dialect.words(), lambda: None)
+            replay = JobReplay(recording, None, dialect.translator(), lambda: None)
             frames: list[bytes] = []
             while made := await replay.frames():
                 frames += made
@@ -441,10 +437,10 @@ async def test_a_replay_waits_for_each_moment_at_its_speed(monkeypatch: pytest.M
 
     for now in (0.0, 0.029, 0.03, 0.04, 1.0):
         kinds: list[str] = []
-        while news := await replay.news():
-            kinds += [type(moment).__name__ for _, moment in news]
+        while events := await replay.next_events():
+            kinds += [type(event).__name__ for _, event in events]
         shown.append((now, kinds))
-    replay.playing.stop()
+    replay.playing.close()
 
     assert shown == [
         (0.0, ["TurnAccepted"]),

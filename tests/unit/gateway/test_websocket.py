@@ -1,5 +1,6 @@
 """A socket's heartbeat: who is gone is dropped, who is only slow is waited for."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,12 +14,19 @@ class Line:
     def __init__(self) -> None:
         self.aborted = False
         self.pings = 0
+        self.writing = asyncio.Event()
 
     def abort(self) -> None:
         self.aborted = True
 
     async def ping(self) -> None:
         self.pings += 1
+
+    async def send_frame(self, frame: bytes, kind: object) -> None:
+        """Wait for a client that reads nothing."""
+        del frame, kind
+        self.writing.set()
+        await asyncio.Event().wait()
 
 
 def socket_on(line: Line) -> tuple[Socket, float]:
@@ -53,11 +61,15 @@ async def test_between_two_pings_nothing_happens():
 
 async def test_a_write_that_waits_too_long_is_the_end():
     line = Line()
-    socket, born = socket_on(line)
-    socket._writing_since = born
+    socket, _ = socket_on(line)
+    socket.reply(b"frame")
+    writing = asyncio.create_task(socket.write())
+    await line.writing.wait()
+    began = asyncio.get_running_loop().time()
 
-    socket.beat(born + STALLED)
+    socket.beat(began + STALLED - 1)
     assert not line.aborted
-    socket.beat(born + STALLED + 1)
+    socket.beat(began + STALLED + 1)
 
     assert line.aborted
+    writing.cancel()

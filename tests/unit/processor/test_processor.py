@@ -32,7 +32,7 @@ from shared.events import (
 from shared.ids import new_id, now
 from shared.plans import step_names
 from shared.streams import ensure_streams
-from shared.subjects import Address, what
+from shared.subjects import Address, fact_kind
 from tests.support.memory_bus import MemoryBus
 from tests.support.plans import a_document, a_file, a_pipeline, a_result, an_ask
 
@@ -72,7 +72,7 @@ async def a_todo(bus: Bus, plan: Plan | None = None, **fields: Any) -> Delivery:
 
 
 async def said(bus: Bus, todo: Delivery) -> list[str]:
-    return [what(link.subject) for link in await read_chain(bus, todo.address.facts)]
+    return [fact_kind(link.subject) for link in await read_chain(bus, todo.address.facts)]
 
 
 async def last(bus: Bus, todo: Delivery) -> Any:

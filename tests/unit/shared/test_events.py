@@ -51,6 +51,7 @@ from shared.events import (
     inside,
 )
 from shared.ids import now
+from shared.subjects import Address, fact_kind
 from tests.support.plans import a_document, a_file, a_pipeline, a_result, an_ask
 
 COMMON: dict[str, Any] = {"at": now(), "prev": 41, "nonce": "n"}
@@ -209,6 +210,15 @@ def test_these_are_all_the_events_there_are():
     assert sorted(str(type(event).__struct_config__.tag) for event in TOKEN_EVENTS) == tags(
         AnyTokenEvent
     )
+
+
+@pytest.mark.parametrize("fact", FACTS, ids=lambda fact: type(fact).__name__)
+def test_a_facts_subject_ends_in_its_wire_tag_and_a_todos_numbers(fact: AnyFact):
+    kind = fact_kind(Address("u", "s", "r").subject_of(fact))
+
+    numbers = [str(n) for name in ("priority", "n") if (n := getattr(fact, name, None)) is not None]
+    wanted = numbers if "todo" in kind else []
+    assert kind == ".".join([msgspec.json.decode(encode(fact))["type"], *wanted])
 
 
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: type(fact).__name__)

@@ -13,6 +13,7 @@ from shared.subjects import (
     Address,
     Scope,
     chain_filter,
+    fact_kind,
     generate_todos,
     live_facts_of_user,
     live_tokens_of_session,
@@ -20,7 +21,6 @@ from shared.subjects import (
     process_todos,
     session_address,
     user_address,
-    what,
 )
 from tests.support.memory_nats import matches
 
@@ -33,9 +33,15 @@ timed_events = st.sampled_from(["waiting", "claim", "cancel", "final", "todo.cha
 def test_a_facts_subject_says_whose_it_is_and_what_happened(address: Address, happened: str):
     subject = address.fact(happened)
 
-    assert (parse(subject), what(subject)) == (address, happened)
-    assert (parse(f"live.{subject}"), what(f"live.{subject}")) == (address, happened)
+    assert (parse(subject), fact_kind(subject)) == (address, happened)
+    assert (parse(f"live.{subject}"), fact_kind(f"live.{subject}")) == (address, happened)
     assert parse(address.tokens) == parse(f"live.{address.tokens}") == address
+
+
+@pytest.mark.parametrize("old", ["created", "updated", "branch", "deleted"])
+def test_subjects_of_before_say_the_same(old: str):
+    assert fact_kind(f"evt.u.s._.{old}") == fact_kind(f"evt.u.s._.session.{old}")
+    assert fact_kind(f"live.evt.u.s._.{old}") == f"session.{old}"
 
 
 @given(addresses, timed_events, st.sampled_from(Scope))
@@ -66,9 +72,9 @@ def test_a_session_chain_covers_the_session_and_all_its_runs(
     session = session_address(one.user, one.session)
     whole = chain_filter(one.fact(happened), Scope.SESSION)
 
-    assert whole == chain_filter(session.fact("updated"), Scope.RUN) == one.session_facts
+    assert whole == chain_filter(session.fact("session.updated"), Scope.RUN) == one.session_facts
     assert matches(whole, sibling.fact(happened))
-    assert matches(whole, session.fact("updated"))
+    assert matches(whole, session.fact("session.updated"))
     assert not matches(whole, other.fact(happened))
 
 

@@ -45,7 +45,7 @@ class Story:
         self.links: list[LogEntry] = []
         self._turns: dict[str, Turn] = {}
         self.tell(
-            session_address(USER, self.session).fact("created"),
+            session_address(USER, self.session).fact("session.created"),
             SessionCreated(
                 at=self.now,
                 title=None,
@@ -147,11 +147,11 @@ class Story:
         return run
 
     def update(self, **fields: Any) -> int:
-        subject = session_address(USER, self.session).fact("updated")
+        subject = session_address(USER, self.session).fact("session.updated")
         return self.tell(subject, SessionUpdated(at=self.now, **fields))
 
     def choose(self, leaf: str) -> int:
-        subject = session_address(USER, self.session).fact("branch")
+        subject = session_address(USER, self.session).fact("session.branch")
         return self.tell(subject, BranchChosen(at=self.now, leaf=leaf))
 
     def rate(self, message: str, rating: Rating | None, comment: str | None = None) -> int:
@@ -160,7 +160,7 @@ class Story:
         return self.tell(subject, fact)
 
     def delete(self) -> int:
-        subject = session_address(USER, self.session).fact("deleted")
+        subject = session_address(USER, self.session).fact("session.deleted")
         return self.tell(subject, SessionDeleted(at=self.now))
 
     @property

@@ -142,7 +142,7 @@ def begun_with(story: Story, history: History) -> None:
     """The story's next session, which begins with this."""
     story.session = ids.new_id()
     story.tell(
-        session_address(USER, story.session).fact("created"),
+        session_address(USER, story.session).fact("session.created"),
         SessionCreated(
             at=story.now,
             title=None,

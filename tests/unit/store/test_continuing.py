@@ -196,7 +196,7 @@ def test_a_reply_of_another_sessions_prompt_goes_on_with_that_prompt(story: Stor
     story.session = new_id()
     opened = story.links[0].fact
     assert isinstance(opened, SessionCreated)
-    story.tell(session_address(USER, story.session).fact("created"), opened)
+    story.tell(session_address(USER, story.session).fact("session.created"), opened)
     rerun = story.todo("Tell me a story.", context=asked)
     story.end(rerun, "It was", attempt=story.claim(rerun), stop_reason="max_tokens")
     run = story.go_on(rerun, "It was", context=asked)
@@ -244,7 +244,7 @@ def test_no_other_sessions_message_grows_whatever_an_import_says(story: Story, f
     elsewhere, story.session = story.session, new_id()
     opened = story.links[0].fact
     assert isinstance(opened, SessionCreated)
-    story.tell(session_address(USER, story.session).fact("created"), opened)
+    story.tell(session_address(USER, story.session).fact("session.created"), opened)
     run = story.go_on(first, CUT)
     story.end(run, "Taken over, and longer.", attempt=story.claim(run))
 

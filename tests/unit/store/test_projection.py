@@ -233,7 +233,7 @@ def test_another_users_session_cannot_be_taken_by_its_id(story: Story):
     created = story.links[0].fact
     assert isinstance(created, SessionCreated)
 
-    story.tell(thief.fact("created"), created)
+    story.tell(thief.fact("session.created"), created)
 
     after = dump(story.connection)
     assert after["ai_chat_sessions"] == before["ai_chat_sessions"]
@@ -404,7 +404,7 @@ def test_a_branch_that_is_copied_takes_endings_and_thoughts_along(story: Story):
     story.session = ids.new_id()
     fact = msgspec.structs.replace(opened, history=copied)
 
-    story.tell(session_address(USER, story.session).fact("created"), fact)
+    story.tell(session_address(USER, story.session).fact("session.created"), fact)
 
     reply = branch_of(story.connection, copied.leaf)[-1]
     assert (reply.stop_reason, reply.thoughts, reply.provider) == ("max_tokens", thoughts, "demo")

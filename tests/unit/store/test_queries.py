@@ -16,7 +16,7 @@ def other_session(story: Story, title: str) -> Story:
     """Another session beside the story's, in the same log."""
     other = Story.__new__(Story)
     other.__dict__ = story.__dict__ | {"session": ids.new_id()}
-    other.tell(f"evt.{USER}.{other.session}._.created", story.links[0].fact)
+    other.tell(f"evt.{USER}.{other.session}._.session.created", story.links[0].fact)
     other.update(title=title)
     return other
 

@@ -135,7 +135,7 @@ def test_what_is_another_users_or_of_a_hidden_mode_is_not_found(story: Story):
     story.reply("the cat", "Yes")
     story.session = ids.new_id()
     story.tell(
-        session_address(USER, story.session).fact("created"),
+        session_address(USER, story.session).fact("session.created"),
         SessionCreated(
             at=story.now,
             title=None,

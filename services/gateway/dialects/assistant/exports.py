@@ -42,7 +42,7 @@ _TYPES: dict[Format, str] = {
 }
 
 
-class ExportAsked(msgspec.Struct, frozen=True, kw_only=True):
+class ExportQuery(msgspec.Struct, frozen=True, kw_only=True):
     format: Format = "md"
 
 
@@ -54,7 +54,7 @@ def routes() -> list[web.RouteDef]:
 
 
 @describe(
-    query=ExportAsked,
+    query=ExportQuery,
     answers={
         200: (
             Document,
@@ -70,7 +70,7 @@ async def export(request: web.Request) -> web.Response:
 
     JSON has all branches and can be imported; the others show the active one.
     """
-    kind = read_query(request, ExportAsked).format
+    kind = read_query(request, ExportQuery).format
     query = ExportSession(user_id=request[USER].id, session_id=session_id_of(request))
     exported = await gateway_of(request).store.ask(query)
     headers = {

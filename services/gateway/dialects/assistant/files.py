@@ -1,7 +1,5 @@
 """The native API's files: taken in, to be attached to messages (docs/files.md)."""
 
-import asyncio
-
 import msgspec
 from aiohttp import web
 
@@ -12,6 +10,7 @@ from services.gateway.http.describe import Form, describe
 from services.gateway.http.requests import require_id
 from services.gateway.http.start_run import RunPermit, run_permit
 from services.gateway.http.uploads import receive
+from services.gateway.single_flight import Flight
 from shared.commands import CreateJob, GetFile
 from shared.errors import (
     NatterlogError,
@@ -75,8 +74,7 @@ async def upload(request: web.Request) -> web.Response:
             mode=FILE_MODE,
         )
         # The client has sent everything: its file is kept even if it hangs up now.
-        keeping = asyncio.create_task(_keep(gateway, permit, command, name), name="file-keep")
-        await asyncio.shield(keeping)
+        await Flight(_keep(gateway, permit, command, name), name="file-keep").result()
     return answer(view_of(file_id, ref), status=201)
 
 

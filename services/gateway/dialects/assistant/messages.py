@@ -4,7 +4,7 @@ from aiohttp import web
 
 from services.gateway.access.limits import check_text
 from services.gateway.context import RUN_ID, USER, gateway_of
-from services.gateway.dialects.assistant import wire
+from services.gateway.dialects.assistant import replay, wire
 from services.gateway.dialects.assistant.requests import (
     answer,
     check_searched,
@@ -17,8 +17,8 @@ from services.gateway.dialects.assistant.requests import (
 )
 from services.gateway.dialects.assistant.wire import PREFIX
 from services.gateway.http.describe import IDEMPOTENCY_KEY, REPLYING, Events, describe
-from services.gateway.http.follow_run import check_success, ended, following
-from services.gateway.http.requests import missing, read_body, read_query, require_id
+from services.gateway.http.follow_run import check_success, follow_run, wait_for_end
+from services.gateway.http.requests import not_found, read_body, read_query, require_id
 from services.gateway.http.sse import stream
 from services.gateway.http.start_run import start
 from services.gateway.sessions.client_events import question_of
@@ -52,11 +52,12 @@ def routes() -> list[web.RouteDef]:
 
 
 @describe(
-    query=wire.ReplyAsked,
+    query=wire.ReplyQuery,
     body=wire.NewMessage,
     headers=(IDEMPOTENCY_KEY,),
     answers=_TURN,
     errors=REPLYING,
+    replay=replay.stream_run,
 )
 async def send_message(request: web.Request) -> web.StreamResponse:
     """Send a message, and get its reply.
@@ -87,7 +88,13 @@ async def send_message(request: web.Request) -> web.StreamResponse:
         return await _answer_turn(request, accepted, streaming=streaming)
 
 
-@describe(query=wire.ReplyAsked, headers=(IDEMPOTENCY_KEY,), answers=_TURN, errors=REPLYING)
+@describe(
+    query=wire.ReplyQuery,
+    headers=(IDEMPOTENCY_KEY,),
+    answers=_TURN,
+    errors=REPLYING,
+    replay=replay.stream_run,
+)
 async def regenerate(request: web.Request) -> web.StreamResponse:
     """Answer a message once more, as a sibling of its reply."""
     streaming = wants_stream(request)
@@ -103,7 +110,13 @@ async def regenerate(request: web.Request) -> web.StreamResponse:
     return await _answer_turn(request, accepted, streaming=streaming)
 
 
-@describe(query=wire.ReplyAsked, headers=(IDEMPOTENCY_KEY,), answers=_TURN, errors=REPLYING)
+@describe(
+    query=wire.ReplyQuery,
+    headers=(IDEMPOTENCY_KEY,),
+    answers=_TURN,
+    errors=REPLYING,
+    replay=replay.stream_run,
+)
 async def continue_reply(request: web.Request) -> web.StreamResponse:
     """Have a reply go on that was cut at a limit, or cancelled: the same message grows.
 
@@ -124,11 +137,12 @@ async def continue_reply(request: web.Request) -> web.StreamResponse:
 
 
 @describe(
-    query=wire.ReplyAsked,
+    query=wire.ReplyQuery,
     body=wire.Edit,
     headers=(IDEMPOTENCY_KEY,),
     answers=_TURN,
     errors=REPLYING,
+    replay=replay.stream_run,
 )
 async def edit(request: web.Request) -> web.StreamResponse:
     """Say a message in another way: a branch beside it, with a reply of its own."""
@@ -174,22 +188,22 @@ async def _answer_turn(
 ) -> web.StreamResponse:
     gateway = gateway_of(request)
     request[RUN_ID] = accepted.run.id
-    async with following(gateway, request[USER].id, accepted.run) as follower:
+    async with follow_run(gateway, request[USER].id, accepted.run) as follower:
         if streaming:
-            thoughts = read_query(request, wire.ReplyAsked).thoughts
+            thoughts = read_query(request, wire.ReplyQuery).thoughts
             frames = wire.SseFrames(gateway.cursors, thoughts=thoughts)
             return await stream(request, follower, frames)
-        reply = await ended(gateway, follower)
+        reply = await wait_for_end(gateway, follower)
     check_success(reply)
-    asked = question_of(reply.run) or accepted.user_message
-    turn = wire.TurnView(user_message=asked, assistant_message=reply.message)
+    question = question_of(reply.run) or accepted.user_message
+    turn = wire.TurnView(user_message=question, assistant_message=reply.message)
     return answer(turn, status=201)
 
 
-@describe(query=wire.MessagesAsked, answers={200: wire.Page[Message]})
+@describe(query=wire.MessagesQuery, answers={200: wire.Page[Message]})
 async def list_messages(request: web.Request) -> web.Response:
     """Show the conversation: the active branch, messages that wait at its end."""
-    asked = read_query(request, wire.MessagesAsked)
+    asked = read_query(request, wire.MessagesQuery)
     page = await gateway_of(request).store.ask(
         ListMessages(
             user_id=request[USER].id,
@@ -210,19 +224,19 @@ async def list_messages(request: web.Request) -> web.Response:
     )
 
 
-@describe(query=wire.SearchAsked, answers={200: wire.Page[Hit]}, errors=(NotFound,))
+@describe(query=wire.SearchQuery, answers={200: wire.Page[Hit]}, errors=(NotFound,))
 async def search(request: web.Request) -> web.Response:
     """Find messages by their words, the newest first.
 
     All of the words must be there; what stands in quotes must stand so.  The last
     word may be the beginning of one.
     """
-    asked = read_query(request, wire.SearchAsked)
+    asked = read_query(request, wire.SearchQuery)
     query = check_searched(asked.q)
     if query is None:
         raise InvalidRequest("Say what to search for.", path="$.q")
     if asked.cursor and not is_id(asked.cursor):
-        raise missing("page")
+        raise not_found("page")
     page = await gateway_of(request).store.ask(
         SearchMessages(
             user_id=request[USER].id,

@@ -2,9 +2,11 @@
 
 from aiohttp import web
 
-from services.gateway.context import gateway_of
+from services.gateway.context import Gateway, gateway_of
 from services.gateway.dialects.assistant import wire
 from services.gateway.http.requests import read_query, require_id
+from services.gateway.sessions.cursor import Cursor
+from services.gateway.sessions.feed import Feed
 from shared.errors import InvalidRequest, NotFound
 
 KEY_LENGTH = 255
@@ -34,7 +36,7 @@ def idempotency_key(request: web.Request) -> str | None:
 
 def wants_stream(request: web.Request) -> bool:
     """Whether a reply is to be streamed."""
-    return read_query(request, wire.ReplyAsked).stream or accepts_events(request)
+    return read_query(request, wire.ReplyQuery).stream or accepts_events(request)
 
 
 def accepts_events(request: web.Request) -> bool:
@@ -64,6 +66,16 @@ def then(request: web.Request, cursor: str | None) -> int | None:
     if place is None:
         raise NotFound("This log has no such place: the cursor is another's.")
     return place.seq
+
+
+async def known_cursor(
+    gateway: Gateway, feed: Feed, text: str, *, run_id: str | None = None
+) -> Cursor | None:
+    """The cursor if a client (of one run) can go on from it; another gateway may know of more."""
+    cursor = gateway.cursors.parse(text)
+    if cursor is not None and cursor.seq > feed.state.seq:
+        await feed.refilled()
+    return cursor if cursor is not None and feed.state.has(cursor, run_id) else None
 
 
 def further(offset: int, count: int, total: int) -> str | None:

@@ -3,15 +3,15 @@
 from aiohttp import web
 
 from services.gateway.context import RUN_ID, USER, Gateway, gateway_of
-from services.gateway.dialects.assistant import wire
-from services.gateway.dialects.assistant.requests import answer
+from services.gateway.dialects.assistant import replay, wire
+from services.gateway.dialects.assistant.requests import answer, known_cursor
 from services.gateway.dialects.assistant.wire import PREFIX
 from services.gateway.http.describe import LAST_EVENT_ID, Events, describe
-from services.gateway.http.follow_run import following
 from services.gateway.http.requests import read_query, require_id
 from services.gateway.http.sse import stream
 from services.gateway.sessions.client_events import ReplyReset
 from services.gateway.sessions.cursor import Cursor
+from services.gateway.sessions.feed import Feed
 from services.gateway.sessions.follower import Follower
 from shared.commands import CancelRun, GetRun
 from shared.errors import Conflict
@@ -41,10 +41,11 @@ async def cancel_run(request: web.Request) -> web.Response:
 
 
 @describe(
-    query=wire.RunStreamAsked,
+    query=wire.RunStreamQuery,
     headers=(LAST_EVENT_ID,),
     answers={200: Events(wire.RunEvent), 204: None},
     errors=(Conflict,),
+    replay=replay.stream_run,
 )
 async def stream_run(request: web.Request) -> web.StreamResponse:
     """Follow a run, from its start or from a cursor, during and after it.
@@ -54,43 +55,33 @@ async def stream_run(request: web.Request) -> web.StreamResponse:
     """
     gateway = gateway_of(request)
     run = await _run(request)
-    asked = read_query(request, wire.RunStreamAsked)
-    cursor = request.headers.get("Last-Event-ID") or asked.cursor
-    frames = wire.SseFrames(gateway.cursors, thoughts=asked.thoughts)
+    query = read_query(request, wire.RunStreamQuery)
+    text = request.headers.get("Last-Event-ID") or query.cursor
+    frames = wire.SseFrames(gateway.cursors, thoughts=query.thoughts)
     request[RUN_ID] = run.id
-    async with following(gateway, request[USER].id, run) as follower:
-        if not cursor:
+    async with gateway.hub.feed(request[USER].id, run.session_id) as feed:
+        follower = Follower(feed, Cursor(run.first_seq - 1), run_id=run.id)
+        if not text:
             return await stream(request, follower, frames)
-        place = await _known_place(gateway, follower, run.id, cursor)
-        if place is None:
-            # Nothing of what was shown counts any more: void it, then tell all of it.
+        cursor = await known_cursor(gateway, feed, text, run_id=run.id)
+        if cursor is None:
+            # Nothing of what was shown counts any more: void it, then show all of it.
             void = wire.event_of(ReplyReset())
             first = frames.frame(Cursor(0), void) if void else b""
             return await stream(request, follower, frames, first=first)
-        if await _is_last(gateway, follower, run, place):
+        if await _is_last(gateway, feed, run, cursor):
             return web.Response(status=204)
-        follower.place = max(place, follower.place)
+        follower.cursor = max(cursor, follower.cursor)
         return await stream(request, follower, frames)
 
 
-async def _known_place(
-    gateway: Gateway, follower: Follower, run_id: str, cursor: str
-) -> Cursor | None:
-    """The cursor's place if this log has one; another gateway may know of more than this one."""
-    place = gateway.cursors.parse(cursor)
-    if place is not None and place.seq > follower.feed.seq:
-        await follower.feed.refilled()
-    return place if place is not None and follower.feed.has(place, run_id) else None
-
-
-async def _is_last(gateway: Gateway, follower: Follower, run: Run, place: Cursor) -> bool:
-    """Whether the run has ended and ``place`` is behind its end."""
-    feed = follower.feed
-    if run.id in feed.unfinished:
+async def _is_last(gateway: Gateway, feed: Feed, run: Run, cursor: Cursor) -> bool:
+    """Whether the run has ended and ``cursor`` is behind its end."""
+    if run.id in feed.state.unfinished:
         return False
-    query = GetRun(user_id=feed.user, run_id=run.id, min_seq=feed.seq)
+    query = GetRun(user_id=feed.user, run_id=run.id, min_seq=feed.state.seq)
     now = (await gateway.store.ask(query)).run
-    return now.ended_at is not None and place.seq >= now.last_seq
+    return now.ended_at is not None and cursor.seq >= now.last_seq
 
 
 async def _run(request: web.Request) -> Run:

@@ -33,17 +33,17 @@ async def create_session(request: web.Request) -> web.Response:
     user = request[USER].id
     body = await read_body(request, wire.decode_new_session)
     if body.preset_id is not None:
-        preset = await find_preset(gateway, user, body.preset_id, path="$.preset_id")
+        preset = await find_preset(gateway.store, user, body.preset_id, path="$.preset_id")
         body = with_preset(body, preset)
     opened = await gateway.store.ask(wire.create_session(body, user, gateway.settings))
     return answer(wire.session_view(opened.session), status=201)
 
 
-@describe(query=wire.SessionsAsked, answers={200: wire.Page[wire.SessionView]})
+@describe(query=wire.SessionsQuery, answers={200: wire.Page[wire.SessionView]})
 async def list_sessions(request: web.Request) -> web.Response:
     """List the sessions, the one last written to first."""
     gateway = gateway_of(request)
-    asked = read_query(request, wire.SessionsAsked)
+    asked = read_query(request, wire.SessionsQuery)
     page = await gateway.store.ask(
         ListSessions(
             user_id=request[USER].id,
@@ -60,10 +60,10 @@ async def list_sessions(request: web.Request) -> web.Response:
     return answer(wire.Page(items=items, next_cursor=further, total=page.total))
 
 
-@describe(query=wire.SessionAsked, answers={200: wire.SessionView})
+@describe(query=wire.SessionQuery, answers={200: wire.SessionView})
 async def get_session(request: web.Request) -> web.Response:
     """Show a session, as it is or as it was."""
-    at = then(request, read_query(request, wire.SessionAsked).at)
+    at = then(request, read_query(request, wire.SessionQuery).at)
     query = GetSession(user_id=request[USER].id, session_id=session_id_of(request), at=at)
     found = await gateway_of(request).store.ask(query)
     return answer(wire.session_view(found.session))

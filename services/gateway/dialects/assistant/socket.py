@@ -6,118 +6,51 @@ from typing import Any, get_args
 
 import msgspec
 from aiohttp import web
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from services.gateway.access.limits import check_text
 from services.gateway.context import USER, Gateway, gateway_of
-from services.gateway.dialects.assistant import wire
+from services.gateway.dialects.assistant import replay, wire
+from services.gateway.dialects.assistant.requests import known_cursor
+from services.gateway.dialects.assistant.socket_wire import (
+    Cancel,
+    ClientMessage,
+    Ping,
+    Pong,
+    Refused,
+    Resync,
+    Send,
+    ServerMessage,
+    Subscribe,
+    Subscribed,
+    TypingNow,
+    Unsubscribe,
+    UserTyping,
+    decode_message,
+    frames_of,
+)
 from services.gateway.http.describe import describe_socket
 from services.gateway.http.requests import decode_json, require_id
 from services.gateway.http.start_run import start
 from services.gateway.http.websocket import Socket, Track, serve
-from services.gateway.sessions.client_events import ClientEvent, MessagesChanged
+from services.gateway.sessions.client_events import ClientEvent
 from services.gateway.sessions.cursor import NOTHING_SEEN, Cursor
 from services.gateway.sessions.feed import Feed
 from services.gateway.sessions.follower import Follower
-from services.gateway.sessions.typing_signals import Typing, tell_typing
+from services.gateway.sessions.typing_signals import Typing, send_typing
 from shared.commands import CancelRun, SendMessage
 from shared.errors import InvalidRequest, NatterlogError
-from shared.records import Message
-
-# -- what clients send ----------------------------------------------------------
 
 
-class Subscribe(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="subscribe"):
-    """Follow a session, from a cursor or from now."""
-
-    session_id: str
-    cursor: str | None = None
+def routes() -> list[web.RouteDef]:
+    return [web.get(f"{wire.PREFIX}/ws", socket, allow_head=False)]
 
 
-class Unsubscribe(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="unsubscribe"):
-    """Follow a session no longer."""
-
-    session_id: str
-
-
-class Send(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="send"):
-    """Send a message, and follow its session; the same `client_id` is the same message."""
-
-    session_id: str
-    content: str
-    client_id: wire.ClientId | None = None
-    attachments: wire.Attachments = []
-    model: wire.Model | None = None
-
-
-class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="cancel"):
-    """Stop a run, in whatever state it is."""
-
-    run_id: str
-
-
-class TypingNow(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="typing"):
-    """Tell the session's other sockets."""
-
-    session_id: str
-    typing: bool = True
-
-
-class Ping(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ping"):
-    """Ask for a `pong`."""
-
-
-Asked = Subscribe | Unsubscribe | Send | Cancel | TypingNow | Ping
-_decode = msgspec.json.Decoder(Asked).decode
-
-
-# -- what only sockets are told -----------------------------------------------------
-
-
-class Subscribed(wire.Event, frozen=True, kw_only=True, tag="subscribed"):
-    """From here on the session is followed."""
-
-
-class Resync(wire.Event, frozen=True, kw_only=True, tag="resync"):
-    """What is shown is another than before, or the cursor leads nowhere: this is all there is.
-
-    A reply that is being written is not in it, and goes on as if nothing were said.
-    """
-
-    messages: list[Message]
-    client_id: str | UnsetType = UNSET
-    """Of a `send` that came again: its message is there, and this is what became of it."""
-
-
-class UserTyping(wire.Event, frozen=True, kw_only=True, tag="user_typing"):
-    """Somebody else began or stopped typing."""
-
-    user: str
-    typing: bool
-
-
-class Pong(wire.Event, frozen=True, kw_only=True, tag="pong"):
-    """The answer to a `ping`."""
-
-
-class Refused(wire.Event, frozen=True, kw_only=True, tag="error"):
-    """What the client sent was refused; the socket stays open."""
-
-    message: str
-    code: str
-    client_id: str | UnsetType = UNSET
-    retry_after: float | UnsetType = UNSET
-
-
-def resync(moment: MessagesChanged, **where: str) -> Resync:
-    client_id = UNSET if moment.client_id is None else moment.client_id
-    return Resync(messages=moment.messages, client_id=client_id, **where)
-
-
-Told = wire.StreamEvent | Subscribed | Resync | UserTyping | Pong
-
-
-@describe_socket(asks=Asked, tells=(*get_args(Told), Refused))
+@describe_socket(
+    receives=ClientMessage,
+    sends=(*get_args(ServerMessage), Refused),
+    replay=replay.socket,
+)
 async def socket(request: web.Request) -> web.WebSocketResponse:
     """One socket, many sessions.
 
@@ -143,7 +76,7 @@ class _Client:
         self._user = user
         self._socket = socket
         self._subscriptions: dict[str, tuple[Track, AsyncExitStack]] = {}
-        self._handlers: dict[type[Asked], Callable[[Any], Awaitable[None]]] = {
+        self._handlers: dict[type[ClientMessage], Callable[[Any], Awaitable[None]]] = {
             Subscribe: self._on_subscribe,
             Unsubscribe: self._on_unsubscribe,
             Send: self._on_send,
@@ -153,13 +86,13 @@ class _Client:
         }
 
     async def take(self, text: bytes) -> None:
-        """Do what one message asks for; what is wrong with it is told, and the socket stays."""
-        asked: Asked | None = None
+        """Do what one message asks for; what is refused is answered, and the socket stays."""
+        message: ClientMessage | None = None
         try:
-            known = asked = decode_json(text, _decode)
+            known = message = decode_json(text, decode_message)
             await self._handlers[type(known)](known)
         except NatterlogError as error:
-            self._refuse(asked, error)
+            self._refuse(message, error)
 
     async def leave(self) -> None:
         for session_id in list(self._subscriptions):
@@ -167,116 +100,106 @@ class _Client:
 
     # -- messages -------------------------------------------------------------------
 
-    async def _on_subscribe(self, asked: Subscribe) -> None:
-        require_id(asked.session_id, "session")
-        await self._end(asked.session_id)
+    async def _on_subscribe(self, message: Subscribe) -> None:
+        require_id(message.session_id, "session")
+        await self._end(message.session_id)
         stack = AsyncExitStack()
         try:
             feed = await stack.enter_async_context(
-                self._gateway.hub.feed(self._user, asked.session_id)
+                self._gateway.hub.feed(self._user, message.session_id)
             )
-            place = await self._place(feed, asked.cursor)
-            if place is not None:
-                self._say(feed, place, Subscribed)
+            cursor = None
+            if message.cursor:
+                cursor = await known_cursor(self._gateway, feed, message.cursor)
+            if cursor is not None:
+                self._send_subscribed(feed, cursor)
             else:
-                place = await self._tell_state(feed, with_messages=asked.cursor is not None)
+                cursor = await self._send_snapshot(feed, with_messages=message.cursor is not None)
         except BaseException:
             await stack.aclose()
             raise
-        self._follow(feed, place, stack)
+        self._follow(feed, cursor, stack)
 
-    async def _on_unsubscribe(self, asked: Unsubscribe) -> None:
-        await self._end(asked.session_id)
+    async def _on_unsubscribe(self, message: Unsubscribe) -> None:
+        await self._end(message.session_id)
 
-    async def _on_send(self, asked: Send) -> None:
-        require_id(asked.session_id, "session")
-        check_text(asked.content, self._gateway.settings, path="$.content")
-        key = f"{asked.session_id}:{asked.client_id}" if asked.client_id else None
+    async def _on_send(self, message: Send) -> None:
+        require_id(message.session_id, "session")
+        check_text(message.content, self._gateway.settings, path="$.content")
+        key = f"{message.session_id}:{message.client_id}" if message.client_id else None
         accepted = await start(
             self._socket.request,
             SendMessage(
                 user_id=self._user,
-                session_id=asked.session_id,
-                content=asked.content,
-                attachments=asked.attachments,
-                model=asked.model,
-                client_id=asked.client_id,
+                session_id=message.session_id,
+                content=message.content,
+                attachments=message.attachments,
+                model=message.model,
+                client_id=message.client_id,
                 idempotency_key=key,
             ),
         )
-        if asked.session_id not in self._subscriptions:
+        if message.session_id not in self._subscriptions:
             stack = AsyncExitStack()
             feed = await stack.enter_async_context(
-                self._gateway.hub.feed(self._user, asked.session_id)
+                self._gateway.hub.feed(self._user, message.session_id)
             )
-            place = Cursor(accepted.run.first_seq - 1)
-            self._say(feed, place, Subscribed)
-            self._follow(feed, place, stack)
+            cursor = Cursor(accepted.run.first_seq - 1)
+            self._send_subscribed(feed, cursor)
+            self._follow(feed, cursor, stack)
         elif accepted.repeated:
-            track, _ = self._subscriptions[asked.session_id]
-            track.send_again(accepted.run.first_seq, asked.client_id)
+            track, _ = self._subscriptions[message.session_id]
+            track.send_again(accepted.run.first_seq, message.client_id)
 
-    async def _on_cancel(self, asked: Cancel) -> None:
-        require_id(asked.run_id, "run")
-        await self._gateway.store.ask(CancelRun(user_id=self._user, run_id=asked.run_id))
+    async def _on_cancel(self, message: Cancel) -> None:
+        require_id(message.run_id, "run")
+        await self._gateway.store.ask(CancelRun(user_id=self._user, run_id=message.run_id))
 
-    async def _on_typing(self, asked: TypingNow) -> None:
-        if asked.session_id not in self._subscriptions:
+    async def _on_typing(self, message: TypingNow) -> None:
+        if message.session_id not in self._subscriptions:
             raise InvalidRequest("Subscribe to the session first.", path="$.session_id")
-        note = Typing(user=self._user, typing=asked.typing, socket=self._socket.id)
-        tell_typing(self._gateway.bus, self._user, asked.session_id, note)
+        signal = Typing(user=self._user, typing=message.typing, socket=self._socket.id)
+        send_typing(self._gateway.bus, self._user, message.session_id, signal)
 
-    async def _on_ping(self, asked: Ping) -> None:
-        del asked
+    async def _on_ping(self, message: Ping) -> None:
+        del message
         self._socket.reply(wire.encode(Pong()))
 
     # -- subscriptions ----------------------------------------------------------------
 
-    async def _place(self, feed: Feed, cursor: str | None) -> Cursor | None:
-        """The cursor's place if this log has one; another gateway may know of more."""
-        place = self._gateway.cursors.parse(cursor) if cursor else None
-        if place is not None and place.seq > feed.seq:
-            await feed.refilled()
-        return place if place is not None and feed.has(place) else None
-
-    async def _tell_state(self, feed: Feed, *, with_messages: bool) -> Cursor:
-        """Tell where the session stands → the place to go on from.
+    async def _send_snapshot(self, feed: Feed, *, with_messages: bool) -> Cursor:
+        """Show where the session stands → the cursor to go on from.
 
         All of it is as of one fact, however far the session goes on meanwhile: that
-        comes next.  Only the last of these frames carries that place: a client that is
+        comes next.  Only the last of these frames carries that cursor: a client that is
         cut off between them comes back with one that brings all of them again.
         """
-        place, unfinished = feed.state
+        cursor, unfinished = feed.state.snapshot
         runs = [await feed.with_question(run) for run in unfinished]
         events: list[wire.Event] = [Subscribed()]
         if with_messages:
-            events.append(Resync(messages=await feed.messages(place.seq)))
+            events.append(Resync(messages=await feed.messages(cursor.seq)))
         events += [wire.message_start(run) for run in runs]
         for event in events:
-            where = self._where(feed, place if event is events[-1] else NOTHING_SEEN)
+            where = self._where(feed, cursor if event is events[-1] else NOTHING_SEEN)
             self._socket.reply(wire.encode(msgspec.structs.replace(event, **where)))
-        return place
+        return cursor
 
-    def _follow(self, feed: Feed, place: Cursor, stack: AsyncExitStack) -> None:
-        def translate(place: Cursor, moment: ClientEvent) -> list[bytes]:
-            where = self._where(feed, place)
-            if isinstance(moment, MessagesChanged):
-                return [wire.encode(resync(moment, **where))]
-            event = wire.event_of(moment, **where)
-            return [] if event is None else [wire.encode(event)]
+    def _follow(self, feed: Feed, cursor: Cursor, stack: AsyncExitStack) -> None:
+        def translate(cursor: Cursor, event: ClientEvent) -> list[bytes]:
+            return frames_of(event, **self._where(feed, cursor))
 
-        def typist(note: Typing) -> None:
-            if note.socket != self._socket.id:
+        def show_typing(signal: Typing) -> None:
+            if signal.socket != self._socket.id:
                 where = {"session_id": feed.session_id}
-                frame = UserTyping(user=note.user, typing=note.typing, **where)
+                frame = UserTyping(user=signal.user, typing=signal.typing, **where)
                 self._socket.mention(wire.encode(frame))
 
-        follower = Follower(feed, self._gateway.store, place, tells_branches=True)
+        follower = Follower(feed, cursor, shows_branches=True)
         track = Track(self._socket, follower, translate)
         self._subscriptions[feed.session_id] = (track, stack)
-        stack.callback(track.end)
-        stack.enter_context(feed.typists.holding(typist))
-        track.begin()
+        stack.enter_context(feed.typing.watching(show_typing))
+        stack.enter_context(track.shown())
 
     async def _end(self, session_id: str) -> None:
         subscription = self._subscriptions.pop(session_id, None)
@@ -285,15 +208,15 @@ class _Client:
 
     # -- frames -----------------------------------------------------------------------
 
-    def _where(self, feed: Feed, place: Cursor) -> dict[str, str]:
-        return {"session_id": feed.session_id, "cursor": self._gateway.cursors.format(place)}
+    def _where(self, feed: Feed, cursor: Cursor) -> dict[str, str]:
+        return {"session_id": feed.session_id, "cursor": self._gateway.cursors.format(cursor)}
 
-    def _say(self, feed: Feed, place: Cursor, kind: type[Subscribed]) -> None:
-        self._socket.reply(wire.encode(kind(**self._where(feed, place))))
+    def _send_subscribed(self, feed: Feed, cursor: Cursor) -> None:
+        self._socket.reply(wire.encode(Subscribed(**self._where(feed, cursor))))
 
-    def _refuse(self, asked: Asked | None, error: NatterlogError) -> None:
-        session_id = getattr(asked, "session_id", None)
-        client_id = getattr(asked, "client_id", None)
+    def _refuse(self, message: ClientMessage | None, error: NatterlogError) -> None:
+        session_id = getattr(message, "session_id", None)
+        client_id = getattr(message, "client_id", None)
         frame = Refused(
             message=error.message,
             code=error.code,

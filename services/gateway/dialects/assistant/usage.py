@@ -29,7 +29,7 @@ ClientEvent = Annotated[
 ]
 
 
-class UsageAsked(wire.NumberedWindow, frozen=True, kw_only=True):
+class UsageQuery(wire.NumberedWindow, frozen=True, kw_only=True):
     group_by: GroupBy = "day"
     since: ClientEvent = msgspec.field(default="", name="from")
     """A day or a time (RFC 3339): calls that ended then or later."""
@@ -65,13 +65,13 @@ def routes() -> list[web.RouteDef]:
     return [web.get(f"{PREFIX}/usage", get_usage)]
 
 
-@describe(query=UsageAsked, answers={200: UsageList})
+@describe(query=UsageQuery, answers={200: UsageList})
 async def get_usage(request: web.Request) -> web.Response:
     """Sum up what calls of models came to, by day, model, session or stop reason.
 
     A model without a known price is counted as unpriced, never as free.
     """
-    asked = read_query(request, UsageAsked)
+    asked = read_query(request, UsageQuery)
     page = await gateway_of(request).store.ask(
         GetUsage(
             user_id=request[USER].id,

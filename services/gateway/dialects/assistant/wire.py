@@ -79,7 +79,7 @@ class NumberedWindow(Window, frozen=True, kw_only=True):
         return self.cursor or self.offset
 
 
-class SessionsAsked(Window, frozen=True, kw_only=True):
+class SessionsQuery(Window, frozen=True, kw_only=True):
     q: str = ""
     """Words of the title."""
     status: Literal["active", "inactive", "all"] = "active"
@@ -91,12 +91,12 @@ CursorText = Annotated[str, Meta(pattern=r"^[0-9a-f]{12}-[0-9]{1,19}-[0-9]{1,19}
 """A cursor, as every stream gives them; what its parts mean is ``cursor.py``'s alone."""
 
 
-class SessionAsked(msgspec.Struct, frozen=True, kw_only=True):
+class SessionQuery(msgspec.Struct, frozen=True, kw_only=True):
     at: CursorText | None = None
     """A cursor: the session as it was when that was the last that a client had seen."""
 
 
-class MessagesAsked(NumberedWindow, frozen=True, kw_only=True):
+class MessagesQuery(NumberedWindow, frozen=True, kw_only=True):
     order: Literal["asc", "desc"] = "asc"
     branches: Literal["active", "all"] = "active"
     """All: every message of the session; `parent_id` says what it follows."""
@@ -114,7 +114,7 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     """Of a recording: `1`, `10`, `0.5` or `max`."""
 
 
-class SearchAsked(msgspec.Struct, frozen=True, kw_only=True):
+class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
     q: Annotated[str, Meta(min_length=1, max_length=1000, extra_json_schema={"pattern": r"\w"})]
     """What to search for: words, and phrases in quotes."""
     limit: Count = 50
@@ -130,17 +130,17 @@ class SearchAsked(msgspec.Struct, frozen=True, kw_only=True):
         return Window(limit=self.limit, page=self.page, page_size=self.page_size)
 
 
-class StreamAsked(Replayed, frozen=True, kw_only=True):
+class StreamQuery(Replayed, frozen=True, kw_only=True):
     thoughts: bool = False
     """In a stream: also what the model thought, as `thought`."""
 
 
-class ReplyAsked(StreamAsked, frozen=True, kw_only=True):
+class ReplyQuery(StreamQuery, frozen=True, kw_only=True):
     stream: bool = False
     """Stream the reply, as `Accept: text/event-stream` does."""
 
 
-class RunStreamAsked(StreamAsked, frozen=True, kw_only=True):
+class RunStreamQuery(StreamQuery, frozen=True, kw_only=True):
     cursor: str = ""
     """The same as `Last-Event-ID`, for those who cannot send headers."""
 

@@ -104,7 +104,7 @@ def _sentence(refusal: str) -> str:
 # -- pages ------------------------------------------------------------------------
 
 
-class PageAsked(msgspec.Struct, frozen=True, kw_only=True):
+class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which page of a list; one that is not there is not found."""
 
     page: str = "1"

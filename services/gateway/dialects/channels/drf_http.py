@@ -10,7 +10,7 @@ from aiohttp import web
 
 from services.gateway.context import gateway_of
 from services.gateway.dialects.channels import drf
-from services.gateway.dialects.channels.drf import Fields, PageAsked
+from services.gateway.dialects.channels.drf import Fields, PageQuery
 from services.gateway.http.describe import JsonOrForm, description_of
 from services.gateway.http.json_schema import plain
 from services.gateway.http.requests import decode_json, read_bytes
@@ -77,7 +77,7 @@ class Listed(Protocol):
 
 async def page(
     request: web.Request,
-    asked: PageAsked,
+    asked: PageQuery,
     ask: Callable[[int, int], Awaitable[Listed]],
     view: Callable[[Any], object],
 ) -> web.Response:
@@ -100,7 +100,7 @@ async def page(
     return json(shown)
 
 
-async def _number(asked: PageAsked, ask: Callable[[int, int], Awaitable[Listed]]) -> int:
+async def _number(asked: PageQuery, ask: Callable[[int, int], Awaitable[Listed]]) -> int:
     if asked.page == "last":
         return max(1, -(-(await ask(0, 0)).total // asked.size))
     number = drf.number(asked.page or "1")

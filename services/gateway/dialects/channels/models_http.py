@@ -36,10 +36,10 @@ class _Listed(NamedTuple):
     total: int
 
 
-@describe(query=wire.ModelsAsked, answers={200: Page[wire.ModelView]}, errors=(NotFound,))
+@describe(query=wire.ModelsQuery, answers={200: Page[wire.ModelView]}, errors=(NotFound,))
 async def list_models(request: web.Request) -> web.Response:
     """List the models on offer."""
-    asked = read_query(request, wire.ModelsAsked)
+    asked = read_query(request, wire.ModelsQuery)
     known = await gateway_of(request).models.known(request[USER].id)
     listed = [model for model in known if model.is_available or asked.include_unavailable]
 

@@ -3,13 +3,13 @@
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from services.gateway.dialects.channels.drf import Fields, PageAsked
+from services.gateway.dialects.channels.drf import Fields, PageQuery
 from services.gateway.models import Health, Status
 from shared.offers import Circuit, Refreshed, UnavailableProvider
 from shared.records import Model
 
 
-class ModelsAsked(PageAsked, frozen=True, kw_only=True):
+class ModelsQuery(PageQuery, frozen=True, kw_only=True):
     include_unavailable: bool = False
     """Also those that their provider no longer names."""
 

@@ -9,7 +9,7 @@ from aiohttp import web
 from services.gateway.context import USER, gateway_of
 from services.gateway.dialects.channels import presets_wire as wire
 from services.gateway.dialects.channels import wire as channels
-from services.gateway.dialects.channels.drf import Page, PageAsked
+from services.gateway.dialects.channels.drf import Page, PageQuery
 from services.gateway.dialects.channels.drf_http import Listed, json, page, read_fields
 from services.gateway.dialects.channels.wire import PREFIX
 from services.gateway.http.describe import JsonOrForm, describe
@@ -35,11 +35,11 @@ def routes() -> list[web.RouteDef]:
     ]
 
 
-@describe(query=PageAsked, answers={200: Page[Preset]}, errors=(NotFound,))
+@describe(query=PageQuery, answers={200: Page[Preset]}, errors=(NotFound,))
 async def list_presets(request: web.Request) -> web.Response:
     """List the user's own presets and those that others share, by name."""
     store, user = gateway_of(request).store, request[USER].id
-    asked = read_query(request, PageAsked)
+    asked = read_query(request, PageQuery)
 
     def ask(limit: int, offset: int) -> Awaitable[Listed]:
         return store.ask(ListPresets(user_id=user, limit=limit, offset=offset))
@@ -107,7 +107,7 @@ def _preset_id(request: web.Request) -> str:
 
 
 async def _preset(request: web.Request) -> Preset:
-    return await find_preset(gateway_of(request), request[USER].id, _preset_id(request))
+    return await find_preset(gateway_of(request).store, request[USER].id, _preset_id(request))
 
 
 async def _change(request: web.Request, body: wire.PresetChange) -> web.Response:

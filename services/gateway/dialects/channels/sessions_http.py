@@ -7,13 +7,12 @@ from aiohttp import web
 
 from services.gateway.access.limits import check_text
 from services.gateway.context import RUN_ID, USER, gateway_of
-from services.gateway.dialects.channels import presets_http as presets
 from services.gateway.dialects.channels import wire
-from services.gateway.dialects.channels.drf import Page, PageAsked
+from services.gateway.dialects.channels.drf import Page, PageQuery
 from services.gateway.dialects.channels.drf_http import Listed, json, page, read_fields
 from services.gateway.dialects.channels.wire import PREFIX
 from services.gateway.http.describe import REPLYING, JsonOrForm, describe
-from services.gateway.http.follow_run import check_success, ended, following
+from services.gateway.http.follow_run import check_success, follow_run, wait_for_end
 from services.gateway.http.requests import read_query, require_id
 from services.gateway.http.start_run import start
 from services.gateway.sessions.client_events import question_of
@@ -42,15 +41,14 @@ def routes() -> list[web.RouteDef]:
         web.get(f"{session}/messages/", list_messages),
         web.post(f"{session}/send_message/", send_message),
         web.get(f"{PREFIX}/health/stats/", statistics),
-        *presets.routes(),
     ]
 
 
-@describe(query=wire.SessionsAsked, answers={200: Page[wire.SessionView]}, errors=(NotFound,))
+@describe(query=wire.SessionsQuery, answers={200: Page[wire.SessionView]}, errors=(NotFound,))
 async def list_sessions(request: web.Request) -> web.Response:
     """List the active sessions, or all of them; the one last written to first."""
     store, user = gateway_of(request).store, request[USER].id
-    asked = read_query(request, wire.SessionsAsked)
+    asked = read_query(request, wire.SessionsQuery)
     status = None if asked.include_inactive else "active"
 
     def ask(limit: int, offset: int) -> Awaitable[Listed]:
@@ -104,11 +102,11 @@ async def delete_session(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-@describe(query=PageAsked, answers={200: Page[wire.MessageView]})
+@describe(query=PageQuery, answers={200: Page[wire.MessageView]})
 async def list_messages(request: web.Request) -> web.Response:
     """Show the conversation, oldest first."""
     store, session = gateway_of(request).store, _query(request)
-    asked = read_query(request, PageAsked)
+    asked = read_query(request, PageQuery)
 
     def ask(limit: int, offset: int) -> Awaitable[Listed]:
         return store.ask(
@@ -143,8 +141,8 @@ async def send_message(request: web.Request) -> web.Response:
         ),
     )
     request[RUN_ID] = accepted.run.id
-    async with following(gateway, user, accepted.run) as follower:
-        reply = await ended(gateway, follower)
+    async with follow_run(gateway, user, accepted.run) as follower:
+        reply = await wait_for_end(gateway, follower)
     check_success(reply)
     turn = wire.TurnView(
         user_message=wire.message_view(question_of(reply.run) or accepted.user_message),

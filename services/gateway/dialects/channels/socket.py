@@ -1,6 +1,7 @@
 """The Channels front ends' sockets: one session live, and the list of sessions."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from typing import Any, get_args
 
 import msgspec
@@ -8,19 +9,19 @@ from aiohttp import web
 
 from services.gateway.access.limits import Words, check_text
 from services.gateway.context import USER, Gateway, gateway_of
-from services.gateway.dialects.channels import wire
+from services.gateway.dialects.channels import replay, wire
 from services.gateway.http.describe import describe_socket
 from services.gateway.http.requests import decode_json, require_id
 from services.gateway.http.start_run import start
 from services.gateway.http.websocket import Socket, Track, serve
 from services.gateway.sessions.feed import Feed
 from services.gateway.sessions.follower import Follower
-from services.gateway.sessions.typing_signals import Typing, tell_typing
+from services.gateway.sessions.typing_signals import Typing, send_typing
 from shared.commands import Accepted, CancelRun, GetMessage, GetSession, Regenerate, SendMessage
 from shared.errors import InvalidRequest, NatterlogError, NotFound
 from shared.events import SessionDeleted, decode_fact
 from shared.records import HIDDEN_MODES
-from shared.subjects import parse, what
+from shared.subjects import fact_kind, parse
 
 # -- what clients send ----------------------------------------------------------
 
@@ -57,14 +58,23 @@ class Ping(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="pin
     """Ask for a `pong`."""
 
 
-Asked = Send | Stop | Again | IsTyping | StoppedTyping | Ping
-_decode = msgspec.json.Decoder(Asked).decode
+ClientMessage = Send | Stop | Again | IsTyping | StoppedTyping | Ping
+_decode = msgspec.json.Decoder(ClientMessage).decode
+
+
+def routes() -> list[web.RouteDef]:
+    return [
+        web.get(wire.SESSION_SOCKET, session_socket, allow_head=False),
+        web.get(wire.LIST_SOCKET, list_socket, allow_head=False),
+    ]
 
 
 # -- one session ------------------------------------------------------------------
 
 
-@describe_socket(asks=Asked, tells=get_args(wire.OnSession))
+@describe_socket(
+    receives=ClientMessage, sends=get_args(wire.OnSession), replay=replay.session_socket
+)
 async def session_socket(request: web.Request) -> web.WebSocketResponse:
     """One session live; all of its sockets see the same, in the same order.
 
@@ -78,13 +88,10 @@ async def session_socket(request: web.Request) -> web.WebSocketResponse:
         session_id = require_id(request.match_info["session_id"], "session")
         async with gateway.hub.feed(user, session_id) as feed:
             client = _Client(gateway, user, socket, feed)
-            client.begin()
-            try:
-                with feed.typists.holding(client.on_typing):
-                    async for text in socket.texts():
-                        await client.take(text)
-            finally:
-                client.end()
+            client.greet()
+            with client.shown():
+                async for text in socket.texts():
+                    await client.take(text)
 
     return await serve(request, converse)
 
@@ -97,10 +104,10 @@ class _Client:
         self._user = user
         self._socket = socket
         self._feed = feed
-        self._began = feed.state
-        follower = Follower(feed, gateway.store, self._began.place)
+        self._began = feed.state.snapshot
+        follower = Follower(feed, self._began.cursor)
         self._track = Track(socket, follower, wire.translate, alone=True)
-        self._handlers: dict[type[Asked], Callable[[Any], Awaitable[None]]] = {
+        self._handlers: dict[type[ClientMessage], Callable[[Any], Awaitable[None]]] = {
             Send: self._on_send_message,
             Stop: self._on_stop,
             Again: self._on_regenerate,
@@ -109,33 +116,35 @@ class _Client:
             Ping: self._on_ping,
         }
 
-    def begin(self) -> None:
-        """Greet, and tell what is being written right now; the text follows by itself."""
-        self._say(wire.greeting(self._feed.session_id))
+    def greet(self) -> None:
+        """Greet, and say that a reply is being written right now; its text follows by itself."""
+        self._send(wire.greeting(self._feed.session_id))
         if any(not run.waiting for run in self._began.unfinished):
-            self._say(wire.AiTyping())
-        self._track.begin()
+            self._send(wire.AiTyping())
 
-    def end(self) -> None:
-        self._track.end()
+    @contextmanager
+    def shown(self) -> Generator[None]:
+        """Show the session, and who is typing in it, while the block runs."""
+        with self._track.shown(), self._feed.typing.watching(self._show_typing):
+            yield
 
     async def take(self, text: bytes) -> None:
-        """Do what one message asks for; what is wrong with it is told, and the socket stays."""
+        """Do what one message asks for; what is refused is answered, and the socket stays."""
         try:
-            asked: Asked = decode_json(text, _decode)
-            await self._handlers[type(asked)](asked)
+            message: ClientMessage = decode_json(text, _decode)
+            await self._handlers[type(message)](message)
         except NatterlogError as error:
-            self._say(wire.refused(error))
+            self._send(wire.refused(error))
 
-    def on_typing(self, note: Typing) -> None:
-        if note.socket != self._socket.id:
-            frame = wire.UserTyping(user=note.user, typing=note.typing)
+    def _show_typing(self, signal: Typing) -> None:
+        if signal.socket != self._socket.id:
+            frame = wire.UserTyping(user=signal.user, typing=signal.typing)
             self._socket.mention(wire.encode(frame))
 
-    async def _on_send_message(self, asked: Send) -> None:
-        body = wire.NewMessage(message=asked.message, content=asked.content)
+    async def _on_send_message(self, message: Send) -> None:
+        body = wire.NewMessage(message=message.message, content=message.content)
         check_text(body.text, self._gateway.settings, path="$.message")
-        session_id, client_id = self._feed.session_id, asked.client_id
+        session_id, client_id = self._feed.session_id, message.client_id
         accepted = await start(
             self._socket.request,
             SendMessage(
@@ -149,17 +158,21 @@ class _Client:
         await self._answer_sent_again(accepted, client_id)
 
     async def _answer_sent_again(self, accepted: Accepted, client_id: str | None) -> None:
-        """Tell whoever sent a message that was there already that it is, and its reply's end.
+        """Show whoever sent a message that was there already that it is, and its reply's end.
 
-        What this socket sees by itself is not said here: a message that is yet to come to
+        What this socket sees by itself is not shown here: a message that is yet to come to
         it, and whatever is written or ends from now on.
         """
         run = accepted.run
         answered_anew = accepted.user_message.run_id != run.id
-        seen = run.first_seq <= self._track.follower.place.seq
+        seen = run.first_seq <= self._track.follower.cursor.seq
         if answered_anew or (accepted.repeated and seen):
-            self._say(wire.user_message(accepted.user_message, client_id))
-        if run.ended_at is None or run.last_seq > self._began.place.seq or self._feed.unfinished:
+            self._send(wire.user_message(accepted.user_message, client_id))
+        if (
+            run.ended_at is None
+            or run.last_seq > self._began.cursor.seq
+            or self._feed.state.unfinished
+        ):
             return
         query = GetMessage(
             user_id=self._user,
@@ -167,17 +180,17 @@ class _Client:
             message_id=accepted.assistant_message_id,
         )
         reply = (await self._gateway.store.ask(query)).message
-        for frame in wire.ended(reply, run.status, run.error):
-            self._say(frame)
+        for frame in wire.frames_of_end(reply, run.status, run.error):
+            self._send(frame)
 
-    async def _on_stop(self, asked: Stop) -> None:
-        del asked
-        runs = sorted(self._feed.unfinished.values(), key=lambda run: run.waiting)
+    async def _on_stop(self, message: Stop) -> None:
+        del message
+        runs = sorted(self._feed.state.unfinished.values(), key=lambda run: run.waiting)
         if runs:  # what is being written; between two replies what comes next
             await self._gateway.store.ask(CancelRun(user_id=self._user, run_id=runs[0].run_id))
 
-    async def _on_regenerate(self, asked: Again) -> None:
-        message_id = asked.message_id
+    async def _on_regenerate(self, message: Again) -> None:
+        message_id = message.message_id
         if message_id is not None:
             require_id(message_id, "message")
         await start(
@@ -189,33 +202,36 @@ class _Client:
             ),
         )
 
-    async def _on_typing(self, asked: IsTyping | StoppedTyping) -> None:
-        note = Typing(user=self._user, typing=isinstance(asked, IsTyping), socket=self._socket.id)
-        tell_typing(self._gateway.bus, self._user, self._feed.session_id, note)
+    async def _on_typing(self, message: IsTyping | StoppedTyping) -> None:
+        signal = Typing(
+            user=self._user, typing=isinstance(message, IsTyping), socket=self._socket.id
+        )
+        send_typing(self._gateway.bus, self._user, self._feed.session_id, signal)
 
-    async def _on_ping(self, asked: Ping) -> None:
-        del asked
-        self._say(wire.Pong())
+    async def _on_ping(self, message: Ping) -> None:
+        del message
+        self._send(wire.Pong())
 
-    def _say(self, frame: wire.Frame) -> None:
+    def _send(self, frame: wire.Frame) -> None:
         self._socket.reply(wire.encode(frame))
 
 
 # -- the list of sessions -----------------------------------------------------------
 
 
-@describe_socket(asks=Ping, tells=get_args(wire.OnList))
+@describe_socket(receives=Ping, sends=get_args(wire.OnList))
 async def list_socket(request: web.Request) -> web.WebSocketResponse:
     """The list of the user's sessions live, those of other dialects included."""
 
     async def converse(socket: Socket) -> None:
         gateway, user = gateway_of(request), request[USER].id
         sessions = _Sessions(gateway, user, socket)
-        async with gateway.hub.facts_of(user, sessions.on_fact):
-            greeting = wire.ConnectionEstablished(message="Connected to session updates")
-            socket.reply(wire.encode(greeting))
-            async for text in socket.texts():
-                _answer_ping(socket, text)
+        async with gateway.hub.facts_of(user) as facts:
+            with facts.watching(sessions.on_fact):
+                greeting = wire.ConnectionEstablished(message="Connected to session updates")
+                socket.reply(wire.encode(greeting))
+                async for text in socket.texts():
+                    _answer_ping(socket, text)
 
     return await serve(request, converse)
 
@@ -236,31 +252,41 @@ def _is_hidden(data: bytes) -> bool:
     return isinstance(fact, SessionDeleted) and fact.mode in HIDDEN_MODES
 
 
+_CHANGES = {
+    "session.created": "created",
+    "session.updated": "updated",
+    "session.deleted": "deleted",
+    "waiting": "updated",
+    "todo.chat.0": "updated",
+    "final": "updated",
+}
+"""What each of these facts does to its session."""
+
+
 class _Sessions:
     """Which of the user's sessions changed since the socket was last written to."""
-
-    _NEWS = frozenset(("created", "updated", "deleted", "waiting", "todo.chat.0", "final"))
 
     def __init__(self, gateway: Gateway, user: str, socket: Socket) -> None:
         self._gateway = gateway
         self._user = user
         self._socket = socket
         self._changed: dict[str, tuple[str, int]] = {}
-        """Session → what happened to it, and up to which fact."""
+        """Session → how it changed, and up to which fact."""
 
     def on_fact(self, seq: int, subject: str, data: bytes) -> None:
-        happened = what(subject)
-        if happened not in self._NEWS:
+        kind = fact_kind(subject)
+        change = _CHANGES.get(kind)
+        if change is None:
             return
         session_id = parse(subject).session
-        if happened == "deleted" and _is_hidden(data):
+        if change == "deleted" and _is_hidden(data):
             return
         before, _ = self._changed.get(session_id, ("", 0))
-        if happened == "updated" and b'"status":"inactive"' in data:
-            happened = "deactivated"
-        elif happened not in ("created", "deleted"):
-            happened = before or "updated"
-        self._changed[session_id] = (happened, seq)
+        if kind == "session.updated" and b'"status":"inactive"' in data:
+            change = "deactivated"
+        elif change == "updated":
+            change = before or change
+        self._changed[session_id] = (change, seq)
         self._socket.due(self)
 
     @property
@@ -271,12 +297,12 @@ class _Sessions:
         if not self._changed:
             return []
         session_id = next(iter(self._changed))
-        happened, seq = self._changed.pop(session_id)
-        frame = await self._frame(session_id, happened, seq)
+        change, seq = self._changed.pop(session_id)
+        frame = await self._frame(session_id, change, seq)
         return [] if frame is None else [wire.encode(frame)]
 
-    async def _frame(self, session_id: str, happened: str, seq: int) -> wire.Frame | None:
-        if happened == "deleted":
+    async def _frame(self, session_id: str, change: str, seq: int) -> wire.Frame | None:
+        if change == "deleted":
             return wire.SessionErased(session=wire.SessionId(id=session_id))
         query = GetSession(user_id=self._user, session_id=session_id, min_seq=seq)
         try:
@@ -286,8 +312,8 @@ class _Sessions:
         if session.mode in HIDDEN_MODES:
             return None
         view = wire.session_view(session)
-        if happened == "created":
+        if change == "created":
             return wire.SessionCreated(session=view)
-        if happened == "deactivated" and not view.is_active:
+        if change == "deactivated" and not view.is_active:
             return wire.SessionDeleted(session=view)
         return wire.SessionUpdated(session=view)

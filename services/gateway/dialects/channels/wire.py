@@ -7,7 +7,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from services.gateway.access.limits import Words
-from services.gateway.dialects.channels.drf import REQUIRED, Fields, FieldsInvalid, PageAsked
+from services.gateway.dialects.channels.drf import REQUIRED, Fields, FieldsInvalid, PageQuery
 from services.gateway.sessions.client_events import (
     ClientEvent,
     ReplyDue,
@@ -43,7 +43,7 @@ encode = msgspec.json.Encoder().encode
 # -- what clients send ----------------------------------------------------------
 
 
-class SessionsAsked(PageAsked, frozen=True, kw_only=True):
+class SessionsQuery(PageQuery, frozen=True, kw_only=True):
     include_inactive: bool = False
 
 
@@ -315,15 +315,15 @@ def frames_of(moment: ClientEvent) -> list[Frame]:
         case ReplyReset():
             return [AiTyping(), AiMessageChunk(content="", full_content="")]
         case ReplyEnded():
-            return ended(moment.message, moment.final.status, moment.final.error)
+            return frames_of_end(moment.message, moment.final.status, moment.final.error)
         case _:
             return []
 
 
-def translate(place: Cursor, moment: ClientEvent) -> list[bytes]:
+def translate(cursor: Cursor, event: ClientEvent) -> list[bytes]:
     """The same as bytes; these clients know no cursor."""
-    del place
-    return [encode(frame) for frame in frames_of(moment)]
+    del cursor
+    return [encode(frame) for frame in frames_of(event)]
 
 
 def greeting(session_id: str) -> ConnectionEstablished:
@@ -354,7 +354,7 @@ def _accepted(turn: TurnAccepted) -> list[Frame]:
     return frames
 
 
-def ended(reply: Message, status: RunStatus, fault: Fault | None) -> list[Frame]:
+def frames_of_end(reply: Message, status: RunStatus, fault: Fault | None) -> list[Frame]:
     """The frames that tell a client how a reply's run ended.
 
     A continuation that is cancelled before a new word leaves its message as it was.

@@ -7,7 +7,7 @@ from services.gateway.context import RUN_ID, USER, gateway_of
 from services.gateway.dialects.content import wire
 from services.gateway.dialects.content.wire import PREFIX
 from services.gateway.http.describe import describe
-from services.gateway.http.requests import missing, read_body, require_id
+from services.gateway.http.requests import not_found, read_body, require_id
 from services.gateway.http.start_run import start as start_run
 from shared.commands import CancelRun, GetJob
 from shared.errors import ModelNotFound, RateLimited
@@ -51,7 +51,7 @@ async def cancel(request: web.Request) -> web.Response:
     session_id = require_id(request.match_info["session_id"], "job")
     job = (await gateway.store.ask(GetJob(user_id=user, session_id=session_id))).job
     if not isinstance(job.plan, PipelinePlan):
-        raise missing("job")
+        raise not_found("job")
     request[RUN_ID] = job.run.id
     answer = await gateway.store.ask(CancelRun(user_id=user, run_id=job.run.id))
     over = answer.run.ended_at is not None

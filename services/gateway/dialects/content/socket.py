@@ -3,9 +3,9 @@
 from aiohttp import web
 
 from services.gateway.context import USER, Gateway, gateway_of
-from services.gateway.dialects.content import wire
+from services.gateway.dialects.content import replay, wire
 from services.gateway.http.describe import describe_socket
-from services.gateway.http.requests import decode_json, missing, read_query, require_id
+from services.gateway.http.requests import decode_json, not_found, read_query, require_id
 from services.gateway.http.websocket import GONE, NORMAL, Socket, serve
 from services.gateway.jobs.feed import JobFeed
 from services.gateway.jobs.state import JobState
@@ -14,7 +14,16 @@ from shared.errors import NatterlogError
 from shared.events import PipelinePlan
 
 
-@describe_socket(asks=wire.Asked, tells=wire.Frame.__subclasses__(), query=wire.Watched)
+def routes() -> list[web.RouteDef]:
+    return [web.get(wire.SOCKET, socket, allow_head=False)]
+
+
+@describe_socket(
+    receives=wire.ClientMessage,
+    sends=wire.Frame.__subclasses__(),
+    query=wire.Watched,
+    replay=replay.socket,
+)
 async def socket(request: web.Request) -> web.WebSocketResponse:
     """One job from its first step to its result, whenever the client connects.
 
@@ -25,17 +34,14 @@ async def socket(request: web.Request) -> web.WebSocketResponse:
     async def converse(socket: Socket) -> None:
         gateway, user = gateway_of(request), request[USER].id
         session_id = require_id(request.match_info["session_id"], "job")
-        async with gateway.boards.of(user) as board:
-            state = await board.find(session_id=session_id)
+        async with gateway.jobs.of(user) as feed:
+            state = await feed.find(session_id=session_id)
             if not isinstance(state.plan, PipelinePlan):
-                raise missing("job")
-            client = _Client(gateway, user, socket, board, state, streaming=streaming)
-            client.begin()
-            try:
+                raise not_found("job")
+            client = _Client(gateway, user, socket, feed, state, streaming=streaming)
+            with feed.watchers.watching(client.on_change), socket.showing(client):
                 async for text in socket.texts():
                     await client.take(text)
-            finally:
-                client.end()
 
     return await serve(request, converse)
 
@@ -48,7 +54,7 @@ class _Client:
         gateway: Gateway,
         user: str,
         socket: Socket,
-        board: JobFeed,
+        feed: JobFeed,
         state: JobState,
         *,
         streaming: bool,
@@ -56,20 +62,11 @@ class _Client:
         self._gateway = gateway
         self._user = user
         self._socket = socket
-        self._board = board
+        self._feed = feed
         self._state = state
         self._shown = wire.Shown(streaming=streaming)
 
-    def begin(self) -> None:
-        """Show everything from the first step on, then what is new."""
-        self._board.watchers.add(self._wake)
-        self._socket.due(self)
-
-    def end(self) -> None:
-        self._board.watchers.discard(self._wake)
-        self._socket.drop(self)
-
-    def _wake(self, run_id: str) -> None:
+    def on_change(self, run_id: str) -> None:
         if run_id == self._state.run_id:
             self._socket.due(self)
 
@@ -78,19 +75,19 @@ class _Client:
         return False
 
     async def frames(self) -> list[bytes]:
-        """What is new; after the job's end the socket is closed."""
+        """What is new, from the first step on; after the job's end the socket is closed."""
         frames = wire.frames_of(self._state, self._shown)
         if self._shown.ended:
             self._socket.close(NORMAL, "The job has ended.")
-        elif self._state.run_id not in self._board.jobs:
+        elif self._state.run_id not in self._feed.jobs:
             self._socket.close(GONE, "The job was deleted.")
         return [wire.encode(frame) for frame in frames]
 
     async def take(self, text: bytes) -> None:
-        """Do what one message asks for; what is wrong with it is told, and the socket stays."""
+        """Do what one message asks for; what is refused is answered, and the socket stays."""
         try:
-            asked: wire.Asked = decode_json(text, wire.decode_asked)
-            match asked:
+            message: wire.ClientMessage = decode_json(text, wire.decode_message)
+            match message:
                 case wire.Cancel():
                     command = CancelRun(user_id=self._user, run_id=self._state.run_id)
                     await self._gateway.store.ask(command)

@@ -58,9 +58,9 @@ class Ping(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="pin
     """Ask for a `pong`."""
 
 
-Asked = Cancel | Ping
+ClientMessage = Cancel | Ping
 decode_new_job = msgspec.json.Decoder(NewJob).decode
-decode_asked = msgspec.json.Decoder(Asked).decode
+decode_message = msgspec.json.Decoder(ClientMessage).decode
 
 
 def create_job(

@@ -10,10 +10,11 @@ from services.gateway.context import RUN_ID, USER, Gateway, gateway_of
 from services.gateway.dialects.documents import wire
 from services.gateway.dialects.documents.wire import FIELDS, JOBS, UPLOAD
 from services.gateway.http.describe import Form, describe
-from services.gateway.http.requests import MOST, missing, read_query, require_id
+from services.gateway.http.requests import MOST, not_found, read_query, require_id
 from services.gateway.http.start_run import RunPermit, run_permit
 from services.gateway.http.uploads import receive
 from services.gateway.jobs.feed import JobFeed
+from services.gateway.single_flight import Flight
 from shared.bus import BusError
 from shared.commands import CancelRun, CreateJob, GetJob, ListJobs
 from shared.errors import (
@@ -34,6 +35,8 @@ from shared.records import Job, RunStatus
 
 CANCEL_WAIT = 5.0
 """Seconds for which the answer to a cancel waits for the job's end."""
+_READS = 16
+"""Jobs of one list that are read at a time."""
 _STATUSES: dict[wire.Status, RunStatus] = {t: status for status, t in wire.STATUSES.items()}
 
 
@@ -70,8 +73,7 @@ async def upload(request: web.Request) -> web.Response:
             check_text(form.fields["prompt"], gateway.settings, path="$.prompt")
         request[RUN_ID] = run_id
         # The client has sent everything: its job is accepted even if it hangs up now.
-        accepting = asyncio.create_task(_accept(gateway, permit, command, name), name="accept")
-        job = await asyncio.shield(accepting)
+        job = await Flight(_accept(gateway, permit, command, name), name="job-accept").result()
     return _json(wire.uploaded(job))
 
 
@@ -93,13 +95,13 @@ async def get_job(request: web.Request) -> web.Response:
     return await _answer(request, job, plan)
 
 
-@describe(query=wire.JobsAsked, answers={200: wire.Success[wire.JobList]}, errors=(NotFound,))
+@describe(query=wire.JobsQuery, answers={200: wire.Success[wire.JobList]}, errors=(NotFound,))
 async def list_jobs(request: web.Request) -> web.Response:
     """List the jobs, newest first."""
     gateway, user = gateway_of(request), request[USER].id
-    asked = read_query(request, wire.JobsAsked)
+    asked = read_query(request, wire.JobsQuery)
     if asked.cursor and not is_id(asked.cursor):
-        raise missing("page")
+        raise not_found("page")
     page = await gateway.store.ask(
         ListJobs(
             user_id=user,
@@ -109,13 +111,15 @@ async def list_jobs(request: web.Request) -> web.Response:
             before=asked.cursor or None,
         )
     )
-    async with gateway.boards.of(user) as board:
-        jobs = [
-            wire.job_view(job, job.plan, await _progress(board, job))
-            for job in page.items
-            if isinstance(job.plan, DocumentPlan)
-        ]
-    return _json(wire.JobList(jobs=jobs, next_cursor=page.next_before))
+    limit = asyncio.Semaphore(_READS)
+
+    async def view(job: Job, plan: DocumentPlan) -> wire.JobView:
+        async with limit:
+            return wire.job_view(job, plan, await _progress(gateway, user, job))
+
+    jobs = [view(job, job.plan) for job in page.items if isinstance(job.plan, DocumentPlan)]
+    views = await asyncio.gather(*jobs)
+    return _json(wire.JobList(jobs=views, next_cursor=page.next_before))
 
 
 @describe(answers={200: wire.Success[wire.JobView]}, errors=(Conflict,))
@@ -125,26 +129,29 @@ async def cancel_job(request: web.Request) -> web.Response:
     job, plan = await _job(request)
     if job.run.ended_at is not None or job.run.cancelled:
         raise Conflict("The job has ended." if job.run.ended_at else "It is being cancelled.")
-    async with gateway.boards.of(user) as board:
-        ended = asyncio.Event()
+    async with gateway.jobs.of(user) as feed:
+        await gateway.store.ask(CancelRun(user_id=user, run_id=job.run.id))
+        await _wait_for_end(feed, job.run.id)
+    query = GetJob(user_id=user, run_id=job.run.id)
+    return await _answer(request, (await gateway.store.ask(query)).job, plan)
 
-        def look(run_id: str) -> None:
-            state = board.jobs.get(job.run.id)
-            if run_id == job.run.id and (state is None or state.ending is not None):
-                ended.set()
 
-        board.watchers.add(look)
+async def _wait_for_end(feed: JobFeed, run_id: str) -> None:
+    """Wait until the job has ended, or is gone; not for long."""
+    ended = asyncio.Event()
+
+    def look(changed: str) -> None:
+        state = feed.jobs.get(run_id)
+        if changed == run_id and (state is None or state.ending is not None):
+            ended.set()
+
+    with feed.watchers.watching(look):
+        look(run_id)
         try:
-            await gateway.store.ask(CancelRun(user_id=user, run_id=job.run.id))
-            look(job.run.id)
             async with asyncio.timeout(CANCEL_WAIT):
                 await ended.wait()
         except TimeoutError:
             pass  # its owner is away; whoever takes over ends it
-        finally:
-            board.watchers.discard(look)
-    query = GetJob(user_id=user, run_id=job.run.id)
-    return await _answer(request, (await gateway.store.ask(query)).job, plan)
 
 
 # -- reading requests, writing answers ----------------------------------------------
@@ -155,24 +162,23 @@ async def _job(request: web.Request) -> tuple[Job, DocumentPlan]:
     query = GetJob(user_id=request[USER].id, run_id=job_id)
     job = (await gateway_of(request).store.ask(query)).job
     if not isinstance(job.plan, DocumentPlan):
-        raise missing("job")
+        raise not_found("job")
     request[RUN_ID] = job.run.id
     return job, job.plan
 
 
 async def _answer(request: web.Request, job: Job, plan: DocumentPlan) -> web.Response:
-    async with gateway_of(request).boards.of(request[USER].id) as board:
-        progress = await _progress(board, job)
+    progress = await _progress(gateway_of(request), request[USER].id, job)
     return _json(wire.job_view(job, plan, progress))
 
 
-async def _progress(board: JobFeed, job: Job) -> int:
-    """How far the job has got, never less than its sockets were told."""
+async def _progress(gateway: Gateway, user: str, job: Job) -> int:
+    """How far the job has got, never less than its sockets were shown."""
     if job.run.status == "completed":
         return 100
     if job.run.ended_at is None and not job.run.attempt:
         return 0
-    return (await board.find(run_id=job.run.id)).progress
+    return (await gateway.jobs.state_of(user, job)).progress
 
 
 def _json(data: object) -> web.Response:

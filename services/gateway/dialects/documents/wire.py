@@ -71,7 +71,7 @@ class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
     """Not before this time; UTC where it names no zone, the past means now."""
 
 
-class JobsAsked(msgspec.Struct, frozen=True, kw_only=True):
+class JobsQuery(msgspec.Struct, frozen=True, kw_only=True):
     status: Status | Literal[""] = ""
     limit: Count = 50
     """How many; 200 at most."""
@@ -155,8 +155,8 @@ class Ping(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="pin
     """Ask for a `pong`."""
 
 
-Asked = Subscribe | Cancel | Ping
-decode_asked = msgspec.json.Decoder(Asked).decode
+ClientMessage = Subscribe | Cancel | Ping
+decode_message = msgspec.json.Decoder(ClientMessage).decode
 
 
 # -- what clients are told --------------------------------------------------------

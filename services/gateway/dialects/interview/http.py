@@ -4,9 +4,9 @@ from aiohttp import web
 
 from services.gateway.access.limits import check_text
 from services.gateway.context import USER, gateway_of
-from services.gateway.dialects.interview import wire
+from services.gateway.dialects.interview import replay, wire
 from services.gateway.http.describe import IDEMPOTENCY_KEY, REPLYING, Events, describe
-from services.gateway.http.oneshot import one_shot_run, streamed, whole
+from services.gateway.http.oneshot import one_shot_run, stream_reply, whole_reply
 from services.gateway.http.requests import read_body, require_id
 from shared.errors import NotFound
 
@@ -24,6 +24,7 @@ def routes() -> list[web.RouteDef]:
     answers={200: (Events((wire.Piece, wire.Last, wire.Broken)), wire.Last)},
     headers=(IDEMPOTENCY_KEY,),
     errors=REPLYING,
+    replay=replay.generate,
 )
 async def generate(request: web.Request) -> web.StreamResponse:
     """Answer a prompt.
@@ -37,13 +38,13 @@ async def generate(request: web.Request) -> web.StreamResponse:
     check_text(body.prompt, gateway.settings, path="$.prompt")
     if body.session_id is not None:
         require_id(body.session_id, "session")
-    asked = wire.asked(wish, gateway.settings, request.headers.get("Idempotency-Key"))
-    async with one_shot_run(request, asked) as call:
-        model = body.model or call.session.model or "default"
-        accepted_at = call.accepted.run.created_at
+    prompt = wire.prompt_of(wish, gateway.settings, request.headers.get("Idempotency-Key"))
+    async with one_shot_run(request, prompt) as run:
+        model = body.model or run.session.model or "default"
+        accepted_at = run.accepted.run.created_at
         if body.stream is not False:
-            return await streamed(request, call, wire.SseLines(model, accepted_at))
-        reply = await whole(call)
+            return await stream_reply(request, run, wire.SseLines(model, accepted_at))
+        reply = await whole_reply(run)
     answer = wire.last(model, accepted_at, reply.final, response=reply.final.text)
     return web.Response(body=wire.encode(answer), content_type="application/json")
 
@@ -53,6 +54,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
     answers={200: (Events((wire.Piece, wire.Last, wire.Broken)), wire.Last)},
     headers=(IDEMPOTENCY_KEY,),
     errors=REPLYING,
+    replay=replay.generate,
 )
 async def generate_without_slash(request: web.Request) -> web.StreamResponse:
     """Answer a prompt, for whoever accepts server-sent events.

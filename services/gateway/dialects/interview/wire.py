@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from services.gateway.access.limits import Words
-from services.gateway.http.oneshot import Asked
+from services.gateway.http.oneshot import Prompt
 from services.gateway.models import bare_names
 from services.gateway.sessions.client_events import ReplyEnded
 from shared.errors import ModelNotFound, NatterlogError
@@ -91,14 +91,14 @@ def decode_generate(data: bytes) -> Wish:
     body, wishes = _decode_generate(data), _decode_wishes(data)
     options = set(wishes.options or ()) - set(Options.__struct_fields__)
     fields = [f for f in wishes.__struct_fields__ if f != "options" and getattr(wishes, f)]
-    told = [*fields, *sorted(options & _OTHER_OPTIONS)]
+    ignored = [*fields, *sorted(options & _OTHER_OPTIONS)]
     if options - _OTHER_OPTIONS:
-        told.append("options that nobody knows")
-    return Wish(body, [f"Not honoured in this dialect: {', '.join(told)}."] if told else [])
+        ignored.append("options that nobody knows")
+    return Wish(body, [f"Not honoured in this dialect: {', '.join(ignored)}."] if ignored else [])
 
 
-def asked(wish: Wish, settings: Settings, idempotency_key: str | None) -> Asked:
-    """The call; what is not said is the session's, else the settings', else the dialect's."""
+def prompt_of(wish: Wish, settings: Settings, idempotency_key: str | None) -> Prompt:
+    """What is to be answered; what is not given is the session's, the settings', the dialect's."""
     body, options = wish.body, wish.body.options or Options()
     temperature, max_tokens = options.temperature, max(options.num_predict or 0, 0) or None
     if body.session_id is None:
@@ -108,7 +108,7 @@ def asked(wish: Wish, settings: Settings, idempotency_key: str | None) -> Asked:
             temperature = TEMPERATURE
         if options.num_predict is None:
             max_tokens = settings.llm_max_tokens
-    return Asked(
+    return Prompt(
         content=body.prompt,
         session_id=body.session_id,
         model=body.model or None,

@@ -4,12 +4,19 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import NamedTuple
 
-from services.gateway.replay.dialects import DIALECTS, Conversation, Job
-from services.gateway.replay.player import JobReplay, Recording, Replay, speed_of
+from services.gateway.dialects.registry import DIALECTS
+from services.gateway.replay.formats import ConversationFormat, JobFormat
+from services.gateway.replay.player import JobReplay, Replay
+from services.gateway.replay.recording import Recording, speed_of
 from services.gateway.sessions.cursor import Cursor, CursorCodec
 from shared.errors import InvalidRequest
 from shared.events import DocumentPlan, RunScheduled, TodoGenerate, TodoProcess
 from shared.log_entry import LogEntry
+
+FORMATS: dict[str, ConversationFormat | JobFormat] = {
+    name: shown_as for dialect in DIALECTS for name, shown_as in dialect.recordings.items()
+}
+"""By the name that the command line has for them."""
 
 
 class Frame(NamedTuple):
@@ -41,7 +48,7 @@ class Playback:
     def dialects(self) -> list[str]:
         """Those that show such a recording, the one that is meant when none is named first."""
         if not self._recording.is_job:
-            return [name for name, it in DIALECTS.items() if isinstance(it, Conversation)]
+            return [name for name, it in FORMATS.items() if isinstance(it, ConversationFormat)]
         plans = (
             link.fact.plan
             for link in self._links
@@ -66,52 +73,52 @@ class Playback:
         name = dialect or names[0]
         if name not in names:
             raise InvalidRequest(f"{name} shows no such recording: say {' or '.join(names)}.")
-        match DIALECTS[name]:
-            case Job() as job:
+        match FORMATS[name]:
+            case JobFormat() as job:
                 if cursor:
                     raise InvalidRequest(f"The frames of {name} have no cursors.")
                 played = self._job(job, speed)
-            case Conversation(cursors=False) if cursor:
+            case ConversationFormat(cursors=False) if cursor:
                 raise InvalidRequest(f"The frames of {name} have no cursors.")
-            case Conversation(one_run=True) as conversation:
+            case ConversationFormat(one_run=True) as conversation:
                 played = self._runs(conversation, speed, _place(cursor))
-            case Conversation() as conversation:
+            case ConversationFormat() as conversation:
                 played = self._all(conversation, self._recording, speed, _place(cursor))
         async for frame in played:
             yield frame
 
     async def _runs(
-        self, dialect: Conversation, speed: str, place: Cursor | None
+        self, shown_as: ConversationFormat, speed: str, cursor: Cursor | None
     ) -> AsyncGenerator[Frame]:
         """One stream after another, as a client opens one for each run."""
         for run_id in self._recording.runs:
             run = Recording(self._user, self._session_id, self._links, run_id)
-            if place is not None and place.seq >= run.last_seq:
+            if cursor is not None and cursor.seq >= run.last_seq:
                 continue
-            async for frame in self._all(dialect, run, speed, place):
+            async for frame in self._all(shown_as, run, speed, cursor):
                 yield frame
-            place = None
+            cursor = None
 
     async def _all(
-        self, dialect: Conversation, recording: Recording, speed: str, place: Cursor | None
+        self, shown_as: ConversationFormat, recording: Recording, speed: str, cursor: Cursor | None
     ) -> AsyncGenerator[Frame]:
-        branches = dialect.tells_branches
-        replay = Replay(recording, speed_of(speed), place, tells_branches=branches)
-        words = dialect.words(recording, self._cursors)
-        if opening := dialect.opening(recording, self._cursors, replay.place):
+        branches = shown_as.shows_branches
+        replay = Replay(recording, speed_of(speed), cursor, shows_branches=branches)
+        translate = shown_as.translator(recording, self._cursors)
+        if opening := shown_as.opening(recording, self._cursors, replay.cursor):
             yield Frame(replay.playing.next_ms, opening)
         while True:
-            if news := await replay.news():
-                for at, moment in news:
-                    for data in words(at, moment):
+            if events := await replay.next_events():
+                for at, event in events:
+                    for data in translate(at, event):
                         yield Frame(replay.playing.now_ms, data)
             elif replay.playing.over:
                 return
             else:
                 await asyncio.sleep(replay.playing.left())
 
-    async def _job(self, dialect: Job, speed: str) -> AsyncGenerator[Frame]:
-        job = JobReplay(self._recording, speed_of(speed), dialect.words(), _nobody_waits)
+    async def _job(self, shown_as: JobFormat, speed: str) -> AsyncGenerator[Frame]:
+        job = JobReplay(self._recording, speed_of(speed), shown_as.translator(), _nobody_waits)
         while True:
             if frames := await job.frames():
                 for data in frames:
@@ -127,7 +134,7 @@ def _nobody_waits() -> None:
 
 
 def _place(cursor: str | None) -> Cursor | None:
-    """The place in ``cursor``, of whatever incarnation of the log: the recording says which."""
+    """The cursor in ``cursor``, of whatever incarnation of the log: the recording says which."""
     if not cursor:
         return None
     numbers = cursor.split("-")[-3:]
