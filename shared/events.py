@@ -250,7 +250,7 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True):
     """What they cost, as for :class:`RunEnded`."""
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
+class StepPrompt(msgspec.Struct, frozen=True, kw_only=True):
     """What a generate todo asks the model: a prompt of its own, not a conversation's."""
 
     step: str
@@ -437,7 +437,7 @@ class TodoGenerate(Fact, frozen=True, kw_only=True, tag="todo.generate"):
 
     n: int
     priority: int
-    ask: Ask
+    ask: StepPrompt
     plan: Plan
     results: list[StepResult] = []
     last: bool

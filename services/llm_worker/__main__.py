@@ -36,9 +36,9 @@ async def main(settings: Settings) -> None:
         worker = Worker(life.bus, settings, registry, breaker, worker_id)
         offering = Offering(registry, breaker, StoreClient(life.bus))
         await life.bus.serve("llm_worker", handlers.endpoints(offering))
-        await handlers.listen(life.bus, worker.held)
-        life.bus.on_reconnect(worker.held.on_reconnect)
-        watching = asyncio.create_task(worker.held.watch(), name="watch")
+        await handlers.listen(life.bus, worker.owned)
+        life.bus.on_reconnect(worker.owned.on_reconnect)
+        watching = asyncio.create_task(worker.owned.watch(), name="watch")
         chat = Consumer(
             *(life.bus, "chat", [CHAT_TODOS], partial(handlers.TODOS[TodoChat], worker)),
             slots=settings.slots,

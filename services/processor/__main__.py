@@ -20,10 +20,10 @@ async def main(settings: Settings) -> None:
     await asyncio.to_thread(sweep_directories)
     async with running(settings, "processor") as life:
         processor = Processor(life.bus, worker_id, silent_deaths=settings.silent_deaths)
-        await handlers.listen(life.bus, processor.held)
-        life.bus.on_reconnect(processor.held.on_reconnect)
+        await handlers.listen(life.bus, processor.owned)
+        life.bus.on_reconnect(processor.owned.on_reconnect)
         await life.bus.serve("processor", {})  # it says that it is there, and nothing else
-        watching = asyncio.create_task(processor.held.watch(), name="watch")
+        watching = asyncio.create_task(processor.owned.watch(), name="watch")
         async with PriorityConsumer(
             *(life.bus, "process", process_todos, partial(handlers.TODOS[TodoProcess], processor)),
             slots=settings.steps,

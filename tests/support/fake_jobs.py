@@ -11,7 +11,6 @@ from shared import commands as c
 from shared.chain import extend
 from shared.errors import NotFound
 from shared.events import (
-    Ask,
     EndStatus,
     Fact,
     Fault,
@@ -23,6 +22,7 @@ from shared.events import (
     RunEnded,
     RunScheduled,
     SessionCreated,
+    StepPrompt,
     StepResult,
     TodoGenerate,
     TodoProcess,
@@ -187,7 +187,7 @@ class FakeJobs:
             at=now(),
             n=record.n,
             priority=record.priority,
-            ask=Ask(step=due, prompt="?"),
+            ask=StepPrompt(step=due, prompt="?"),
             plan=record.plan,
             results=list(record.results),
             last=due == step_names(record.plan)[-1],

@@ -7,7 +7,6 @@ import msgspec
 
 from shared.endings import ended
 from shared.events import (
-    Ask,
     CancelRequested,
     DocumentPlan,
     EndStatus,
@@ -19,6 +18,7 @@ from shared.events import (
     RunScheduled,
     RunWaiting,
     SessionCreated,
+    StepPrompt,
     StepResult,
     TodoChat,
     TodoGenerate,
@@ -146,7 +146,7 @@ class Told:
     def generate(
         self, ms: int, n: int = 1, misses: int = 0, previous: PreviousAttempt | None = None
     ) -> int:
-        ask = Ask(
+        ask = StepPrompt(
             step="answer",
             prompt="What do I owe?",
             files=[FILE],

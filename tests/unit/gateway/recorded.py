@@ -13,7 +13,6 @@ from services.store.history import Past
 from shared.bus import Stored
 from shared.commands import GetMessage, ListMessages
 from shared.events import (
-    Ask,
     BranchChosen,
     CancelRequested,
     Delta,
@@ -36,6 +35,7 @@ from shared.events import (
     RunWaiting,
     SessionCreated,
     SessionUpdated,
+    StepPrompt,
     StepResult,
     Timeline,
     TodoChat,
@@ -276,7 +276,7 @@ class Recorder(Log):
             at=self._at,
             n=n,
             priority=0,
-            ask=Ask(step=step, prompt="?"),
+            ask=StepPrompt(step=step, prompt="?"),
             plan=plan,
             results=list(results),
             last=False,

@@ -13,7 +13,6 @@ from services.gateway.dialects.documents import wire as documents
 from services.gateway.jobs.state import JobState
 from shared.deltas import Merge
 from shared.events import (
-    Ask,
     CancelRequested,
     Delta,
     DocumentPlan,
@@ -29,6 +28,7 @@ from shared.events import (
     RunEnded,
     RunFact,
     RunScheduled,
+    StepPrompt,
     StepResult,
     TodoGenerate,
     TodoProcess,
@@ -67,7 +67,7 @@ class Story:
     def generate(self, step: str = "answer", *results: StepResult) -> None:
         self._n += 1
         self.results += results
-        ask = Ask(step=step, prompt="?")
+        ask = StepPrompt(step=step, prompt="?")
         fact = TodoGenerate(
             at=AT,
             n=self._n,
