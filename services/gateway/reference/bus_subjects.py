@@ -115,7 +115,7 @@ def _signals() -> Iterator[Subject]:
     )
     yield Subject(
         "signal.holds",
-        subjects.holds("{worker}"),
+        subjects.owns("{worker}"),
         "signals",
         "Whether a worker is writing a run right now.",
         (Plain("signal.run", "The run's id.", text, "text/plain"),),

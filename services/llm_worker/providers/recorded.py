@@ -19,7 +19,7 @@ from shared.errors import NatterlogError, NotFound
 from shared.events import TodoChat
 from shared.ids import is_id
 from shared.log_entry import LogEntry
-from shared.recording import Attempt, attempts_of, read_session, runs_of
+from shared.recording import Attempt, attempts_of, read_recording, runs_of
 from shared.run_state import stop_reason
 from shared.store_client import StoreClient
 from shared.subjects import Address, parse
@@ -104,7 +104,7 @@ class Recorded:
         return await self._session(user, run.session_id)
 
     async def _session(self, user: str, session_id: str) -> list[LogEntry]:
-        return await read_session(self._bus, self._store, user, session_id)
+        return await read_recording(self._bus, self._store, user, session_id)
 
     def notes(self, prompt: Prompt) -> list[str]:
         del prompt

@@ -82,11 +82,8 @@ class Chance:
 
     def rate(self) -> None:
         if self._ended:
-            self._story.rate(
-                self._story.answered(self._chance.choice(self._ended)),
-                self._chance.choice(RATINGS),
-                "Hm.",
-            )
+            rating = self._chance.choice(RATINGS)
+            self._story.rate(self._story.answered(self._chance.choice(self._ended)), rating, "Hm.")
 
     @property
     def _leaf(self) -> str | None:
