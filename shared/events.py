@@ -553,7 +553,7 @@ class ModelsSynced(Fact, frozen=True, kw_only=True, tag="model.synced"):
 
 
 class UserCreated(Fact, frozen=True, kw_only=True, tag="user.created"):
-    """Somebody may have tokens from now on; no other user has the name.  store → store, gateway"""
+    """Somebody may have tokens from now on; no other user has the name.  store → store"""
 
     name: str
 

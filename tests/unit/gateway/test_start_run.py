@@ -41,7 +41,7 @@ def test_only_one_module_of_the_gateway_begins_runs():
 
 
 def test_whatever_begins_a_run_is_counted():
-    assert get_origin(get_type_hints(RunPermit.ask)["command"]) is StartsRun
+    assert get_origin(get_type_hints(RunPermit.start)["command"]) is StartsRun
     assert set(StartsRun.__subclasses__()) == {
         *(SendMessage, EditMessage, Regenerate, ContinueReply),
         CreateJob,

@@ -225,7 +225,7 @@ async def list_socket(request: web.Request) -> web.WebSocketResponse:
 
     async def converse(socket: Socket) -> None:
         gateway, user = gateway_of(request), request[USER].id
-        sessions = _Sessions(gateway, user, socket)
+        sessions = ListedSessions(gateway, user, socket)
         async with gateway.hub.facts_of(user) as facts:
             with facts.watching(sessions.on_fact):
                 greeting = wire.ConnectionEstablished(message="Connected to session updates")
@@ -252,7 +252,7 @@ def _is_hidden(data: bytes) -> bool:
     return isinstance(fact, SessionDeleted) and fact.mode in HIDDEN_MODES
 
 
-_CHANGES = {
+CHANGES = {
     "session.created": "created",
     "session.updated": "updated",
     "session.deleted": "deleted",
@@ -263,7 +263,7 @@ _CHANGES = {
 """What each of these facts does to its session."""
 
 
-class _Sessions:
+class ListedSessions:
     """Which of the user's sessions changed since the socket was last written to."""
 
     def __init__(self, gateway: Gateway, user: str, socket: Socket) -> None:
@@ -275,7 +275,7 @@ class _Sessions:
 
     def on_fact(self, seq: int, subject: str, data: bytes) -> None:
         kind = fact_kind(subject)
-        change = _CHANGES.get(kind)
+        change = CHANGES.get(kind)
         if change is None:
             return
         session_id = parse(subject).session

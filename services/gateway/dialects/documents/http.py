@@ -79,7 +79,7 @@ async def upload(request: web.Request) -> web.Response:
 
 async def _accept(gateway: Gateway, permit: RunPermit, command: CreateJob, name: str) -> Job:
     try:
-        return (await permit.ask(command)).job
+        return (await permit.start(command)).job
     except NatterlogError as error:
         # A store that was asked may have accepted it all the same, and then it needs its file.
         if isinstance(error, Unreached) or not isinstance(error, Unavailable):
