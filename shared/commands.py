@@ -24,6 +24,7 @@ from shared.events import (
     Rating,
     SessionStatus,
     Thoughts,
+    Turn,
 )
 from shared.records import (
     Hit,
@@ -211,18 +212,14 @@ class ContextMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """A reply's prompt, and where its run stands; the turn's own values win over the session's."""
+    """A reply's prompt; the turn's own values win over the session's."""
 
     messages: list[ContextMessage]
     system_prompt: str | None
     model: str | None
     temperature: float | None
     max_tokens: Int64 | None
-    run: Run
     seq: int
-    notes: list[str] = []
-    continues: bool = False
-    """Whether the last message is the reply that is to go on."""
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -667,12 +664,15 @@ class GetStatistics(Request[StatisticsAnswer], frozen=True, kw_only=True):
 class GetContext(Request[Context], frozen=True, kw_only=True):
     """What a reply is to be written from.
 
-    The last 20 messages of the branch that ends in the run's user message, that
-    one included; empty, failed and waiting ones do not count.
+    The last 20 messages of the branch that ends in the turn's user message, that
+    one included; empty, failed and waiting ones do not count.  The turn comes with
+    the request, so with ``min_seq`` of the fact before its todo nobody waits until
+    the tables have the todo itself.
     """
 
     session_id: str
-    run_id: str
+    turn: Turn | None
+    """As its todo has it; None for a job, whose todos say what is asked."""
 
 
 class GetFacts(Request[Facts], frozen=True, kw_only=True):

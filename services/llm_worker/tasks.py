@@ -30,6 +30,7 @@ from shared.events import (
     TodoChat,
     TodoGenerate,
     TodoProcess,
+    Turn,
     Usage,
 )
 from shared.ids import now
@@ -58,6 +59,16 @@ GO_ON = (
 
 class Task(Protocol):
     """One todo of this worker's."""
+
+    @property
+    def turn(self) -> Turn | None:
+        """The conversation's turn that is answered, if it is one."""
+        ...
+
+    @property
+    def begins_run(self) -> bool:
+        """Whether no step before this one can have written anything."""
+        ...
 
     def opening(self, context: Context) -> str:
         """What the text begins with, before the provider says anything."""
@@ -89,8 +100,8 @@ def task_of(delivery: Delivery, bus: Bus, prices: Prices) -> Task:
         Rejected: it is no todo of this worker's.
     """
     match delivery.fact:
-        case TodoChat():
-            return Reply(bus, prices)
+        case TodoChat() as todo:
+            return Reply(todo, bus, prices)
         case TodoGenerate() as todo:
             return Step(todo, delivery.address, bus, prices)
         case _:
@@ -100,14 +111,19 @@ def task_of(delivery: Delivery, bus: Bus, prices: Prices) -> Task:
 class Reply:
     """A chat's reply: the conversation is the prompt, and the answer is the end."""
 
-    def __init__(self, bus: Bus, prices: Prices) -> None:
+    begins_run = True
+
+    def __init__(self, todo: TodoChat, bus: Bus, prices: Prices) -> None:
+        self.turn = todo.turn
+        self._since = todo.at
         self._bus = bus
         self._prices = prices
         self._goes_on: ContextMessage | None = None
         """The reply that was cut, where it is to go on."""
 
     def opening(self, context: Context) -> str:
-        self._goes_on = context.messages[-1] if context.continues else None
+        if self.turn.continues is not None:
+            self._goes_on = context.messages[-1]
         return "" if self._goes_on is None else self._goes_on.content
 
     async def prompt(
@@ -119,16 +135,19 @@ class Reply:
         def thought(message: ContextMessage) -> bool:
             return (message.provider, message.model) == (provider.name, model)
 
+        continues = self.turn.continues is not None
         told = await conversation(
-            self._bus, context, takes, thought, continues=bool(context.continues)
+            *(self._bus, context.messages, takes, thought),
+            since=self._since,
+            continues=continues,
         )
-        asks = [PromptMessage("user", GO_ON)] if context.continues else []
+        asks = [PromptMessage("user", GO_ON)] if continues else []
         return Prompt(
             model=model,
             messages=[*told.messages, *asks],
             message_ids=told.ids,
-            go_on=GO_ON if context.continues else None,
-            notes=[*context.notes, *told.notes],
+            go_on=GO_ON if continues else None,
+            notes=[*self.turn.notes, *told.notes],
             sent=told.sent,
             learnt=refused.learnt,
             system=system if (system := context.system_prompt) and system.strip() else None,
@@ -162,7 +181,10 @@ def _all_thoughts(before: ContextMessage, thoughts: Thoughts, final: RunEnded) -
 class Step:
     """A job's step: its todo says what is asked, and what it must fit."""
 
+    turn = None
+
     def __init__(self, todo: TodoGenerate, address: Address, bus: Bus, prices: Prices) -> None:
+        self.begins_run = not todo.results and todo.previous is None
         self._todo = todo
         self._prices = prices
         self._asked: tuple[str, str] | None = None

@@ -24,7 +24,6 @@ from services.llm_worker.refusals import Refusals, Refused, learnt_notes
 from services.llm_worker.retries import backoff, worth_another
 from services.llm_worker.tasks import Next, Task, task_of
 from shared.bus import Bus, BusError
-from shared.chain import read_chain
 from shared.commands import Context, GetContext
 from shared.consumer import LEASE, Delivery, RetryLater
 from shared.deltas import read_attempt
@@ -84,23 +83,27 @@ class Worker:
             bound(run_id=address.run, session_id=address.session),
             self.held.hold(delivery) as run,
         ):
-            context = await self._context(delivery)
+            context = await self._context(delivery, task)
             if context is None:
                 return
-            await self._look_up(run, delivery, context)
-            await self.held.ask_owner(run)
+            if delivery.delivered > 1:  # the first time the claim itself finds out who was faster
+                await self.held.look_up(run, delivery)
+                await self.held.ask_owner(run)
             await self._answer(run, delivery, context, task)
 
-    async def _context(self, delivery: Delivery) -> Context | None:
-        """What the text is to be written from; None when its session is gone."""
+    async def _context(self, delivery: Delivery, task: Task) -> Context | None:
+        """What the text is to be written from; None when its session is gone.
+
+        The todo is at hand, so the store need not have got further than to the fact before it.
+        """
         address = delivery.address
         try:
             return await self._store.ask(
                 GetContext(
                     user_id=address.user,
                     session_id=address.session,
-                    run_id=address.run,
-                    min_seq=delivery.seq,
+                    turn=task.turn,
+                    min_seq=delivery.fact.prev,
                 )
             )
         except NotFound:
@@ -108,12 +111,6 @@ class Worker:
             return None
         except (Unavailable, BusError) as error:
             raise RetryLater(1.0, "the store is away") from error
-
-    async def _look_up(self, run: Run, delivery: Delivery, context: Context) -> None:
-        """Where the run stands; the leader is asked only if the run got past its todo."""
-        if context.run.last_seq != delivery.seq:
-            run.standing.add(await read_chain(self._bus, run.address.facts, delivery.seq))
-            run.standing.over = run.standing.over or context.run.ended_at is not None
 
     async def _answer(self, run: Run, delivery: Delivery, context: Context, task: Task) -> None:
         """Attempt the text until it has an end: one claim, one text, one fact after it."""
@@ -123,7 +120,7 @@ class Worker:
         while not standing.over:
             if run.lost:
                 raise RetryLater(LEASE, "another attempt has begun")
-            previous, token_head = await self._previous(run, context, lost_to)
+            previous, token_head = await self._previous(run, task, lost_to)
             if standing.cancelled:
                 return await self._conclude(run, task, "cancelled", previous)
             if standing.deaths >= self._settings.silent_deaths:
@@ -190,12 +187,12 @@ class Worker:
                 await self._conclude(run, task, "completed", None, source=source, ended=ended)
 
     async def _previous(
-        self, run: Run, context: Context, fault: Fault | None
+        self, run: Run, task: Task, fault: Fault | None
     ) -> tuple[PreviousAttempt | None, int]:
         """What the attempt before wrote, and the last sequence of the run on TOKENS."""
         standing = run.standing
         if standing.claim is None:
-            if context.run.attempt == 0:
+            if task.begins_run:
                 return None, 0
             last = await self._bus.head(TOKENS, run.address.tokens)  # of an earlier step
             return None, last.seq if last else 0

@@ -1,19 +1,19 @@
 """What a reply is to be written from: the end of its branch, with the files that belong to it."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from services.store import file_queries
 from services.store.applying import read_applied
 from services.store.models import preferred_model
-from services.store.queries import find_run, find_session, not_found
-from services.store.rows import RunRow, SessionRow
+from services.store.queries import find_session
+from services.store.rows import SessionRow
 from services.store.schema import messages
 from shared.commands import Context, ContextMessage, GetContext
 from shared.events import Turn
-from shared.records import MessageStatus
+from shared.records import MessageStatus, Role
 
 CONTEXT_MESSAGES = 20
 
@@ -25,48 +25,65 @@ _READ = (
 
 
 def get_context(connection: sa.Connection, request: GetContext) -> Context:
-    run = find_run(connection, request.user_id, request.run_id)
     session = find_session(connection, request.user_id, request.session_id)
-    if run.session_id != session.id:
-        raise not_found("run")
-    turn = run.turn
+    turn = request.turn
     if turn is None:
-        return _context_of_job(connection, session, run)
-    found: list[sa.Row[Any]] = [
-        *_going_on(connection, turn),
-        *connection.execute(_CONTEXT, {"leaf": _leaf(connection, run, turn)}),
-    ][:CONTEXT_MESSAGES]
+        return _context_of_job(connection, session)
+    leaf, own = _branch_of(connection, session.user_id, turn)
+    older: list[sa.Row[Any]] = [
+        *_continued_reply(connection, turn),
+        *connection.execute(_CONTEXT, {"leaf": leaf}),
+    ][: CONTEXT_MESSAGES - len(own)]
     return Context(
-        messages=_with_files(connection, request.user_id, found[::-1]),
+        messages=_with_files(connection, session.user_id, [*older[::-1], *own]),
         system_prompt=_first(turn.system, session.system_prompt),
-        model=_first(turn.model, session.model) or preferred_model(connection, run.user_id),
+        model=_first(turn.model, session.model) or preferred_model(connection, session.user_id),
         temperature=_first(turn.temperature, session.temperature),
         max_tokens=_first(turn.max_tokens, session.max_tokens),
-        run=run.record(),
         seq=read_applied(connection),
-        notes=turn.notes,
-        continues=turn.continues is not None,
     )
 
 
-def _going_on(connection: sa.Connection, turn: Turn) -> Sequence[sa.Row[Any]]:
-    """The reply that goes on, if one does: it follows what it answers."""
+def _branch_of(
+    connection: sa.Connection, user_id: str, turn: Turn
+) -> tuple[str | None, list["_OwnMessage"]]:
+    """Where the branch ends in the tables that is the prompt, and the message that follows there.
+
+    The turn's message is in the tables sooner or later, so it is never read from them.
+    A branch of elsewhere that is gone meanwhile is no context.
+    """
+    if turn.context is not None:
+        owner = sa.select(messages.c.user_id).where(messages.c.id == turn.context)
+        if connection.execute(owner).scalar() == user_id:
+            return turn.context, []
+    if turn.content is None:  # an existing message is answered once more
+        return turn.user_message_id, []
+    message = _OwnMessage(turn.user_message_id, turn.content, turn.attachments)
+    return turn.parent_id, [message] if message.content else []
+
+
+class _OwnMessage(NamedTuple):
+    """The turn's message, with what the rows of messages have."""
+
+    id: str
+    content: str
+    attachments: list[str]
+    role: Role = "user"
+    thoughts: None = None
+    provider: None = None
+    model: None = None
+    stop_reason: None = None
+
+
+def _continued_reply(connection: sa.Connection, turn: Turn) -> Sequence[sa.Row[Any]]:
+    """The reply that is continued, if one is: it follows what it answers."""
     if turn.continues is None:
         return ()
     return connection.execute(_REPLY, {"id": turn.assistant_message_id}).all()
 
 
-def _leaf(connection: sa.Connection, run: RunRow, turn: Turn) -> str | None:
-    """Where the branch ends that is the prompt; what is gone meanwhile is no context."""
-    if turn.context is not None:
-        owner = sa.select(messages.c.user_id).where(messages.c.id == turn.context)
-        if connection.execute(owner).scalar() == run.user_id:
-            return turn.context
-    return run.user_message_id
-
-
 def _with_files(
-    connection: sa.Connection, user_id: str, found: Sequence[sa.Row[Any]]
+    connection: sa.Connection, user_id: str, found: Sequence[sa.Row[Any] | _OwnMessage]
 ) -> list[ContextMessage]:
     attached = {file for row in found for file in row.attachments}
     known = file_queries.context_files(connection, user_id, attached)
@@ -86,15 +103,14 @@ def _with_files(
     ]
 
 
-def _context_of_job(connection: sa.Connection, session: SessionRow, run: RunRow) -> Context:
-    """What a job is asked is in its todos; here is whom to ask, and how."""
+def _context_of_job(connection: sa.Connection, session: SessionRow) -> Context:
+    """Which model a job's todos are for, and how it is called."""
     return Context(
         messages=[],
         system_prompt=None,
-        model=session.model or preferred_model(connection, run.user_id),
+        model=session.model or preferred_model(connection, session.user_id),
         temperature=session.temperature,
         max_tokens=session.max_tokens,
-        run=run.record(),
         seq=read_applied(connection),
     )
 

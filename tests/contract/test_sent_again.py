@@ -11,14 +11,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from services.store.context import get_context
 from services.store.queries import unfinished_runs
 from shared import store_client
 from shared.commands import (
     CancelRun,
     CreateJob,
     EditMessage,
-    GetContext,
     ListMessages,
     Regenerate,
     SendMessage,
@@ -400,8 +398,7 @@ async def test_a_key_whose_turn_failed_in_passing_has_its_message_answered_anew(
 
     posting = asyncio.create_task(post(whole, session_id))
     run = await begun(whole, session_id, 3)
-    query = GetContext(user_id=whole.store.user, session_id=session_id, run_id=run.id)
-    prompt = await whole.store.store.database.read(get_context, query)
+    prompt = await whole.store.context(run)
     await whole.answered(run.id, "Hello")
     status, turn = await posting
     again = await post(whole, session_id)

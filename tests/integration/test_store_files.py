@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from services.store.commands import Commands
-from services.store.context import get_context
 from services.store.file_queries import get_file
 from services.store.job_queries import list_jobs
 from shared import ids
@@ -20,7 +19,6 @@ from shared.commands import (
     DeleteSession,
     EditMessage,
     ForkSession,
-    GetContext,
     GetFile,
     ListJobs,
     Rebuild,
@@ -104,8 +102,7 @@ async def test_a_prompt_learns_what_was_read_of_its_files(at_work: StoreAtWork):
     session = await at_work.create()
     run = (await at_work.send(session, attachments=[read, unread])).run
 
-    request = GetContext(user_id=at_work.user, session_id=session, run_id=run.id)
-    (message,) = (await at_work.store.database.read(get_context, request)).messages
+    (message,) = (await at_work.context(run)).messages
 
     first, second = message.files
     assert (first.id, first.is_read, first.notes) == (read, True, ["A note."])
@@ -120,8 +117,7 @@ async def test_a_file_that_is_gone_is_counted(at_work: StoreAtWork):
     run = (await at_work.send(session, attachments=[file_id])).run
     await delete(at_work, file_id)
 
-    request = GetContext(user_id=at_work.user, session_id=session, run_id=run.id)
-    (message,) = (await at_work.store.database.read(get_context, request)).messages
+    (message,) = (await at_work.context(run)).messages
 
     assert (message.files, message.missing_files) == ([], 1)
 
@@ -199,8 +195,7 @@ async def test_a_stranger_who_names_a_file_does_not_keep_it(at_work: StoreAtWork
     theirs = await stranger.create(history_file=name)
     run = (await stranger.send(theirs, "Look")).run
 
-    request = GetContext(user_id=stranger.user, session_id=theirs, run_id=run.id)
-    context = await at_work.store.database.read(get_context, request)
+    context = await stranger.context(run)
     await delete(at_work, session)
 
     assert [(m.files, m.missing_files) for m in context.messages] == [([], 1), ([], 0)]

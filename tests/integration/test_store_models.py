@@ -12,7 +12,6 @@ from shared.chain import read_chain
 from shared.commands import (
     CreateJob,
     CreateSession,
-    GetContext,
     GetSession,
     ListModels,
     PreferModel,
@@ -126,11 +125,10 @@ async def test_a_session_whose_model_was_taken_away_follows_the_default(store: S
     session_id = await store.create()
     await asking.ask(UpdateSession(user_id=store.user, session_id=session_id, model=None))
     run = (await store.send(session_id)).run
-    query = GetContext(user_id=store.user, session_id=session_id, run_id=run.id)
 
-    before = (await asking.ask(query)).model
+    before = (await store.context(run)).model
     await asking.ask(PreferModel(user_id=store.user, model="ollama/llama"))
-    after = (await asking.ask(query)).model
+    after = (await store.context(run)).model
 
     assert (before, after) == (None, "ollama/llama")
 
@@ -170,11 +168,7 @@ async def test_models_are_the_same_after_a_rebuild(store: StoreAtWork):
 
 
 async def test_a_replys_own_system_prompt_goes_before_the_sessions(store: StoreAtWork):
-    asking = StoreClient(store.bus)
     session_id = await store.create(system_prompt="Be kind.")
-    run = (await store.send(session_id, system="Be brief.", notes=["No top_p."])).run
+    run = (await store.send(session_id, system="Be brief.")).run
 
-    query = GetContext(user_id=store.user, session_id=session_id, run_id=run.id)
-    context = await asking.ask(query)
-
-    assert (context.system_prompt, context.notes) == ("Be brief.", ["No top_p."])
+    assert (await store.context(run)).system_prompt == "Be brief."

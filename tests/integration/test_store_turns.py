@@ -9,7 +9,6 @@ import pytest
 
 from services.store import commands, queries
 from services.store.commands import Commands
-from services.store.context import get_context
 from services.store.keys import digest
 from shared import ids
 from shared.bus import NoAnswer
@@ -17,7 +16,6 @@ from shared.commands import (
     CancelRun,
     CreateSession,
     EditMessage,
-    GetContext,
     GetSession,
     Regenerate,
     SendMessage,
@@ -620,12 +618,10 @@ async def test_what_the_turn_asks_for_is_in_its_context(at_work: StoreAtWork):
         SendMessage(user_id=at_work.user, session_id=session, content="Hi", model="demo")
     )
 
-    request = GetContext(user_id=at_work.user, session_id=session, run_id=accepted.run.id)
-    context = await at_work.store.database.read(get_context, request)
+    context = await at_work.context(accepted.run)
 
     assert [m.content for m in context.messages] == ["Hi"]
     assert (context.system_prompt, context.model) == ("Be kind.", "demo")
-    assert context.run.id == accepted.run.id
 
 
 async def test_a_session_that_brings_a_conversation_is_waited_for_longer(

@@ -47,7 +47,6 @@ from shared.log_entry import LogEntry
 from shared.objects import NotKept
 from shared.ownership import RunOwnership
 from shared.pulling import Consumer
-from shared.records import Run
 from shared.settings import Settings
 from shared.streams import FILES, ensure_streams
 from shared.subjects import EVENTS, LIVE_CANCELS, TOKENS, Address, fact_kind, holds, store_command
@@ -152,27 +151,10 @@ class Stage:
 
     async def _context(self, request: bytes) -> bytes:
         asked = msgspec.json.decode(request, type=GetContext)
-        assert (asked.session_id, asked.run_id) == (self.run.session, self.run.run)
+        assert (asked.session_id, asked.min_seq) == (self.run.session, 0)  # the todo's predecessor
         chain = await self.chain()
         if not chain:
             raise NotFound("There is no such session.")
-        run = Run(
-            id=self.run.run,
-            session_id=self.run.session,
-            status="running",
-            attempt=0,
-            sha256=None,
-            length=None,
-            usage=None,
-            error=None,
-            created_at=now(),
-            ended_at=None,
-            user_message_id="u",
-            assistant_message_id="a",
-            first_seq=self.todo,
-            last_seq=chain[-1].seq,
-            cancelled=False,
-        )
         context = Context(
             messages=[
                 ContextMessage(id="u", role="user", content="?"),
@@ -182,9 +164,7 @@ class Stage:
             model=None,
             temperature=0.5,
             max_tokens=100,
-            run=run,
             seq=chain[-1].seq,
-            continues=self.cut is not None,
         )
         return msgspec.json.encode(context)
 

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.store import queries
+from services.store.context import get_context
 from services.store.schema import metadata
 from services.store.store import Store, opened
 from shared import ids
@@ -17,8 +18,10 @@ from shared.bus import Bus
 from shared.chain import extend
 from shared.commands import (
     Accepted,
+    Context,
     CreateJob,
     CreateSession,
+    GetContext,
     GetRun,
     ListMessages,
     SendMessage,
@@ -90,6 +93,12 @@ class StoreAtWork:
     async def run(self, run: str) -> Run:
         request = GetRun(user_id=self.user, run_id=run)
         return (await self.store.database.read(queries.get_run, request)).run
+
+    async def context(self, run: Run) -> Context:
+        """What the worker with the run's todo gets to write its reply from."""
+        turn = (await self.store.database.read(queries.find_run, self.user, run.id)).turn
+        query = GetContext(user_id=self.user, session_id=run.session_id, turn=turn)
+        return await self.store.database.read(get_context, query)
 
     async def until(self, run: str, wanted: Callable[[Run], bool]) -> Run:
         """Wait until the run is as wanted; looks after each applied fact."""

@@ -2,23 +2,21 @@
 
 import re
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from typing import Any
 
 import msgspec
 import pytest
 
 from services.llm_worker import attached
-from services.llm_worker.attached import PATIENCE, Conversation, conversation
+from services.llm_worker.attached import LONGEST_WAIT, Conversation, conversation
 from services.llm_worker.files import MOST_IMAGES
 from services.llm_worker.providers.base import PromptFile
 from shared.bus import Bus
-from shared.commands import Context, ContextFile, ContextMessage
+from shared.commands import ContextFile, ContextMessage
 from shared.consumer import RetryLater
 from shared.events import Fault, FileRef, SentFile, Thoughts
 from shared.ids import new_id, now
 from shared.objects import put
-from shared.records import Run
 from shared.streams import ensure_streams
 from tests.support.memory_bus import MemoryBus
 from tests.support.plans import a_file
@@ -31,35 +29,6 @@ async def bus() -> AsyncIterator[Bus]:
     async with MemoryBus() as bus:
         await ensure_streams(bus)
         yield bus
-
-
-def a_context(*messages: ContextMessage, age: timedelta = timedelta()) -> Context:
-    run = Run(
-        id=new_id(),
-        session_id=new_id(),
-        status="queued",
-        attempt=0,
-        sha256=None,
-        length=None,
-        usage=None,
-        error=None,
-        created_at=now() - age,
-        ended_at=None,
-        user_message_id=None,
-        assistant_message_id=None,
-        first_seq=1,
-        last_seq=1,
-        cancelled=False,
-    )
-    return Context(
-        messages=list(messages),
-        system_prompt=None,
-        model=None,
-        temperature=None,
-        max_tokens=None,
-        run=run,
-        seq=1,
-    )
 
 
 def asked(content: str, *files: ContextFile, missing: int = 0) -> ContextMessage:
@@ -112,7 +81,7 @@ def answered(content: str = "Fine.", **fields: Any) -> ContextMessage:
 
 
 async def told(bus: Bus, *messages: ContextMessage, takes: Any = nothing) -> Conversation:
-    return await conversation(bus, a_context(*messages), takes, nobody)
+    return await conversation(bus, [*messages], takes, nobody, since=now())
 
 
 async def test_messages_without_files_are_as_they_were_said(bus: Bus):
@@ -163,9 +132,10 @@ async def test_thoughts_go_back_to_whoever_had_them(bus: Bus):
 
     said = await conversation(
         bus,
-        a_context(asked("1"), mine, asked("2"), theirs, asked("3")),
+        [asked("1"), mine, asked("2"), theirs, asked("3")],
         nothing,
         lambda message: message.model == "m",
+        since=now(),
     )
 
     assert [m.thoughts for m in said.messages if m.role == "assistant"] == [
@@ -273,7 +243,7 @@ async def test_how_each_file_went_along_is_told_by_its_id_in_the_messages_order(
         asked("2", newer, pdf, broken, unread, blank),
     )
 
-    said = await conversation(bus, a_context(first, second, age=PATIENCE), everything, nobody)
+    said = await conversation(bus, [first, second], everything, nobody, since=now() - LONGEST_WAIT)
 
     assert said.sent == [
         SentFile(id=older.id, message_id=first.id, characters=3, length=5),
@@ -292,7 +262,7 @@ async def test_a_reply_waits_for_its_files_but_not_for_ever(bus: Bus):
     message = asked("Look", unread)
 
     with pytest.raises(RetryLater):
-        await conversation(bus, a_context(message), nothing, nobody)
-    said = await conversation(bus, a_context(message, age=PATIENCE), nothing, nobody)
+        await conversation(bus, [message], nothing, nobody, since=now())
+    said = await conversation(bus, [message], nothing, nobody, since=now() - LONGEST_WAIT)
 
     assert "has not been read yet" in said.messages[0].content

@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from services.store.applying import apply
+from services.store.context import get_context
 from services.store.schema import metadata, projection
 from shared import ids
+from shared.commands import Context, GetContext
 from shared.events import (
     AnyFact,
     BranchChosen,
@@ -103,8 +105,13 @@ class Story:
         }
         return (self.wait if waits else self.todo)(None, **(turn | fields))
 
+    def context(self, run: str) -> Context:
+        """What the worker with the run's todo gets to write its reply from."""
+        request = GetContext(user_id=USER, session_id=self.session, turn=self._turns[run])
+        return get_context(self.connection, request)
+
     def dispatch(self, run: str, parent: str | None) -> None:
-        turn = Turn(**{**_fields(self._turns[run]), "parent_id": parent})
+        turn = self._turns[run] = Turn(**{**_fields(self._turns[run]), "parent_id": parent})
         self.tell(self.address(run).todo_chat(0), TodoChat(at=self.now, n=0, turn=turn))
 
     def claim(self, run: str) -> int:

@@ -7,9 +7,8 @@ import pytest
 
 from services.store import queries
 from services.store.applying import apply
-from services.store.context import get_context
 from services.store.search import search_messages
-from shared.commands import Context, GetContext, ListMessages, OpenFeed, SearchMessages
+from shared.commands import ListMessages, OpenFeed, SearchMessages
 from shared.events import Continued, EndStatus, SessionCreated, Thoughts, Usage
 from shared.ids import new_id
 from shared.records import Message
@@ -36,11 +35,6 @@ def branch(story: Story) -> list[Message]:
 def found(story: Story, words: str) -> list[str]:
     request = SearchMessages(user_id=USER, query=words)
     return [hit.message_id for hit in search_messages(story.connection, request).items]
-
-
-def context(story: Story, run: str) -> Context:
-    request = GetContext(user_id=USER, session_id=story.session, run_id=run)
-    return get_context(story.connection, request)
 
 
 def test_a_reply_that_goes_on_grows_at_its_place(story: Story, first: str):
@@ -181,13 +175,12 @@ def test_facts_give_the_same_rows_in_batches_of_any_size(size: int):
 def test_the_context_ends_with_the_reply_that_goes_on(story: Story, first: str):
     run = story.go_on(first, CUT)
 
-    told = context(story, run)
+    told = story.context(run)
 
     assert [(m.role, m.content) for m in told.messages] == [
         ("user", "Tell me a story."),
         ("assistant", CUT),
     ]
-    assert told.continues
     assert (told.messages[-1].stop_reason, told.messages[-1].provider) == ("max_tokens", "demo")
 
 
@@ -201,7 +194,7 @@ def test_a_reply_of_another_sessions_prompt_goes_on_with_that_prompt(story: Stor
     story.end(rerun, "It was", attempt=story.claim(rerun), stop_reason="max_tokens")
     run = story.go_on(rerun, "It was", context=asked)
 
-    assert [m.content for m in context(story, run).messages] == ["Tell me a story.", "It was"]
+    assert [m.content for m in story.context(run).messages] == ["Tell me a story.", "It was"]
 
 
 def test_a_reply_that_went_on_is_in_the_context_as_it_is(story: Story, first: str):
@@ -209,10 +202,9 @@ def test_a_reply_that_went_on_is_in_the_context_as_it_is(story: Story, first: st
     story.end(run, WHOLE, attempt=story.claim(run))
     following = story.todo("Go on.", parent_id=story.answered(first))
 
-    told = context(story, following)
+    told = story.context(following)
 
     assert [m.content for m in told.messages] == ["Tell me a story.", WHOLE, "Go on."]
-    assert not told.continues
 
 
 def test_twenty_messages_are_the_context_with_the_reply_that_goes_on(story: Story):
@@ -220,7 +212,7 @@ def test_twenty_messages_are_the_context_with_the_reply_that_goes_on(story: Stor
     for number in range(1, 15):
         last = story.reply(f"u{number}", f"a{number}", parent=story.answered(last))
 
-    told = context(story, story.go_on(last, "a14"))
+    told = story.context(story.go_on(last, "a14"))
 
     assert [m.content for m in told.messages] == [
         text for number in range(5, 15) for text in (f"u{number}", f"a{number}")

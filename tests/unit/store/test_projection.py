@@ -9,12 +9,11 @@ import sqlalchemy as sa
 from services.store import queries
 from services.store.applying import apply, clear, read_applied
 from services.store.branches import branch_of
-from services.store.context import get_context
 from services.store.past import history_of
 from services.store.rows import RunRow, SessionRow
 from services.store.schema import messages, runs, sessions, usage_log
 from shared import ids
-from shared.commands import GetContext, GetSession, ListMessages
+from shared.commands import GetSession, ListMessages
 from shared.events import EndStatus, SessionCreated, Thoughts, TodoProcess
 from shared.records import Message
 from shared.subjects import session_address
@@ -379,8 +378,7 @@ def test_thoughts_are_kept_beside_the_text_with_whose_they_are(story: Story):
     story.end(run, "Ho", attempt=story.claim(run), thoughts=thoughts, provider="anthropic")
     following = story.todo("And?", parent_id=story.answered(run))
 
-    request = GetContext(user_id=USER, session_id=story.session, run_id=following)
-    _, reply, _ = get_context(story.connection, request).messages
+    _, reply, _ = story.context(following).messages
 
     assert (branch(story)[1].content, branch(story)[1].thoughts) == ("Ho", "Hm.")
     assert (reply.thoughts, reply.provider, reply.model) == (thoughts, "anthropic", "demo")

@@ -1,5 +1,6 @@
 """What is read from the rows."""
 
+import msgspec
 import pytest
 
 from services.store import queries
@@ -7,6 +8,7 @@ from services.store.context import get_context
 from shared import ids
 from shared.commands import GetContext, GetRun, GetSession, ListMessages, ListSessions, OpenFeed
 from shared.errors import InvalidRequest, NotFound
+from shared.events import TodoChat
 from tests.unit.store.story import USER, Story
 
 STRANGER = "01900000-0000-7000-8000-00000000000c"
@@ -22,8 +24,7 @@ def other_session(story: Story, title: str) -> Story:
 
 
 def context(story: Story, run: str) -> list[str]:
-    request = GetContext(user_id=USER, session_id=story.session, run_id=run)
-    return [m.content for m in get_context(story.connection, request).messages]
+    return [m.content for m in story.context(run).messages]
 
 
 def titles(story: Story, **fields: object) -> list[str | None]:
@@ -36,6 +37,20 @@ def test_a_context_ends_with_the_message_to_answer(story: Story):
     run = story.todo("u2", parent_id=story.answered(first))
 
     assert context(story, run) == ["u1", "a1", "u2"]
+
+
+def test_a_context_is_the_same_before_the_tables_have_its_turn(story: Story):
+    first = story.answered(story.reply("u1", "a1"))
+    turn = story.turn("u2", parent_id=first, attachments=["gone"])
+    request = GetContext(user_id=USER, session_id=story.session, turn=turn)
+
+    before = get_context(story.connection, request)
+    story.tell(story.address("r").todo_chat(0), TodoChat(at=story.now, n=0, turn=turn))
+    after = get_context(story.connection, request)
+
+    assert [m.content for m in before.messages] == ["u1", "a1", "u2"]
+    assert before.messages[-1].missing_files == 1
+    assert msgspec.structs.replace(after, seq=before.seq) == before
 
 
 def test_a_context_is_of_its_own_branch(story: Story):
@@ -99,12 +114,10 @@ def test_what_is_no_context_does_not_take_the_place_of_what_is(story: Story):
 
 def test_a_turns_own_values_win_over_its_sessions(story: Story):
     own = story.todo("u1", model="other", temperature=0.0, max_tokens=7)
-    request = GetContext(user_id=USER, session_id=story.session, run_id=own)
-    mine = get_context(story.connection, request)
+    mine = story.context(own)
     story.end(own, "a1", attempt=story.claim(own))
     plain = story.todo("u2", parent_id=story.answered(own))
-    request = GetContext(user_id=USER, session_id=story.session, run_id=plain)
-    default = get_context(story.connection, request)
+    default = story.context(plain)
 
     assert (mine.model, mine.temperature, mine.max_tokens) == ("other", 0.0, 7)
     assert (default.model, default.temperature, default.max_tokens) == ("demo", 0.5, None)
