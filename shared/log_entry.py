@@ -49,5 +49,6 @@ class LogEntry(msgspec.Struct, frozen=True):
         wrapper = self.fact
         if not isinstance(wrapper, FactImported):
             return self
-        data, subject = bytes(wrapper.fact), self.address.fact(wrapper.what)
-        return LogEntry(self.seq, subject, self.address, data, decode_fact(data), wrapper)
+        data = bytes(wrapper.fact)
+        fact = decode_fact(data)
+        return LogEntry(self.seq, self.address.subject_of(fact), self.address, data, fact, wrapper)

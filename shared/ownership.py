@@ -149,7 +149,7 @@ class RunOwnership(Generic[W]):
             return
         try:
             answer = await self._bus.call(
-                subjects.holds(claim.worker), run.address.run.encode(), timeout=ASK_OWNER
+                subjects.owns(claim.worker), run.address.run.encode(), timeout=ASK_OWNER
             )
         except BusError:
             return  # silence: nobody is at it
@@ -238,7 +238,7 @@ class RunOwnership(Generic[W]):
 
     # -- being asked, cancelled, cut off ---------------------------------------------
 
-    def on_holds(self, message: Incoming) -> None:
+    def on_owns(self, message: Incoming) -> None:
         """Another worker, or the store, asks whether this worker is at a run."""
         held = message.data.decode() in self._runs
         self._bus.post(message.reply, b"1" if held else b"0")

@@ -21,7 +21,7 @@ from services.store.models import preferred_model
 from services.store.projection import CHANGEABLE
 from services.store.queries import SessionState
 from services.store.rows import MessageRow, RunRow
-from services.store.watermark import LONG, PATIENCE, Watermark
+from services.store.watermark import LONG, Watermark
 from shared import ids
 from shared.bus import Bus
 from shared.chain import Overtaken
@@ -153,7 +153,7 @@ class Commands:
         except Overtaken as overtaken:  # it is there already: the same request came twice
             await self._chains.catch_up(overtaken)
             seq = 0
-        await self._applied.wait_for(seq, within=LONG if fact.history else PATIENCE)
+        await self._applied.wait_for(seq, within=LONG if fact.history else None)
         return await self._session(user_id, session_id)
 
     async def _check_new_model(self, request: CreateSession, model: str | None) -> None:

@@ -25,7 +25,7 @@ from shared.errors import Unavailable
 from shared.events import EndStatus, Fault, RunEnded, TodoChat, Turn
 from shared.log import get_logger
 from shared.plans import cost_of, total
-from shared.subjects import EVENTS, Address, Scope, holds
+from shared.subjects import EVENTS, Address, Scope, owns
 
 log = get_logger()
 
@@ -239,7 +239,7 @@ class Dispatcher:
     async def _is_held(self, run: RunRow) -> bool:
         """Whether the worker of the latest claim says that it is writing the run."""
         try:
-            answer = await self._bus.call(holds(run.worker or "_"), run.id.encode(), timeout=ASK)
+            answer = await self._bus.call(owns(run.worker or "_"), run.id.encode(), timeout=ASK)
         except NoAnswer:
             if not self._bus.connected:
                 raise

@@ -11,13 +11,12 @@ from typing import TypeVar
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.pool import StaticPool
 
 from services.store.applying import apply, read_applied
 from services.store.archive import Archive, Entry, entry, facts, links
 from services.store.database import Database
+from services.store.empty_tables import empty_tables
 from services.store.queries import find_session
-from services.store.schema import metadata, projection
 from shared.commands import (
     GetMessage,
     GetSession,
@@ -106,27 +105,23 @@ class Past:
         self.seq = 0
         self.size = 0
         """Bytes of the facts that they were made of."""
-        # Whoever holds it asks from a thread, one after another but not always the same.
-        self._engine = sa.create_engine(
-            "sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}
-        )
+        self._tables: sa.Connection | None = None
 
     def close(self) -> None:
-        self._engine.dispose()
+        if self._tables is not None:
+            self._tables.close()
 
     def answer(
         self, new: list[Entry], at: int, request: R, query: Callable[[sa.Connection, R], A]
     ) -> A:
         """Take in the facts after ``seq``, up to ``at``, and answer."""
-        with self._engine.begin() as connection:
-            if not self.seq:
-                metadata.create_all(connection)
-                connection.execute(projection.insert().values(id=1, applied=0, epoch=""))
-            apply(connection, links(new), at)
+        tables = self._tables = self._tables or empty_tables()
+        with tables.begin():
+            apply(tables, links(new), at)
         self.seq = at
         self.size += sum(len(item.data) for item in new)
-        with self._engine.connect() as connection:
-            return query(connection, request)
+        with tables.begin():
+            return query(tables, request)
 
 
 def _unless_it_went_on(

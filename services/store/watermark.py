@@ -24,8 +24,8 @@ class Watermark:
             if not item[1].done():
                 item[1].set_result(None)
 
-    async def wait_for(self, seq: int, *, within: float = PATIENCE) -> None:
-        """Wait until the fact is applied.
+    async def wait_for(self, seq: int, *, within: float | None = None) -> None:
+        """Wait until the fact is applied, for ``within`` seconds (None: ``PATIENCE``).
 
         Raises:
             Unavailable: it takes too long; worth trying again.
@@ -35,7 +35,7 @@ class Watermark:
         item = (seq, asyncio.get_running_loop().create_future())
         self._waiting.add(item)
         try:
-            async with asyncio.timeout(within):
+            async with asyncio.timeout(PATIENCE if within is None else within):
                 await item[1]
         except TimeoutError:
             raise Unavailable(

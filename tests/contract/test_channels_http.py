@@ -320,16 +320,6 @@ async def test_a_body_that_is_too_large_is_refused_in_every_form(nats_server: Na
     assert (status, told["code"]) == (413, "too_large")
 
 
-async def test_a_method_that_means_nothing_is_refused_with_those_that_do(on_stage: Stage):
-    async with on_stage.http.put(SESSIONS, json={}) as answer:
-        refusal = await answer.json()
-        allowed = set(answer.headers["Allow"].split(", "))
-
-    assert answer.status == 405
-    assert refusal == {"detail": 'Method "PUT" not allowed.', "code": "method_not_allowed"}
-    assert allowed == {"GET", "POST", "HEAD", "OPTIONS"}
-
-
 async def test_a_path_says_what_may_be_done_there(on_stage: Stage):
     async with on_stage.http.options(SESSIONS) as answer:
         many = await answer.json()

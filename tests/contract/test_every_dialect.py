@@ -43,25 +43,29 @@ def envelope_of(path: str) -> set[str]:
 # -- refusals -----------------------------------------------------------------------------
 
 
+NO_GET, NO_PUT = 'Method "GET" not allowed.', 'Method "PUT" not allowed.'
+PROBLEM = {"type": "about:blank", "title": "Method not allowed", "status": 405}
+
+
 @pytest.mark.parametrize(
-    ("method", "path", "allowed"),
+    ("method", "path", "allowed", "fields"),
     [
-        ("PUT", f"{CHAT}/sessions", {"GET", "HEAD", "POST"}),
-        ("PUT", f"{CHANNELS}/", {"GET", "HEAD", "OPTIONS", "POST"}),
-        ("GET", "/api/generate/", {"POST"}),
-        ("GET", "/api/upload", {"POST"}),
-        ("GET", "/chat/start", {"POST"}),
+        ("PUT", f"{CHAT}/sessions", "GET, HEAD, POST", {**PROBLEM, "detail": NO_PUT}),
+        ("PUT", f"{CHANNELS}/", "GET, HEAD, OPTIONS, POST", {"detail": NO_PUT}),
+        ("GET", "/api/generate/", "POST", {"error": NO_GET}),
+        ("GET", "/api/upload", "POST", {"success": False, "error": NO_GET}),
+        ("GET", "/chat/start", "POST", {"error": NO_GET}),
     ],
 )
 async def test_a_method_that_means_nothing_is_refused_with_those_that_do(
-    on_stage: Stage, method: str, path: str, allowed: set[str]
+    on_stage: Stage, method: str, path: str, allowed: str, fields: dict[str, object]
 ):
-    async with on_stage.http.request(method, path) as answer:
-        refusal = await answer.json(content_type=None)
+    async with on_stage.http.request(method, path, json={}) as answer:
+        refusal = await answer.json()
 
-    assert (answer.status, refusal["code"]) == (405, "method_not_allowed")
-    assert set(answer.headers["Allow"].split(", ")) == allowed
-    assert set(refusal) == envelope_of(path)
+    assert (answer.status, answer.headers["Allow"]) == (405, allowed)
+    assert refusal == {**fields, "code": "method_not_allowed"}
+    assert (on_stage.store.asked, on_stage.store.sessions) == ([], {})
 
 
 @pytest.mark.parametrize(

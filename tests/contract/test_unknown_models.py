@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from services.llm_worker.breaker import Breaker
+from services.llm_worker.handlers import endpoints
 from services.llm_worker.offers import Offering
 from services.llm_worker.providers.recorded import Recorded
 from services.llm_worker.providers.registry import RECENT, Registry
@@ -57,7 +58,7 @@ async def offering(
         registry = Registry(Settings(openai_base_url=fake.openai_url), clock=clock)
         registry.add(Recorded(bus))
         offering = Offering(registry, Breaker(Empty(), 5, 60), StoreClient(bus))
-        await bus.serve("llm_worker", offering.endpoints())
+        await bus.serve("llm_worker", endpoints(offering))
         await offering.refresh(Refresh())
         yield offering
         await registry.aclose()

@@ -225,9 +225,9 @@ async def test_what_is_no_file_to_read_is_refused_and_nothing_is_kept(
 ):
     before = await chunks(natterlog)
 
-    told, answer = await sent(natterlog, body)
+    answered, answer = await sent(natterlog, body)
 
-    assert (told, answer["success"], answer["code"]) == (status, False, code)
+    assert (answered, answer["success"], answer["code"]) == (status, False, code)
     assert sentence in answer["error"]
     assert await chunks(natterlog) == before
 

@@ -84,10 +84,10 @@ async def with_branches(client: NativeClient) -> tuple[str, str]:
     session = await client.session()
     reply = await client.send(session, "first tokens=3", attachments=[file["id"]])
     start = reply.events[0]
-    asked, answered = start["user_message"]["id"], start["assistant_message_id"]
-    await client.call("POST", f"/messages/{asked}/edit", json={"content": "edited tokens=3"})
-    await client.call("PUT", f"/messages/{answered}/feedback", json={"rating": "down"})
-    body = {"message_id": answered}
+    message_id, reply_id = start["user_message"]["id"], start["assistant_message_id"]
+    await client.call("POST", f"/messages/{message_id}/edit", json={"content": "edited tokens=3"})
+    await client.call("PUT", f"/messages/{reply_id}/feedback", json={"rating": "down"})
+    body = {"message_id": reply_id}
     status, fork = await client.call("POST", f"/sessions/{session}/fork", json=body)
     assert status == 201
     await client.call("PUT", f"/sessions/{session}/active", json=body)

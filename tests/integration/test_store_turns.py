@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from services.store import commands, queries
+from services.store import queries
 from services.store.chains import Chains
 from services.store.commands import Commands
 from services.store.keys import digest
@@ -27,7 +27,7 @@ from shared.events import Fault, History, PastMessage
 from shared.objects import put
 from shared.records import Run
 from shared.store_client import StoreClient
-from shared.subjects import holds
+from shared.subjects import owns
 from tests.support.absent import ABSENT_ID
 from tests.support.nats_server import NatsServer
 from tests.support.store_at_work import StoreAtWork, store_at_work
@@ -70,8 +70,8 @@ async def test_a_context_must_be_a_message_of_the_users(at_work: StoreAtWork):
 
     with pytest.raises(NotFound):
         await at_work.send(session, "Hi", context=ids.new_id())
-    asked = (await at_work.send(session, "Hi")).user_message.id
-    again = await at_work.send(await at_work.create(), "Hi", context=asked)
+    message_id = (await at_work.send(session, "Hi")).user_message.id
+    again = await at_work.send(await at_work.create(), "Hi", context=message_id)
 
     assert await at_work.shown(again.run.session_id) == [("Hi", "completed")]
 
@@ -556,17 +556,17 @@ async def test_a_run_that_its_worker_holds_is_left_to_it(at_work: StoreAtWork):
     session = await at_work.create()
     run = (await at_work.send(session, "u1")).run
     worker = ids.new_id()
-    asked = asyncio.Event()
+    requested = asyncio.Event()
 
-    def holding(message: object) -> None:
+    def answer(message: object) -> None:
         at_work.bus.post(message.reply, b"1")  # type: ignore[attr-defined]
-        asked.set()
+        requested.set()
 
-    await at_work.bus.listen(holds(worker), holding)
+    await at_work.bus.listen(owns(worker), answer)
     await at_work.claim(run, worker=worker)
 
     await cancel(at_work, run.id)
-    await asyncio.wait_for(asked.wait(), 10)
+    await asyncio.wait_for(requested.wait(), 10)
     held = await at_work.run(run.id)
     await at_work.end(run, "Its own end", "cancelled")
 
@@ -628,13 +628,13 @@ async def test_what_the_turn_asks_for_is_in_its_context(at_work: StoreAtWork):
 async def test_a_session_that_brings_a_conversation_is_waited_for_longer(
     at_work: StoreAtWork, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(commands, "PATIENCE", 0.0)
+    monkeypatch.setattr("services.store.watermark.PATIENCE", 0.0)
     message = ids.new_id()
-    said = PastMessage(
+    past = PastMessage(
         id=message, parent_id=None, role="user", content="Long ago", created_at=ids.now()
     )
     name = f"{ids.new_id()}/{ids.new_id()}"
-    await put(at_work.bus, name, msgspec.json.encode(History(messages=[said], leaf=message)))
+    await put(at_work.bus, name, msgspec.json.encode(History(messages=[past], leaf=message)))
 
     session = await at_work.create(history_file=name)
 

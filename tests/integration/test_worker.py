@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from services.llm_worker.breaker import Breaker
 from services.llm_worker.breaker_store import KvBreakerStore
+from services.llm_worker.handlers import listen
 from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, ProviderError
 from services.llm_worker.providers.redaction import Redaction
 from services.llm_worker.tasks import GO_ON
@@ -49,7 +50,7 @@ from shared.ownership import RunOwnership
 from shared.pulling import Consumer
 from shared.settings import Settings
 from shared.streams import FILES, ensure_streams
-from shared.subjects import EVENTS, LIVE_CANCELS, TOKENS, Address, fact_kind, holds, store_command
+from shared.subjects import EVENTS, TOKENS, Address, fact_kind, store_command
 from tests.support.nats_server import NatsServer
 
 DEADLINE = 20.0
@@ -125,8 +126,7 @@ class Stage:
             breaker = Breaker(KvBreakerStore(bus), threshold=5, cooldown=60.0)
             registry: Any = OneProvider()
             worker = Worker(bus, Settings(**settings), registry, breaker, worker_id)
-            await bus.listen(holds(worker_id), worker.held.on_holds)
-            await bus.listen_live(LIVE_CANCELS, worker.held.on_cancel)
+            await listen(bus, worker.held)
             bus.on_reconnect(worker.held.on_reconnect)
             await bus.head(EVENTS, "evt.>")  # so the server knows what it listens to
             yield worker

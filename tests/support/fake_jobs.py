@@ -162,9 +162,9 @@ class FakeJobs:
         before = self._store.went.get(attempt) or PreviousAttempt(
             attempt=attempt, text="", reason="the file was read"
         )
-        told = (10 * (len(before.progress) + 1), round(fraction * 1000))
+        point = (10 * (len(before.progress) + 1), round(fraction * 1000))
         self._store.went[attempt] = msgspec.structs.replace(
-            before, progress=[*before.progress, told]
+            before, progress=[*before.progress, point]
         )
         token_event = Progress(attempt=attempt, step=step, fraction=fraction)
         await self._store.bus.store(self._address(run_id).tokens, encode(token_event))

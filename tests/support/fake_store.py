@@ -293,10 +293,10 @@ class FakeStore:
         """Publish one delta, of the latest attempt unless told otherwise."""
         delta = Delta(attempt=attempt or self.runs[run_id].attempt, offset=offset, text=text)
         before = self.went.get(delta.attempt) or lost(delta.attempt)
-        said = before.text[:offset] + text
-        told = (10 * (len(before.timeline) + 1), len(said))
+        whole = before.text[:offset] + text
+        point = (10 * (len(before.timeline) + 1), len(whole))
         self.went[delta.attempt] = msgspec.structs.replace(
-            before, text=said, timeline=[*before.timeline, told]
+            before, text=whole, timeline=[*before.timeline, point]
         )
         await self.bus.store(self._address(run_id).tokens, encode(delta))
 

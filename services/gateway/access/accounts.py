@@ -195,7 +195,7 @@ class Accounts:
         self._take(Stored(message.sequence, message.subject.removeprefix(LIVE), message.data))
 
     def _take(self, stored: Stored) -> None:
-        """Whatever happened to a user or token counts at once; hearing it twice is harmless."""
+        """Apply a fact about a user or token; hearing it twice is harmless."""
         self._seen = max(self._seen, stored.seq)
         fact = decode_fact(stored.data)
         match fact:
@@ -214,7 +214,7 @@ class Accounts:
         self._account_seq = max(self._account_seq, stored.seq)
 
     def _first_token(self) -> None:
-        """Whoever came without one came before: from now on everybody needs one."""
+        """Note that there is a token: from now on everybody needs one."""
         if not self._made:
             self._made = True
             self._anybody.end()
@@ -298,7 +298,7 @@ class Accounts:
 
 
 class _Budget:
-    """So many a second; whoever guesses tokens asks the store no more than that."""
+    """Questions to the store, so many a second: no more than that for whoever guesses tokens."""
 
     def __init__(self, rate: float) -> None:
         self._rate = self._left = rate

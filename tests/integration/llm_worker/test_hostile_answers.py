@@ -27,7 +27,7 @@ LISTS = {"openai": "/v1/models", "anthropic": "/v1/models", "ollama": "/api/tags
 
 @asynccontextmanager
 async def provider_at(
-    server: RawServer, name: str, patience: float = 30.0
+    server: RawServer, name: str, timeout: float = 30.0
 ) -> AsyncIterator[Provider]:
     registry = Registry(
         Settings(
@@ -35,8 +35,8 @@ async def provider_at(
             ollama_host=server.url,
             anthropic_api_key="key",
             anthropic_base_url=server.url,
-            llm_timeout=patience,
-            first_word_timeout=patience,
+            llm_timeout=timeout,
+            first_word_timeout=timeout,
         )
     )
     await registry.preload()
@@ -302,7 +302,7 @@ OTHERS = json.dumps({"data": [{"id": "other"}], "models": [{"name": "other"}]}).
 
 
 @pytest.mark.parametrize(
-    ("body", "models", "code", "says"),
+    ("body", "models", "code", "reason"),
     [
         (b"404 page not found", LISTED, "provider_error", "It does list the model 'odd'"),
         (b'{"error": "model odd not found"}', LISTED, "provider_error", "It does list the model"),
@@ -314,7 +314,7 @@ OTHERS = json.dumps({"data": [{"id": "other"}], "models": [{"name": "other"}]}).
     ],
 )
 async def test_a_path_that_is_not_there_is_told_from_a_model_that_is_not(
-    name: str, body: bytes, models: bytes | None, code: str, says: str
+    name: str, body: bytes, models: bytes | None, code: str, reason: str
 ):
     async with (
         RawServer(missing(body, models)) as server,
@@ -322,7 +322,7 @@ async def test_a_path_that_is_not_there_is_told_from_a_model_that_is_not(
     ):
         _, fault = await fault_of(provider, PROMPT)
 
-    assert says in fault.message
+    assert reason in fault.message
     assert (fault.code, fault.passing) == (code, False)
     assert (server.url in fault.message) == (code == "provider_error")
 
@@ -382,7 +382,7 @@ async def test_a_list_is_read_as_far_as_it_can_be(name: str, body: bytes):
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "reason"),
     [
         (b"<html>Welcome</html>", "a web page instead"),
         (b'{"error": {"message": "It broke."}}', "It broke."),
@@ -392,9 +392,9 @@ async def test_a_list_is_read_as_far_as_it_can_be(name: str, body: bytes):
         (b'{"data": [' + b"{}," * 500_000 + b"{}]}", "no list of its models"),
     ],
 )
-async def test_what_is_no_list_is_a_fault_with_a_reason(name: str, body: bytes, says: str):
+async def test_what_is_no_list_is_a_fault_with_a_reason(name: str, body: bytes, reason: str):
     async with bounded(30 * MEGABYTE):
-        with pytest.raises(ProviderError, match=says):
+        with pytest.raises(ProviderError, match=reason):
             await models_in(name, body)
 
 

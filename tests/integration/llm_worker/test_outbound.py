@@ -168,20 +168,20 @@ async def test_certificates_that_are_not_there_are_told_by_their_variable(
 
 async def test_a_plain_provider_is_reached_through_the_proxy(fake: FakeProvider, name: str):
     async with ProxyServer(fake.port, password="secret") as proxy:
-        said = await spoken(settings_at(f"http://{HOST}", http_proxy=proxy.url), name)
+        reply = await spoken(settings_at(f"http://{HOST}", http_proxy=proxy.url), name)
 
-    assert said == ("a1", 3)
-    assert proxy.asked[0].startswith(f"POST http://{HOST}/")
+    assert reply == ("a1", 3)
+    assert proxy.requests[0].startswith(f"POST http://{HOST}/")
     assert "proxy-authorization" not in fake.seen[0].headers
 
 
 async def test_a_secure_provider_is_reached_through_a_tunnel(secure: FakeProvider, name: str):
     async with ProxyServer(secure.port, password="secret") as proxy:
         settings = settings_at(f"https://{HOST}", https_proxy=proxy.url, ssl_cert_file=CA)
-        said = await spoken(settings, name)
+        reply = await spoken(settings, name)
 
-    assert said == ("a1", 3)
-    assert set(proxy.asked) == {f"CONNECT {HOST}:443"}
+    assert reply == ("a1", 3)
+    assert set(proxy.requests) == {f"CONNECT {HOST}:443"}
     assert "proxy-authorization" not in secure.seen[0].headers
 
 

@@ -61,9 +61,9 @@ async def refused(
     """What comes of a prompt to a server that refuses in this style."""
     provider = provider_of(style, registry)
     fake.default = fake.default.overruled_by(f"refuses={style}")
-    asked = a_prompt(provider, **prompt)
-    _, fault = await fault_of(registry.providers[provider], asked)
-    return as_refusal(fault, asked)
+    sent = a_prompt(provider, **prompt)
+    _, fault = await fault_of(registry.providers[provider], sent)
+    return as_refusal(fault, sent)
 
 
 def a_prompt(provider: str, **prompt: Any) -> Prompt:
@@ -113,8 +113,8 @@ async def test_what_is_learnt_changes_the_request_and_nothing_else(
     assert await body("max_tokens", "max_completion_tokens") == without(plain, "max_tokens")
     headed = {"role": "user", "content": "Be brief.\n\nWhy?"}
     assert await body("system") == plain | {"messages": [headed, reply, second]}
-    said = without(reply, "reasoning_content")
-    assert await body("thoughts") == plain | {"messages": [system, first, said, second]}
+    bare = without(reply, "reasoning_content")
+    assert await body("thoughts") == plain | {"messages": [system, first, bare, second]}
 
 
 async def test_a_server_that_wants_thoughts_back_gets_them_with_every_reply(
@@ -137,12 +137,12 @@ async def test_each_provider_sends_thoughts_back_in_its_own_way(
     await reply_of(registry.providers[name], a_prompt(name, messages=THOUGHT))
 
     reply = next(m for m in fake.seen[0].body["messages"] if m["role"] == "assistant")
-    told = {
+    shapes = {
         "openai": {"content": "So.", "reasoning_content": "hm"},
         "ollama": {"content": "So.", "thinking": "hm"},
         "anthropic": {"content": [{"type": "thinking"}, {"type": "text", "text": "So."}]},
     }
-    assert reply == {"role": "assistant", **told[name]}
+    assert reply == {"role": "assistant", **shapes[name]}
 
 
 def without(body: dict[str, Any], name: str) -> dict[str, Any]:

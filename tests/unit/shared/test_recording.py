@@ -45,9 +45,9 @@ def test_deltas_stand_between_the_facts_at_their_times():
     log, _ = two_attempts()
     todo, one, other, final = log.links
 
-    told = [(h.ms, h.what) for h in timed_events(log.links)]
+    timeline = [(h.ms, h.what) for h in timed_events(log.links)]
 
-    assert told == [
+    assert timeline == [
         (0, todo),
         (100, one),
         (107, Delta(one.seq, 0, "Half ", 7)),
@@ -64,9 +64,9 @@ def test_no_delta_comes_after_its_attempts_end_whatever_the_clocks_say():
     early = before[-1].fact.at + timedelta(milliseconds=1)
     skewed = LogEntry.of(final.seq, final.subject, msgspec.structs.replace(final.fact, at=early))
 
-    told = [type(h.what).__name__ for h in timed_events([*before, skewed])]
+    kinds = [type(h.what).__name__ for h in timed_events([*before, skewed])]
 
-    assert told[-2:] == ["Delta", "LogEntry"]
+    assert kinds[-2:] == ["Delta", "LogEntry"]
 
 
 def test_time_never_runs_backwards():
@@ -104,9 +104,9 @@ def test_a_jobs_readings_and_answers_are_told_by_its_todos():
     log.wants_answer(run_id, DOCUMENT, 1, "answer", [], log.went("the file was read"))
     read = log.links[1].seq
 
-    told = [h.what for h in timed_events(log.links)]
+    happened = [h.what for h in timed_events(log.links)]
 
-    assert told[2] == Progress(read, "extract", 0.5)
+    assert happened[2] == Progress(read, "extract", 0.5)
     assert [a.reason for a in attempts_of(log.links)] == ["the file was read"]
     assert runs_of(log.links) == [run_id]
 
@@ -119,7 +119,7 @@ def test_text_without_times_comes_before_it_is_void():
     log.pass_time(10)
     log.claims(run_id, previous=previous)
 
-    told = [h.what for h in timed_events(log.links)]
+    happened = [h.what for h in timed_events(log.links)]
 
-    assert isinstance(told[2], Delta)
-    assert (told[2].text, attempts_of(log.links)[0].untimed) == ("Old", True)
+    assert isinstance(happened[2], Delta)
+    assert (happened[2].text, attempts_of(log.links)[0].untimed) == ("Old", True)

@@ -1,7 +1,7 @@
 """Facts told one after another into tables in memory, for tests of what comes of them."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from services.store.applying import apply
 from services.store.context import get_context
-from services.store.schema import metadata, projection
+from services.store.empty_tables import empty_tables
+from services.store.schema import metadata
 from shared import ids
 from shared.commands import Context, GetContext
 from shared.events import (
@@ -182,26 +183,11 @@ class Story:
         return self._turns[run].assistant_message_id
 
 
-_FREE: list[sa.Connection] = []
-"""To tables that are empty and that nobody uses now."""
-
-
 @contextmanager
 def tables() -> Iterator[sa.Connection]:
-    """Empty tables in memory; they are emptied by a rollback, since to make new ones takes long."""
-    connection = _FREE.pop() if _FREE else _new_tables()
-    with connection.begin() as all_that_is_written:
+    """Empty tables in memory, in one transaction."""
+    with closing(empty_tables()) as connection, connection.begin():
         yield connection
-        all_that_is_written.rollback()
-    _FREE.append(connection)
-
-
-def _new_tables() -> sa.Connection:
-    connection = sa.create_engine("sqlite://").connect()
-    with connection.begin():
-        metadata.create_all(connection)
-        connection.execute(projection.insert().values(id=1, applied=0, epoch=""))
-    return connection
 
 
 def dump(connection: sa.Connection) -> dict[str, list[tuple[Any, ...]]]:

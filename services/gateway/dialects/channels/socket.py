@@ -7,7 +7,7 @@ from typing import Any, get_args
 import msgspec
 from aiohttp import web
 
-from services.gateway.access.limits import Words, check_text
+from services.gateway.access.limits import NonBlank, check_text
 from services.gateway.context import USER, Gateway, gateway_of
 from services.gateway.dialects.channels import replay, wire
 from services.gateway.http.describe import describe_socket
@@ -29,8 +29,8 @@ from shared.subjects import fact_kind, parse
 class Send(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="send_message"):
     """Send a message; the same `client_id` is the same message."""
 
-    message: Words | None = None
-    content: Words | None = None
+    message: NonBlank | None = None
+    content: NonBlank | None = None
     """Another name of `message`."""
     client_id: wire.ClientId | None = None
 
