@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from services.store import queries
+from services.store.chains import Chains
 from services.store.commands import Commands
 from services.store.keys import digest
 from shared import ids
@@ -179,7 +180,7 @@ async def test_a_key_is_its_users_own(at_work: StoreAtWork):
 async def test_the_same_request_twice_begins_one_run_and_is_no_repeat(
     nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(Commands, "_lock", lambda self, name: asyncio.Lock())
+    monkeypatch.setattr(Chains, "lock", lambda self, name: asyncio.Lock())
     async with (
         store_at_work(nats_server, tmp_path / "1") as one,
         store_at_work(nats_server, tmp_path / "2") as two,
@@ -215,7 +216,7 @@ async def test_a_run_id_that_is_taken_begins_nothing(at_work: StoreAtWork, elsew
 async def test_of_many_who_send_a_failed_key_again_at_two_stores_one_begins_a_run(
     nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(Commands, "_lock", lambda self, name: asyncio.Lock())
+    monkeypatch.setattr(Chains, "lock", lambda self, name: asyncio.Lock())
     busy = Fault(code="provider_unavailable", message="Busy.", retryable=True)
     async with (
         store_at_work(nats_server, tmp_path / "1") as one,
@@ -356,7 +357,7 @@ async def test_a_message_interrupts_although_the_store_died_before_it_did(
 async def test_of_many_sends_at_once_one_store_or_two_start_exactly_one_run(
     nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(Commands, "_lock", lambda self, name: asyncio.Lock())
+    monkeypatch.setattr(Chains, "lock", lambda self, name: asyncio.Lock())
     async with (
         store_at_work(nats_server, tmp_path / "1") as one,
         store_at_work(nats_server, tmp_path / "2") as two,
