@@ -34,8 +34,7 @@ class WebSocket(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # A cast: uvloop's transports have none of asyncio's base classes.
-        self._transport = cast("asyncio.Transport", transport)
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one by its methods
         host, port = self._transport.get_extra_info("peername")[:2]
         self._transport.write(_HANDSHAKE.format(path=self._path, host=host, port=port).encode())
 
@@ -105,7 +104,7 @@ class EventStream(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one by its methods
 
     def ask(self) -> None:
         assert self._transport is not None

@@ -19,7 +19,7 @@ from tests.support.browser import BROKEN, Browser
 
 MODEL = "llama3.2:latest"
 """Its ``NEXT_PUBLIC_DEFAULT_MODEL``."""
-RETRIES = 7
+RETRIES = 9
 BACKOFF = 0.1
 """Seconds before the second try, doubled before each further one (1 in a browser)."""
 TRANSIENT = (429, 502, 503, 504)
