@@ -134,7 +134,7 @@ async def test_the_native_socket_refuses_it_and_stays_open(models: Whole):
     await ws.send_json(message | {"model": "fake-gtp"})
     refused = await frame(ws)
     await ws.send_json(message)
-    told = [await frame(ws), await frame(ws)]
+    events = [await frame(ws), await frame(ws)]
 
     assert refused == {
         "type": "error",
@@ -143,7 +143,7 @@ async def test_the_native_socket_refuses_it_and_stays_open(models: Whole):
         "code": "model_not_found",
         "client_id": "c",
     }
-    assert [event["type"] for event in told] == ["subscribed", "message_start"]
+    assert [event["type"] for event in events] == ["subscribed", "message_start"]
 
 
 async def test_channels_refuse_the_field(models: Whole):

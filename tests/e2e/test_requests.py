@@ -211,8 +211,8 @@ async def test_every_failed_call_is_in_the_facts(natterlog: Running, provider: s
 
     [final] = await facts(natterlog, session_id, "final")
     message = f"{provider} answered 503: scripted to fail with 503"
-    told = [(told["code"], told["status"], told["message"]) for told in final["tries"]]
-    assert told == [("provider_unavailable", 503, message)] * 2
+    tries = [(tried["code"], tried["status"], tried["message"]) for tried in final["tries"]]
+    assert tries == [("provider_unavailable", 503, message)] * 2
 
 
 # -- what models do not take ------------------------------------------------------------

@@ -61,7 +61,7 @@ async def test_an_upload_of_50_mib_raises_the_gateways_memory_by_8_mib_at_most()
         body = await upload(system.url, SIZE)
 
         most = peak(pid)
-        command = store.asked[-1]
+        command = store.requests[-1]
         assert body["success"]
         assert isinstance(command, CreateJob)
         assert isinstance(command.plan, DocumentPlan)

@@ -87,7 +87,7 @@ class FakeStore:
         self.accounts = FakeAccounts(self)
         self.models = FakeModels(self)
         self.workers = FakeWorkers(self)
-        self.asked: list[c.Request] = []
+        self.requests: list[c.Request] = []
         """Everything but whose a token is."""
         self._accepted_one = asyncio.Event()
         self.on_cancel: Callable[[str], Awaitable[None]] | None = None
@@ -110,7 +110,7 @@ class FakeStore:
         async def answer(data: bytes) -> bytes:
             request = msgspec.json.decode(data, type=kind)
             if kind is not c.CheckToken:
-                self.asked.append(request)
+                self.requests.append(request)
             return msgspec.json.encode(await handler(request))
 
         return answer

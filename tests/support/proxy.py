@@ -4,7 +4,7 @@ So tests can use names that nobody knows, and see what went through it::
 
     async with ProxyServer(fake.port, password="secret") as proxy:
         ...
-        assert proxy.asked == ["CONNECT provider.example:443"]
+        assert proxy.requests == ["CONNECT provider.example:443"]
 """
 
 import asyncio

@@ -133,7 +133,7 @@ def fresh(plan: Plan = DOCUMENT) -> JobState:
     return JobState("run", "session", plan)
 
 
-def told(story: Story) -> JobState:
+def state_after(story: Story) -> JobState:
     """The state of whoever has read all there is."""
     state = fresh(story.plan)
     for seq, fact in story.facts:
@@ -222,7 +222,7 @@ def a_story(any_: random.Random) -> Story:
 def test_chunks_are_always_the_partial_and_progress_never_falls(any_: random.Random):
     """Ticks are lost, repeated and late; clients look when they can, and some come later."""
     story = a_story(any_)
-    state, clients, reader = fresh(), [Documents()], told(story)
+    state, clients, reader = fresh(), [Documents()], state_after(story)
 
     for event in as_delivered(story, any_):
         if isinstance(event, tuple):
@@ -268,24 +268,24 @@ def test_who_reads_an_ended_job_after_its_ticks_have_gone_shows_the_same_progres
     for seq, fact in story.facts:
         late.apply(seq, fact)
 
-    assert late.progress == told(story).progress
+    assert late.progress == state_after(story).progress
 
 
 def test_progress_is_real():
     story = Story()
     story.process()
     story.claim(None)
-    seen = [told(story).progress]
+    seen = [state_after(story).progress]
     for fraction in (0.1, 0.5, 0.4, 1.0):
         story.read(fraction)
-        seen.append(told(story).progress)
+        seen.append(state_after(story).progress)
     story.generate("answer", StepResult(step="extract", text="the text"))
     story.claim(max_tokens=100)
     for _ in range(3):
         story.write("x" * 200)
-        seen.append(told(story).progress)
+        seen.append(state_after(story).progress)
     story.end()
-    seen.append(told(story).progress)
+    seen.append(state_after(story).progress)
 
     assert seen == [0, 5, 25, 25, 50, 74, 99, 99, 100]
 
@@ -297,12 +297,12 @@ def test_a_schedule_that_fires_twice_or_after_the_end_changes_nothing():
     fired = story.facts[-1][1]
     story.claim(None)
     story.add(fired)
-    running = told(story)
+    running = state_after(story)
     story.end("cancelled")
     story.add(fired)
 
     assert (running.status, running.step) == ("running", "extract")
-    assert told(story).status == "cancelled"
+    assert state_after(story).status == "cancelled"
 
 
 # -- content --------------------------------------------------------------------------

@@ -26,8 +26,8 @@ from tests.unit.gateway.logs import SESSION, USER, feed_of, live
 from tests.unit.gateway.recorded import BUSY, DOCUMENT, PIPELINE, Recorder
 
 CURSORS = CursorCodec("epoch")
-WORDS = st.text("ab é🙂\u0301", min_size=1, max_size=6)
-PIECES = st.lists(WORDS, max_size=4)
+TEXTS = st.text("ab é🙂\u0301", min_size=1, max_size=6)
+PIECES = st.lists(TEXTS, max_size=4)
 PAUSE = st.integers(1, 4_000)
 FEW = settings().max_examples // 2
 """A session takes long to be lived through."""
@@ -138,7 +138,7 @@ class Session:
                 case "rename":
                     await self._fact(self.log.renames(piece))
                 case _:
-                    await self._tick(self.log.writes(piece))
+                    await self._token_event(self.log.writes(piece))
 
     async def _end(self, run_id: str) -> None:
         status: EndStatus = self._one_of("completed", "completed", "failed", "cancelled")
@@ -171,7 +171,7 @@ class Session:
         self._feed.on_fact(*stored)
         await self._all_read()
 
-    async def _tick(self, token_event: AnyTokenEvent) -> None:
+    async def _token_event(self, token_event: AnyTokenEvent) -> None:
         self._feed.on_token_event(live(Stored(0, "tok", encode(token_event))))
         await self._all_read()
 
@@ -312,11 +312,11 @@ class JobSession:
         if step == "extract":
             for thousandths in self._draw(st.lists(st.integers(0, 1000), max_size=3).map(sorted)):
                 self._pause()
-                self._tick(self.log.has_read(thousandths))
+                self._token_event(self.log.has_read(thousandths))
             return
         for piece in self._draw(PIECES):
             self._pause()
-            self._tick(self.log.writes(piece))
+            self._token_event(self.log.writes(piece))
 
     def _fact(self, stored: Stored) -> None:
         self._pause()
@@ -324,7 +324,7 @@ class JobSession:
         self._state.apply(stored.seq, fact)  # type: ignore[arg-type]
         self._show()
 
-    def _tick(self, token_event: AnyTokenEvent) -> None:
+    def _token_event(self, token_event: AnyTokenEvent) -> None:
         self._state.merge(token_event)
         self._show()
 
@@ -422,8 +422,8 @@ async def test_text_that_has_no_times_is_shown_in_one_piece_and_said_to_be():
     frames = await replayed(log, "channels", run_id)
 
     assert b'"content":"Lost with TOKENS"' in frames[3]
-    (said, other) = recording_of(log, run_id).gaps()
-    assert "in one piece" in said
+    (one, other) = recording_of(log, run_id).gaps()
+    assert "in one piece" in one
     assert "in one piece" in other
 
 

@@ -71,7 +71,7 @@ def test_what_is_for_everybody_is_what_was_promised():
     declared = {
         route.path.rstrip("/")
         for route in over_http()
-        if (told := description_of(route)) is not None and told.public
+        if (description := description_of(route)) is not None and description.public
     }
 
     assert declared <= PUBLIC
