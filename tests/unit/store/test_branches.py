@@ -244,11 +244,11 @@ def test_a_replay_gives_the_same_rows_however_the_facts_are_batched(story: Story
     words = searchable(story.connection)
 
     for seed in range(5):
-        chance, links = random.Random(seed), list(story.entries)
+        chance, entries = random.Random(seed), list(story.entries)
         clear(story.connection)
-        while links:
+        while entries:
             size = chance.randint(1, 6)
-            batch, links = links[:size], links[size:]
+            batch, entries = entries[:size], entries[size:]
             apply(story.connection, batch, batch[-1].seq)
 
         assert dump(story.connection) == once

@@ -175,13 +175,16 @@ def test_facts_give_the_same_rows_in_batches_of_any_size(size: int):
 def test_the_context_ends_with_the_reply_that_goes_on(story: Story, first: str):
     run = story.continues(first, CUT)
 
-    told = story.context(run)
+    context = story.context(run)
 
-    assert [(m.role, m.content) for m in told.messages] == [
+    assert [(m.role, m.content) for m in context.messages] == [
         ("user", "Tell me a story."),
         ("assistant", CUT),
     ]
-    assert (told.messages[-1].stop_reason, told.messages[-1].provider) == ("max_tokens", "demo")
+    assert (context.messages[-1].stop_reason, context.messages[-1].provider) == (
+        "max_tokens",
+        "demo",
+    )
 
 
 def test_a_reply_of_another_sessions_prompt_goes_on_with_that_prompt(story: Story, first: str):
@@ -200,9 +203,9 @@ def test_a_reply_that_went_on_is_in_the_context_as_it_is(story: Story, first: st
     story.ends(run, WHOLE, attempt=story.claims(run))
     following = story.sends("Go on.", parent_id=story.answer(first))
 
-    told = story.context(following)
+    context = story.context(following)
 
-    assert [m.content for m in told.messages] == ["Tell me a story.", WHOLE, "Go on."]
+    assert [m.content for m in context.messages] == ["Tell me a story.", WHOLE, "Go on."]
 
 
 def test_twenty_messages_are_the_context_with_the_reply_that_goes_on(story: Story):
@@ -210,9 +213,9 @@ def test_twenty_messages_are_the_context_with_the_reply_that_goes_on(story: Stor
     for number in range(1, 15):
         last = story.replies(f"u{number}", f"a{number}", parent=story.answer(last))
 
-    told = story.context(story.continues(last, "a14"))
+    context = story.context(story.continues(last, "a14"))
 
-    assert [m.content for m in told.messages] == [
+    assert [m.content for m in context.messages] == [
         text for number in range(5, 15) for text in (f"u{number}", f"a{number}")
     ]
 

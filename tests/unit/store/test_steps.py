@@ -126,12 +126,12 @@ def test_a_miss_leaves_the_step_running(job: ScriptedJob):
 
 
 def test_the_text_of_a_file_is_not_kept_in_the_rows(story: Story):
-    told = ScriptedJob(story, a_document())
-    told.process(0, "extract")
-    told.generate(1, "answer", a_result("extract", "a long text", notes=["Cut."]))
+    job = ScriptedJob(story, a_document())
+    job.process(0, "extract")
+    job.generate(1, "answer", a_result("extract", "a long text", notes=["Cut."]))
 
-    assert told.job.results == [a_result("extract", "", notes=["Cut."])]
-    assert told.job.notes == ["Cut."]
+    assert job.job.results == [a_result("extract", "", notes=["Cut."])]
+    assert job.job.notes == ["Cut."]
 
 
 def test_a_job_costs_what_its_steps_did_although_nobody_had_claimed_the_last(job: ScriptedJob):
