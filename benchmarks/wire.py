@@ -7,6 +7,7 @@ frame.  They read what the servers here send and nothing else.
 import asyncio
 import time
 from collections.abc import Callable
+from typing import cast
 
 Heard = Callable[[int, bytes], None]
 """(microseconds of the monotonic clock, what came)"""
@@ -33,10 +34,9 @@ class WebSocket(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        host, port = transport.get_extra_info("peername")[:2]
-        transport.write(_HANDSHAKE.format(path=self._path, host=host, port=port).encode())
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one by its methods
+        host, port = self._transport.get_extra_info("peername")[:2]
+        self._transport.write(_HANDSHAKE.format(path=self._path, host=host, port=port).encode())
 
     def send(self, message: bytes) -> None:
         self._write(0x81, message)
@@ -104,8 +104,7 @@ class EventStream(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one by its methods
 
     def ask(self) -> None:
         assert self._transport is not None

@@ -250,7 +250,7 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True):
     """What they cost, as for :class:`RunEnded`."""
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
+class StepPrompt(msgspec.Struct, frozen=True, kw_only=True):
     """What a generate todo asks the model: a prompt of its own, not a conversation's."""
 
     step: str
@@ -396,7 +396,7 @@ class RunWaiting(Fact, frozen=True, kw_only=True, tag="waiting"):
 
 
 class TodoChat(Fact, frozen=True, kw_only=True, tag="todo.chat"):
-    """A reply is to be written; the first one is the acceptance.  store → llm_worker, gateway"""
+    """A reply is to be written; that is the acceptance.  store → llm_worker, store, gateway"""
 
     n: int
     turn: Turn
@@ -411,7 +411,7 @@ class RunScheduled(Fact, frozen=True, kw_only=True, tag="scheduled"):
 
 
 class TodoProcess(Fact, frozen=True, kw_only=True, tag="todo.process"):
-    """A file is to be read, or the conductor to decide.  store, llm_worker → processor, gateway
+    """A file is to be read, or the next step chosen.  store, llm_worker → processor, store, gateway
 
     ``step`` is the plan's step that is due, and ``results`` holds what the steps
     before it left.  The first one is the acceptance of a job, or comes from its
@@ -437,7 +437,7 @@ class TodoGenerate(Fact, frozen=True, kw_only=True, tag="todo.generate"):
 
     n: int
     priority: int
-    ask: Ask
+    ask: StepPrompt
     plan: Plan
     results: list[StepResult] = []
     last: bool
@@ -459,7 +459,7 @@ class RunClaimed(Fact, frozen=True, kw_only=True, tag="claim"):
 
 
 class CancelRequested(Fact, frozen=True, kw_only=True, tag="cancel"):
-    """Somebody wants the run to stop.  store → its worker, store, gateway"""
+    """Somebody wants it to stop.  store → llm_worker, processor, store, gateway"""
 
     reason: str = "asked by the user"
 
@@ -553,7 +553,7 @@ class ModelsSynced(Fact, frozen=True, kw_only=True, tag="model.synced"):
 
 
 class UserCreated(Fact, frozen=True, kw_only=True, tag="user.created"):
-    """Somebody may have tokens from now on; no other user has the name.  store → store, gateway"""
+    """Somebody may have tokens from now on; no other user has the name.  store → store"""
 
     name: str
 

@@ -5,16 +5,16 @@ from typing import Self
 import msgspec
 
 from shared.events import AnyFact, FactImported, decode_fact, encode
-from shared.subjects import Address, fact_kind, kind_of_fact, parse
+from shared.subjects import Address, fact_kind, parse
 
 
 class LogEntry(msgspec.Struct, frozen=True):
     """A fact, where it lies in the log and how it is written there."""
 
     seq: int
+    subject: str
     address: Address
-    kind: str
-    """The end of its subject: ``session.created``, ``todo.chat.0``, ``final``, …"""
+    """Whose fact it is: the subject's beginning."""
     data: bytes
     """Its JSON, whole: no field of it lies in FILES."""
     fact: AnyFact
@@ -28,16 +28,17 @@ class LogEntry(msgspec.Struct, frozen=True):
         Raises:
             msgspec.ValidationError: this version cannot read it.
         """
-        return cls(seq, parse(subject), fact_kind(subject), data, decode_fact(data))
+        return cls(seq, subject, parse(subject), data, decode_fact(data))
 
     @classmethod
     def of(cls, seq: int, subject: str, fact: AnyFact) -> Self:
         """The entry of a fact that is at hand."""
-        return cls(seq, parse(subject), fact_kind(subject), encode(fact), fact)
+        return cls(seq, subject, parse(subject), encode(fact), fact)
 
     @property
-    def subject(self) -> str:
-        return self.address.fact(self.kind)
+    def kind(self) -> str:
+        """The subject's end: ``session.created``, ``todo.chat.0``, ``final``, …"""
+        return fact_kind(self.subject)
 
     def unwrapped(self) -> "LogEntry":
         """The entry as if what an import brought had happened here.
@@ -50,4 +51,4 @@ class LogEntry(msgspec.Struct, frozen=True):
             return self
         data = bytes(wrapper.fact)
         fact = decode_fact(data)
-        return LogEntry(self.seq, self.address, kind_of_fact(fact), data, fact, wrapper)
+        return LogEntry(self.seq, self.address.subject_of(fact), self.address, data, fact, wrapper)

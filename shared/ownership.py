@@ -35,7 +35,7 @@ from shared.subjects import Address, fact_kind
 
 log = get_logger()
 
-ASK_OWNER = 0.3
+OWNER_TIMEOUT = 0.3
 """Seconds that a run's owner has to say that it is still at it."""
 _LOOK_EVERY = 5.0
 
@@ -60,9 +60,9 @@ W = TypeVar("W", bound=Writing)
 class OwnedRun(Generic[W]):
     """A run that this worker is at: how far its chain is, and whether to stop."""
 
-    def __init__(self, address: Address, standing: ChainState) -> None:
+    def __init__(self, address: Address, state: ChainState) -> None:
         self.address = address
-        self.standing = standing
+        self.state = state
         self.writer: W | None = None
         self.interrupted = asyncio.Event()
         """A cancel came, or the run was lost: stop the work."""
@@ -79,13 +79,13 @@ class OwnedRun(Generic[W]):
     def own_writer(self) -> W | None:
         """The writer of the run's latest attempt; None if that is another worker's."""
         writer = self.writer
-        return writer if writer and writer.attempt == self.standing.attempt else None
+        return writer if writer and writer.attempt == self.state.attempt else None
 
     def take_in(self, overtaken: Overtaken) -> None:
         """See what came first."""
         # Refused, and nothing there: the chain was erased with its session.
-        self.standing.over = self.standing.over or not overtaken.entries
-        self.standing.add(overtaken.entries)
+        self.state.over = self.state.over or not overtaken.entries
+        self.state.add(overtaken.entries)
 
 
 class RunOwnership(Generic[W]):
@@ -100,7 +100,7 @@ class RunOwnership(Generic[W]):
     # -- taking, owning, ending ------------------------------------------------------
 
     @contextmanager
-    def hold(self, delivery: Delivery) -> Generator[OwnedRun[W]]:
+    def take(self, delivery: Delivery) -> Generator[OwnedRun[W]]:
         """Be at the run, for whoever asks, until its handling ends.
 
         Raises:
@@ -109,8 +109,8 @@ class RunOwnership(Generic[W]):
         address = delivery.address
         if address.run in self._runs:
             raise RetryLater(LEASE, "this worker is at it already")
-        standing = ChainState(delivery.seq, n=_number(delivery))
-        run = self._runs[address.run] = OwnedRun[W](address, standing)
+        state = ChainState(delivery.seq, n=_number(delivery))
+        run = self._runs[address.run] = OwnedRun[W](address, state)
         try:
             yield run
         finally:
@@ -127,15 +127,15 @@ class RunOwnership(Generic[W]):
         Raises:
             BusError: the chain could not be read.
         """
-        run.standing.add(await read_chain(self._bus, run.address.facts, delivery.seq))
+        run.state.add(await read_chain(self._bus, run.address.facts, delivery.seq))
         if isinstance(delivery.fact, TodoProcess) and delivery.fact.n == 0:
             for stored in await self._bus.facts_after(subjects.EVENTS, run.address.facts, 0):
                 happened = fact_kind(stored.subject)
                 if stored.seq < delivery.seq:
-                    run.standing.cancelled |= happened == "cancel"
-                    run.standing.over |= happened == "final" or happened.startswith("todo.")
+                    run.state.cancelled |= happened == "cancel"
+                    run.state.over |= happened == "final" or happened.startswith("todo.")
 
-    async def ask_owner(self, run: OwnedRun[W]) -> None:
+    async def leave_to_owner(self, run: OwnedRun[W]) -> None:
         """Leave a run to the worker that claimed it, if it says that it is at it.
 
         Without asking, a server's pause of a few seconds takes every run from
@@ -144,12 +144,12 @@ class RunOwnership(Generic[W]):
         Raises:
             RetryLater: its owner is at it.
         """
-        claim = run.standing.claim
-        if run.standing.over or claim is None or claim.worker == self.worker_id:
+        claim = run.state.claim
+        if run.state.over or claim is None or claim.worker == self.worker_id:
             return
         try:
             answer = await self._bus.call(
-                subjects.holds(claim.worker), run.address.run.encode(), timeout=ASK_OWNER
+                subjects.owns(claim.worker), run.address.run.encode(), timeout=OWNER_TIMEOUT
             )
         except BusError:
             return  # silence: nobody is at it
@@ -177,21 +177,21 @@ class RunOwnership(Generic[W]):
             todo=delivery.seq,
             prompt=prompt,
             previous=previous,
-            failures=run.standing.failures,
+            failures=run.state.failures,
             fraction=fraction,
         )
         subject = run.address.subject_of(claim)
         try:
-            attempt = await extend(self._bus, subject, claim, expected=run.standing.head)
+            attempt = await extend(self._bus, subject, claim, expected=run.state.head)
         except Overtaken as overtaken:
             run.take_in(overtaken)
-            await self.ask_owner(run)
+            await self.leave_to_owner(run)
             return None
-        run.standing.head = attempt
-        run.standing.take_claim(claim, attempt)
+        run.state.head = attempt
+        run.state.take_claim(claim, attempt)
         return attempt
 
-    async def go_on(self, run: OwnedRun[W], subject: str, todo: Fact) -> bool:
+    async def append_next_todo(self, run: OwnedRun[W], subject: str, todo: Fact) -> bool:
         """Append the run's next todo, which ends this one; False when a cancel came first.
 
         A todo that cannot be kept ends the run.
@@ -199,10 +199,10 @@ class RunOwnership(Generic[W]):
         Raises:
             RetryLater: another attempt has begun.
         """
-        attempt = run.standing.attempt
-        while not run.standing.over and not run.standing.cancelled:
+        attempt = run.state.attempt
+        while not run.state.over and not run.state.cancelled:
             try:
-                await extend(self._bus, subject, todo, expected=run.standing.head)
+                await extend(self._bus, subject, todo, expected=run.state.head)
             except Overtaken as overtaken:
                 run.take_in(overtaken)
                 _check_still_ours(run, attempt)
@@ -210,8 +210,8 @@ class RunOwnership(Generic[W]):
                 log.error("todo.not_kept", subject=subject, error=str(error))
                 await self.conclude(run, not_kept(ended("failed", attempt=attempt)))
             else:
-                run.standing.over = True
-        return run.standing.over
+                run.state.over = True
+        return run.state.over
 
     async def conclude(self, run: OwnedRun[W], final: RunEnded) -> None:
         """Append the one final.  A cancel that came first wins over how the work ended.
@@ -219,29 +219,27 @@ class RunOwnership(Generic[W]):
         Raises:
             RetryLater: another attempt has begun.
         """
-        attempt = run.standing.attempt
-        while not run.standing.over:
-            if run.standing.cancelled:
+        attempt = run.state.attempt
+        while not run.state.over:
+            if run.state.cancelled:
                 final = msgspec.structs.replace(
                     final, status="cancelled", stop_reason=None, error=None
                 )
             try:
-                final = await append_final(
-                    self._bus, run.address, final, expected=run.standing.head
-                )
+                final = await append_final(self._bus, run.address, final, expected=run.state.head)
             except Overtaken as overtaken:
                 run.take_in(overtaken)
                 _check_still_ours(run, attempt)
             else:
-                run.standing.over = True
+                run.state.over = True
                 log_end(final)
 
     # -- being asked, cancelled, cut off ---------------------------------------------
 
-    def on_holds(self, message: Incoming) -> None:
+    def on_owns(self, message: Incoming) -> None:
         """Another worker, or the store, asks whether this worker is at a run."""
-        held = message.data.decode() in self._runs
-        self._bus.post(message.reply, b"1" if held else b"0")
+        owned = message.data.decode() in self._runs
+        self._bus.post(message.reply, b"1" if owned else b"0")
 
     def on_cancel(self, message: Incoming) -> None:
         """Somebody wants a run to stop."""
@@ -249,7 +247,7 @@ class RunOwnership(Generic[W]):
         if run is not None:
             # The head stays where the chain was read last: between there and this
             # cancel may lie another worker's claim, and then the run is not ours to end.
-            run.standing.cancelled = True
+            run.state.cancelled = True
             run.interrupt()
 
     def on_reconnect(self) -> None:
@@ -265,9 +263,9 @@ class RunOwnership(Generic[W]):
             await asyncio.sleep(_LOOK_EVERY)
             with suppress(BusError):  # the bus is away; the next round looks again
                 for run in list(self._runs.values()):
-                    await self._look_in_peace(run)
+                    await self._check_run(run)
 
-    async def _look_in_peace(self, run: OwnedRun[W]) -> None:
+    async def _check_run(self, run: OwnedRun[W]) -> None:
         try:
             await self.look(run)
         except BusError:
@@ -296,21 +294,21 @@ class RunOwnership(Generic[W]):
         Raises:
             BusError: its chain could not be read.
         """
-        known = run.standing.head
+        known = run.state.head
         stored = await self._bus.head(subjects.EVENTS, run.address.facts)
         if stored is None:  # erased with its session
             run.interrupt(lost=True)
             return False
-        if stored.seq <= run.standing.head:
+        if stored.seq <= run.state.head:
             return True
         for link in await read_chain(self._bus, run.address.facts, known):
             match link.fact:
                 case RunClaimed() as claim if claim.worker == self.worker_id:
                     continue
-                case TodoProcess(n=n) if n <= run.standing.n:
+                case TodoProcess(n=n) if n <= run.state.n:
                     continue  # a schedule fired twice; an append will find it
                 case CancelRequested():
-                    run.standing.add([link])
+                    run.state.add([link])
                     run.interrupt()
                 case _:
                     run.interrupt(lost=True)
@@ -325,5 +323,5 @@ def _number(delivery: Delivery) -> int:
 
 
 def _check_still_ours(run: OwnedRun[W], attempt: int) -> None:
-    if not run.standing.over and run.standing.attempt != attempt:
+    if not run.state.over and run.state.attempt != attempt:
         raise RetryLater(LEASE, "another attempt has begun")

@@ -6,7 +6,6 @@ facts alone say what was on the wire, and when.
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from datetime import datetime
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
@@ -14,7 +13,6 @@ from typing import NamedTuple
 import msgspec
 
 from shared.bus import Bus
-from shared.commands import GetFacts
 from shared.events import (
     AnyFact,
     AnyTokenEvent,
@@ -32,15 +30,13 @@ from shared.events import (
     Usage,
 )
 from shared.log_entry import LogEntry
-from shared.objects import ObjectMissing, unpack
 from shared.run_state import RunState, Todo, is_repeated, state_before, step_of
+from shared.session_facts import read_session, users_facts
 from shared.store_client import StoreClient
-from shared.subjects import EVENTS, NONE, session_address
+from shared.subjects import NONE, session_address
 
 REST = 2_000
 """Milliseconds that are left of a pause in which no run was under way."""
-
-_PAGE = 500
 
 
 # -- attempts -------------------------------------------------------------------
@@ -245,29 +241,15 @@ class _Clock:
 # -- reading it -----------------------------------------------------------------
 
 
-async def read_session(bus: Bus, store: StoreClient, user: str, session_id: str) -> list[LogEntry]:
-    """Every fact of a session: from the cold log, and from EVENTS what is not in there yet.
+async def read_recording(
+    bus: Bus, store: StoreClient, user: str, session_id: str
+) -> list[LogEntry]:
+    """Every fact of a user's session.
 
     Raises:
         NotFound: the session is not there, or not this user's.
         Unavailable, BusError: it could not be read.
     """
-    stored: list[tuple[int, str, bytes]] = []
-    after = 0
-    while True:
-        query = GetFacts(user_id=user, session_id=session_id, after=after, limit=_PAGE)
-        page = await store.ask(query)
-        stored += [(fact.seq, fact.subject, bytes(fact.data)) for fact in page.facts]
-        if not page.facts:
-            after = max(after, page.upto)
-            break
-        after = page.facts[-1].seq
+    cold = users_facts(store, user, session_id)
     everything = session_address(user, session_id).session_facts
-    while hot := await bus.read(EVENTS, everything, after=after):
-        stored += hot
-        after = hot[-1].seq
-    entries: list[LogEntry] = []
-    for seq, subject, data in stored:
-        with suppress(ObjectMissing):  # erased meanwhile
-            entries.append(LogEntry.read(seq, subject, await unpack(bus, data)).unwrapped())
-    return entries
+    return [entry async for entry in read_session(cold, bus, everything)]

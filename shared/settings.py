@@ -235,13 +235,13 @@ def _any_proxy(text: str) -> str:
     return text if text.lower().startswith("socks") else _proxy(text)
 
 
-def _words(text: str) -> tuple[str, ...]:
+def _items(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def _providers(text: str) -> tuple[str, ...]:
     provider = _one_of("anthropic", "ollama", "openai")
-    return tuple(map(provider, _words(text)))
+    return tuple(map(provider, _items(text)))
 
 
 def _one_of(*allowed: str) -> Callable[[str], str]:
@@ -263,7 +263,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "NATTERLOG_DATABASE_URL": ("database_url", str),
     "NATTERLOG_DATA_DIR": ("data_dir", Path),
     "NATTERLOG_OPEN_NETWORK": ("open_network", _flag),
-    "NATTERLOG_ORIGINS": ("origins", _words),
+    "NATTERLOG_ORIGINS": ("origins", _items),
     "NATTERLOG_BEHIND_PROXY": ("behind_proxy", _flag),
     "NATTERLOG_LOG_FORMAT": ("log_format", _one_of("auto", "json", "console")),
     "NATTERLOG_LOG_LEVEL": ("log_level", _one_of("debug", "info", "warning", "error")),
@@ -310,8 +310,8 @@ VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "HTTPS_PROXY": ("https_proxy", _proxy),
     "all_proxy": ("all_proxy", _any_proxy),
     "ALL_PROXY": ("all_proxy", _any_proxy),
-    "no_proxy": ("no_proxy", _words),
-    "NO_PROXY": ("no_proxy", _words),
+    "no_proxy": ("no_proxy", _items),
+    "NO_PROXY": ("no_proxy", _items),
     "SSL_CERT_FILE": ("ssl_cert_file", Path),
     "SSL_CERT_DIR": ("ssl_cert_dir", Path),
 }

@@ -9,7 +9,7 @@ token that does not apply is ``_``.
 from enum import Enum
 from typing import NamedTuple
 
-from shared.events import AnyFact, TodoChat, TodoGenerate, TodoProcess
+from shared.events import AnyFact, Fact, TodoChat, TodoGenerate, TodoProcess
 
 EVENTS = "EVENTS"
 TOKENS = "TOKENS"
@@ -24,7 +24,6 @@ PRIORITIES = range(10)
 LIVE_FACTS = "live.evt.>"
 OUTSIDE_SESSIONS = f"evt.*.{NONE}.{NONE}.>"
 """The filter over what users have outside any session."""
-LIVE_CANCELS = "live.evt.*.*.*.cancel"
 
 
 class Scope(Enum):
@@ -134,7 +133,7 @@ _OLD_KINDS = {
 
 def kind_of_fact(fact: AnyFact) -> str:
     """The fact's wire tag, with the numbers of a todo: the end of its subject."""
-    tag = str(type(fact).__struct_config__.tag)
+    tag = _tag(type(fact))
     match fact:
         case TodoChat(n=n):
             return f"{tag}.{n}"
@@ -142,6 +141,10 @@ def kind_of_fact(fact: AnyFact) -> str:
             return f"{tag}.{priority}.{n}"
         case _:
             return tag
+
+
+def _tag(kind: type[Fact]) -> str:
+    return str(kind.__struct_config__.tag)
 
 
 def chain_filter(subject: str, scope: Scope) -> str:
@@ -168,6 +171,11 @@ def everybodys(kind: str) -> str:
 def rate(user: str) -> str:
     """Where the messages of a user are counted."""
     return f"rate.{user}"
+
+
+def live_facts(kind: type[Fact]) -> str:
+    """The filter over all live facts of a kind that has no numbers in its subject."""
+    return f"{LIVE}evt.*.*.*.{_tag(kind)}"
 
 
 def live_facts_of_user(user: str) -> str:
@@ -197,7 +205,7 @@ def ping(service: str) -> str:
     return f"$SRV.PING.{service}"
 
 
-def holds(worker: str) -> str:
+def owns(worker: str) -> str:
     """Where a worker answers whether it is writing a run right now."""
     return f"sig.worker.{worker}.holds"
 

@@ -106,10 +106,10 @@ async def _may_listen(life: Life, accounts: Accounts) -> bool:
         BadSetting: it may not.
     """
     stopping = asyncio.create_task(life.stopping.wait())
-    asking = asyncio.create_task(accounts.may_listen())
+    checking = asyncio.create_task(accounts.may_listen())
     try:
-        await asyncio.wait({stopping, asking}, return_when=asyncio.FIRST_COMPLETED)
-        return asking.done() and await asking is None
+        await asyncio.wait({stopping, checking}, return_when=asyncio.FIRST_COMPLETED)
+        return checking.done() and await checking is None
     finally:
         stopping.cancel()
-        asking.cancel()
+        checking.cancel()

@@ -33,12 +33,12 @@ _SHOWN = frozenset(
         *("include_inactive", "format", "group_by", "from", "follow"),
     )
 )
-"""Parameters of a query that the log may show: any other may be a credential, or people's words."""
+"""Parameters of a query that the log may show: any other may be a credential, or people's text."""
 _PLAIN = re.compile(r"[0-9]{0,15}|[a-z_]{1,12}")
 
 
 def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Application:
-    """Everything the gateway answers; each path with and without its trailing slash."""
+    """The web application: every route, with and without its trailing slash."""
     described = [*health, *over_http(), *over_sockets()]
     routes = [*described, *Reference(described).routes(), *options()]
     around = RequestMiddleware(
@@ -53,7 +53,7 @@ def make_app(gateway: Gateway, health: Iterable[web.RouteDef] = ()) -> web.Appli
 
 
 def _is_public(route: web.RouteDef) -> bool:
-    """Whether its description says that it needs no credential; without one it needs one."""
+    """Whether a route needs no credential, because its description says so."""
     description = description_of(route)
     return description is not None and description.public
 
@@ -144,8 +144,8 @@ def _redacted(request: web.Request) -> str:
         if name in _SHOWN and _PLAIN.fullmatch(value)
     ]
     hidden = ["…"] if len(shown) < len(request.query) else []
-    asked = "&".join([*shown, *hidden])
-    return f"{request.path}?{asked}" if asked else request.path
+    query = "&".join([*shown, *hidden])
+    return f"{request.path}?{query}" if query else request.path
 
 
 async def _finish_headers(request: web.Request, response: web.StreamResponse) -> None:

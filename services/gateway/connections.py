@@ -24,7 +24,7 @@ class Connection(Protocol):
 
 
 class Connections:
-    """One timer for all of them, because a timer for each would cost more than their frames."""
+    """The open ones, with one timer for all: one for each would cost more than their frames."""
 
     def __init__(self) -> None:
         self._open: set[Connection] = set()

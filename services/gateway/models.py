@@ -1,8 +1,8 @@
 """The models on offer, as every dialect lists them, and how the providers are.
 
 Lists are answered from the store's tables, so they are there without any worker.
-A list that nobody has compared with the providers for a while is compared when it
-is asked for: whoever asks waits for that a moment, no longer.
+A list that was not compared with the providers for a while is compared when somebody
+wants it, who waits for that a short time and no longer.
 """
 
 import asyncio
@@ -72,7 +72,7 @@ class Models:
     # -- lists --------------------------------------------------------------------
 
     async def known(self, user: str) -> list[Model]:
-        """Every model that is known, those that are no longer on offer too; quite fresh.
+        """Every known model, those that are no longer on offer too; quite fresh.
 
         Raises:
             Unavailable: the store does not answer.

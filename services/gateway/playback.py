@@ -27,7 +27,7 @@ class Frame(NamedTuple):
 
 
 class Playback:
-    """One run, or with ``run_id`` None all of a session, in any dialect that has words for it."""
+    """One run, or with ``run_id`` None all of a session, in any dialect that shows such runs."""
 
     def __init__(
         self,
@@ -81,9 +81,9 @@ class Playback:
             case ConversationFormat(cursors=False) if cursor:
                 raise InvalidRequest(f"The frames of {name} have no cursors.")
             case ConversationFormat(one_run=True) as conversation:
-                played = self._runs(conversation, speed, _place(cursor))
+                played = self._runs(conversation, speed, _cursor(cursor))
             case ConversationFormat() as conversation:
-                played = self._all(conversation, self._recording, speed, _place(cursor))
+                played = self._all(conversation, self._recording, speed, _cursor(cursor))
         async for frame in played:
             yield frame
 
@@ -130,14 +130,14 @@ class Playback:
 
 
 def _nobody_waits() -> None:
-    """What comes next is asked for, so nobody need be woken."""
+    """Do nothing: what comes next is fetched."""
 
 
-def _place(cursor: str | None) -> Cursor | None:
-    """The cursor in ``cursor``, of whatever incarnation of the log: the recording says which."""
-    if not cursor:
+def _cursor(text: str | None) -> Cursor | None:
+    """The cursor in ``text``, of whatever incarnation of the log: the recording says which."""
+    if not text:
         return None
-    numbers = cursor.split("-")[-3:]
+    numbers = text.split("-")[-3:]
     if len(numbers) != 3 or not all(n.isascii() and n.isdigit() for n in numbers):
         raise InvalidRequest("A cursor looks like 4e66adc88ecc-28-28-115.")
     return Cursor(*map(int, numbers))

@@ -32,6 +32,6 @@ async def find_preset(
 
 
 def with_preset(wish: Wish, preset: Preset) -> Wish:
-    """What is wished of a new session, and the preset's choice where nothing is."""
+    """The wish for a new session, with the preset's choices where it makes none."""
     missing = [choice for choice in _CHOICES if getattr(wish, choice) is None]
     return msgspec.structs.replace(wish, **{choice: getattr(preset, choice) for choice in missing})

@@ -2,21 +2,23 @@
 
 import asyncio
 from contextlib import aclosing
+from functools import partial
 
-from services.llm_worker import prices
+from services.llm_worker import handlers, prices
 from services.llm_worker.breaker import Breaker
 from services.llm_worker.breaker_store import KvBreakerStore
 from services.llm_worker.offers import Offering
 from services.llm_worker.providers.recorded import Recorded
 from services.llm_worker.providers.registry import Registry
 from services.llm_worker.worker import Worker
+from shared.events import TodoChat, TodoGenerate
 from shared.ids import new_id
 from shared.lifecycle import running
 from shared.priorities import PriorityConsumer
 from shared.pulling import Consumer
 from shared.settings import Settings
 from shared.store_client import StoreClient
-from shared.subjects import CHAT_TODOS, LIVE_CANCELS, generate_todos, holds
+from shared.subjects import CHAT_TODOS, generate_todos
 
 
 async def main(settings: Settings) -> None:
@@ -33,19 +35,18 @@ async def main(settings: Settings) -> None:
         )
         worker = Worker(life.bus, settings, registry, breaker, worker_id)
         offering = Offering(registry, breaker, StoreClient(life.bus))
-        await life.bus.serve("llm_worker", offering.endpoints())
-        await life.bus.listen(holds(worker_id), worker.held.on_holds)
-        await life.bus.listen_live(LIVE_CANCELS, worker.held.on_cancel)
-        life.bus.on_reconnect(worker.held.on_reconnect)
-        watching = asyncio.create_task(worker.held.watch(), name="watch")
+        await life.bus.serve("llm_worker", handlers.endpoints(offering))
+        await handlers.listen(life.bus, worker.owned)
+        life.bus.on_reconnect(worker.owned.on_reconnect)
+        watching = asyncio.create_task(worker.owned.watch(), name="watch")
         chat = Consumer(
-            *(life.bus, "chat", [CHAT_TODOS], worker.handle),
+            *(life.bus, "chat", [CHAT_TODOS], partial(handlers.TODOS[TodoChat], worker)),
             slots=settings.slots,
             lease=settings.lease,
         )
         # Chats have slots of their own, so they never wait for a job.
         jobs = PriorityConsumer(
-            *(life.bus, "generate", generate_todos, worker.handle),
+            *(life.bus, "generate", generate_todos, partial(handlers.TODOS[TodoGenerate], worker)),
             slots=settings.job_slots,
             lease=settings.lease,
         )

@@ -13,7 +13,7 @@ import msgspec
 from services.llm_worker.providers.base import PromptMessage, ProviderError
 from shared.commands import ContextMessage
 
-NOT_ITS_WORDS = frozenset({"refusal", "content_filter"})
+NOT_THE_MODELS_TEXT = frozenset({"refusal", "content_filter"})
 """Stop reasons of replies that are no words of the model."""
 
 
@@ -35,7 +35,7 @@ class Turns(NamedTuple):
 def usable(messages: Iterable[ContextMessage]) -> tuple[list[ContextMessage], list[str]]:
     """Those that may be sent, and what was left out: a refusal is no reply of the model's."""
     found = list(messages)
-    kept = [m for m in found if m.role == "user" or m.stop_reason not in NOT_ITS_WORDS]
+    kept = [m for m in found if m.role == "user" or m.stop_reason not in NOT_THE_MODELS_TEXT]
     refusals = len(found) - len(kept)
     return kept, _counted(refusals, "refused reply was", "refused replies were")
 
@@ -67,7 +67,7 @@ def alternating(spoken: list[Spoken], *, continues: bool = False) -> Turns:
         raise ProviderError(
             "There is nothing to be answered: the message is blank.",
             code="invalid_request",
-            passing=False,
+            transient=False,
         )
     messages: list[PromptMessage] = []
     for _, message in kept:

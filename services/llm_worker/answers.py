@@ -19,7 +19,7 @@ class Missed(Exception):
     """An answer is not what was asked for; the sentence says where."""
 
 
-def told(schema: dict[str, Any]) -> str:
+def schema_instruction(schema: dict[str, Any]) -> str:
     """The wish for an answer that fits ``schema``, in words that every model understands."""
     text = msgspec.json.format(msgspec.json.encode(schema), indent=2).decode()
     return (

@@ -68,7 +68,7 @@ async def conversation(
     packing = _Packing(bus, takes, thought)
     spoken = [Spoken(message.id, await packing.message(message)) for message in reversed(messages)]
     turns = alternating(spoken[::-1], continues=continues)
-    order = {message.id: place for place, message in enumerate(messages)}
+    order = {message.id: index for index, message in enumerate(messages)}
     return Conversation(
         messages=turns.messages,
         notes=[*left_out, *turns.notes, *packing.notes],
@@ -86,7 +86,7 @@ async def read_file(bus: Bus, owner: str, file: FileRef) -> PromptFile:
     try:
         data = await objects.get(bus, f"{owner}/{file.id}")
     except ObjectMissing as error:
-        raise ProviderError(f"The file {quoted(file.name)} is gone.", passing=False) from error
+        raise ProviderError(f"The file {quoted(file.name)} is gone.", transient=False) from error
     return PromptFile(name=file.name, media_type=file.media_type, data=data)
 
 
@@ -103,44 +103,44 @@ class _Packing:
         self._characters = MOST_TEXT
 
     async def message(self, message: ContextMessage) -> PromptMessage:
-        words, files = [message.content], list[PromptFile]()
+        parts, files = [message.content], list[PromptFile]()
         for file in message.files:
-            told, sent = await self._take(file, files)
-            words += told
+            described, sent = await self._take(file, files)
+            parts += described
             self.sent.append(msgspec.structs.replace(sent, message_id=message.id))
         if message.missing_files:
-            words.append(f"{message.missing_files} attached file(s) are gone.")
-            self.notes.append(words[-1])
+            parts.append(f"{message.missing_files} attached file(s) are gone.")
+            self.notes.append(parts[-1])
         thoughts = message.thoughts if self._thought(message) else None
-        return PromptMessage(message.role, "\n\n".join(words), files, thoughts)
+        return PromptMessage(message.role, "\n\n".join(parts), files, thoughts)
 
     async def _take(self, file: ContextFile, files: list[PromptFile]) -> tuple[list[str], SentFile]:
         """What is said of a file, and how it went; what is sent as it is comes to ``files``."""
         name = quoted(file.ref.name)
-        words = [f"Attached is the file {name}. {_DATA}"]
+        parts = [f"Attached is the file {name}. {_DATA}"]
         if file.error is not None:
-            words.append(self._note(name, f"could not be read: {file.error.message}"))
-            return words, SentFile(id=file.id, missing="unreadable")
+            parts.append(self._note(name, f"could not be read: {file.error.message}"))
+            return parts, SentFile(id=file.id, missing="unreadable")
         if not file.is_read:
-            words.append(self._note(name, "has not been read yet, so it is not shown."))
-            return words, SentFile(id=file.id, missing="unread")
+            parts.append(self._note(name, "has not been read yet, so it is not shown."))
+            return parts, SentFile(id=file.id, missing="unread")
         choice = chosen(file.images, self._takes, self._room)
         try:
             sent = [await read_file(self._bus, file.id, ref) for ref in choice.files]
             text = await self._text(file) if choice.needs_text else ""
         except ProviderError:  # erased since the context was asked for
-            return [*words, self._note(name, "is gone.")], SentFile(id=file.id, missing="gone")
+            return [*parts, self._note(name, "is gone.")], SentFile(id=file.id, missing="gone")
         files += sent
         self._room = self._room.without(choice.files)
-        words += [self._note(name, f"is not all there: {sentence}") for sentence in choice.words]
-        words += [f"Of {name}: {note}" for note in file.notes]
+        parts += [self._note(name, f"is not all there: {sentence}") for sentence in choice.notes]
+        parts += [f"Of {name}: {note}" for note in file.notes]
         as_it_is = [ref.id for ref in choice.files]
         if not choice.needs_text or (sent and not text):
-            return words, SentFile(id=file.id, as_it_is=as_it_is)
+            return parts, SentFile(id=file.id, as_it_is=as_it_is)
         shown = text[: self._characters]
         self._characters -= len(shown)
-        words.append(self._fenced(file, shown, len(text)))
-        return words, SentFile(
+        parts.append(self._fenced(file, shown, len(text)))
+        return parts, SentFile(
             id=file.id, as_it_is=as_it_is, characters=len(shown), length=len(text)
         )
 

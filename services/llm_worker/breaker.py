@@ -90,7 +90,7 @@ class Breaker:
 
     def __init__(
         self,
-        shelf: BreakerStore,
+        store: BreakerStore,
         threshold: int,
         cooldown: float,
         clock: Callable[[], float] = time.time,
@@ -98,7 +98,7 @@ class Breaker:
         exempt: frozenset[str] = frozenset(),
     ) -> None:
         """``exempt`` providers are never left alone, however often they fail."""
-        self._shelf = shelf
+        self._breakers = store
         self._exempt = exempt
         self._threshold = threshold
         self._cooldown = cooldown
@@ -129,7 +129,7 @@ class Breaker:
             f"{what} has failed {self._threshold} times in a row and is left alone for a while. "
             f"Try again in {ceil(left[shut] or 0)} s.",
             code="provider_unavailable",
-            passing=True,
+            transient=True,
             retry_after=left[shut],
         )
 
@@ -143,9 +143,9 @@ class Breaker:
 
         With any other the provider did answer: the request was wrong, not its health.
         """
-        if provider in self._exempt or (fault.whole and not fault.passing):
+        if provider in self._exempt or (fault.whole and not fault.transient):
             return
-        if not fault.passing:
+        if not fault.transient:
             await self.succeeded(provider, model)
         elif fault.whole:
             if await self._hurt(provider):
@@ -230,7 +230,7 @@ class Breaker:
         return seen
 
     async def _read(self, key: str) -> _Seen:
-        value, revision = await self._shelf.get(key)
+        value, revision = await self._breakers.get(key)
         record = msgspec.json.decode(value, type=Record) if value else Record()
         now = self._clock()
         if now - record.at > FORGOTTEN + self._cooldown:
@@ -242,7 +242,7 @@ class Breaker:
 
     async def _store(self, key: str, record: Record, revision: int) -> bool:
         record = msgspec.structs.replace(record, at=self._clock())
-        stored = await self._shelf.put(key, msgspec.json.encode(record), revision)
+        stored = await self._breakers.put(key, msgspec.json.encode(record), revision)
         self._seen.pop(key, None)  # its new revision is not known
         return stored
 

@@ -65,7 +65,7 @@ class DeltaWriter:
         # Times are told since the claim's own, whose append may have taken a while.
         age = (now() - claimed_at).total_seconds() if claimed_at else 0.0
         self._began = time.monotonic() - max(age, 0.0)
-        self._said: list[str] = []  # the text so far, but for what is new
+        self._earlier: list[str] = []  # the text so far, but for what is new
         self._new: list[str] = []  # what came since the last delta was made
         self._pieces: deque[str] = deque()  # of the text, as deltas will carry them
         self._sent = 0  # where the first of them begins
@@ -92,7 +92,7 @@ class DeltaWriter:
         self.size += len(text) if text.isascii() else len(text.encode())
         if not self._busy:
             self._busy = True
-            self._pacer.ask(self._publish, first=not self.timeline)
+            self._pacer.request(self._publish, first=not self.timeline)
 
     def open_with(self, text: str) -> None:
         """Begin with what was written before the attempt: its reply goes on."""
@@ -107,7 +107,7 @@ class DeltaWriter:
     @property
     def text(self) -> str:
         """Everything that was added."""
-        return "".join((*self._said, *self._new))
+        return "".join((*self._earlier, *self._new))
 
     @property
     def first_delta_ms(self) -> int | None:
@@ -149,9 +149,9 @@ class DeltaWriter:
         """Make pieces of what is new, or of the whole text when that is due."""
         new = "".join(self._new)
         self._new.clear()
-        self._said.append(new)
+        self._earlier.append(new)
         if self._snapshot_due():
-            self._said = [self.text]
+            self._earlier = [self.text]
             self._sent = 0
             self._snapshot_at, self._snapshot_length = time.monotonic(), self._length
         self._pieces.extend(split(new if self._sent else self.text))
@@ -197,7 +197,7 @@ class DeltaWriter:
             return
         self._head = result
         if self._pieces or self._new:
-            self._pacer.ask(self._publish, first=not self.timeline)
+            self._pacer.request(self._publish, first=not self.timeline)
         else:
             self._busy = False
 
@@ -227,9 +227,9 @@ class DeltaWriter:
             if isinstance(token_event, Delta) and token_event.attempt == self.attempt:
                 stored = token_event.offset + len(token_event.text)
             self._head = last.seq if last else 0
-            self._said = [self.text]
+            self._earlier = [self.text]
             self._new.clear()
-            self._pieces = deque(split(self._said[0][stored:]))
+            self._pieces = deque(split(self._earlier[0][stored:]))
             self._sent = stored
             if self._pieces or stored == 0:
                 self._send_piece()

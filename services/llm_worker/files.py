@@ -17,7 +17,7 @@ class Choice(NamedTuple):
     """What is sent."""
     needs_text: bool
     """Whether the text that was read from the files is to be sent too."""
-    words: list[str]
+    notes: list[str]
     """What the model cannot be shown, one sentence each."""
 
 
@@ -40,13 +40,13 @@ def chosen(files: list[FileRef], takes: Callable[[FileRef], bool], room: Room = 
     documents = [file for file in files if file.kind == "pdf"]
     images = [file for file in files if file.kind == "image"]
     if documents and all(map(takes, documents)) and _size(documents) <= room.bytes:
-        return Choice(documents, needs_text=False, words=[])
+        return Choice(documents, needs_text=False, notes=[])
     seen = [f for f in images if f.size <= MOST_IMAGE and takes(f)][: room.images]
     while seen and _size(seen) > room.bytes:
         seen.pop()
     hidden = len(images) - len(seen)
-    words = [f"Not shown to the model: {hidden} picture(s) of the file."] if hidden else []
-    return Choice(seen, needs_text=True, words=words)
+    notes = [f"Not shown to the model: {hidden} picture(s) of the file."] if hidden else []
+    return Choice(seen, needs_text=True, notes=notes)
 
 
 def _size(files: list[FileRef]) -> int:

@@ -15,7 +15,7 @@ from services.llm_worker.prices import Prices
 from services.llm_worker.providers import faults
 from services.llm_worker.providers.base import Ended, Prompt, Provider, ProviderError
 from services.llm_worker.providers.redaction import Redaction, without_credentials
-from services.llm_worker.refusals import Refused, as_refusal
+from services.llm_worker.refusals import PartRefused, as_refusal
 from services.llm_worker.retries import backoff, lasting, worth_another
 from shared.events import Try
 from shared.log import get_logger
@@ -82,7 +82,7 @@ async def generate(
             fault = _judged(failed, prompt, writer, calls)
             _note(fault, provider, prompt, writer, calls)
             await calls.breaker.failed(name, model, fault)
-            if isinstance(fault, Refused):  # it was asked for too much, and did not fail
+            if isinstance(fault, PartRefused):  # it was asked for too much, and did not fail
                 return Outcome(None, fault, failures)
             failures += 1
             if writer.grew or not worth_another(fault, failures, most_failures):
@@ -130,7 +130,7 @@ async def _stream(
             if len(fitting) < len(piece):
                 log.info("reply.too_long", provider=provider.name, most=max_reply)
                 return Ended(stop_reason="max_length", usage=None)
-    raise ProviderError("The provider's answer ended without its end.", passing=True)
+    raise ProviderError("The provider's answer ended without its end.", transient=True)
 
 
 def _fitting(text: str, room: int) -> str:
@@ -149,7 +149,7 @@ def _stand_in(ended: Ended, writer: DeltaWriter, redaction: Redaction) -> None:
     if ended.sentence is None:
         return
     if writer.text.strip():
-        raise ProviderError(ended.sentence, passing=False)
+        raise ProviderError(ended.sentence, transient=False)
     writer.add(redaction(ended.sentence))
 
 
@@ -158,7 +158,7 @@ def _judged(
 ) -> ProviderError:
     """The fault as it may be told, and whether it is one that another prompt would not meet."""
     fault = calls.redaction.clean(failed)
-    fault.passing = not lasting(fault)
+    fault.transient = not lasting(fault)
     return fault if writer.grew else as_refusal(fault, prompt) or fault
 
 

@@ -1,8 +1,6 @@
 """What this worker's providers offer, told to whoever asks, and to the store."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
 
 import msgspec
 
@@ -11,14 +9,13 @@ from services.llm_worker.providers.base import ModelInfo, ProviderError
 from services.llm_worker.providers.registry import FRESH, Registry
 from shared.bus import BusError
 from shared.commands import SyncModels
-from shared.errors import InvalidRequest, Unavailable, from_code
+from shared.errors import Unavailable, from_code
 from shared.events import ModelDetails, OfferedModel
 from shared.log import get_logger
 from shared.offers import (
     FindModel,
     FoundModel,
     ListOffers,
-    LlmRequest,
     Offers,
     ProviderState,
     Refresh,
@@ -26,12 +23,9 @@ from shared.offers import (
     UnavailableProvider,
 )
 from shared.store_client import StoreClient
-from shared.subjects import NONE, llm_command
+from shared.subjects import NONE
 
 log = get_logger()
-
-R = TypeVar("R", bound=LlmRequest[Any])
-Endpoint = Callable[[bytes], Awaitable[bytes]]
 
 LONGEST_NAME = 300
 """Characters of a model's name, or of another text about it, that anybody will want to see."""
@@ -60,16 +54,6 @@ class Offering:
                 await asyncio.sleep(_AGAIN)
             else:
                 return
-
-    def endpoints(self) -> dict[str, Endpoint]:
-        """Every request that a worker answers, by its subject."""
-        return dict(
-            (
-                _endpoint(ListOffers, self.list_offers),
-                _endpoint(Refresh, self.refresh),
-                _endpoint(FindModel, self.find_model),
-            )
-        )
 
     async def list_offers(self, request: ListOffers) -> Offers:
         del request
@@ -172,18 +156,3 @@ def _first(models: list[OfferedModel]) -> list[OfferedModel]:
             log.warning("models.too_many", provider=model.provider, listed=count, of=len(models))
             return models[:count]
     return models
-
-
-def _endpoint(
-    kind: type[R], answer: Callable[[R], Awaitable[msgspec.Struct]]
-) -> tuple[str, Endpoint]:
-    """The subject of a kind of request, and its handler."""
-
-    async def serve(data: bytes) -> bytes:
-        try:
-            request = msgspec.json.decode(data, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise InvalidRequest(f"The question cannot be read: {error}") from error
-        return msgspec.json.encode(await answer(request))
-
-    return llm_command(kind.name), serve

@@ -27,16 +27,16 @@ class Pacer:
         self._tokens = self._most
         self._filled = clock()
         self._queue: deque[Callable[[], None]] = deque()
-        self._asked = 0  # since the last beat
+        self._requested = 0  # since the last beat
         self._many = False
         self._beating = False
 
-    def ask(self, publish: Callable[[], None], *, first: bool = False) -> None:
+    def request(self, publish: Callable[[], None], *, first: bool = False) -> None:
         """Have ``publish`` called when it is its turn: at once where there is little to do.
 
         A run asks only once until it was called.
         """
-        self._asked += 1
+        self._requested += 1
         self._beat_later()
         self._fill()
         if first or self._idle():
@@ -46,7 +46,7 @@ class Pacer:
             self._queue.append(publish)
 
     def _idle(self) -> bool:
-        few = self._asked <= FEW and not self._many
+        few = self._requested <= FEW and not self._many
         return few and self._tokens >= 1 and not self._queue
 
     def _fill(self) -> None:
@@ -61,7 +61,7 @@ class Pacer:
 
     def _beat(self) -> None:
         self._beating = False
-        self._many, self._asked = self._asked > FEW, 0
+        self._many, self._requested = self._requested > FEW, 0
         self._fill()
         try:
             while self._queue and self._tokens >= 1:

@@ -69,58 +69,60 @@ _THOUGHTS = re.compile(
 )
 
 
-class Refused(ProviderError):
+class PartRefused(ProviderError):
     """The model does not take a part of the prompt; without that part it may well answer."""
 
     def __init__(self, fault: ProviderError, part: Part, keys: frozenset[str]) -> None:
-        super().__init__(fault.message, code=fault.code, passing=False, status=fault.status)
+        super().__init__(fault.message, code=fault.code, transient=False, status=fault.status)
         self.part: Part = part
         self.keys = keys
         """What exactly was refused, for :class:`Refusals`."""
 
 
-def as_refusal(fault: ProviderError, prompt: Prompt) -> Refused | None:
+def as_refusal(fault: ProviderError, prompt: Prompt) -> PartRefused | None:
     """The refusal that a fault is, if it is one: of a part that ``prompt`` has."""
-    if fault.status not in _STATUSES or _LENGTH.search(fault.words):
+    if fault.status not in _STATUSES or _LENGTH.search(fault.text):
         return None
     if (learnt := _learnt(fault, prompt)) is not None:
-        return Refused(fault, learnt, frozenset((learnt,)))
-    if prompt.files and (fault.status == 413 or _FILES.search(fault.words)):
-        if fault.status == 413 or _THIS_FILE.search(fault.words):
+        return PartRefused(fault, learnt, frozenset((learnt,)))
+    if prompt.files and (fault.status == 413 or _FILES.search(fault.text)):
+        if fault.status == 413 or _THIS_FILE.search(fault.text):
             digests = (hashlib.sha256(file.data).hexdigest() for file in prompt.files)
-            return Refused(fault, "files", frozenset(digests))
-        return Refused(fault, "files", frozenset(_kind(file.media_type) for file in prompt.files))
-    if prompt.schema is not None and _SCHEMA.search(fault.words):
-        return Refused(fault, "schema", frozenset((_digest(prompt.schema),)))
+            return PartRefused(fault, "files", frozenset(digests))
+        return PartRefused(
+            fault, "files", frozenset(_kind(file.media_type) for file in prompt.files)
+        )
+    if prompt.schema is not None and _SCHEMA.search(fault.text):
+        return PartRefused(fault, "schema", frozenset((_digest(prompt.schema),)))
     return None
 
 
 def _learnt(fault: ProviderError, prompt: Prompt) -> Learnt | None:
     """What of the way in which the prompt was put the server does not take, or misses."""
-    words = fault.words
+    text = fault.text
     for parameter in ("max_tokens", "max_completion_tokens", "temperature", "stream_options"):
-        if parameter in fault.sent and _names(parameter, words):
+        if parameter in fault.sent and _names(parameter, text):
             return parameter
-    if prompt.thoughts and "thoughts" not in prompt.learnt and _THOUGHTS.search(words):
+    if prompt.thoughts and "thoughts" not in prompt.learnt and _THOUGHTS.search(text):
         return "thoughts"
     known = "reasoning_content" in prompt.learnt
-    if "reasoning_content" in words and not known and _WANTED.search(words):
+    if "reasoning_content" in text and not known and _WANTED.search(text):
         return "reasoning_content"
-    if prompt.system and "system" not in prompt.learnt and _SYSTEM.search(words):
+    if prompt.system and "system" not in prompt.learnt and _SYSTEM.search(text):
         return "system"
     return None
 
 
-def _names(parameter: str, words: str) -> bool:
+def _names(parameter: str, text: str) -> bool:
     """Whether the server says that it does not know this parameter, or not with this model."""
-    if parameter == "max_tokens" and "max_completion_tokens" in words:
+    if parameter == "max_tokens" and "max_completion_tokens" in text:
         return True
-    return _refuses(parameter, words)
+    return _refuses(parameter, text)
 
 
-def _refuses(name: str, words: str) -> bool:
+def _refuses(name: str, text: str) -> bool:
     near = rf"(?:{_NOT_TAKEN}).{{0,80}}\b{name}\b|\b{name}\b.{{0,80}}(?:{_NOT_TAKEN})"
-    return re.search(near, words, re.IGNORECASE | re.DOTALL) is not None
+    return re.search(near, text, re.IGNORECASE | re.DOTALL) is not None
 
 
 class Refusals:
@@ -130,7 +132,7 @@ class Refusals:
         self._clock = clock
         self._until: dict[tuple[str, str, str], float] = {}
 
-    def remember(self, provider: str, model: str, refused: Refused) -> None:
+    def remember(self, provider: str, model: str, refused: PartRefused) -> None:
         """Leave this out from now on."""
         for key in refused.keys:
             self._until.pop((provider, model, key), None)  # so that it is the youngest
@@ -168,12 +170,12 @@ class RefusedBy:
 
     def notes(self, *, as_it_is: bool, schema: bool) -> list[str]:
         """What was left out of a prompt whose files or schema are not sent, one sentence each."""
-        told: list[str] = []
+        notes: list[str] = []
         if not as_it_is:
-            told.append(f"{self._model} did not take the file; it was sent what was read from it.")
+            notes.append(f"{self._model} did not take the file; it was sent what was read from it.")
         if not schema:
-            told.append(f"{self._model} did not take the schema; only the prompt told it.")
-        return told
+            notes.append(f"{self._model} did not take the schema; only the prompt told it.")
+        return notes
 
 
 def learnt_notes(prompt: Prompt) -> list[str]:
@@ -203,7 +205,7 @@ def learnt_notes(prompt: Prompt) -> list[str]:
             "reasoning_content" in learnt and any(m.role == "assistant" for m in prompt.messages)
         ),
     }
-    return [note for note, holds in notes.items() if holds]
+    return [note for note, applies in notes.items() if applies]
 
 
 def _kind(media_type: str) -> str:

@@ -25,15 +25,15 @@ _OF_THE_KEY = {401, 402, 403}
 
 def lasting(fault: ProviderError) -> bool:
     """Whether only somebody who changes something can make the call succeed."""
-    if not fault.passing or fault.status in _OF_THE_KEY:
+    if not fault.transient or fault.status in _OF_THE_KEY:
         return True
-    return _LASTING.search(f"{fault.message} {fault.words}") is not None
+    return _LASTING.search(f"{fault.message} {fault.text}") is not None
 
 
 def worth_another(fault: ProviderError, failures: int, most_failures: int) -> bool:
     """Whether natterlog itself tries again, after so many failed calls of the run."""
     most = most_failures if fault.most_tries is None else min(fault.most_tries, most_failures)
-    if not fault.passing or fault.leave_alone or failures >= most:
+    if not fault.transient or fault.leave_alone or failures >= most:
         return False
     return (fault.retry_after or 0.0) <= LONGEST_WAIT
 

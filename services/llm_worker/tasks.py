@@ -4,7 +4,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from services.llm_worker.answers import Missed, checked, told
+from services.llm_worker.answers import Missed, checked, schema_instruction
 from services.llm_worker.attached import conversation, read_file
 from services.llm_worker.files import chosen
 from services.llm_worker.prices import Prices
@@ -20,11 +20,11 @@ from shared.commands import Context, ContextMessage
 from shared.consumer import Delivery, Rejected
 from shared.errors import shortened
 from shared.events import (
-    Ask,
     Fault,
     FileRef,
     RunEnded,
     SentFile,
+    StepPrompt,
     StepResult,
     Thoughts,
     TodoChat,
@@ -136,19 +136,19 @@ class Reply:
             return (message.provider, message.model) == (provider.name, model)
 
         continues = self.turn.continues is not None
-        told = await conversation(
+        branch = await conversation(
             *(self._bus, context.messages, takes, thought),
             since=self._since,
             continues=continues,
         )
-        asks = [PromptMessage("user", GO_ON)] if continues else []
+        wish = [PromptMessage("user", GO_ON)] if continues else []
         return Prompt(
             model=model,
-            messages=[*told.messages, *asks],
-            message_ids=told.ids,
+            messages=[*branch.messages, *wish],
+            message_ids=branch.ids,
             go_on=GO_ON if continues else None,
-            notes=[*self.turn.notes, *told.notes],
-            sent=told.sent,
+            notes=[*self.turn.notes, *branch.notes],
+            sent=branch.sent,
             learnt=refused.learnt,
             system=system if (system := context.system_prompt) and system.strip() else None,
             temperature=context.temperature,
@@ -187,7 +187,7 @@ class Step:
         self.begins_run = not todo.results and todo.previous is None
         self._todo = todo
         self._prices = prices
-        self._asked: tuple[str, str] | None = None
+        self._model: tuple[str, str] | None = None
         """The provider and its model."""
         self._address = address
         self._bus = bus
@@ -202,7 +202,7 @@ class Step:
         self, provider: Provider, model: str, context: Context, refused: RefusedBy
     ) -> Prompt:
         ask = self._todo.ask
-        self._asked = provider.name, model
+        self._model = provider.name, model
 
         def takes(file: FileRef) -> bool:
             return provider.takes(model, file.media_type)
@@ -211,19 +211,19 @@ class Step:
         choice = chosen(ask.files, lambda file: takes(file) and not refused.file(file))
         withheld = ask.schema is not None and refused.schema(ask.schema)
         self._notes = [
-            *choice.words,
+            *choice.notes,
             *refused.notes(as_it_is=choice.files == wished.files, schema=not withheld),
         ]
-        words = [ask.prompt, *choice.words]
+        parts = [ask.prompt, *choice.notes]
         instead = ask.instead if choice.needs_text else ""
         if instead:
-            words.append(instead)
+            parts.append(instead)
         if ask.schema is not None:
-            words.append(told(ask.schema))
+            parts.append(schema_instruction(ask.schema))
         files = [await read_file(self._bus, self._address.session, f) for f in choice.files]
         return Prompt(
             model=model,
-            messages=[PromptMessage("user", "\n\n".join(words), files)],
+            messages=[PromptMessage("user", "\n\n".join(parts), files)],
             system=ask.system,
             temperature=context.temperature,
             max_tokens=context.max_tokens,
@@ -270,7 +270,7 @@ class Step:
         subject = self._address.todo_process(todo.priority, following.n)
         return Next(subject, following, "its answer was taken")
 
-    def _again(self, ask: Ask, fault: str) -> Next | Fault:
+    def _again(self, ask: StepPrompt, fault: str) -> Next | Fault:
         """Ask once more, with the fault named; the misses so far are in the log."""
         todo, misses, fault = self._todo, ask.misses + 1, shortened(fault)
         if misses >= MISSES:
@@ -301,5 +301,5 @@ class Step:
         )
 
     def _cost(self, usage: Usage | None) -> int | None:
-        provider, model = self._asked or (None, None)
+        provider, model = self._model or (None, None)
         return self._prices.cost(provider, model, usage)

@@ -20,7 +20,7 @@ from services.llm_worker.pacer import Pacer
 from services.llm_worker.prices import Prices
 from services.llm_worker.providers.base import Ended, Prompt, Provider, ProviderError
 from services.llm_worker.providers.registry import Registry
-from services.llm_worker.refusals import Refusals, Refused, learnt_notes
+from services.llm_worker.refusals import PartRefused, Refusals, learnt_notes
 from services.llm_worker.retries import backoff, worth_another
 from services.llm_worker.tasks import Next, Task, task_of
 from shared.bus import Bus, BusError
@@ -66,7 +66,7 @@ class Worker:
         self._refusals = Refusals()
         self._noted = set[str]()
         """Notes that stand in the log already: each does once."""
-        self.held = RunOwnership[DeltaWriter](bus, worker_id)
+        self.owned = RunOwnership[DeltaWriter](bus, worker_id)
 
     # -- one text, step by step ---------------------------------------------------
 
@@ -81,14 +81,14 @@ class Worker:
         bound = structlog.contextvars.bound_contextvars
         with (
             bound(run_id=address.run, session_id=address.session),
-            self.held.hold(delivery) as run,
+            self.owned.take(delivery) as run,
         ):
             context = await self._context(delivery, task)
             if context is None:
                 return
             if delivery.delivered > 1:  # the first time the claim itself finds out who was faster
-                await self.held.look_up(run, delivery)
-                await self.held.ask_owner(run)
+                await self.owned.look_up(run, delivery)
+                await self.owned.leave_to_owner(run)
             await self._answer(run, delivery, context, task)
 
     async def _context(self, delivery: Delivery, task: Task) -> Context | None:
@@ -114,16 +114,16 @@ class Worker:
 
     async def _answer(self, run: Run, delivery: Delivery, context: Context, task: Task) -> None:
         """Attempt the text until it has an end: one claim, one text, one fact after it."""
-        standing = run.standing
+        state = run.state
         opening = task.opening(context)
         lost_to: Fault | None = None
-        while not standing.over:
+        while not state.over:
             if run.lost:
                 raise RetryLater(LEASE, "another attempt has begun")
             previous, token_head = await self._previous(run, task, lost_to)
-            if standing.cancelled:
+            if state.cancelled:
                 return await self._conclude(run, task, "cancelled", previous)
-            if standing.deaths >= self._settings.silent_deaths:
+            if state.deaths >= self._settings.silent_deaths:
                 fault = Fault(code="internal", message="Every worker that tried was lost.")
                 return await self._conclude(run, task, "failed", previous, error=fault)
             try:
@@ -136,7 +136,7 @@ class Worker:
             if run.interrupted.is_set():  # meanwhile: nothing need be claimed for that
                 continue
             source = self._source(provider, prompt)
-            attempt = await self.held.claim(run, delivery, source, previous)
+            attempt = await self.owned.claim(run, delivery, source, previous)
             if attempt is not None:
                 writer = self._writer(run, attempt, token_head, opening)
                 outcome = await self._write(run, writer, provider, prompt)
@@ -157,14 +157,14 @@ class Worker:
             return None
         fault = outcome.fault
         assert fault is not None  # noqa: S101  (one of the two is set)
-        if isinstance(fault, Refused) and run.standing.claims < MOST_REFUSALS:
+        if isinstance(fault, PartRefused) and run.state.claims < MOST_REFUSALS:
             self._refusals.remember(source.provider, source.model, fault)
             log.info("prompt.refused", model=source.model, part=fault.part)
             return _fault(fault)  # the next attempt's prompt is made without it
         if not worth_another(fault, outcome.failures, self._settings.provider_failures):
             await self._conclude(run, task, "failed", None, source=source, error=_fault(fault))
             return None
-        log.info("attempt.lost", attempt=run.standing.attempt, reason=fault.code)
+        log.info("attempt.lost", attempt=run.state.attempt, reason=fault.code)
         with suppress(TimeoutError):  # a cancel need not wait for the next try
             pause = backoff(outcome.failures, fault.retry_after)
             await asyncio.wait_for(run.interrupted.wait(), pause)
@@ -176,9 +176,9 @@ class Worker:
         verdict = task.judge(writer.text if writer else "", ended)
         match verdict:
             case Next(subject, todo, reason):
-                went = _went(writer, reason) if writer else None
-                todo = msgspec.structs.replace(todo, previous=went)
-                await self.held.go_on(run, subject, todo)
+                attempt_before = _previous_attempt(writer, reason) if writer else None
+                todo = msgspec.structs.replace(todo, previous=attempt_before)
+                await self.owned.append_next_todo(run, subject, todo)
             case Fault():
                 await self._conclude(
                     run, task, "failed", None, source=source, ended=ended, error=verdict
@@ -190,18 +190,18 @@ class Worker:
         self, run: Run, task: Task, fault: Fault | None
     ) -> tuple[PreviousAttempt | None, int]:
         """What the attempt before wrote, and the last sequence of the run on TOKENS."""
-        standing = run.standing
-        if standing.claim is None:
+        state = run.state
+        if state.claim is None:
             if task.begins_run:
                 return None, 0
             last = await self._bus.head(TOKENS, run.address.tokens)  # of an earlier step
             return None, last.seq if last else 0
-        written = await read_attempt(self._bus, run.address, standing.attempt)
+        written = await read_attempt(self._bus, run.address, state.attempt)
         if (writer := run.own_writer) is not None:  # so we know all of it
-            previous = _went(writer, "the provider failed")
+            previous = _previous_attempt(writer, "the provider failed")
             return msgspec.structs.replace(previous, fault=fault), written.seq
         previous = PreviousAttempt(
-            attempt=standing.attempt,
+            attempt=state.attempt,
             text=written.text,
             reason="its worker was lost",
             timeline=written.timeline,
@@ -239,7 +239,7 @@ class Worker:
                 prompt,
                 writer,
                 self._calls,
-                failures=run.standing.failures,
+                failures=run.state.failures,
                 most_failures=self._settings.provider_failures,
                 max_reply=self._settings.max_reply,
             )
@@ -253,13 +253,11 @@ class Worker:
                 streaming.cancel()
                 await asyncio.wait({streaming}, timeout=_CLOSING)
         if run.interrupted.is_set():
-            _say_what_closing_broke(streaming)
+            _log_closing_failure(streaming)
             return None
         outcome = streaming.result()
-        if run.standing.claim is not None:
-            run.standing.claim = msgspec.structs.replace(
-                run.standing.claim, failures=outcome.failures
-            )
+        if run.state.claim is not None:
+            run.state.claim = msgspec.structs.replace(run.state.claim, failures=outcome.failures)
         return outcome
 
     def _writer(self, run: Run, attempt: int, token_head: int, opening: str) -> DeltaWriter:
@@ -272,11 +270,11 @@ class Worker:
             attempt,
             self._pacer,
             head=token_head,
-            still_mine=lambda: self.held.look(run),
+            still_mine=lambda: self.owned.look(run),
             lost=lambda: run.interrupt(lost=True),
-            claimed_at=run.standing.claim.at if run.standing.claim else None,
+            claimed_at=run.state.claim.at if run.state.claim else None,
         )
-        if run.standing.claims > 1:
+        if run.state.claims > 1:
             run.writer.begin()
         if opening:
             run.writer.open_with(opening)
@@ -294,7 +292,7 @@ class Worker:
         error: Fault | None = None,
     ) -> None:
         """End the run with what was written."""
-        claim = run.standing.claim
+        claim = run.state.claim
         source = source or (claim.prompt if claim else None)
         writer = run.own_writer
         if writer is not None:
@@ -303,7 +301,7 @@ class Worker:
         else:
             text, timeline = (previous.text, previous.timeline) if previous else ("", [])
         final = msgspec.structs.replace(
-            ended_now(status, text, attempt=run.standing.attempt, error=error),
+            ended_now(status, text, attempt=run.state.attempt, error=error),
             model=source.model if source else None,
             provider=source.provider if source else None,
             stop_reason=ended.stop_reason if ended and status == "completed" else None,
@@ -315,10 +313,10 @@ class Worker:
             timeline=timeline,
             tries=writer.tries if writer else [],
         )
-        await self.held.conclude(run, task.dress(final))
+        await self.owned.conclude(run, task.dress(final))
 
 
-def _went(writer: DeltaWriter, reason: str) -> PreviousAttempt:
+def _previous_attempt(writer: DeltaWriter, reason: str) -> PreviousAttempt:
     """What an attempt of ours wrote; it writes no more, or a later delta would not be told."""
     writer.close()
     return PreviousAttempt(
@@ -330,7 +328,7 @@ def _went(writer: DeltaWriter, reason: str) -> PreviousAttempt:
     )
 
 
-def _say_what_closing_broke(streaming: asyncio.Task[Outcome]) -> None:
+def _log_closing_failure(streaming: asyncio.Task[Outcome]) -> None:
     """A provider that fails while it is being closed changes nothing: the run was interrupted."""
     if streaming.done() and not streaming.cancelled() and (error := streaming.exception()):
         log.warning("provider.closing_failed", error=type(error).__name__)
@@ -341,6 +339,6 @@ def _fault(error: ProviderError) -> Fault:
     return Fault(
         code=error.code,
         message=shortened(error.message),
-        retryable=error.passing,
+        retryable=error.transient,
         retry_after=UNSET if wish is None else round(min(wish, LONGEST_WISH), 3),
     )

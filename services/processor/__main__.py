@@ -1,14 +1,17 @@
 """Start a processor: what it consumes, and what it listens to."""
 
 import asyncio
+from functools import partial
 
+from services.processor import handlers
 from services.processor.processor import Processor
 from shared.child import sweep_directories
+from shared.events import TodoProcess
 from shared.ids import new_id
 from shared.lifecycle import running
 from shared.priorities import PriorityConsumer
 from shared.settings import Settings
-from shared.subjects import LIVE_CANCELS, holds, process_todos
+from shared.subjects import process_todos
 
 
 async def main(settings: Settings) -> None:
@@ -17,13 +20,12 @@ async def main(settings: Settings) -> None:
     await asyncio.to_thread(sweep_directories)
     async with running(settings, "processor") as life:
         processor = Processor(life.bus, worker_id, silent_deaths=settings.silent_deaths)
-        await life.bus.listen(holds(worker_id), processor.held.on_holds)
-        await life.bus.listen_live(LIVE_CANCELS, processor.held.on_cancel)
-        life.bus.on_reconnect(processor.held.on_reconnect)
+        await handlers.listen(life.bus, processor.owned)
+        life.bus.on_reconnect(processor.owned.on_reconnect)
         await life.bus.serve("processor", {})  # it says that it is there, and nothing else
-        watching = asyncio.create_task(processor.held.watch(), name="watch")
+        watching = asyncio.create_task(processor.owned.watch(), name="watch")
         async with PriorityConsumer(
-            *(life.bus, "process", process_todos, processor.handle),
+            *(life.bus, "process", process_todos, partial(handlers.TODOS[TodoProcess], processor)),
             slots=settings.steps,
             lease=settings.lease,
         ) as steps:

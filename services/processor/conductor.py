@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from shared.events import Ask, DocumentPlan, FilePlan, PipelinePlan, Plan, StepResult
+from shared.events import DocumentPlan, FilePlan, PipelinePlan, Plan, StepPrompt, StepResult
 from shared.plans import ANSWER, EXTRACT, due_step, step_names
 from shared.templates import fence, fill, quoted
 
@@ -18,7 +18,7 @@ class Read(NamedTuple):
 class Generate(NamedTuple):
     """A model is to be asked."""
 
-    ask: Ask
+    ask: StepPrompt
     last: bool
     """Its answer ends the job."""
 
@@ -29,17 +29,17 @@ def conduct(plan: Plan, results: list[StepResult]) -> Read | Generate | None:
     if step is None:
         return None
     if isinstance(plan, PipelinePlan):
-        return Generate(_ask_of(plan, step, results), last=step == step_names(plan)[-1])
+        return Generate(_prompt_of_step(plan, step, results), last=step == step_names(plan)[-1])
     if step == EXTRACT or isinstance(plan, FilePlan):
         return Read(plan)
-    return Generate(_ask_about(plan, results[0]), last=True)
+    return Generate(_prompt_about_file(plan, results[0]), last=True)
 
 
-def _ask_of(plan: PipelinePlan, step: str, results: list[StepResult]) -> Ask:
+def _prompt_of_step(plan: PipelinePlan, step: str, results: list[StepResult]) -> StepPrompt:
     """A pipeline's step: its template with the inputs, and the answers so far as fenced data."""
     values = plan.inputs | {result.step: fence(result.text, result.step) for result in results}
     (wanted,) = (known for known in plan.steps if known.name == step)
-    return Ask(
+    return StepPrompt(
         step=step,
         prompt=fill(wanted.template, values),
         system=wanted.system,
@@ -47,15 +47,15 @@ def _ask_of(plan: PipelinePlan, step: str, results: list[StepResult]) -> Ask:
     )
 
 
-def _ask_about(plan: DocumentPlan, read: StepResult) -> Ask:
+def _prompt_about_file(plan: DocumentPlan, read: StepResult) -> StepPrompt:
     """The user's prompt about a file: the file itself, or what was read from it."""
     file = plan.file
-    words = [plan.prompt, f"This is about the file {quoted(file.name)}. {_DATA}"]
+    parts = [plan.prompt, f"This is about the file {quoted(file.name)}. {_DATA}"]
     if read.notes:
         notes = "\n".join(f"- {note}" for note in read.notes)
-        words.append(f"What was left out when it was read:\n{notes}")
+        parts.append(f"What was left out when it was read:\n{notes}")
     if read.text.strip():
         instead = f"This was read from the file. {_DATA}\n\n{fence(read.text, file.kind)}"
     else:
         instead = "No text could be read from the file."
-    return Ask(step=ANSWER, prompt="\n\n".join(words), files=read.images, instead=instead)
+    return StepPrompt(step=ANSWER, prompt="\n\n".join(parts), files=read.images, instead=instead)

@@ -14,7 +14,7 @@ from prometheus_client import Counter, Histogram
 from services.processor.conductor import Generate, Read, conduct
 from services.processor.extract.findings import ExtractError
 from services.processor.progress import ProgressWriter
-from services.processor.reading import read
+from services.processor.read_file import read
 from shared.bus import Bus
 from shared.consumer import LEASE, Delivery, Rejected, RetryLater
 from shared.deltas import read_attempt
@@ -57,7 +57,7 @@ class Processor:
     def __init__(self, bus: Bus, worker_id: str, *, silent_deaths: int) -> None:
         self._bus = bus
         self._silent_deaths = silent_deaths
-        self.held = RunOwnership[ProgressWriter](bus, worker_id)
+        self.owned = RunOwnership[ProgressWriter](bus, worker_id)
 
     async def handle(self, delivery: Delivery) -> None:
         """Do the step that is due.
@@ -75,11 +75,11 @@ class Processor:
         bound = structlog.contextvars.bound_contextvars
         with (
             bound(run_id=address.run, session_id=address.session),
-            self.held.hold(delivery) as run,
+            self.owned.take(delivery) as run,
         ):
-            await self.held.look_up(run, delivery)
-            await self.held.ask_owner(run)
-            while not run.standing.over:
+            await self.owned.look_up(run, delivery)
+            await self.owned.leave_to_owner(run)
+            while not run.state.over:
                 await self._attempt(run, delivery, todo)
         return None
 
@@ -92,16 +92,16 @@ class Processor:
         """One try; afterwards the run has gone on, or its standing says why not."""
         if run.lost:
             raise RetryLater(LEASE, "another attempt has begun")
-        if run.standing.cancelled:
+        if run.state.cancelled:
             return await self._conclude(run, todo, "cancelled")
-        if run.standing.claims >= self._silent_deaths:
+        if run.state.claims >= self._silent_deaths:
             fault = Fault(code="internal", message="Every processor that tried was lost.")
             return await self._conclude(run, todo, "failed", fault)
         match conduct(todo.plan, todo.results):
             case Read():
                 await self._read(run, delivery, todo)
             case Generate() as step:
-                await self._ask(run, todo, step, todo.results)
+                await self._append_generate(run, todo, step, todo.results)
             case None:
                 fault = Fault(code="internal", message="The job had no step left to do.")
                 await self._conclude(run, todo, "failed", fault)
@@ -111,7 +111,7 @@ class Processor:
 
     async def _read(self, run: Run, delivery: Delivery, todo: TodoProcess) -> None:
         least, previous = await self._read_before(run)
-        attempt = await self.held.claim(run, delivery, previous=previous, fraction=least)
+        attempt = await self.owned.claim(run, delivery, previous=previous, fraction=least)
         if attempt is None:
             return None
         assert isinstance(todo.plan, DocumentPlan | FilePlan)  # noqa: S101  (only these have a file)
@@ -129,17 +129,17 @@ class Processor:
             results = [*todo.results, result]
             step = conduct(todo.plan, results)
             if isinstance(step, Generate):
-                await self._ask(run, todo, step, results)
+                await self._append_generate(run, todo, step, results)
             else:  # a file for messages: to be read was all
                 await self._conclude(run, msgspec.structs.replace(todo, results=results))
         return None
 
     async def _read_before(self, run: Run) -> tuple[float, PreviousAttempt | None]:
         """How much of the file was read so far, because progress never falls; and the last try."""
-        claim, own = run.standing.claim, run.own_writer
+        claim, own = run.state.claim, run.own_writer
         if claim is None:
             return 0.0, None
-        attempt = run.standing.attempt
+        attempt = run.state.attempt
         written = await read_attempt(self._bus, run.address, attempt)
         previous = PreviousAttempt(
             attempt=attempt,
@@ -158,7 +158,7 @@ class Processor:
         writer = ProgressWriter(self._bus, run.address, attempt, todo.step, least=least)
         async with writer as progress:
             run.writer = progress
-            reading = asyncio.create_task(read(self._bus, run.address, step.plan, progress.tell))
+            reading = asyncio.create_task(read(self._bus, run.address, step.plan, progress.report))
             interrupted = asyncio.create_task(run.interrupted.wait())
             try:
                 await asyncio.wait({reading, interrupted}, return_when=asyncio.FIRST_COMPLETED)
@@ -175,7 +175,7 @@ class Processor:
 
     # -- what comes next ----------------------------------------------------------------
 
-    async def _ask(
+    async def _append_generate(
         self, run: Run, todo: TodoProcess, step: Generate, results: list[StepResult]
     ) -> None:
         following = TodoGenerate(
@@ -186,10 +186,10 @@ class Processor:
             plan=todo.plan,
             results=without_file_text(todo.plan, results),
             last=step.last,
-            previous=_went(run),
+            previous=_previous_attempt(run),
         )
         subject = run.address.todo_generate(todo.priority, following.n)
-        if await self.held.go_on(run, subject, following):
+        if await self.owned.append_next_todo(run, subject, following):
             _steps.labels("asked").inc()
             log.info("step.asked", step=step.ask.step, n=following.n)
 
@@ -202,18 +202,18 @@ class Processor:
     ) -> None:
         fraction, last = await self._read_before(run)
         final = msgspec.structs.replace(
-            ended(status, attempt=run.standing.attempt, error=error, fraction=fraction),
+            ended(status, attempt=run.state.attempt, error=error, fraction=fraction),
             results=without_file_text(todo.plan, todo.results),
             notes=notes_of(todo.results),
             usage=total(*(result.usage for result in todo.results)),
             cost=cost_of(todo.results),
             progress=last.progress if last else [],
         )
-        await self.held.conclude(run, final)
+        await self.owned.conclude(run, final)
         _steps.labels(status).inc()
 
 
-def _went(run: Run) -> PreviousAttempt | None:
+def _previous_attempt(run: Run) -> PreviousAttempt | None:
     """How the reading went that leads to a question; None where nothing was read."""
     if run.own_writer is None:
         return None

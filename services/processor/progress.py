@@ -28,23 +28,23 @@ class ProgressWriter:
         self.attempt = attempt
         self._step = step
         self._fraction = least
-        self._told = -1.0
+        self._reported = -1.0
         self.reached = least
         """The most that anybody may have been told."""
         self._began = time.monotonic()
         self.timeline: Timeline = []
         """(milliseconds since the claim, thousandths done) of what was told."""
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._head: int | None = None
         self._writing: asyncio.Task[None] | None = None
 
-    def tell(self, fraction: float) -> None:
+    def report(self, fraction: float) -> None:
         """So much of the step is done."""
         self._fraction = max(self._fraction, min(fraction, 1.0))
-        self._news.set()
+        self._changed.set()
 
     async def __aenter__(self) -> Self:
-        self._news.set()  # 0 is news too: the step has begun
+        self._changed.set()  # 0 is news too: the step has begun
         self._writing = asyncio.create_task(self._write(), name="progress")
         return self
 
@@ -67,9 +67,9 @@ class ProgressWriter:
 
     async def _write(self) -> None:
         while True:
-            await self._news.wait()
-            self._news.clear()
-            if self._fraction > self._told:
+            await self._changed.wait()
+            self._changed.clear()
+            if self._fraction > self._reported:
                 with suppress(BusError):  # then the next one tells
                     await self._publish(self._fraction)
             await asyncio.sleep(EVERY)
@@ -84,4 +84,4 @@ class ProgressWriter:
         self.timeline.append((ms, round(self.reached * 1000)))
         token_event = encode(Progress(self.attempt, self._step, self.reached, ms))
         self._head = await self._bus.append(self._subject, token_event, expected=expected)
-        self._told = fraction
+        self._reported = fraction

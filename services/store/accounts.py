@@ -9,19 +9,17 @@ import re
 
 import sqlalchemy as sa
 
-from services.store import chains
 from services.store.applying import read_applied
+from services.store.chains import Chains, Decide
 from services.store.database import Database
 from services.store.queries import not_found
 from services.store.rows import TokenRow, UserRow, token_row, user_row
 from services.store.schema import tokens, users
-from services.store.watermark import Watermark
 from shared import ids
-from shared.bus import Bus
 from shared.commands import CheckToken, Holder, TokenCheck
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.events import (
-    Fact,
+    AccountFact,
     TokenCreated,
     TokenRevoked,
     UserCreated,
@@ -53,10 +51,9 @@ LABEL = 200
 class Accounts:
     """The operations on users and tokens."""
 
-    def __init__(self, bus: Bus, database: Database, applied: Watermark) -> None:
-        self._bus = bus
+    def __init__(self, chains: Chains, database: Database) -> None:
+        self._chains = chains
         self._database = database
-        self._applied = applied
 
     # -- users ------------------------------------------------------------------------
 
@@ -64,10 +61,10 @@ class Accounts:
         account = ids.LOCAL_USER if request.user == LOCAL_NAME else request.account_id
         _check_user(request.user, account)
 
-        async def decide() -> tuple[str, Fact] | None:
+        async def decide() -> AccountFact | None:
             known = await self._database.read(find_user, request.user)
             if known is None:
-                return "user.created", UserCreated(at=ids.now(), name=request.user)
+                return UserCreated(at=ids.now(), name=request.user)
             if known.id != account:
                 raise Conflict(f"There is a user {request.user!r} already.")
             return None
@@ -78,13 +75,13 @@ class Accounts:
     async def enable_user(self, request: EnableUser) -> UserAnswer:
         user = await self._user(request.user)
 
-        async def decide() -> tuple[str, Fact] | None:
+        async def decide() -> AccountFact | None:
             known = await self._user(request.user)
             if (known.disabled_at is None) == request.enabled:
                 return None
             if request.enabled:
-                return "user.enabled", UserEnabled(at=ids.now())
-            return "user.disabled", UserDisabled(at=ids.now())
+                return UserEnabled(at=ids.now())
+            return UserDisabled(at=ids.now())
 
         await self._append(user.id, "user", decide)
         return await self._database.read(_user_answer, request.user)
@@ -108,20 +105,19 @@ class Accounts:
             await self._need_local()
         user = await self._user(request.user)
 
-        async def decide() -> tuple[str, Fact] | None:
+        async def decide() -> AccountFact | None:
             known = await self._database.read(_find_token, request.sha256)
             if known is not None and known.id == request.token_id:
                 return None
             if known is not None:
                 raise Conflict("This token was made before; please choose another value.")
-            made = TokenCreated(
+            return TokenCreated(
                 at=ids.now(),
                 token_id=request.token_id,
                 sha256=request.sha256,
                 label=request.label,
                 expires_at=request.expires_at,
             )
-            return "token.created", made
 
         await self._append(user.id, "token", decide)
         return await self._database.read(_token_answer, request.token_id)
@@ -129,10 +125,10 @@ class Accounts:
     async def revoke_token(self, request: RevokeToken) -> TokenAnswer:
         row = await self._token(request.token_id)
 
-        async def decide() -> tuple[str, Fact] | None:
+        async def decide() -> AccountFact | None:
             if (await self._token(request.token_id)).revoked_at is not None:
                 return None
-            return "token.revoked", TokenRevoked(at=ids.now(), token_id=request.token_id)
+            return TokenRevoked(at=ids.now(), token_id=request.token_id)
 
         await self._append(row.user_id, "token", decide)
         return await self._database.read(_token_answer, request.token_id)
@@ -152,11 +148,9 @@ class Accounts:
             raise NotFound("There is no such token; `natterlog token list` has the ids.")
         return found
 
-    async def _append(self, user: str, kind: str, decide: chains.Decide) -> None:
+    async def _append(self, user: str, kind: str, decide: Decide) -> None:
         address = user_address(user)
-        await chains.decide(
-            self._bus, self._applied, address, decide, scope=Scope.EVERYBODY, kind=kind
-        )
+        await self._chains.append_outside(address, decide, scope=Scope.EVERYBODY, kind=kind)
 
 
 def _check_user(name: str, account: str) -> None:

@@ -372,7 +372,7 @@ def _of(tombstone: Tombstone) -> list[sa.ColumnElement[bool]]:
 def links(entries: list[Entry]) -> list[LogEntry]:
     """The facts that can be applied."""
     return [
-        LogEntry(e.seq, parse(e.subject), fact_kind(e.subject), e.data, e.fact)
+        LogEntry(e.seq, e.subject, parse(e.subject), e.data, e.fact)
         for e in entries
         if e.fact is not None
     ]

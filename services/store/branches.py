@@ -97,19 +97,17 @@ class Branches:
     async def choose(self, request: ChooseBranch) -> SessionAnswer:
         user, session_id = request.user_id, request.session_id
 
-        async def attempt(state: SessionState) -> int:
+        async def attempt(state: SessionState) -> None:
             chosen = await self._database.read(branch_up_to, request)
             if state.unfinished:
                 raise Conflict("A reply is being written here; try again when it is complete.")
             leaf = await self._database.read(leaf_below, chosen.messages[-1])
-            if leaf == state.session.active_leaf:
-                return 0
-            fact = BranchChosen(at=ids.now(), leaf=leaf)
-            return await self._commands.append_to_session(
-                session_address(user, session_id).subject_of(fact),
-                fact,
-                state.session.last_seq,
-            )
+            if leaf != state.session.active_leaf:
+                await self._commands.append_to_session(
+                    session_address(user, session_id),
+                    BranchChosen(at=ids.now(), leaf=leaf),
+                    state.session.last_seq,
+                )
 
         await self._commands.decide_on_session(user, session_id, attempt)
         asked = GetSession(user_id=user, session_id=session_id)
@@ -126,9 +124,9 @@ class Branches:
             comment=request.comment if request.rating else None,
         )
 
-        async def attempt(state: SessionState) -> int:
-            return await self._commands.append_to_session(
-                session_address(request.user_id, rated.session_id).subject_of(fact),
+        async def attempt(state: SessionState) -> None:
+            await self._commands.append_to_session(
+                session_address(request.user_id, rated.session_id),
                 msgspec.structs.replace(fact, at=ids.now()),
                 state.session.last_seq,
             )

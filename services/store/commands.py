@@ -1,24 +1,20 @@
 """What changes something: each decides on a session's state and appends a fact.
 
 A decision is made on the session as of its last applied fact, and the append is
-refused when anything came after it.  So correctness comes from the chain alone,
-however many stores decide at once; the lock only spares one store from
-overtaking itself.
+refused when anything came after it (:mod:`services.store.chains`).
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
-from weakref import WeakValueDictionary
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from services.store import file_queries, queries
 from services.store.archive import Archive
+from services.store.chains import Chains
 from services.store.database import Database
 from services.store.erase import Eraser
 from services.store.histories import read_history
-from services.store.hotlog import HotLog
 from services.store.keys import answered_anew, digest, may_begin_again, same
 from services.store.model_names import ModelNames
 from services.store.models import preferred_model
@@ -28,7 +24,7 @@ from services.store.rows import MessageRow, RunRow
 from services.store.watermark import LONG, Watermark
 from shared import ids
 from shared.bus import Bus
-from shared.chain import Overtaken, extend, read_chain
+from shared.chain import Overtaken
 from shared.commands import (
     Accepted,
     CancelRun,
@@ -43,10 +39,10 @@ from shared.commands import (
     SessionAnswer,
     UpdateSession,
 )
-from shared.errors import Conflict, InvalidRequest, TooLarge, Unavailable
+from shared.errors import Conflict, InvalidRequest, TooLarge
 from shared.events import (
+    AnyFact,
     CancelRequested,
-    Fact,
     RunWaiting,
     SessionCreated,
     SessionDeleted,
@@ -58,8 +54,7 @@ from shared.records import HIDDEN_MODES
 from shared.settings import Settings
 from shared.subjects import Address, Scope, session_address
 
-ROUNDS = 20
-"""How often a decision is made anew before the store gives up."""
+T = TypeVar("T")
 
 
 class Decision(NamedTuple):
@@ -107,7 +102,7 @@ class Commands:
         settings: Settings,
         database: Database,
         archive: Archive,
-        hot: HotLog,
+        chains: Chains,
         applied: Watermark,
         eraser: Eraser,
         model_names: ModelNames,
@@ -116,11 +111,10 @@ class Commands:
         self._settings = settings
         self._database = database
         self._archive = archive
-        self._hot = hot
+        self._chains = chains
         self._applied = applied
         self._eraser = eraser
         self._model_names = model_names
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     # -- sessions ---------------------------------------------------------------------
 
@@ -155,9 +149,9 @@ class Commands:
         address = session_address(user_id, session_id)
         await self._database.read(queries.check_free, user_id, session_id)
         try:
-            seq = await self._append(address.subject_of(fact), fact, expected=0)
+            seq = await self._chains.append(address, fact, expected=0)
         except Overtaken as overtaken:  # it is there already: the same request came twice
-            await self._catch_up(overtaken)
+            await self._chains.catch_up(overtaken)
             seq = 0
         await self._applied.wait_for(seq, within=LONG if fact.history else None)
         return await self._session(user_id, session_id)
@@ -186,6 +180,7 @@ class Commands:
     async def update_session(self, request: UpdateSession) -> SessionAnswer:
         changes = {f: getattr(request, f) for f in CHANGEABLE}
         changes = {f: value for f, value in changes.items() if value is not msgspec.UNSET}
+        address = session_address(request.user_id, request.session_id)
 
         async def attempt() -> int:
             state = await self._state(request.user_id, request.session_id)
@@ -194,16 +189,14 @@ class Commands:
             if isinstance(model := changes.get("model"), str) and model != state.session.model:
                 await self._model_names.check(model)
             fact = SessionUpdated(at=ids.now(), **changes)
-            return await self._append(
-                session_address(request.user_id, request.session_id).subject_of(fact),
-                fact,
-                expected=state.session.last_seq,
-            )
+            return await self._chains.append(address, fact, expected=state.session.last_seq)
 
         await self._applied.wait_for(await self._decide(request.session_id, attempt))
         return await self._session(request.user_id, request.session_id)
 
     async def delete_session(self, request: DeleteSession) -> Done:
+        address = session_address(request.user_id, request.session_id)
+
         async def attempt() -> int:
             # an import that was given up is deleted like any session
             state = await self._state(request.user_id, request.session_id, importing=True)
@@ -213,11 +206,7 @@ class Commands:
             if going:  # the cancels went on the chain
                 state = await self._state(request.user_id, request.session_id)
             fact = SessionDeleted(at=ids.now(), mode=state.session.mode)
-            return await self._append(
-                session_address(request.user_id, request.session_id).subject_of(fact),
-                fact,
-                expected=state.session.last_seq,
-            )
+            return await self._chains.append(address, fact, expected=state.session.last_seq)
 
         seq = await self._decide(request.session_id, attempt)
         await self._applied.wait_for(seq)
@@ -318,18 +307,16 @@ class Commands:
         run_id = run_id or ids.new_id()
         need_id(run_id, "run_id")
         address = Address(user_id, session_id, run_id)
-        repeated: list[RunRow] = []
 
-        async def attempt() -> int:
+        async def attempt() -> tuple[int, RunRow | None]:
             state = await self._state(user_id, session_id, turn.idempotency_key, run_id)
             if state.begun is not None:
                 _need_own(state.begun, address)
                 for run in interrupted_by(state, state.begun):  # it may have died before this
                     await self._cancel(run.id, user_id, "another message came")
-                return 0
+                return 0, None
             if state.keyed is not None and not may_begin_again(same(state.keyed, turn)):
-                repeated.append(state.keyed)
-                return 0
+                return 0, state.keyed
             await self._model_names.check(turn.model or state.session.model)
             try:
                 decision = decide(state, answered_anew(state, turn) or await turn_in(state))
@@ -339,20 +326,20 @@ class Commands:
             seq = await self._append_turn(address, decision, state.session.last_seq)
             for run in decision.interrupts:
                 await self._cancel(run.id, user_id, "another message came")
-            return seq
+            return seq, None
 
-        async with self._lock(f"{user_id} {turn.idempotency_key or run_id}"):
-            seq = await self._decide(session_id, attempt)
+        async with self._chains.lock(f"{user_id} {turn.idempotency_key or run_id}"):
+            seq, keyed = await self._decide(session_id, attempt)
         await self._applied.wait_for(seq)
-        answered = repeated[-1].id if repeated else run_id
-        return await self._database.read(queries.accepted, answered, repeated=bool(repeated))
+        answered = keyed.id if keyed else run_id
+        return await self._database.read(queries.accepted, answered, repeated=bool(keyed))
 
     async def _append_turn(self, address: Address, decision: Decision, last_seq: int) -> int:
         if decision.waits:
             fact = RunWaiting(at=ids.now(), turn=decision.turn)
         else:
             fact = TodoChat(at=ids.now(), n=0, turn=decision.turn)
-        return await self._append(address.subject_of(fact), fact, expected=last_seq)
+        return await self._chains.append(address, fact, expected=last_seq)
 
     # -- runs -------------------------------------------------------------------------
 
@@ -364,49 +351,37 @@ class Commands:
 
     async def _cancel(self, run_id: str, user_id: str, reason: str) -> None:
         """Put a cancel on the run's chain and wait until it is applied; ended runs stay as is."""
-        for _ in range(ROUNDS):
+
+        async def attempt() -> int:
             run = await self._database.read(queries.find_run, user_id, run_id)
             if run.ended_at is not None or run.cancelled:
-                return
+                return 0
             address = Address(user_id, run.session_id, run_id)
             fact = CancelRequested(at=ids.now(), reason=reason)
-            try:
-                seq = await self._append(
-                    address.subject_of(fact), fact, expected=run.last_seq, scope=Scope.RUN
-                )
-            except Overtaken as overtaken:
-                await self._catch_up(overtaken)
-            else:
-                await self._applied.wait_for(seq)
-                return
-        raise _too_busy()
+            return await self._chains.append(address, fact, expected=run.last_seq, scope=Scope.RUN)
+
+        await self._applied.wait_for(await self._decide(run_id, attempt))
 
     # -- deciding ---------------------------------------------------------------------
 
     async def decide_on_session(
-        self, user_id: str, session_id: str, attempt: Callable[[SessionState], Awaitable[int]]
-    ) -> None:
-        """Try ``attempt``, given the session's state, until nothing comes in between.
+        self, user_id: str, session_id: str, attempt: Callable[[SessionState], Awaitable[T]]
+    ) -> T:
+        """What ``attempt`` answers, given the session's state, once nothing came in between."""
 
-        What it appended is applied when this returns.
-        """
-
-        async def on_state() -> int:
+        async def on_state() -> T:
             return await attempt(await self._state(user_id, session_id))
 
-        await self._applied.wait_for(await self._decide(session_id, on_state))
+        return await self._decide(session_id, on_state)
 
-    async def append_to_session(self, subject: str, fact: Fact, last_seq: int) -> int:
-        """Append a fact that nothing of the session may come before.
+    async def append_to_session(self, address: Address, fact: AnyFact, last_seq: int) -> None:
+        """Append a fact that nothing of the session may come before, and see it applied.
 
         Raises:
             Overtaken: the session went on since ``last_seq``.
         """
-        return await self._append(subject, fact, expected=last_seq)
-
-    def was_deleted(self, session_id: str) -> bool:
-        """Whether this id was a session's that is deleted for good."""
-        return session_id in self._archive.deleted
+        seq = await self._chains.append(address, fact, expected=last_seq)
+        await self._applied.wait_for(seq)
 
     async def check_latest(self, address: Address, last_seq: int) -> None:
         """Make sure that the session's last applied fact is its last one.
@@ -414,42 +389,14 @@ class Commands:
         Raises:
             Overtaken: a newer one is there; decide again.
         """
-        after = self._hot.expected(last_seq)
-        links = await read_chain(self._bus, address.session_facts, after)
-        if links:
-            raise Overtaken(links)
+        await self._chains.check_latest(address, last_seq)
 
-    async def _decide(self, session_id: str, attempt: Callable[[], Awaitable[int]]) -> int:
-        """Try ``attempt`` until no other fact comes in between; answers its sequence."""
-        async with self._lock(session_id):
-            for _ in range(ROUNDS):
-                try:
-                    return await attempt()
-                except Overtaken as overtaken:
-                    await self._catch_up(overtaken)
-        raise _too_busy()
+    def was_deleted(self, session_id: str) -> bool:
+        """Whether this id was a session's that is deleted for good."""
+        return session_id in self._archive.deleted
 
-    def _lock(self, name: str) -> asyncio.Lock:
-        return self._locks.setdefault(name, asyncio.Lock())
-
-    async def _append(
-        self, subject: str, fact: Fact, *, expected: int, scope: Scope = Scope.SESSION
-    ) -> int:
-        return await extend(
-            self._bus,
-            subject,
-            fact,
-            expected=self._hot.expected(expected),
-            scope=scope,
-            tries=2,
-        )
-
-    async def _catch_up(self, overtaken: Overtaken) -> None:
-        """See what came first: the facts found, or an old end that was cut off elsewhere."""
-        if overtaken.entries:
-            await self._applied.wait_for(overtaken.entries[-1].seq)
-        else:
-            await self._hot.refresh()
+    async def _decide(self, name: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        return await self._chains.decide(name, attempt, where="in this session")
 
     async def _state(
         self,
@@ -488,7 +435,3 @@ def _need_there(text: str, what: str) -> None:
 def _need_own(run: RunRow, address: Address) -> None:
     if (run.user_id, run.session_id) != (address.user, address.session):
         raise Conflict("This run id is taken; please choose another.")
-
-
-def _too_busy() -> Unavailable:
-    return Unavailable("Too much is happening in this session; please try again.", retry_after=1.0)

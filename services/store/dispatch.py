@@ -12,20 +12,20 @@ from typing import NamedTuple
 import msgspec
 
 from services.store import queries, schedules
+from services.store.chains import Chains
 from services.store.database import Database
 from services.store.hotlog import HotLog
 from services.store.rows import RunRow, SessionRow
-from services.store.watermark import Watermark
 from shared import ids
 from shared.bus import Bus, BusError, NoAnswer
-from shared.chain import Overtaken, extend
+from shared.chain import Overtaken
 from shared.deltas import NOTHING, Written, read_attempt
 from shared.endings import ended, log_end
 from shared.errors import Unavailable
 from shared.events import EndStatus, Fault, RunEnded, TodoChat, Turn
 from shared.log import get_logger
 from shared.plans import cost_of, total
-from shared.subjects import EVENTS, Address, Scope, holds
+from shared.subjects import EVENTS, Address, Scope, owns
 
 log = get_logger()
 
@@ -104,11 +104,11 @@ def _is_lost(run: RunRow, first: int) -> bool:
 class Dispatcher:
     """Looks at sessions and appends what they need; owns the list of those to look at."""
 
-    def __init__(self, bus: Bus, database: Database, hot: HotLog, applied: Watermark) -> None:
+    def __init__(self, bus: Bus, database: Database, hot: HotLog, chains: Chains) -> None:
         self._bus = bus
         self._database = database
         self._hot = hot
-        self._applied = applied
+        self._chains = chains
         self._due: set[str] = set()
         self._wake = asyncio.Event()
         self._cancelled_at: dict[str, float] = {}
@@ -162,10 +162,7 @@ class Dispatcher:
 
     async def _look_again(self, session_id: str, overtaken: Overtaken) -> None:
         try:
-            if overtaken.entries:
-                await self._applied.wait_for(overtaken.entries[-1].seq)
-            else:
-                await self._hot.refresh()
+            await self._chains.catch_up(overtaken)
         except (BusError, Unavailable) as error:
             log.warning("store.dispatch_postponed", session_id=session_id, error=str(error))
         else:
@@ -203,14 +200,7 @@ class Dispatcher:
             parent = await self._parent(session, turn)
             turn = msgspec.structs.replace(turn, parent_id=parent)
         fact = TodoChat(at=ids.now(), n=0, turn=turn)
-        seq = await extend(
-            self._bus,
-            _address(run).subject_of(fact),
-            fact,
-            expected=self._hot.expected(session.last_seq),
-            scope=Scope.SESSION,
-            tries=2,
-        )
+        seq = await self._chains.append(_address(run), fact, expected=session.last_seq)
         log.info("store.dispatched", session_id=session.id, run_id=run.id, seq=seq)
 
     async def _parent(self, session: SessionRow, turn: Turn) -> str | None:
@@ -249,7 +239,7 @@ class Dispatcher:
     async def _is_held(self, run: RunRow) -> bool:
         """Whether the worker of the latest claim says that it is writing the run."""
         try:
-            answer = await self._bus.call(holds(run.worker or "_"), run.id.encode(), timeout=ASK)
+            answer = await self._bus.call(owns(run.worker or "_"), run.id.encode(), timeout=ASK)
         except NoAnswer:
             if not self._bus.connected:
                 raise
@@ -266,13 +256,7 @@ class Dispatcher:
     ) -> None:
         final = ended_by_store(run, status, written.text, error, fraction=written.fraction)
         fact = msgspec.structs.replace(final, timeline=written.timeline, progress=written.progress)
-        seq = await extend(
-            self._bus,
-            _address(run).subject_of(fact),
-            fact,
-            expected=self._hot.expected(run.last_seq),
-            tries=2,
-        )
+        seq = await self._chains.append(_address(run), fact, expected=run.last_seq, scope=Scope.RUN)
         self._cancelled_at.pop(run.id, None)
         if run.due is not None:
             self._schedules.pop(run.id, None)

@@ -15,7 +15,8 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from services.store import job_queries, queries
-from services.store.commands import ROUNDS, Commands, need_id
+from services.store.chains import ROUNDS
+from services.store.commands import Commands, need_id
 from services.store.database import Database
 from services.store.queries import SessionState
 from shared import ids
@@ -91,43 +92,39 @@ class Jobs:
     async def _accept(self, request: CreateJob) -> str:
         """Append the job's first fact, unless its session has a job; answers that job's run."""
         address = Address(request.user_id, request.session_id, request.run_id)
-        accepted = [request.run_id]
 
-        async def attempt(state: SessionState) -> int:
+        async def attempt(state: SessionState) -> str:
             job = await self._database.read(job_queries.job_in, request.session_id)
             if job is not None and job.id != request.run_id and request.client_ref is not None:
                 # joining it is no append, so the chain cannot tell that it is late
                 await self._commands.check_latest(address, state.session.last_seq)
-                accepted[0] = job.id
-                return 0
+                return job.id
             found = await self._database.read(queries.run_owner, request.run_id)
             if found == (request.user_id, request.session_id):
-                return 0
+                return request.run_id
             if found is not None:
                 raise Conflict("This run id is taken; please choose another.")
-            subject, fact = _first_fact(request, address)
-            return await self._commands.append_to_session(subject, fact, state.session.last_seq)
+            await self._commands.append_to_session(
+                address, _first_fact(request), state.session.last_seq
+            )
+            return request.run_id
 
-        await self._commands.decide_on_session(request.user_id, request.session_id, attempt)
-        return accepted[0]
+        user, session_id = request.user_id, request.session_id
+        return await self._commands.decide_on_session(user, session_id, attempt)
 
 
-def _first_fact(request: CreateJob, address: Address) -> tuple[str, RunScheduled | TodoProcess]:
+def _first_fact(request: CreateJob) -> RunScheduled | TodoProcess:
     """What the job begins with: its first todo, or a note that the todo comes later."""
     now = ids.now()
     if request.due is not None and request.due > now:
-        scheduled = RunScheduled(
-            at=now, plan=request.plan, priority=request.priority, due=request.due
-        )
-        return address.subject_of(scheduled), scheduled
-    todo = TodoProcess(
+        return RunScheduled(at=now, plan=request.plan, priority=request.priority, due=request.due)
+    return TodoProcess(
         at=now,
         n=0,
         priority=request.priority,
         step=step_names(request.plan)[0],
         plan=request.plan,
     )
-    return address.subject_of(todo), todo
 
 
 def _check(request: CreateJob) -> None:

@@ -10,50 +10,47 @@ from collections import Counter
 import msgspec
 import sqlalchemy as sa
 
-from services.store import chains
 from services.store.applying import read_applied
+from services.store.chains import Chains
 from services.store.database import Database
 from services.store.rows import ModelRow, model_row
 from services.store.schema import models, preferences
-from services.store.watermark import Watermark
 from shared import ids
-from shared.bus import Bus
 from shared.commands import Done, ListModels, ModelList, ModelsNoted, PreferModel, SyncModels
 from shared.errors import InvalidRequest, ModelNotFound
-from shared.events import Fact, ModelPreferred, ModelsSynced
+from shared.events import ModelFact, ModelPreferred, ModelsSynced
 from shared.subjects import EVERYBODY, NONE, user_address
 
 
 class Models:
     """The commands on models."""
 
-    def __init__(self, bus: Bus, database: Database, applied: Watermark) -> None:
-        self._bus = bus
+    def __init__(self, chains: Chains, database: Database) -> None:
+        self._chains = chains
         self._database = database
-        self._applied = applied
 
     async def sync(self, request: SyncModels) -> ModelsNoted:
         noted = ModelsNoted(added=[], removed=[], seq=0)
 
-        async def decide() -> tuple[str, Fact] | None:
+        async def decide() -> ModelFact | None:
             nonlocal noted
             known, default = await self._database.read(_known)
             news, noted = compare(known, default, request)
-            return None if news is None else ("model.synced", news)
+            return news
 
-        seq = await chains.decide(self._bus, self._applied, EVERYBODY, decide)
+        seq = await self._chains.append_outside(EVERYBODY, decide)
         return msgspec.structs.replace(noted, seq=seq)
 
     async def prefer(self, request: PreferModel) -> Done:
-        async def decide() -> tuple[str, Fact] | None:
+        async def decide() -> ModelFact | None:
             if request.model is not None:
                 await self._database.read(_need_available, request.model)
             if await self._database.read(_preference, request.user_id) == request.model:
                 return None
-            return "model.preferred", ModelPreferred(at=ids.now(), model=request.model)
+            return ModelPreferred(at=ids.now(), model=request.model)
 
         address = user_address(request.user_id)
-        return Done(seq=await chains.decide(self._bus, self._applied, address, decide))
+        return Done(seq=await self._chains.append_outside(address, decide))
 
 
 def compare(

@@ -5,17 +5,15 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from services.store import chains
 from services.store.applying import read_applied
+from services.store.chains import Chains, Decide
 from services.store.database import Database
 from services.store.model_names import ModelNames
 from services.store.queries import MAX_PAGE, not_found
 from services.store.resources import PRESET_FIELDS
 from services.store.rows import PresetRow, preset_row
 from services.store.schema import presets
-from services.store.watermark import Watermark
 from shared import ids
-from shared.bus import Bus
 from shared.commands import (
     CreatePreset,
     DeletePreset,
@@ -27,7 +25,7 @@ from shared.commands import (
     UpdatePreset,
 )
 from shared.errors import Conflict, Forbidden, InvalidRequest
-from shared.events import Fact, PresetCreated, PresetDeleted, PresetUpdated
+from shared.events import PresetCreated, PresetDeleted, PresetFact, PresetUpdated
 from shared.records import Preset
 from shared.subjects import user_address
 
@@ -35,56 +33,51 @@ from shared.subjects import user_address
 class Presets:
     """The commands on presets; each user's are a chain of their own."""
 
-    def __init__(
-        self, bus: Bus, database: Database, applied: Watermark, model_names: ModelNames
-    ) -> None:
-        self._bus = bus
-        self._model_names = model_names
+    def __init__(self, chains: Chains, database: Database, model_names: ModelNames) -> None:
+        self._chains = chains
         self._database = database
-        self._applied = applied
+        self._model_names = model_names
 
     async def create(self, request: CreatePreset) -> PresetAnswer:
         if not ids.is_id(request.preset_id):
             raise InvalidRequest("preset_id must be a UUID.", path="$.preset_id")
         await self._model_names.check(request.model)
 
-        async def decide() -> tuple[str, Fact] | None:
+        async def decide() -> PresetFact | None:
             known = await self._database.read(_find, request.preset_id)
             if known is not None and known.user_id != request.user_id:
                 raise Conflict("This preset id is taken; please choose another.")
             fields = _fields(request)
             made = PresetCreated(at=ids.now(), preset_id=request.preset_id, **fields)
-            return None if known else ("preset.created", made)
+            return None if known else made
 
         return await self._decided(request, decide)
 
     async def update(self, request: UpdatePreset) -> PresetAnswer:
-        async def decide() -> tuple[str, Fact] | None:
+        async def decide() -> PresetFact | None:
             preset = await self._own(request)
             if isinstance(request.model, str) and request.model != preset.model:
                 await self._model_names.check(request.model)
             changes = {f: v for f, v in _fields(request).items() if v is not msgspec.UNSET}
             change = PresetUpdated(at=ids.now(), preset_id=request.preset_id, **changes)
-            return ("preset.updated", change) if changes else None
+            return change if changes else None
 
         return await self._decided(request, decide)
 
     async def delete(self, request: DeletePreset) -> Done:
-        async def decide() -> tuple[str, Fact] | None:
+        async def decide() -> PresetFact | None:
             await self._own(request)
-            return "preset.deleted", PresetDeleted(at=ids.now(), preset_id=request.preset_id)
+            return PresetDeleted(at=ids.now(), preset_id=request.preset_id)
 
         return Done(seq=await self._append(request.user_id, decide))
 
-    async def _decided(
-        self, request: CreatePreset | UpdatePreset, decide: chains.Decide
-    ) -> PresetAnswer:
+    async def _decided(self, request: CreatePreset | UpdatePreset, decide: Decide) -> PresetAnswer:
         await self._append(request.user_id, decide)
         again = GetPreset(user_id=request.user_id, preset_id=request.preset_id)
         return await self._database.read(get_preset, again)
 
-    async def _append(self, user: str, decide: chains.Decide) -> int:
-        return await chains.decide(self._bus, self._applied, user_address(user), decide)
+    async def _append(self, user: str, decide: Decide) -> int:
+        return await self._chains.append_outside(user_address(user), decide)
 
     async def _own(self, request: UpdatePreset | DeletePreset) -> Preset:
         """The preset, which is there and the user's own.

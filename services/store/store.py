@@ -35,6 +35,7 @@ from services.store.answering import Endpoint, endpoint
 from services.store.applying import apply, read_applied, read_epoch, set_epoch
 from services.store.archive import Archive, Entry, entry, links
 from services.store.branches import Branches
+from services.store.chains import Chains
 from services.store.commands import Commands
 from services.store.context import get_context
 from services.store.continuing import Continuing
@@ -123,10 +124,11 @@ class Store:
         self.applied = Watermark()
         self.hot = HotLog(bus)
         self.eraser = Eraser(bus, archive, database, self.hot)
-        self.dispatcher = Dispatcher(bus, database, self.hot, self.applied)
+        self.chains = Chains(bus, self.hot, self.applied)
+        self.dispatcher = Dispatcher(bus, database, self.hot, self.chains)
         self.model_names = ModelNames(bus, database)
         self.commands = Commands(
-            *(bus, settings, database, archive, self.hot, self.applied, self.eraser),
+            *(bus, settings, database, archive, self.chains, self.applied, self.eraser),
             self.model_names,
         )
         self.jobs = Jobs(self.commands, database)
@@ -134,11 +136,11 @@ class Store:
         self.continuing = Continuing(self.commands, database, settings)
         self.releasing = Releasing(self.commands, database)
         self.eraser.release = self.releasing.release
-        self.presets = presets.Presets(bus, database, self.applied, self.model_names)
-        self.accounts = accounts.Accounts(bus, database, self.applied)
+        self.presets = presets.Presets(self.chains, database, self.model_names)
+        self.accounts = accounts.Accounts(self.chains, database)
         self.history = History(archive, database)
         self.orphans = Orphans(bus, archive, database, self.applied)
-        self.models = models.Models(bus, database, self.applied)
+        self.models = models.Models(self.chains, database)
         self._settings = settings
         self._live: deque[Stored] = deque()
         self._heard = 0

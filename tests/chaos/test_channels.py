@@ -46,8 +46,8 @@ async def check_all(natterlog: Running, clients: list[ChatClient]) -> None:
         check_run(run)
         assert run.final.status == "completed"
     for client in clients:
-        asked, reply = client.messages.values()
-        assert (asked["role"], asked["content"]) == ("user", PROMPT)
+        question, reply = client.messages.values()
+        assert (question["role"], question["content"]) == ("user", PROMPT)
         assert reply["content"] in [run.final.text for run in runs.values()]
         assert (client.streaming, client.errors) == ("", [])
 
@@ -63,9 +63,9 @@ async def test_a_killed_service_costs_a_chat_front_end_no_character(
 
         await check_all(natterlog, clients)
 
-        lost_line, lost_words = service == "gateway", service == "llm-worker"
+        lost_line, lost_text = service == "gateway", service == "llm-worker"
         assert [client.connections > 1 for client in clients] == [lost_line] * CLIENTS
-        assert [client.resets for client in clients] == [int(lost_words)] * CLIENTS
+        assert [client.resets for client in clients] == [int(lost_text)] * CLIENTS
 
 
 @short_lease

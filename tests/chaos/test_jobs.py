@@ -11,7 +11,7 @@ from tests.support.documents_client import Answer, DocumentsClient
 from tests.support.fake_provider import check_unspliced
 from tests.support.fake_script import Script
 from tests.support.log_checks import wait_until_ended
-from tests.support.memory import MEBIBYTE, TELLS, peak, reset_peak, resident
+from tests.support.memory import MEASURABLE, MEBIBYTE, peak, reset_peak, resident
 from tests.support.running import Running, short_lease
 
 SERVICES = ["gateway", "processor", "llm-worker", "store"]
@@ -73,8 +73,8 @@ async def test_each_step_is_told_once_although_a_service_is_killed(
         async with ContentClient(natterlog.system.url) as late:
             await late.watch(path)
 
-    for told in client.steps():
-        assert told == STEPS[: len(told)]
+    for steps in client.steps():
+        assert steps == STEPS[: len(steps)]
     assert client.end is not None
     assert client.end["type"] == "result"
     assert client.end["response_text"]
@@ -172,7 +172,7 @@ async def test_a_job_is_answered_while_the_store_is_dead(natterlog: Running):
     assert (body["data"]["status"], body["data"]["ai_response"]) == ("completed", answer.text)
 
 
-@pytest.mark.skipif(not TELLS, reason="asks Linux for memory")
+@pytest.mark.skipif(not MEASURABLE, reason="asks Linux for memory")
 async def test_a_client_that_does_not_read_costs_no_memory_and_loses_nothing(natterlog: Running):
     pid = natterlog.system.one("gateway").pid
     async with (

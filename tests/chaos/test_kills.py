@@ -114,8 +114,8 @@ async def test_a_killed_worker_is_told_as_a_reset_and_its_text_is_kept_in_the_ne
 async def test_a_worker_killed_in_a_very_long_reply_is_told_as_a_reset_and_its_text_is_kept(
     natterlog: Running,
 ):
-    words = " ".join(f"{n:04d}" + "\x01" * 99_996 for n in range(30))  # 3 MB, 18 MB as JSON
-    natterlog.fake.default = Script(reply=words, rate=40, fault="stall@27x1")
+    text = " ".join(f"{n:04d}" + "\x01" * 99_996 for n in range(30))  # 3 MB, 18 MB as JSON
+    natterlog.fake.default = Script(reply=text, rate=40, fault="stall@27x1")
     session_id = await natterlog.client.session()
     reply = Reply()
     await natterlog.client.start(reply, session_id, "A very long one.")
@@ -131,9 +131,9 @@ async def test_a_worker_killed_in_a_very_long_reply_is_told_as_a_reset_and_its_t
     previous = run.previous(1)
     stored = await natterlog.bus.facts_after(EVENTS, f"evt.*.*.{reply.run_id}.>", 0)
     reply.check()
-    assert (reply.text, reply.resets) == (words, 1)
+    assert (reply.text, reply.resets) == (text, 1)
     assert previous.attempt == first.seq
-    assert words.startswith(previous.text)
+    assert text.startswith(previous.text)
     assert len(previous.text) >= len(seen)
     assert max(len(fact.data) for fact in stored) <= 256 * 1024
 

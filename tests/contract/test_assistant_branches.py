@@ -16,12 +16,12 @@ PATH = "/api/v1/chat/ws"
 
 async def edited(whole: Whole, message_id: str, text: str, reply: str, **options: Any) -> Any:
     """An edit and its reply, without a stream."""
-    asking = asyncio.create_task(
+    editing = asyncio.create_task(
         whole.call("POST", f"/messages/{message_id}/edit", json={"content": text}, **options)
     )
     run_id = await next_run(whole, (await whole.store.store.database.read(latest_run)))
     await whole.answered(run_id, reply)
-    status, turn = await asking
+    status, turn = await editing
     assert status == 201, turn
     return turn
 
@@ -59,16 +59,16 @@ async def test_an_edit_is_streamed_like_a_message_and_its_key_is_good_once(whole
     url = f"/api/v1/chat/messages/{old.user_message_id}/edit?stream=true"
     options: dict[str, Any] = {"json": {"content": "u1'"}, "headers": {"Idempotency-Key": "k"}}
 
-    told: list[list[Any]] = []
+    streams: list[list[Any]] = []
     for _ in range(2):
         async with whole.stage.http.post(url, **options) as response:
             assert response.status == 200
             events: list[Any] = []
             async for event, _cursor in events_of(response):
                 events.append(event)
-                if event["type"] == "message_start" and not told:
+                if event["type"] == "message_start" and not streams:
                     await whole.answered(event["run_id"], "a1'")
-        told.append(events)
+        streams.append(events)
     status, _ = await whole.call(
         "POST",
         f"/messages/{old.user_message_id}/edit",
@@ -76,8 +76,8 @@ async def test_an_edit_is_streamed_like_a_message_and_its_key_is_good_once(whole
         headers={"Idempotency-Key": "k"},
     )
 
-    assert [event["type"] for event in told[0]] == ["message_start", "chunk", "message_complete"]
-    assert told[1] == told[0]
+    assert [event["type"] for event in streams[0]] == ["message_start", "chunk", "message_complete"]
+    assert streams[1] == streams[0]
     assert status == 422
     assert await whole.shown(session_id) == ["u1'", "a1'"]
 
@@ -87,7 +87,7 @@ async def test_an_edit_of_a_busy_session_waits_and_stands_where_the_old_one_does
     old = await whole.store.reply(session_id, "u1", "a1")
     busy = (await whole.store.send(session_id, "u2")).run
     before = await whole.store.store.database.read(latest_run)
-    asking = asyncio.create_task(
+    editing = asyncio.create_task(
         whole.call("POST", f"/messages/{old.user_message_id}/edit", json={"content": "u1'"})
     )
     run_id = await next_run(whole, before)
@@ -97,7 +97,7 @@ async def test_an_edit_of_a_busy_session_waits_and_stands_where_the_old_one_does
     await whole.store.until(run_id, lambda run: run.last_seq > run.first_seq)
     await whole.answered(run_id, "a1'")
 
-    assert (await asking)[0] == 201
+    assert (await editing)[0] == 201
     assert waiting == ["u1", "a1", "u2", "u1'"]
     assert await whole.shown(session_id) == ["u1'", "a1'"]
 
@@ -241,8 +241,8 @@ async def test_native_sockets_are_told_what_is_shown_when_the_branch_changes(who
     for cursor, missed in ((rated["cursor"], []), (chosen["cursor"], ["resync"])):
         await again.send_json({"type": "subscribe", "session_id": session_id, "cursor": cursor})
         assert (await frame(again))["type"] == "subscribed"
-        told = await frames(again, len(missed))
-        assert [f["type"] for f in told] == missed
+        seen = await frames(again, len(missed))
+        assert [f["type"] for f in seen] == missed
 
 
 # -- feedback ---------------------------------------------------------------------

@@ -57,8 +57,8 @@ async def streamed(whole: Whole, path: str, **options: Any) -> tuple[list[Json],
     url = f"/api/v1/chat{path}"
     async with whole.stage.http.request(method, url, **options) as response:
         assert response.status == 200, await response.text()
-        told = [each async for each in events_of(response)]
-    return [event for event, _ in told], [cursor for _, cursor in told]
+        events = [each async for each in events_of(response)]
+    return [event for event, _ in events], [cursor for _, cursor in events]
 
 
 def text_of(events: list[Json]) -> str:
@@ -75,20 +75,20 @@ def sha256(text: str) -> str:
 
 async def gone_on(whole: Whole, reply: Run, text: str = WHOLE, **fields: Any) -> list[Json]:
     """Go on with a reply to its end, as a worker does; answers what the stream told."""
-    told: list[Json] = []
+    events: list[Json] = []
     run = reply
     url = f"/api/v1/chat{path_of(reply)}?stream=true"
     async with whole.stage.http.post(url) as response:
         assert response.status == 200, await response.text()
         async for event, _ in events_of(response):
-            told.append(event)
+            events.append(event)
             if event["type"] == "message_start":
                 run = await whole.store.run(event["run_id"])
                 await whole.store.write(run, await whole.store.claim(run), CUT)
-            elif len(told) == 2:
+            elif len(events) == 2:
                 how = {"model": "demo", "stop_reason": "end_turn", **fields}
                 await whole.store.end(run, text, **how)
-    return told
+    return events
 
 
 # -- going on -----------------------------------------------------------------------
@@ -120,11 +120,11 @@ async def test_a_cut_reply_goes_on_and_its_message_grows(whole: Whole):
 
 async def test_without_a_stream_both_messages_come_when_it_has_ended(whole: Whole):
     reply = await a_cut_reply(whole)
-    asking = asyncio.create_task(whole.call("POST", path_of(reply)))
+    continuing = asyncio.create_task(whole.call("POST", path_of(reply)))
 
     await whole.answered(await next_run(whole, reply), WHOLE)
 
-    status, turn = await asking
+    status, turn = await continuing
     assert status == 201
     assert turn["user_message"]["content"] == "A story."
     assert turn["assistant_message"] == await shown(whole, reply)
@@ -162,14 +162,14 @@ async def test_a_run_says_how_it_ended_and_has_the_whole_text(whole: Whole):
 
 async def test_what_was_asked_for_with_the_reply_counts_for_its_continuation(whole: Whole):
     session_id = await whole.stage.session(model="demo")
-    asked = await whole.store.send(
+    first = await whole.store.send(
         session_id, "A story.", model="other/model", temperature=0.1, max_tokens=3, system="Be Poe."
     )
-    await whole.store.claim(asked.run)
-    await whole.store.end(asked.run, CUT, stop_reason="max_tokens")
-    asking = asyncio.create_task(whole.call("POST", path_of(asked.run)))
+    await whole.store.claim(first.run)
+    await whole.store.end(first.run, CUT, stop_reason="max_tokens")
+    continuing = asyncio.create_task(whole.call("POST", path_of(first.run)))
 
-    run_id = await next_run(whole, asked.run)
+    run_id = await next_run(whole, first.run)
 
     query = f"SELECT turn FROM runs WHERE id = '{run_id}'"
     turn = json.loads(
@@ -178,7 +178,7 @@ async def test_what_was_asked_for_with_the_reply_counts_for_its_continuation(who
     wishes = ("model", "temperature", "max_tokens", "system", "content", "client_id")
     assert [turn[name] for name in wishes] == ["other/model", 0.1, 3, "Be Poe.", None, None]
     await whole.answered(run_id, WHOLE)
-    await asking
+    await continuing
 
 
 # -- ends that bring nothing --------------------------------------------------------
@@ -304,14 +304,14 @@ async def test_only_the_last_message_of_a_branch_can_go_on_and_only_a_reply(whol
 
 async def test_a_reply_of_another_branch_goes_on_and_is_the_active_one_then(whole: Whole):
     reply = await a_cut_reply(whole)
-    asking = asyncio.create_task(
+    regenerating = asyncio.create_task(
         whole.call("POST", f"/messages/{reply.assistant_message_id}/regenerate")
     )
     async with asyncio.timeout(DEADLINE):
         while not (found := await unfinished(whole, reply.session_id)):
             await whole.store.next_fact()
     await whole.answered(found[0], "Another one.")
-    await asking
+    await regenerating
 
     await gone_on(whole, reply)
 
@@ -320,11 +320,11 @@ async def test_a_reply_of_another_branch_goes_on_and_is_the_active_one_then(whol
 
 async def test_two_at_once_are_one_and_a_refusal(whole: Whole):
     reply = await a_cut_reply(whole)
-    asking = [asyncio.create_task(whole.call("POST", path_of(reply))) for _ in range(2)]
+    continuing = [asyncio.create_task(whole.call("POST", path_of(reply))) for _ in range(2)]
 
     await whole.answered(await next_run(whole, reply), WHOLE)
 
-    answers = sorted(await asyncio.gather(*asking), key=lambda answer: answer[0])
+    answers = sorted(await asyncio.gather(*continuing), key=lambda answer: answer[0])
     assert [status for status, _ in answers] == [201, 409]
     assert answers[0][1]["assistant_message"]["content"] == WHOLE
     assert answers[1][1]["detail"] in (
@@ -336,13 +336,13 @@ async def test_two_at_once_are_one_and_a_refusal(whole: Whole):
 async def test_two_at_once_with_one_key_are_one_turn(whole: Whole):
     reply = await a_cut_reply(whole)
     key = {"Idempotency-Key": new_id()}
-    asking = [
+    continuing = [
         asyncio.create_task(whole.call("POST", path_of(reply), headers=key)) for _ in range(2)
     ]
 
     await whole.answered(await next_run(whole, reply), WHOLE)
 
-    (one, first), (other, second) = await asyncio.gather(*asking)
+    (one, first), (other, second) = await asyncio.gather(*continuing)
     again = await whole.call("POST", path_of(reply), headers=key)
     assert (one, other, first) == (201, 201, second)
     assert again == (201, first)
@@ -374,19 +374,19 @@ async def test_a_session_that_takes_no_messages_takes_no_continuation(whole: Who
 
 async def busy_beside(whole: Whole, reply: Run) -> tuple[str, "asyncio.Task[tuple[int, Any]]"]:
     """A sibling of the reply that is being written: its run, and who waits for it."""
-    asking = asyncio.create_task(
+    regenerating = asyncio.create_task(
         whole.call("POST", f"/messages/{reply.assistant_message_id}/regenerate")
     )
     async with asyncio.timeout(DEADLINE):
         while not (found := await unfinished(whole, reply.session_id)):
             await whole.store.next_fact()
-    return found[0], asking
+    return found[0], regenerating
 
 
 async def test_a_continuation_waits_its_turn_in_a_busy_session(whole: Whole):
     reply = await a_cut_reply(whole)
     busy, regenerating = await busy_beside(whole, reply)
-    asking = asyncio.create_task(whole.call("POST", path_of(reply)))
+    continuing = asyncio.create_task(whole.call("POST", path_of(reply)))
     run_id = await next_run(whole, reply)
     waiting = await whole.store.run(run_id)
 
@@ -395,7 +395,7 @@ async def test_a_continuation_waits_its_turn_in_a_busy_session(whole: Whole):
     await whole.answered(run_id, WHOLE)
 
     assert (await regenerating)[0] == 201
-    assert (await asking)[1]["assistant_message"] == await shown(whole, reply)
+    assert (await continuing)[1]["assistant_message"] == await shown(whole, reply)
     assert await whole.shown(reply.session_id) == ["A story.", WHOLE]
 
 
@@ -418,7 +418,7 @@ async def test_a_busy_session_may_reject_it_or_be_interrupted(whole: Whole):
     rejected = await whole.call("POST", path_of(reply))
     await whole.call("PATCH", f"/sessions/{reply.session_id}", json={"on_busy": "interrupt"})
 
-    asking = asyncio.create_task(whole.call("POST", path_of(reply)))
+    continuing = asyncio.create_task(whole.call("POST", path_of(reply)))
     run_id = await next_run(whole, reply)
     waiting = await whole.store.run(run_id)
     await whole.store.until(run_id, lambda run: run.last_seq > waiting.last_seq)
@@ -426,7 +426,7 @@ async def test_a_busy_session_may_reject_it_or_be_interrupted(whole: Whole):
 
     assert rejected[0] == 409
     assert (await whole.store.run(busy)).status == "cancelled"
-    assert (await asking)[0] == 201
+    assert (await continuing)[0] == 201
     await regenerating
 
 
@@ -443,13 +443,13 @@ async def test_sockets_see_the_whole_text_grow_again(whole: Whole):
 
     await gone_on(whole, reply)
 
-    told = await frames(native, 3)
-    while told[-1]["type"] != "message_complete":
-        told.append(await frame(native))
+    seen = await frames(native, 3)
+    while seen[-1]["type"] != "message_complete":
+        seen.append(await frame(native))
     after = await shown(whole, reply)
-    assert [told[0]["type"], told[1]["type"]] == ["resync", "message_start"]
-    assert [m["content"] for m in told[0]["messages"]] == ["A story.", CUT]
-    assert (text_of(told[1:]), told[-1]["message"]) == (WHOLE, after)
+    assert [seen[0]["type"], seen[1]["type"]] == ["resync", "message_start"]
+    assert [m["content"] for m in seen[0]["messages"]] == ["A story.", CUT]
+    assert (text_of(seen[1:]), seen[-1]["message"]) == (WHOLE, after)
     typing, *chunks = await frames(channels, 2)
     while chunks[-1]["type"] != "ai_message_complete":
         chunks.append(await frame(channels))
@@ -461,22 +461,22 @@ async def test_sockets_see_the_whole_text_grow_again(whole: Whole):
 
 async def test_who_comes_in_its_middle_is_told_all_of_the_text_so_far(whole: Whole):
     reply = await a_cut_reply(whole)
-    asking = asyncio.create_task(whole.call("POST", path_of(reply)))
+    continuing = asyncio.create_task(whole.call("POST", path_of(reply)))
     run = await whole.store.run(await next_run(whole, reply))
     attempt = await whole.store.claim(run)
     await whole.store.write(run, attempt, f"{CUT} mid")
 
     socket = await whole.stage.open("/api/v1/chat/ws")
     await socket.send_json({"type": "subscribe", "session_id": reply.session_id})
-    told = await frames(socket, 3)
+    seen = await frames(socket, 3)
     await whole.store.end(run, WHOLE, model="demo")
-    told += await frames(socket, 2)
+    seen += await frames(socket, 2)
 
     types = ["subscribed", "message_start", "chunk", "chunk", "message_complete"]
-    assert [event["type"] for event in told] == types
-    assert told[1]["assistant_message_id"] == reply.assistant_message_id
-    assert (told[2]["content"], text_of(told)) == (f"{CUT} mid", WHOLE)
-    assert told[-1]["message"] == (await asking)[1]["assistant_message"]
+    assert [event["type"] for event in seen] == types
+    assert seen[1]["assistant_message_id"] == reply.assistant_message_id
+    assert (seen[2]["content"], text_of(seen)) == (f"{CUT} mid", WHOLE)
+    assert seen[-1]["message"] == (await continuing)[1]["assistant_message"]
 
 
 async def test_a_stream_of_it_can_be_taken_up_from_any_cursor(whole: Whole):
@@ -516,32 +516,32 @@ async def test_thoughts_are_apart_from_the_text(whole: Whole):
     url = f"/runs/{reply.id}/stream"
 
     without, _ = await streamed(whole, url, method="GET")
-    told, cursors = await streamed(whole, f"{url}?thoughts=1", method="GET")
+    events, cursors = await streamed(whole, f"{url}?thoughts=1", method="GET")
     replayed, _ = await streamed(whole, f"{url}?thoughts=1&replay={reply.id}", method="GET")
 
     message = await shown(whole, reply)
     assert (message["content"], message["thoughts"]) == (CUT, "A raven, perhaps.")
     assert [event["type"] for event in without] == ["message_start", "chunk", "message_complete"]
-    assert [event for event in told if event["type"] != "thought"] == without
-    assert told[-2] == {"type": "thought", "content": "A raven, perhaps."}
-    assert replayed == told
+    assert [event for event in events if event["type"] != "thought"] == without
+    assert events[-2] == {"type": "thought", "content": "A raven, perhaps."}
+    assert replayed == events
     headers = {"Last-Event-ID": cursors[-2]}
     rest, _ = await streamed(whole, f"{url}?thoughts=1", method="GET", headers=headers)
-    assert rest == told[-2:]
+    assert rest == events[-2:]
 
 
 async def test_a_message_is_streamed_with_its_thoughts(whole: Whole):
     session_id = await whole.stage.session()
-    told: list[Json] = []
+    events: list[Json] = []
     body = {"session_id": session_id, "content": "A story."}
     url = "/api/v1/chat/messages?stream=true&thoughts=true"
     async with whole.stage.http.post(url, json=body) as response:
         async for event, _ in events_of(response):
-            told.append(event)
+            events.append(event)
             if event["type"] == "message_start":
                 run = await whole.store.run(event["run_id"])
                 await whole.store.claim(run)
                 await whole.store.end(run, CUT, thoughts=Thoughts(text="Hm."))
 
-    assert [event["type"] for event in told[-3:]] == ["chunk", "thought", "message_complete"]
-    assert told[-1]["message"]["thoughts"] == "Hm."
+    assert [event["type"] for event in events[-3:]] == ["chunk", "thought", "message_complete"]
+    assert events[-1]["message"]["thoughts"] == "Hm."

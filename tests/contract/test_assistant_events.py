@@ -25,15 +25,15 @@ async def test_each_fact_is_a_line_with_its_place_in_the_log(whole: Whole):
     session_id = await whole.stage.session(title="T")
     run = await whole.store.reply(session_id, "u1", "a1")
 
-    told = await lines(whole, session_id)
+    facts = await lines(whole, session_id)
 
-    assert [fact["type"] for fact in told] == ["session.created", "todo.chat", "claim", "final"]
+    assert [fact["type"] for fact in facts] == ["session.created", "todo.chat", "claim", "final"]
     user = whole.store.user
-    assert told[0]["subject"] == f"evt.{user}.{session_id}._.session.created"
-    assert told[3]["subject"] == f"evt.{user}.{session_id}.{run.id}.final"
-    assert [fact["seq"] for fact in told] == sorted(fact["seq"] for fact in told)
-    assert told[3]["at"] == told[3]["fact"]["at"]
-    assert told[3]["fact"]["text"] == "a1"
+    assert facts[0]["subject"] == f"evt.{user}.{session_id}._.session.created"
+    assert facts[3]["subject"] == f"evt.{user}.{session_id}.{run.id}.final"
+    assert [fact["seq"] for fact in facts] == sorted(fact["seq"] for fact in facts)
+    assert facts[3]["at"] == facts[3]["fact"]["at"]
+    assert facts[3]["fact"]["text"] == "a1"
 
 
 async def test_it_begins_at_a_sequence_or_behind_a_cursor(whole: Whole):
@@ -75,12 +75,12 @@ async def test_whoever_follows_is_told_what_happens_until_the_session_goes(whole
 
     async def follow() -> list[str]:
         async with whole.stage.http.get(URL.format(session_id) + "?follow=true") as answer:
-            told: list[str] = []
+            kinds: list[str] = []
             async for line in answer.content:
-                told.append(json.loads(line)["type"])
-                if len(told) == 1:
+                kinds.append(json.loads(line)["type"])
+                if len(kinds) == 1:
                     began.set()
-            return told
+            return kinds
 
     began = asyncio.Event()
     following = asyncio.create_task(follow())
@@ -89,10 +89,10 @@ async def test_whoever_follows_is_told_what_happens_until_the_session_goes(whole
         await whole.store.reply(session_id, "u1", "a1")
         await whole.call("PATCH", f"/sessions/{session_id}", json={"title": "T"})
         await whole.call("DELETE", f"/sessions/{session_id}")
-        told = await following
+        kinds = await following
 
     wanted = ["session.created", "todo.chat", "claim", "final", "session.updated"]
-    assert told == [*wanted, "session.deleted"]
+    assert kinds == [*wanted, "session.deleted"]
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,9 @@ async def test_the_active_branch_can_be_read_as_markdown_and_text(whole: Whole):
     _, text = await exported(whole, session_id, "txt")
 
     assert headers["Content-Type"] == "text/markdown; charset=utf-8"
-    for words in ("Tell me.", REPLY, "More?", "No.", "notes.txt"):
-        assert words in markdown.decode()
-        assert words in text.decode()
+    for piece in ("Tell me.", REPLY, "More?", "No.", "notes.txt"):
+        assert piece in markdown.decode()
+        assert piece in text.decode()
     assert "They meow." not in markdown.decode()
     assert markdown.decode().startswith("# Cats & “dogs” / 猫\n")
 
@@ -86,8 +86,8 @@ async def test_a_pdf_holds_every_word_of_the_branch(whole: Whole):
     assert headers["Content-Type"] == "application/pdf"
     pages = pypdfium2.PdfDocument(data)
     text = " ".join(page.get_textpage().get_text_range() for page in pages)
-    for words in ("Tell me.", "Cats", "你好", "print('purr')", "More?", "No.", "notes.txt"):
-        assert words in text
+    for piece in ("Tell me.", "Cats", "你好", "print('purr')", "More?", "No.", "notes.txt"):
+        assert piece in text
     assert "```" not in text
 
 

@@ -83,16 +83,16 @@ async def test_whoever_comes_with_a_lost_cursor_misses_nothing_of_what_goes_on_m
     await whole.store.end(running, "a2")
     await whole.store.reply(session_id, "u3", "a3")
     held.let_go()
-    told = await frames(ws, 8)
+    seen = await frames(ws, 8)
 
-    assert [f["type"] for f in told] == [
+    assert [f["type"] for f in seen] == [
         *("subscribed", "resync"),
         *("message_start", "chunk", "message_complete"),
         *("message_start", "chunk", "message_complete"),
     ]
-    assert contents(told[1]) == ["u1", "a1", "u2"]
-    assert [told[n]["user_message"]["content"] for n in (2, 5)] == ["u2", "u3"]
-    assert [told[n]["content"] for n in (3, 6)] == ["a2", "a3"]
+    assert contents(seen[1]) == ["u1", "a1", "u2"]
+    assert [seen[n]["user_message"]["content"] for n in (2, 5)] == ["u2", "u3"]
+    assert [seen[n]["content"] for n in (3, 6)] == ["a2", "a3"]
 
 
 async def test_a_reply_that_is_asked_for_anew_names_its_question_in_whatever_branch_it_is(

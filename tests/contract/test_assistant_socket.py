@@ -28,14 +28,14 @@ async def test_one_socket_follows_many_sessions_with_a_cursor_each(on_stage: Sta
     for start in starts:
         await on_stage.store.claim(start["run_id"])
         await on_stage.store.end(start["run_id"], f"to {start['session_id']}")
-    told = await frames(ws, 4)
+    seen = await frames(ws, 4)
 
     assert [(s["type"], s["session_id"], s["client_id"]) for s in starts] == [
         ("message_start", one, "c"),
         ("message_start", two, "c"),
     ]
     for session_id in (one, two):
-        own = [f for f in told if f["session_id"] == session_id]
+        own = [f for f in seen if f["session_id"] == session_id]
         assert [f["type"] for f in own] == ["chunk", "message_complete"]
         assert own[0]["content"] == f"to {session_id}"
         assert all(f["cursor"] for f in own)
@@ -79,12 +79,12 @@ async def test_who_subscribes_in_the_middle_is_brought_up_to_date(on_stage: Stag
 
     late = await on_stage.open(PATH)
     await late.send_json({"type": "subscribe", "session_id": session_id})
-    told = await frames(late, 3)
+    seen = await frames(late, 3)
 
     assert subscribed["type"] == "subscribed"
-    assert [f["type"] for f in told] == ["subscribed", "message_start", "chunk"]
-    assert told[1]["run_id"] == start["run_id"]
-    assert told[2]["content"] == "so far"
+    assert [f["type"] for f in seen] == ["subscribed", "message_start", "chunk"]
+    assert seen[1]["run_id"] == start["run_id"]
+    assert seen[2]["content"] == "so far"
 
 
 async def test_who_was_cut_off_while_being_brought_up_to_date_is_told_all_of_it_again(
@@ -212,10 +212,10 @@ async def test_a_deleted_session_is_gone_although_a_socket_still_holds_it(on_sta
     other = await on_stage.open(PATH)
     for again in (ws, other):
         await again.send_json({"type": "subscribe", "session_id": session_id, "cursor": cursor})
-        told = await frame(again)
+        answer = await frame(again)
 
-        assert (told["type"], told["code"]) == ("error", "not_found")
-        assert "retryable" not in told
+        assert (answer["type"], answer["code"]) == ("error", "not_found")
+        assert "retryable" not in answer
 
 
 async def test_a_client_id_that_is_too_long_is_refused_and_the_socket_stays(on_stage: Stage):
@@ -243,7 +243,7 @@ async def test_a_message_on_the_socket_may_have_files_and_a_model(on_stage: Stag
     )
     await frame(ws)
 
-    sent = next(asked for asked in on_stage.store.asked if isinstance(asked, SendMessage))
+    sent = next(request for request in on_stage.store.requests if isinstance(request, SendMessage))
     assert (sent.model, sent.attachments) == ("demo", [file_id])
 
 

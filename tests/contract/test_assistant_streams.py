@@ -137,7 +137,7 @@ async def test_a_client_that_goes_away_cancels_nothing(on_stage: Stage):
 
     await on_stage.store.end(run_id, "Good day")
 
-    assert not any(isinstance(asked, CancelRun) for asked in on_stage.store.asked)
+    assert not any(isinstance(request, CancelRun) for request in on_stage.store.requests)
 
 
 async def test_without_a_stream_the_answer_waits_for_the_reply(on_stage: Stage):
@@ -155,8 +155,8 @@ async def test_without_a_stream_the_answer_waits_for_the_reply(on_stage: Stage):
             assert answer.status == 201
             turn = await answer.json()
 
-    said, replied = await messages_of(on_stage, session_id)
-    assert turn == {"user_message": said, "assistant_message": replied}
+    question, replied = await messages_of(on_stage, session_id)
+    assert turn == {"user_message": question, "assistant_message": replied}
     assert answer.headers["X-Run-Id"] == replied["run_id"]
 
 

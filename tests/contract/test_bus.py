@@ -465,17 +465,17 @@ async def test_dead_letters_are_kept_one_after_the_other(bus: Bus):
     assert [m.data for m in await bus.read(DEAD, subject)] == [b"1", b"2"]
 
 
-async def test_a_shelf_is_changed_by_whoever_knows_what_lies_there(bus: Bus):
-    shelf, key = KvBreakerStore(bus), new_id()
+async def test_a_breaker_store_is_changed_by_whoever_knows_what_lies_there(bus: Bus):
+    store, key = KvBreakerStore(bus), new_id()
 
-    empty = await shelf.get(key)
-    first = await shelf.put(key, b"first", 0)
-    too_late = await shelf.put(key, b"too late", 0)
-    value, revision = await shelf.get(key)
-    second = await shelf.put(key, b"second", revision)
+    empty = await store.get(key)
+    first = await store.put(key, b"first", 0)
+    too_late = await store.put(key, b"too late", 0)
+    value, revision = await store.get(key)
+    second = await store.put(key, b"second", revision)
 
     assert (empty, first, too_late, value, second) == ((None, 0), True, False, b"first", True)
-    assert (await shelf.get(key))[0] == b"second"
+    assert (await store.get(key))[0] == b"second"
 
 
 # -- requests -----------------------------------------------------------------------
@@ -510,11 +510,11 @@ async def test_an_error_travels_as_what_it_is(bus: Bus, connect: Connect):
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "error"),
     [(NoAnswer("the bus is away"), Unavailable), (ZeroDivisionError(), Internal)],
 )
 async def test_what_went_wrong_inside_a_service_is_told_as_an_error_of_the_family(
-    bus: Bus, connect: Connect, fault: Exception, told: type[Exception]
+    bus: Bus, connect: Connect, fault: Exception, error: type[Exception]
 ):
     subject = f"cmd.test.{new_id()}"
 
@@ -524,10 +524,10 @@ async def test_what_went_wrong_inside_a_service_is_told_as_an_error_of_the_famil
     async with connect() as server:
         await server.serve("failing", {subject: fail})
 
-        with pytest.raises(told) as raised:
+        with pytest.raises(error) as raised:
             await bus.ask(subject, b"")
 
-    assert type(raised.value) is told
+    assert type(raised.value) is error
 
 
 @pytest.mark.parametrize("size", [0, 1, 256 * 1024, 256 * 1024 + 1, 1_000_000])
@@ -535,11 +535,11 @@ async def test_an_answer_of_any_size_arrives_whole(bus: Bus, connect: Connect, s
     subject = f"cmd.test.{new_id()}"
     answer = bytes(n % 251 for n in range(size))
 
-    async def say(_: bytes) -> bytes:
+    async def reply(_: bytes) -> bytes:
         return answer
 
     async with connect() as server:
-        await server.serve("sayer", {subject: say})
+        await server.serve("sayer", {subject: reply})
 
         assert await bus.ask(subject, b"") == answer
 
@@ -582,12 +582,12 @@ async def test_many_requests_are_worked_on_at_once_and_one_too_many_is_refused(
 
     async with connect() as server, asyncio.timeout(DEADLINE):
         await server.serve("waiter", {subject: wait})
-        asking = [asyncio.create_task(bus.ask(subject, b"%d" % n)) for n in range(MAX_REQUESTS)]
+        requests = [asyncio.create_task(bus.ask(subject, b"%d" % n)) for n in range(MAX_REQUESTS)]
         await full.wait()
         with pytest.raises(Unavailable):
             await bus.ask(subject, b"one too many")
         go_on.set()
-        answers = await asyncio.gather(*asking)
+        answers = await asyncio.gather(*requests)
 
     assert answers == [b"%d" % n for n in range(MAX_REQUESTS)]
 
@@ -605,13 +605,13 @@ async def test_a_service_that_comes_back_in_time_is_not_missed(bus: Bus, connect
     async def answer(_: bytes) -> bytes:
         raise Conflict("I am back.")
 
-    asking = asyncio.create_task(bus.ask(subject, b""))
+    waiting = asyncio.create_task(bus.ask(subject, b""))
     await bus.call("$JS.API.STREAM.INFO.EVENTS")  # the first request found nobody by now
     async with connect() as server:
         await server.serve("late", {subject: answer})
 
         with pytest.raises(Conflict):
-            await asking
+            await waiting
 
 
 async def test_any_nats_tool_sees_a_service(bus: Bus, connect: Connect):
@@ -624,8 +624,8 @@ async def test_any_nats_tool_sees_a_service(bus: Bus, connect: Connect):
         await server.head(EVENTS, "evt.>")  # so the server knows of it by now
         ping = await bus.call(f"$SRV.PING.{name}")
 
-    said = msgspec.json.decode(ping.data)
-    assert (said["name"], said["type"]) == (name, "io.nats.micro.v1.ping_response")
+    pong = msgspec.json.decode(ping.data)
+    assert (pong["name"], pong["type"]) == (name, "io.nats.micro.v1.ping_response")
 
 
 # -- a bad day ------------------------------------------------------------------------

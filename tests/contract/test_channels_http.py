@@ -265,20 +265,22 @@ async def test_a_form_has_numbers_and_truths_in_words(on_stage: Stage):
 async def test_a_body_that_cannot_be_read_is_refused(
     on_stage: Stage, kind: str, body: bytes, refusal: int
 ):
-    status, told = await call(on_stage, "POST", SESSIONS, data=body, headers={"Content-Type": kind})
+    status, answer = await call(
+        on_stage, "POST", SESSIONS, data=body, headers={"Content-Type": kind}
+    )
 
     code = "unsupported_media_type" if refusal == 415 else "invalid_request"
-    assert (status, told["code"]) == (refusal, code)
+    assert (status, answer["code"]) == (refusal, code)
     if refusal == 415:
-        assert told["detail"] == f'Unsupported media type "{kind.partition(";")[0]}" in request.'
+        assert answer["detail"] == f'Unsupported media type "{kind.partition(";")[0]}" in request.'
     assert on_stage.store.sessions == {}
 
 
 async def test_a_body_that_is_no_object_is_told_so(on_stage: Stage):
-    status, told = await call(on_stage, "POST", SESSIONS, json=["title"])
+    status, answer = await call(on_stage, "POST", SESSIONS, json=["title"])
 
     assert status == 400
-    assert told == {"non_field_errors": ["Invalid data. Expected a dictionary, but got list."]}
+    assert answer == {"non_field_errors": ["Invalid data. Expected a dictionary, but got list."]}
 
 
 async def test_a_file_where_a_word_is_wanted_is_refused(on_stage: Stage):
@@ -299,10 +301,10 @@ async def test_a_form_that_no_request_on_the_bus_can_carry_is_too_large_and_hurt
     form = io.BytesIO(part % (b"\x01" * 3_000_000))
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
 
-    status, told = await call(on_stage, "POST", SESSIONS, data=form, headers=headers)
+    status, answer = await call(on_stage, "POST", SESSIONS, data=form, headers=headers)
     after, _ = await call(on_stage, "POST", SESSIONS, json={"title": "After it"})
 
-    assert (status, told["code"]) == (413, "too_large")
+    assert (status, answer["code"]) == (413, "too_large")
     assert (after, on_stage.bus.connected) == (201, True)
 
 
@@ -310,14 +312,14 @@ async def test_a_body_that_is_too_large_is_refused_in_every_form(nats_server: Na
     async with stage(nats_server.url, max_body=1000) as small:
         much = "x" * 2000
         for options in ({"json": {"title": much}}, {"data": multipart(title=much)}):
-            status, told = await call(small, "POST", SESSIONS, **options)
-            assert (status, told["code"]) == (413, "too_large")
+            status, answer = await call(small, "POST", SESSIONS, **options)
+            assert (status, answer["code"]) == (413, "too_large")
         message = {"message": "x" * 900}
         url = f"{SESSIONS}{await small.session()}/send_message/"
         async with stage(nats_server.url, store=small.store, max_message=500) as smaller:
-            status, told = await call(smaller, "POST", url, json=message)
+            status, answer = await call(smaller, "POST", url, json=message)
 
-    assert (status, told["code"]) == (413, "too_large")
+    assert (status, answer["code"]) == (413, "too_large")
 
 
 async def test_a_path_says_what_may_be_done_there(on_stage: Stage):

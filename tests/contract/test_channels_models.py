@@ -148,11 +148,11 @@ async def test_a_form_and_put_will_do_as_well(models: Stage):
 
 async def test_options_say_what_may_be_done_to_a_model(models: Stage):
     async with models.http.options(f"{MODELS}ollama/llama:3b/") as answer:
-        told = await answer.json()
+        metadata = await answer.json()
 
     assert answer.headers["Allow"] == "GET, PUT, PATCH, HEAD, OPTIONS"
-    assert told["name"] == "Model Instance"
-    assert list(told["actions"]["PUT"]) == ["is_default"]
+    assert metadata["name"] == "Model Instance"
+    assert list(metadata["actions"]["PUT"]) == ["is_default"]
 
 
 async def test_a_model_that_is_not_there_goes_before_what_is_wrong_with_a_change(models: Stage):
@@ -172,16 +172,16 @@ async def test_a_sync_tells_what_came_and_who_could_not_be_asked(models: Stage):
         ),
     ]
 
-    status, told = await call(models, "POST", f"{MODELS}sync_models/")
+    status, report = await call(models, "POST", f"{MODELS}sync_models/")
 
     assert status == 200
-    assert {key: told[key] for key in told if key != "models"} == {
+    assert {key: report[key] for key in report if key != "models"} == {
         "synced": 2,
         "added": ["demo/new"],
         "removed": [],
         "unavailable": [{"provider": "ollama", "error": "ollama is away"}],
     }
-    assert [m["id"] for m in told["models"]] == [
+    assert [m["id"] for m in report["models"]] == [
         "demo/demo",
         "ollama/llama:3b",
         "openai/org/deep/name",
@@ -265,8 +265,8 @@ async def test_many_who_ask_at_once_are_one_question_to_the_workers(on_stage: St
     answers = await asyncio.gather(*(call(on_stage, "GET", HEALTH) for _ in range(10)))
 
     assert [status for status, _ in answers] == [200] * 10
-    asked = [q for q in on_stage.store.workers.asked if isinstance(q, ListOffers)]
-    assert len(asked) == 1
+    requests = [q for q in on_stage.store.workers.requests if isinstance(q, ListOffers)]
+    assert len(requests) == 1
 
 
 async def test_without_a_worker_nothing_is_healthy_and_a_sentence_says_why(on_stage: Stage):
@@ -289,9 +289,9 @@ async def test_the_first_list_of_all_waits_until_a_worker_has_told(
     workers.may_refresh.clear()
     await workers.serve()
 
-    asking = asyncio.create_task(call(on_stage, "GET", MODELS))
+    listing = asyncio.create_task(call(on_stage, "GET", MODELS))
     await fake.listed.wait()
     workers.may_refresh.set()
 
-    _, page = await asking
+    _, page = await listing
     assert [model["id"] for model in page["results"]] == ["demo/demo"]

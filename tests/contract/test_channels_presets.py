@@ -154,7 +154,7 @@ async def test_a_session_is_opened_as_the_preset_says(presets: Presets):
     status, session = await presets.call("POST", url)
     _, titled = await presets.call("POST", url, json={"title": "Letters", "temperature": 1})
     refused = await presets.call("POST", url, json={"title": 5})
-    told = await frame(ws)
+    event = await frame(ws)
 
     chosen = ("model", "system_prompt", "temperature", "max_tokens")
     assert status == 201
@@ -162,7 +162,7 @@ async def test_a_session_is_opened_as_the_preset_says(presets: Presets):
     assert {f: session[f] for f in chosen} == {f: EDITOR[f] for f in chosen}
     assert (titled["title"], titled["temperature"], titled["max_tokens"]) == ("Letters", 1.0, 300)
     assert refused == (400, {"title": ["Not a valid string."]})
-    assert told == {"type": "session_created", "session": session}
+    assert event == {"type": "session_created", "session": session}
 
 
 async def test_what_a_preset_leaves_open_has_the_defaults(presets: Presets):
@@ -214,8 +214,8 @@ async def test_a_native_session_of_a_preset_that_is_not_there_is_refused(presets
         for preset_id in (private, new_id(), "no-id", 5)
     ]
 
-    told = [(status, body["code"], body["path"]) for status, body in answers]
-    assert told == [(404, "not_found", "$.preset_id")] * 3 + [
+    refusals = [(status, body["code"], body["path"]) for status, body in answers]
+    assert refusals == [(404, "not_found", "$.preset_id")] * 3 + [
         (400, "invalid_request", "$.preset_id")
     ]
     assert (await presets.call("GET", NATIVE))[1]["items"] == []

@@ -77,12 +77,12 @@ async def test_a_message_and_its_reply_update_their_session(on_stage: Stage):
     await frame(ws)
 
     await chat.send_json({"type": "send_message", "message": "Hi"})
-    asked = await frame(ws)
+    accepted = await frame(ws)
     await on_stage.store.end(await on_stage.store.latest(), "Hello!")
     answered = await frame(ws)
 
-    for told in (asked, answered):
-        assert (told["type"], told["session"]["id"]) == ("session_updated", session_id)
+    for event in (accepted, answered):
+        assert (event["type"], event["session"]["id"]) == ("session_updated", session_id)
 
 
 async def test_sessions_are_told_at_every_gateway(nats_server: NatsServer):

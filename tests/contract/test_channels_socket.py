@@ -35,7 +35,7 @@ async def test_every_socket_sees_a_reply_from_the_question_to_the_end(on_stage: 
     assert [await frame(one), await frame(other)] == [greeting, greeting]
 
     await one.send_json({"type": "send_message", "message": "Hello, AI!", "client_id": "c1"})
-    asked, typing = await frames(one, 2)
+    echo, typing = await frames(one, 2)
     run_id = await on_stage.store.latest()
     await on_stage.store.claim(run_id)
     await on_stage.store.write(run_id, 0, "Hello")
@@ -43,14 +43,14 @@ async def test_every_socket_sees_a_reply_from_the_question_to_the_end(on_stage: 
     final = await on_stage.store.end(run_id, "Hello!")
     rest = await frames(one, 2)
 
-    said = on_stage.store.messages[session_id][0]
-    assert asked == {
+    question = on_stage.store.messages[session_id][0]
+    assert echo == {
         "type": "user_message",
         "message": {
-            "id": said.id,
+            "id": question.id,
             "role": "user",
             "content": "Hello, AI!",
-            "created_at": said.created_at.isoformat().replace("+00:00", "Z"),
+            "created_at": question.created_at.isoformat().replace("+00:00", "Z"),
             "status": "completed",
         },
         "client_id": "c1",
@@ -61,7 +61,7 @@ async def test_every_socket_sees_a_reply_from_the_question_to_the_end(on_stage: 
     assert set(rest[1]["message"]) == {"id", "role", "content", "created_at", "status"}
     assert rest[1]["message"]["content"] == final.text
     seen = await frames(other, 3)
-    assert seen[:2] == [asked, typing]
+    assert seen[:2] == [echo, typing]
     while seen[-1]["type"] == "ai_message_chunk":
         seen.append(await frame(other))
     assert seen[-1] == rest[1]
@@ -153,12 +153,12 @@ async def test_a_message_that_waits_is_shown_at_once_and_answered_in_its_turn(on
     first, second = on_stage.store.runs
 
     await on_stage.store.end(first, "one")
-    told = await frames(ws, 3)
+    events = await frames(ws, 3)
     await on_stage.store.end(second, "two")
     answered = await frames(ws, 2)
 
     assert waiting["message"]["status"] == "waiting"
-    assert [f["type"] for f in told] == ["ai_message_chunk", "ai_message_complete", "ai_typing"]
+    assert [f["type"] for f in events] == ["ai_message_chunk", "ai_message_complete", "ai_typing"]
     assert answered[0] == chunk("two", "two")
     assert answered[1]["message"]["content"] == "two"
 
@@ -171,10 +171,10 @@ async def test_typing_is_told_to_the_other_sockets_only(on_stage: Stage):
 
     await one.send_json({"type": "typing"})
     await one.send_json({"type": "stop_typing"})
-    told = await frames(other, 2)
+    events = await frames(other, 2)
     await one.send_json({"type": "ping"})
 
-    assert [(f["type"], f["typing"]) for f in told] == [
+    assert [(f["type"], f["typing"]) for f in events] == [
         ("user_typing", True),
         ("user_typing", False),
     ]
@@ -220,11 +220,11 @@ async def test_the_same_client_id_again_is_answered_and_starts_nothing(on_stage:
     ws = await on_stage.open(path(session_id))
     message = {"type": "send_message", "message": "Hi", "client_id": "c"}
     await ws.send_json(message)
-    _, asked, _ = await frames(ws, 3)
+    _, echo, _ = await frames(ws, 3)
 
     await ws.send_json(message)
 
-    assert await frame(ws) == asked
+    assert await frame(ws) == echo
     assert len(on_stage.store.runs) == 1
 
 
@@ -292,15 +292,15 @@ async def test_a_reply_is_written_anew_without_its_question(on_stage: Stage):
     await on_stage.store.end(await on_stage.store.latest(), "one")
     first = (await frames(ws, 2))[-1]["message"]
 
-    for asked in ({}, {"message_id": first["id"]}):
-        await ws.send_json({"type": "regenerate"} | asked)
+    for wish in ({}, {"message_id": first["id"]}):
+        await ws.send_json({"type": "regenerate"} | wish)
         typing = await frame(ws)
         await on_stage.store.end(await on_stage.store.latest(), "two")
-        told = await frames(ws, 2)
+        events = await frames(ws, 2)
 
-        assert [typing, told[0]] == [TYPING, chunk("two", "two")]
-        assert told[1]["type"] == "ai_message_complete"
-        assert told[1]["message"]["id"] != first["id"]
+        assert [typing, events[0]] == [TYPING, chunk("two", "two")]
+        assert events[1]["type"] == "ai_message_complete"
+        assert events[1]["message"]["id"] != first["id"]
 
 
 @pytest.mark.parametrize("message_id", [None, ABSENT_ID, "no-id"])
@@ -458,14 +458,14 @@ async def test_sockets_of_two_gateways_see_the_same_events_in_the_same_order(
         await here.store.end(run_id, "Twice told")
         await here.store.end(second, "", status="cancelled")
         await here.store.end(third, "Third")
-        for ws, told in zip(sockets, seen, strict=True):
-            await until(ws, told, "ai_message_complete", 3)
+        for ws, events in zip(sockets, seen, strict=True):
+            await until(ws, events, "ai_message_complete", 3)
 
     quiet = ("ai_message_chunk", "ai_typing")  # a reset is told to those who saw what is void
-    loud = [[event for event in told if event["type"] not in quiet] for told in seen]
+    loud = [[event for event in events if event["type"] not in quiet] for events in seen]
     assert loud[0] == loud[1] == loud[2]
-    for told in seen:
-        assert written(told) == ["Twice told", "", "Third"]
+    for events in seen:
+        assert written(events) == ["Twice told", "", "Third"]
 
 
 async def until(
@@ -502,9 +502,9 @@ async def test_typing_is_told_at_every_gateway_but_to_the_own_socket(nats_server
             await frame(ws)
 
         await one.send_json({"type": "typing"})
-        told = await frame(two)
+        event = await frame(two)
         for ws in (one, elsewhere):
             await ws.send_json({"type": "ping"})
 
-        assert told == {"type": "user_typing", "user": LOCAL_USER, "typing": True}
+        assert event == {"type": "user_typing", "user": LOCAL_USER, "typing": True}
         assert [await frame(one), await frame(elsewhere)] == [{"type": "pong"}] * 2

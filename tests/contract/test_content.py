@@ -68,7 +68,7 @@ async def test_a_start_is_answered_as_the_seed_says(on_stage: Stage, path: str):
         "session_id": session_id,
         "websocket_url": f"/ws/chat/{session_id}",
     }
-    command = on_stage.store.asked[-1]
+    command = on_stage.store.requests[-1]
     assert isinstance(command, CreateJob)
     assert isinstance(command.plan, PipelinePlan)
     assert (command.mode, command.client_ref) == ("content", "job_001")
@@ -91,14 +91,14 @@ async def test_a_reference_names_the_same_job_as_long_as_it_runs(on_stage: Stage
 async def test_a_platform_may_be_written_in_any_case(on_stage: Stage, platform: str):
     await start(on_stage, platform=platform)
 
-    command = on_stage.store.asked[-1]
+    command = on_stage.store.requests[-1]
     assert isinstance(command, CreateJob)
     assert isinstance(command.plan, PipelinePlan)
     assert command.plan.inputs["platform"].lower() == platform.strip().lower()
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "reason"),
     [
         (ORDER | {"platform": "MySpace"}, "Instagram, Twitter, TikTok, Facebook"),
         (ORDER | {"pipeline": "none"}, "$.pipeline"),
@@ -108,12 +108,12 @@ async def test_a_platform_may_be_written_in_any_case(on_stage: Stage, platform: 
         (ORDER | {"session_id": "x" * 201}, "$.session_id"),
     ],
 )
-async def test_what_is_wrong_with_a_start_is_said(on_stage: Stage, body: object, said: str):
+async def test_what_is_wrong_with_a_start_is_said(on_stage: Stage, body: object, reason: str):
     status, answer = await refused(on_stage, "POST", "/chat/start", json=body)
 
     assert (status, set(answer), answer["code"]) == (400, {"error", "code"}, "invalid_request")
-    assert said in answer["error"]
-    assert on_stage.store.asked == []
+    assert reason in answer["error"]
+    assert on_stage.store.requests == []
 
 
 async def test_refusals_have_the_dialects_envelope(on_stage: Stage):
@@ -178,9 +178,9 @@ async def test_the_result_is_told_long_after_the_end_at_any_gateway(
 
     async with stage(nats_server.url, store=on_stage.store) as other:
         ws = await watch(other, session_id)
-        told = await frames(ws, 4)
+        seen = await frames(ws, 4)
 
-    assert told == [*(progress(step) for step in STEPS), result(session_id)]
+    assert seen == [*(progress(step) for step in STEPS), result(session_id)]
 
 
 async def test_who_wants_the_stream_gets_every_step_word_by_word(on_stage: Stage):
@@ -280,10 +280,10 @@ async def test_a_bad_message_is_refused_and_the_socket_stays(on_stage: Stage):
     ws = await watch(on_stage, session_id)
 
     await ws.send_str('{"type": "dance"}')
-    said = await frame(ws)
+    refusal = await frame(ws)
     await ws.send_json({"type": "ping"})
 
-    assert (said["type"], said["code"]) == ("error", "invalid_request")
+    assert (refusal["type"], refusal["code"]) == ("error", "invalid_request")
     assert await frame(ws) == {"type": "pong"}
 
 

@@ -49,7 +49,7 @@ async def chunks(on_stage: Stage) -> int:
 
 
 def created(on_stage: Stage) -> CreateJob:
-    command = on_stage.store.asked[-1]
+    command = on_stage.store.requests[-1]
     assert isinstance(command, CreateJob)
     return command
 
@@ -146,11 +146,11 @@ async def test_what_is_wrong_with_a_form_is_said_and_nothing_of_it_is_kept(
 ):
     before = await chunks(on_stage)
 
-    told, answer = await upload(on_stage, body)
+    answered, refusal = await upload(on_stage, body)
 
-    assert (told, answer["success"], answer["code"]) == (status, False, code)
-    assert answer["error"]
-    assert on_stage.store.asked == []
+    assert (answered, refusal["success"], refusal["code"]) == (status, False, code)
+    assert refusal["error"]
+    assert on_stage.store.requests == []
     assert await chunks(on_stage) == before
 
 
@@ -260,7 +260,7 @@ async def test_an_upload_that_is_cut_off_leaves_nothing_behind(on_stage: Stage):
 
         while await chunks(on_stage) != before:  # until the last one is erased
             pass
-    assert on_stage.store.asked == []
+    assert on_stage.store.requests == []
 
 
 async def test_without_a_store_an_upload_may_be_tried_again_and_leaves_nothing(
@@ -281,14 +281,14 @@ async def test_without_a_store_an_upload_may_be_tried_again_and_leaves_nothing(
 async def test_a_store_that_was_asked_and_says_nothing_may_need_the_file(nats_server: NatsServer):
     async with stage(nats_server.url, with_store=False) as alone:
         await alone.store.serve(CheckToken)
-        asked = asyncio.Event()
-        await alone.bus.listen(store_command("create_job"), lambda _: asked.set())
+        requested = asyncio.Event()
+        await alone.bus.listen(store_command("create_job"), lambda _: requested.set())
         before = await chunks(alone)
         async with alone.http.post("/api/upload", data=form()) as answer:
             status = answer.status
         after = await chunks(alone)
 
-    assert (status, asked.is_set(), after - before) == (503, True, 1)
+    assert (status, requested.is_set(), after - before) == (503, True, 1)
 
 
 # -- jobs ---------------------------------------------------------------------------

@@ -53,20 +53,20 @@ async def test_a_job_is_told_from_its_upload_to_its_answer(on_stage: Stage, path
     assert await frame(ws) == {"type": "pong"}
 
     job_id = await accepted(on_stage)
-    told = [await frame(ws)]
+    events = [await frame(ws)]
     await jobs.claim(job_id)
-    told.append(await frame(ws))
+    events.append(await frame(ws))
     await jobs.progress(job_id, "extract", 0.5)
-    told.append(await frame(ws))
+    events.append(await frame(ws))
     await jobs.finish_step(job_id, "the text")
-    told.append(await frame(ws))
+    events.append(await frame(ws))
     await jobs.claim(job_id, max_tokens=100)
     await on_stage.store.write(job_id, 0, "Ada is 36.")
-    told += await until(ws, "ai_chunk")
+    events += await until(ws, "ai_chunk")
     await jobs.end(job_id, "Ada is 36. Or 37.")
-    told += await until(ws, "job_completed")
+    events += await until(ws, "job_completed")
 
-    assert told == [
+    assert events == [
         update(job_id, 0, "extract", "pending"),
         update(job_id, 0, "extract", "processing"),
         update(job_id, 25, "extract", "processing"),
@@ -86,9 +86,9 @@ async def test_who_connects_is_told_how_every_job_stands(on_stage: Stage, nats_s
 
     async with stage(nats_server.url, store=on_stage.store) as other:
         ws = await other.open("/ws")
-        told = await frames(ws, 6)
+        events = await frames(ws, 6)
 
-    assert told == [
+    assert events == [
         update(waits, 0, "extract", "pending"),
         update(runs, 50, "answer", "processing"),
         chunk(runs, "Ada ", "Ada "),
@@ -131,10 +131,10 @@ async def test_a_final_of_another_attempt_replaces_the_text(on_stage: Stage):
     on_stage.store.change(job_id, attempt=0)
 
     await on_stage.store.jobs.end(job_id, "", status="failed", error=fault)
-    told = await until(ws, "job_failed")
+    events = await until(ws, "job_failed")
 
-    assert [f["type"] for f in told] == ["job_update", "ai_chunk", "job_failed"]
-    assert told[1] == chunk(job_id, "", "")
+    assert [f["type"] for f in events] == ["job_update", "ai_chunk", "job_failed"]
+    assert events[1] == chunk(job_id, "", "")
 
 
 async def test_a_client_may_narrow_to_some_jobs_and_widen_again(on_stage: Stage):
@@ -164,11 +164,11 @@ async def test_a_cancel_is_told_as_a_failure_with_its_code(on_stage: Stage):
     )
 
     await ws.send_json({"type": "cancel", "job_id": job_id})
-    told = await frames(ws, 2)
+    events = await frames(ws, 2)
     await ws.send_json({"type": "cancel", "job_id": job_id})
     refused = await frame(ws)
 
-    assert told == [
+    assert events == [
         update(job_id, 50, "answer", "cancelled"),
         {
             "type": "job_failed",
@@ -215,10 +215,10 @@ async def test_what_is_lost_while_the_line_is_cut_is_told_afterwards(own_nats_se
         await own_nats_server.start()
         await cut.store.write(job_id, 4, "is ")
         await cut.store.jobs.end(job_id, "Ada is 36.")
-        told = await until(ws, "job_completed")
+        events = await until(ws, "job_completed")
 
-    assert "".join(f["chunk"] for f in told if f["type"] == "ai_chunk") == "is 36."
-    assert told[-1]["ai_response"] == "Ada is 36."
+    assert "".join(f["chunk"] for f in events if f["type"] == "ai_chunk") == "is 36."
+    assert events[-1]["ai_response"] == "Ada is 36."
 
 
 async def test_a_gateway_hears_all_jobs_through_one_subscription(

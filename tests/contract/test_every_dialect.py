@@ -65,7 +65,7 @@ async def test_a_method_that_means_nothing_is_refused_with_those_that_do(
 
     assert (answer.status, answer.headers["Allow"]) == (405, allowed)
     assert refusal == {**fields, "code": "method_not_allowed"}
-    assert (on_stage.store.asked, on_stage.store.sessions) == ([], {})
+    assert (on_stage.store.requests, on_stage.store.sessions) == ([], {})
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ async def test_a_body_that_is_too_large_is_refused_in_every_dialect(
 
         for data in (body, chunks(body)):  # which says how long it is, and which does not
             async with small.http.post(path, data=data) as answer:
-                told = await answer.json(content_type=None)
-                assert (answer.status, told["code"]) == (413, "too_large")
+                refusal = await answer.json(content_type=None)
+                assert (answer.status, refusal["code"]) == (413, "too_large")
         assert small.store.runs == {}
 
 

@@ -36,7 +36,7 @@ async def test_open_streams_and_sockets_are_counted_while_they_are_open(on_stage
 
 
 async def test_requests_are_counted_by_dialect_and_status(on_stage: Stage):
-    asked = [
+    requests = [
         ("/api/v1/chat/sessions", "assistant", "200"),
         ("/ai-chat/api/sessions/", "channels", "200"),
         ("/api/jobs/nothing", "documents", "404"),
@@ -44,15 +44,15 @@ async def test_requests_are_counted_by_dialect_and_status(on_stage: Stage):
     ]
     before = [
         counted("natterlog_requests_total", dialect=dialect, status=status)
-        for _, dialect, status in asked
+        for _, dialect, status in requests
     ]
 
-    for path, _, status in asked:
+    for path, _, status in requests:
         async with on_stage.http.get(path) as answer:
             assert str(answer.status) == status
 
     after = [
         counted("natterlog_requests_total", dialect=dialect, status=status)
-        for _, dialect, status in asked
+        for _, dialect, status in requests
     ]
     assert after == [number + 1 for number in before]

@@ -40,10 +40,10 @@ async def test_what_happened_while_the_line_was_cut_is_told_afterwards(
         await made.store.write(run_id, 7, "during ")
         await made.store.end(run_id, "before during after")
         await line.mend()
-        told = await frames(ws, 2)
+        events = await frames(ws, 2)
 
-        assert told[0]["full_content"] == "before during after"
-        assert told[1]["type"] == "ai_message_complete"
+        assert events[0]["full_content"] == "before during after"
+        assert events[1]["type"] == "ai_message_complete"
 
 
 async def test_deltas_that_were_lost_are_read_again_while_the_reply_runs(
@@ -72,9 +72,9 @@ async def test_a_new_session_is_announced_although_the_line_was_cut_when_it_was_
         session_id = new_id()
         await made.store.create_session(CreateSession(user_id=LOCAL_USER, session_id=session_id))
         await line.mend()
-        told = await frame(ws)
+        event = await frame(ws)
 
-        assert (told["type"], told["session"]["id"]) == ("session_created", session_id)
+        assert (event["type"], event["session"]["id"]) == ("session_created", session_id)
 
 
 async def test_sockets_outlive_a_server_that_is_killed(own_nats_server: NatsServer):
@@ -90,10 +90,10 @@ async def test_sockets_outlive_a_server_that_is_killed(own_nats_server: NatsServ
         async with asyncio.timeout(DEADLINE):
             await made.bus.wait_connected()
         await made.store.end(run_id, "before and after")
-        told = await frames(ws, 2)
+        events = await frames(ws, 2)
 
-        assert told[0]["full_content"] == "before and after"
-        assert told[1]["type"] == "ai_message_complete"
+        assert events[0]["full_content"] == "before and after"
+        assert events[1]["type"] == "ai_message_complete"
 
 
 async def test_a_client_that_does_not_read_costs_no_memory_and_loses_nothing(on_stage: Stage):
@@ -111,9 +111,9 @@ async def test_a_client_that_does_not_read_costs_no_memory_and_loses_nothing(on_
     for index in range(pieces):
         await on_stage.store.write(run_id, 7 + index * len(piece), piece)
     whole = "before " + piece * pieces
-    told = await frame(fast)
-    while told.get("full_content") != whole:
-        told = await frame(fast)
+    event = await frame(fast)
+    while event.get("full_content") != whole:
+        event = await frame(fast)
     connection.transport.resume_reading()  # type: ignore[attr-defined]
     received = [await frame(slow)]
     while received[-1]["full_content"] != whole:

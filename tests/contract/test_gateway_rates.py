@@ -92,11 +92,11 @@ async def test_every_dialect_counts_and_refuses_in_its_own_words(nats_server: Na
             ("/chat/start", {"json": topic}, "error"),
             ("/api/generate/", {"json": {"prompt": "x"}}, "error"),
         ]
-        for path, options, words in sends:
+        for path, options, field in sends:
             async with made.http.post(path, headers=user, **options) as answer:
                 body = await answer.json(content_type=None)
                 assert (answer.status, body["code"]) == (429, "rate_limited"), path
-                assert "messages a minute" in body[words]
+                assert "messages a minute" in body[field]
                 assert answer.headers["RateLimit"].startswith('"default";r=0')
                 assert int(answer.headers["Retry-After"]) >= 1
         assert list(made.store.sessions) == [session]
@@ -119,20 +119,20 @@ async def test_a_socket_is_told_and_stays_open(nats_server: NatsServer, dialect:
         ws = await made.open(path, headers=user)
 
         await ws.send_json(message)
-        told = await until(ws, "error")
+        event = await until(ws, "error")
         await ws.send_json({"type": "ping"})
 
-        assert told["code"] == "rate_limited"
-        assert 0 < told["retry_after"] <= 60
+        assert event["code"] == "rate_limited"
+        assert 0 < event["retry_after"] <= 60
         assert await until(ws, "pong")
 
 
 async def until(ws: aiohttp.ClientWebSocketResponse, kind: str) -> dict[str, Any]:
     """The next message of a type."""
     async with asyncio.timeout(DEADLINE):
-        while (told := await frame(ws))["type"] != kind:
+        while (event := await frame(ws))["type"] != kind:
             pass
-    return told
+    return event
 
 
 async def test_what_starts_nothing_does_not_count(nats_server: NatsServer):

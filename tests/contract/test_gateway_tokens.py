@@ -183,10 +183,10 @@ async def test_what_is_for_everybody_needs_none(on_stage: Stage, path: str):
 async def test_every_route_that_is_not_for_everybody_needs_one(on_stage: Stage):
     await on_stage.token(T)
     await refused(on_stage)
-    routes = [r for r in over_http() if not ((told := description_of(r)) and told.public)]
+    routes = [r for r in over_http() if not ((described := description_of(r)) and described.public)]
 
     answered = {
-        (route.method, route.path): await asked(on_stage, route.method, route.path)
+        (route.method, route.path): await status_without_token(on_stage, route.method, route.path)
         for route in routes
     }
 
@@ -194,7 +194,7 @@ async def test_every_route_that_is_not_for_everybody_needs_one(on_stage: Stage):
     assert answered == dict.fromkeys(answered, 401)
 
 
-async def asked(stage: Stage, method: str, path: str) -> int:
+async def status_without_token(stage: Stage, method: str, path: str) -> int:
     """The status of a request with ids of nothing."""
     path = re.sub(r"\{\w+\}", new_id(), path)
     async with stage.http.request(method, path) as answer:
@@ -208,11 +208,11 @@ async def test_a_revoked_token_is_refused_and_what_it_opened_ends(on_stage: Stag
     token_id = await on_stage.token(T)
     async with on_stage.http.post(SESSIONS, json={}, headers=BEARER) as answer:
         session_id = (await answer.json())["id"]
-    said = {"session_id": session_id, "content": "Hello"}
+    message = {"session_id": session_id, "content": "Hello"}
     ws = await on_stage.open(SOCKET, headers=BEARER)
     messages = "/api/v1/chat/messages"
     waiting = asyncio.create_task(
-        post(on_stage, messages, json=said, headers={**BEARER, "Idempotency-Key": "k"})
+        post(on_stage, messages, json=message, headers={**BEARER, "Idempotency-Key": "k"})
     )
     run_id = await on_stage.store.latest()
     stream = await on_stage.http.get(f"/api/v1/chat/runs/{run_id}/stream", headers=BEARER)

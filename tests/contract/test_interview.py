@@ -36,21 +36,21 @@ async def rest(answer: aiohttp.ClientResponse) -> list[dict[str, Any]]:
     return [json.loads(text.removeprefix(b"data: ")) for text in lines if text]
 
 
-def asked(stage: Stage, kind: type[c.Request]) -> list[Any]:
-    return [request for request in stage.store.asked if isinstance(request, kind)]
+def requests_of(stage: Stage, kind: type[c.Request]) -> list[Any]:
+    return [request for request in stage.store.requests if isinstance(request, kind)]
 
 
 async def cancelled(stage: Stage) -> str:
     """Wait for a run to be cancelled."""
-    told: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    cancelled_run: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    async def tell(run_id: str) -> None:
-        told.set_result(run_id)
+    async def note(run_id: str) -> None:
+        cancelled_run.set_result(run_id)
 
-    stage.store.on_cancel = tell
-    before = asked(stage, c.CancelRun)
+    stage.store.on_cancel = note
+    before = requests_of(stage, c.CancelRun)
     async with asyncio.timeout(DEADLINE):
-        return before[0].run_id if before else await told
+        return before[0].run_id if before else await cancelled_run
 
 
 class Talk:
@@ -66,7 +66,7 @@ class Talk:
         await self.store.claim(self.run)
         return self.run
 
-    async def says(self, text: str, offset: int = 0) -> aiohttp.ClientResponse:
+    async def write(self, text: str, offset: int = 0) -> aiohttp.ClientResponse:
         """The worker writes; the answer whose headers that lets through."""
         await self.store.write(self.run, offset, text)
         return await self.answer()
@@ -83,7 +83,7 @@ async def test_a_prompt_is_answered_in_the_lines_of_its_document(on_stage: Stage
     talk = Talk(on_stage, options={"temperature": 0.7, "num_predict": 300})
     run = await talk.begun()
 
-    answer = await talk.says("Hello! ")
+    answer = await talk.write("Hello! ")
     first = await line(answer)
     await on_stage.store.write(run, 7, "I'm your AI interviewer.")
     second = await line(answer)
@@ -94,7 +94,7 @@ async def test_a_prompt_is_answered_in_the_lines_of_its_document(on_stage: Stage
     assert answer.headers["Content-Type"].startswith("text/event-stream")
     assert answer.headers["X-Run-Id"] == run
     assert [
-        {key: told[key] for key in told if key != "created_at"} for told in (first, second)
+        {key: each[key] for key in each if key != "created_at"} for each in (first, second)
     ] == [
         {"model": "demo", "response": "Hello! ", "done": False},
         {"model": "demo", "response": "I'm your AI interviewer.", "done": False},
@@ -153,11 +153,11 @@ async def test_the_path_without_its_slash_is_ollamas_unless_events_are_accepted(
     accepting = {"Accept": "text/event-stream"}
     posting = asyncio.create_task(on_stage.http.post(path, json=PROMPT, headers=accepting))
     await on_stage.store.end(await on_stage.store.latest(), "Hello!")
-    told = await rest(await posting)
+    lines = await rest(await posting)
 
     assert (refused.status, refusal["code"]) == (404, "not_found")
     assert "/api/generate/" in refusal["error"]
-    assert [t["response"] for t in told] == ["Hello!", ""]
+    assert [t["response"] for t in lines] == ["Hello!", ""]
     assert len(on_stage.store.runs) == 1
 
 
@@ -208,14 +208,14 @@ async def test_a_failure_before_the_first_words_has_its_status(
 async def test_a_failure_after_the_first_words_is_the_last_line(on_stage: Stage):
     talk = Talk(on_stage)
     run = await talk.begun()
-    answer = await talk.says("Half")
+    answer = await talk.write("Half")
 
     fault = Fault(code="provider_error", message="It broke off.")
     await on_stage.store.end(run, "Half", status="failed", error=fault)
 
-    told = await rest(answer)
-    assert told[0]["response"] == "Half"
-    assert told[1:] == [{"error": "It broke off.", "code": "provider_error", "done": True}]
+    lines = await rest(answer)
+    assert lines[0]["response"] == "Half"
+    assert lines[1:] == [{"error": "It broke off.", "code": "provider_error", "done": True}]
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -234,12 +234,12 @@ async def test_an_attempt_that_is_lost_before_its_first_words_is_not_seen(on_sta
     run = await talk.begun()
     await on_stage.store.claim(run)
 
-    answer = await talk.says("Second ")
+    answer = await talk.write("Second ")
     await on_stage.store.end(run, "Second try")
-    told = await rest(answer)
+    lines = await rest(answer)
 
-    assert "".join(t["response"] for t in told) == "Second try"
-    assert told[-1]["done_reason"] == "stop"
+    assert "".join(t["response"] for t in lines) == "Second try"
+    assert lines[-1]["done_reason"] == "stop"
 
 
 async def test_an_attempt_that_is_lost_after_its_first_words_ends_the_stream_and_the_run(
@@ -247,14 +247,14 @@ async def test_an_attempt_that_is_lost_after_its_first_words_ends_the_stream_and
 ):
     talk = Talk(on_stage)
     run = await talk.begun()
-    answer = await talk.says("First ")
+    answer = await talk.write("First ")
     assert (await line(answer))["response"] == "First "
 
     await on_stage.store.claim(run)
     await on_stage.store.write(run, 0, "Second ")
-    told = await rest(answer)
+    lines = await rest(answer)
 
-    assert [(t["code"], t["done"]) for t in told] == [("provider_error", True)]
+    assert [(t["code"], t["done"]) for t in lines] == [("provider_error", True)]
     assert await cancelled(on_stage) == run
 
 
@@ -264,22 +264,22 @@ async def test_within_a_session_the_lost_attempts_run_goes_on_and_its_answer_is_
     session_id = await on_stage.session()
     talk = Talk(on_stage, session_id=session_id)
     run = await talk.begun()
-    answer = await talk.says("First ")
+    answer = await talk.write("First ")
     await line(answer)
 
     await on_stage.store.claim(run)
-    told = await rest(answer)
+    lines = await rest(answer)
     await on_stage.store.end(run, "Second try")
 
-    assert [t["code"] for t in told] == ["provider_error"]
-    assert asked(on_stage, c.CancelRun) == []
+    assert [t["code"] for t in lines] == ["provider_error"]
+    assert requests_of(on_stage, c.CancelRun) == []
     assert [m.content for m in on_stage.store.messages[session_id]] == ["Hi", "Second try"]
 
 
 async def test_a_gateway_that_stops_says_so_in_the_stream(on_stage: Stage):
     talk = Talk(on_stage)
     await talk.begun()
-    answer = await talk.says("Half")
+    answer = await talk.write("Half")
     await line(answer)
 
     on_stage.gateway.connections.stop()
@@ -303,7 +303,7 @@ async def test_a_call_without_a_session_stops_when_its_client_goes(on_stage: Sta
 async def test_one_that_is_in_the_middle_of_its_stream_stops_too(on_stage: Stage):
     talk = Talk(on_stage)
     run = await talk.begun()
-    answer = await talk.says("Half")
+    answer = await talk.write("Half")
     await line(answer)
 
     answer.close()
@@ -315,16 +315,16 @@ async def test_a_call_within_a_session_goes_on_without_its_client(on_stage: Stag
     session_id = await on_stage.session()
     talk = Talk(on_stage, session_id=session_id)
     run = await talk.begun()
-    answer = await talk.says("Half")
+    answer = await talk.write("Half")
     await line(answer)
 
     answer.close()
     await on_stage.store.end(run, "Half of it")
-    async with on_stage.http.get(f"/api/v1/chat/runs/{run}") as asking:
-        seen = await asking.json()
+    async with on_stage.http.get(f"/api/v1/chat/runs/{run}") as answer:
+        seen = await answer.json()
 
     assert seen["status"] == "completed"
-    assert asked(on_stage, c.CancelRun) == []
+    assert requests_of(on_stage, c.CancelRun) == []
 
 
 async def test_within_a_session_the_prompt_is_its_next_message(on_stage: Stage):
@@ -339,11 +339,11 @@ async def test_within_a_session_the_prompt_is_its_next_message(on_stage: Stage):
     await on_stage.store.end(run, "Hello!")
     await rest(await talk.answer())
 
-    (sent,) = asked(on_stage, c.SendMessage)
+    (sent,) = requests_of(on_stage, c.SendMessage)
     assert (sent.session_id, sent.content, sent.model) == (session_id, "Hi", "demo")
     assert (sent.temperature, sent.max_tokens, sent.system) == (0.1, 5, "Be brief.")
     assert sent.notes == ["Not honoured in this dialect: seed, top_p."]
-    assert len(asked(on_stage, c.CreateSession)) == 1
+    assert len(requests_of(on_stage, c.CreateSession)) == 1
 
 
 async def test_a_busy_session_that_rejects_is_a_conflict(on_stage: Stage):
@@ -389,7 +389,7 @@ async def test_a_session_that_is_not_there_is_not_found(on_stage: Stage, session
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "place"),
+    ("body", "status", "reason"),
     [
         (b"", 400, "$.prompt"),
         (b"{", 400, "$"),
@@ -417,7 +417,7 @@ async def test_a_session_that_is_not_there_is_not_found(on_stage: Stage, session
     ],
 )
 async def test_a_body_that_cannot_be_used_is_refused_and_nothing_is_stored(
-    on_stage: Stage, body: bytes, status: int, place: str
+    on_stage: Stage, body: bytes, status: int, reason: str
 ):
     async with on_stage.http.post(GENERATE, data=body) as answer:
         refusal = await answer.json()
@@ -425,7 +425,7 @@ async def test_a_body_that_cannot_be_used_is_refused_and_nothing_is_stored(
     assert answer.status == status
     assert set(refusal) == {"error", "code"}
     assert refusal["code"] == {400: "invalid_request", 413: "too_large"}[status]
-    assert refusal["error"].startswith(place)
+    assert refusal["error"].startswith(reason)
     assert (on_stage.store.sessions, on_stage.store.runs) == ({}, {})
 
 
@@ -495,21 +495,21 @@ def test_durations_add_up_and_counts_are_the_providers():
         first_delta_ms=200,
     )
 
-    told = last("m", began, final, response="")
+    stats = last("m", began, final, response="")
 
-    assert (told.total_duration, told.load_duration) == (2_000_000_000, 500_000_000)
-    assert (told.prompt_eval_duration, told.eval_duration) == (200_000_000, 1_300_000_000)
-    assert (told.prompt_eval_count, told.eval_count, told.done_reason) == (7, 5, "length")
+    assert (stats.total_duration, stats.load_duration) == (2_000_000_000, 500_000_000)
+    assert (stats.prompt_eval_duration, stats.eval_duration) == (200_000_000, 1_300_000_000)
+    assert (stats.prompt_eval_count, stats.eval_count, stats.done_reason) == (7, 5, "length")
 
 
 def test_what_nobody_counted_is_nothing():
     began = datetime(2026, 11, 20, 12, tzinfo=UTC)
     final = RunEnded(at=began, status="completed", attempt=1, text="", length=0, sha256="")
 
-    told = last("m", began, final, response="")
+    stats = last("m", began, final, response="")
 
-    assert (told.total_duration, told.eval_count, told.prompt_eval_count) == (0, 0, 0)
-    assert told.done_reason == "stop"
+    assert (stats.total_duration, stats.eval_count, stats.prompt_eval_count) == (0, 0, 0)
+    assert stats.done_reason == "stop"
 
 
 @pytest.mark.parametrize(

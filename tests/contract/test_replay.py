@@ -125,11 +125,11 @@ async def test_a_call_that_failed_before_its_words_has_the_same_status_again(on_
     fault = Fault(code="provider_error", message="It said no.")
     await on_stage.store.end(run_id, "", status="failed", error=fault)
     async with await posting as live:
-        said = live.status, await live.json()
+        original = live.status, await live.json()
 
     async with on_stage.http.post(f"/api/generate/?{replaying(run_id)}", json=body) as again:
-        assert (again.status, await again.json()) == said
-    assert said == (502, {"error": "It said no.", "code": "provider_error"})
+        assert (again.status, await again.json()) == original
+    assert original == (502, {"error": "It said no.", "code": "provider_error"})
 
 
 async def test_a_call_replays_one_reply_that_is_over(on_stage: Stage):
@@ -174,7 +174,7 @@ async def events(stream: aiohttp.ClientResponse, count: int) -> bytes:
 async def test_a_replay_begins_nothing(on_stage: Stage):
     session_id, run_id = await finished(on_stage)
     before = await on_stage.bus.head(EVENTS, "evt.>")
-    asked = len(on_stage.store.asked)
+    requests_before = len(on_stage.store.requests)
 
     body = {"session_id": session_id, "content": "This is not sent."}
     async with on_stage.http.post(f"{API}/messages?{replaying(run_id)}", json=body) as answer:
@@ -183,7 +183,7 @@ async def test_a_replay_begins_nothing(on_stage: Stage):
 
     assert posted == streamed
     assert await on_stage.bus.head(EVENTS, "evt.>") == before
-    named = {question.name for question in on_stage.store.asked[asked:]}
+    named = {question.name for question in on_stage.store.requests[requests_before:]}
     assert named == {"get_run", "get_facts"}
 
 
@@ -248,11 +248,11 @@ async def test_a_whole_session_is_replayed_by_its_own_id(on_stage: Stage):
 
     ws = await on_stage.open(f"{API}/ws?{replaying(session_id)}")
     await ws.send_json({"type": "subscribe", "session_id": session_id})
-    told: list[dict[str, Any]] = []
-    while [f["type"] for f in told].count("message_complete") < 2:
-        told.append(await frame(ws))
+    events: list[dict[str, Any]] = []
+    while [f["type"] for f in events].count("message_complete") < 2:
+        events.append(await frame(ws))
 
-    starts = [f["run_id"] for f in told if f["type"] == "message_start"]
+    starts = [f["run_id"] for f in events if f["type"] == "message_start"]
     assert starts == [first, second]
 
 
@@ -383,12 +383,12 @@ async def texts_until(ws: aiohttp.ClientWebSocketResponse, end: str) -> list[str
     return found
 
 
-def only_last_of(told: list[str]) -> list[str]:
+def only_last_of(frames: list[str]) -> list[str]:
     """Without states that were over in the same moment: a live client may miss those."""
     update = '"type":"job_update"'
     return [
         frame
-        for frame, after in zip(told, [*told[1:], ""], strict=True)
+        for frame, after in zip(frames, [*frames[1:], ""], strict=True)
         if not (update in frame and update in after)
     ]
 

@@ -42,8 +42,8 @@ async def nothing_more(ws: Any) -> None:
     assert await frame(ws) == {"type": "pong"}
 
 
-def kinds(told: list[dict[str, Any]]) -> list[str]:
-    return [event["type"] for event in told]
+def kinds(events: list[dict[str, Any]]) -> list[str]:
+    return [event["type"] for event in events]
 
 
 # -- the store's answer was lost -----------------------------------------------------
@@ -69,12 +69,12 @@ async def test_a_native_socket_is_told_of_a_start_once_although_the_store_was_as
     chunk = await frame(ws)
     await whole.between.came(SendMessage, 2)
     await whole.store.end(run, "Half and half")
-    told = await frames(ws, 2)
+    events = await frames(ws, 2)
 
     assert (start["type"], chunk["content"]) == ("message_start", "Half")
-    assert kinds(told) == ["chunk", "message_complete"]
+    assert kinds(events) == ["chunk", "message_complete"]
     await nothing_more(ws)
-    assert whole.between.asked[SendMessage] == 2
+    assert whole.between.requests[SendMessage] == 2
 
 
 @pytest.mark.usefixtures("hasty")
@@ -87,13 +87,13 @@ async def test_a_channels_socket_is_told_of_a_message_once_although_the_store_wa
     whole.between.lose(SendMessage)
 
     await ws.send_json({"type": "send_message", "message": "Hi", "client_id": "c1"})
-    told = await frames(ws, 2)
+    events = await frames(ws, 2)
     await ws.send_json({"type": "send_message", "message": "Ho", "client_id": "c2"})
     more = await frame(ws)
 
-    assert kinds(told) == ["user_message", "ai_typing"]
+    assert kinds(events) == ["user_message", "ai_typing"]
     assert (more["type"], more["client_id"]) == ("user_message", "c2")
-    assert whole.between.asked[SendMessage] == 3
+    assert whole.between.requests[SendMessage] == 3
 
 
 @pytest.mark.usefixtures("hasty")
@@ -115,7 +115,7 @@ async def test_a_request_whose_answer_was_lost_begins_one_run_and_counts_once(
         await whole.answered(answer.headers["X-Run-Id"], "a2")
         text = await answer.text()
 
-    assert whole.between.asked[kind] == 2
+    assert whole.between.requests[kind] == 2
     assert text.count('"message_start"') == text.count('"message_complete"') == 1
     assert await runs_of(whole, session_id) == 2
 
@@ -133,7 +133,7 @@ async def test_an_upload_whose_answer_was_lost_is_one_job(whole: Whole):
         jobs = (await answer.json())["data"]["jobs"]
 
     assert [job["job_id"] for job in jobs] == [job_id]
-    assert whole.between.asked[CreateJob] == 2
+    assert whole.between.requests[CreateJob] == 2
 
 
 # -- the client sent it again --------------------------------------------------------
@@ -176,12 +176,12 @@ async def test_a_message_sent_again_after_its_end_is_shown_with_its_reply(whole:
 
     for ws in (following, stranger):
         await ws.send_json(message)
-    shown, told = await frame(following), await frames(stranger, 4)
+    shown, events = await frame(following), await frames(stranger, 4)
 
     assert (shown["type"], shown["client_id"]) == ("resync", "c1")
     assert [m["content"] for m in shown["messages"]] == ["Hi", "Hello"]
-    assert kinds(told) == ["subscribed", "message_start", "chunk", "message_complete"]
-    assert (told[1]["client_id"], told[2]["content"]) == ("c1", "Hello")
+    assert kinds(events) == ["subscribed", "message_start", "chunk", "message_complete"]
+    assert (events[1]["client_id"], events[2]["content"]) == ("c1", "Hello")
     for ws in (following, stranger):
         await nothing_more(ws)
 
@@ -220,10 +220,10 @@ async def test_a_message_sent_again_before_a_socket_came_to_it_is_told_once(whol
     await ws.send_json({"type": "cancel", "run_id": new_id()})
     await whole.between.came(CancelRun)  # by then what was sent before it is answered
     held.let_go()
-    told = await frames(ws, 3)
+    events = await frames(ws, 3)
 
-    assert sorted(kinds(told)) == ["error", "message_start", "resync"]
-    assert all("client_id" not in event for event in told if event["type"] == "resync")
+    assert sorted(kinds(events)) == ["error", "message_start", "resync"]
+    assert all("client_id" not in event for event in events if event["type"] == "resync")
     await nothing_more(ws)
 
 
@@ -275,7 +275,7 @@ async def test_a_channels_message_sent_again_is_echoed_and_its_reply_goes_on(who
 
 
 @pytest.mark.parametrize(
-    ("status", "told"),
+    ("status", "kinds_of_end"),
     [
         ("completed", ["ai_message_complete"]),
         ("cancelled", ["ai_message_cancelled", "ai_message_complete"]),
@@ -283,7 +283,7 @@ async def test_a_channels_message_sent_again_is_echoed_and_its_reply_goes_on(who
     ],
 )
 async def test_a_channels_message_sent_again_over_another_line_is_told_its_end(
-    whole: Whole, status: Any, told: list[str]
+    whole: Whole, status: Any, kinds_of_end: list[str]
 ):
     session_id = await whole.store.create()
     url, message = f"/ws/ai-chat/session/{session_id}/", {"type": "send_message", "message": "Hi"}
@@ -297,10 +297,10 @@ async def test_a_channels_message_sent_again_over_another_line_is_told_its_end(
 
     second = await whole.stage.open(url)
     await second.send_json(message | {"client_id": "c1"})
-    _, echo, *end = await frames(second, 2 + len(told))
+    _, echo, *end = await frames(second, 2 + len(kinds_of_end))
 
     assert (echo["type"], echo["client_id"]) == ("user_message", "c1")
-    assert kinds(end) == told
+    assert kinds(end) == kinds_of_end
     await nothing_more(second)
 
 
@@ -492,13 +492,13 @@ async def test_a_failed_channels_message_sent_again_is_answered_anew(whole: Whol
     await frame(ws)
 
     await ws.send_json(message)
-    told = await frames(ws, 2)
+    events = await frames(ws, 2)
     run = await begun(whole, session_id, 2)
     await whole.answered(run.id, "Hello")
     rest = await frames(ws, 2)
 
-    assert sorted(kinds(told)) == ["ai_typing", "user_message"]
-    assert sent in told
+    assert sorted(kinds(events)) == ["ai_typing", "user_message"]
+    assert sent in events
     assert kinds(rest) == ["ai_message_chunk", "ai_message_complete"]
     assert await whole.shown(session_id) == ["Hi", "Hello"]
 
@@ -514,14 +514,14 @@ async def test_a_failed_edit_or_regeneration_runs_again_with_its_key(whole: Whol
         path, key = f"/messages/{message}/{kind}", {"Idempotency-Key": "k"}
         return await whole.call("POST", path, json=body, headers=key)
 
-    asking = asyncio.create_task(ask())
+    sending = asyncio.create_task(ask())
     run = await begun(whole, session_id, 2)
     await whole.answered(run.id, "", status="failed", error=BUSY)
-    first = await asking
-    asking = asyncio.create_task(ask())
+    first = await sending
+    sending = asyncio.create_task(ask())
     run = await begun(whole, session_id, 3)
     await whole.answered(run.id, "Better")
-    second, third = await asking, await ask()
+    second, third = await sending, await ask()
 
     assert (first[0], second[0], third) == (503, 201, second)
     assert await whole.shown(session_id) == ["u1'" if kind == "edit" else "u1", "Better"]

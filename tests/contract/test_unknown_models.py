@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from services.llm_worker.breaker import Breaker
+from services.llm_worker.handlers import endpoints
 from services.llm_worker.offers import Offering
 from services.llm_worker.providers.recorded import Recorded
 from services.llm_worker.providers.registry import RECENT, Registry
@@ -57,7 +58,7 @@ async def offering(
         registry = Registry(Settings(openai_base_url=fake.openai_url), clock=clock)
         registry.add(Recorded(bus))
         offering = Offering(registry, Breaker(Empty(), 5, 60), StoreClient(bus))
-        await bus.serve("llm_worker", offering.endpoints())
+        await bus.serve("llm_worker", endpoints(offering))
         await offering.refresh(Refresh())
         yield offering
         await registry.aclose()
@@ -133,7 +134,7 @@ async def test_the_native_socket_refuses_it_and_stays_open(models: Whole):
     await ws.send_json(message | {"model": "fake-gtp"})
     refused = await frame(ws)
     await ws.send_json(message)
-    told = [await frame(ws), await frame(ws)]
+    events = [await frame(ws), await frame(ws)]
 
     assert refused == {
         "type": "error",
@@ -142,7 +143,7 @@ async def test_the_native_socket_refuses_it_and_stays_open(models: Whole):
         "code": "model_not_found",
         "client_id": "c",
     }
-    assert [event["type"] for event in told] == ["subscribed", "message_start"]
+    assert [event["type"] for event in events] == ["subscribed", "message_start"]
 
 
 async def test_channels_refuse_the_field(models: Whole):

@@ -18,12 +18,18 @@ async def shared_system() -> AsyncIterator[Running]:
         yield running
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def natterlog(shared_system: Running) -> Running:
-    """The shared system, where no run is open and the provider has forgotten the tests before."""
-    await wait_until_all_ended(shared_system.bus)
-    shared_system.fake.reset()
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def system_of_module(shared_system: Running) -> Running:
+    """What a module's tests share: a module that needs other settings has its own in its place."""
     return shared_system
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def natterlog(system_of_module: Running) -> Running:
+    """The module's system, where no run is open and the provider has forgotten the tests before."""
+    await wait_until_all_ended(system_of_module.bus)
+    system_of_module.fake.reset()
+    return system_of_module
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -34,7 +40,7 @@ async def own_natterlog(request: pytest.FixtureRequest) -> AsyncIterator[Running
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def system_of_module() -> AsyncIterator[Running]:
+async def own_system_of_module() -> AsyncIterator[Running]:
     """For modules that fill the log, or read all of it."""
     async with running_system() as running:
         yield running

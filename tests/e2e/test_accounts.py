@@ -11,7 +11,7 @@ import pypdfium2
 import pytest
 
 from shared.ids import new_id
-from tests.support.command_line import natterlog_says
+from tests.support.command_line import run_command
 from tests.support.people import add_token, add_user, natterlog
 from tests.support.running import Running, running_system
 from tests.support.stage import close_code
@@ -100,8 +100,8 @@ async def use(at: Running, token: str, way: dict[str, dict[str, str]]) -> None:
             made = await answer.json(content_type=None)
         assert (answer.status == 201) == (token == PLANTED[0] and not params), made
         if answer.status == 201:
-            said = {"session_id": made["id"], "content": "tokens=2"}
-            async with http.post(f"{CHAT}/messages", json=said) as answer:
+            message = {"session_id": made["id"], "content": "tokens=2"}
+            async with http.post(f"{CHAT}/messages", json=message) as answer:
                 run = (await answer.json())["assistant_message"]["run_id"]
             async with http.get(f"{CHAT}/runs/{run}/stream") as answer:
                 assert token not in await answer.text()
@@ -112,8 +112,8 @@ async def use(at: Running, token: str, way: dict[str, dict[str, str]]) -> None:
 
 async def export(at: Running, token: str, directory: Path) -> None:
     """Take out what can be taken out: a session in every format, its events, the whole log."""
-    said = await natterlog_says(at, "export-log", "--all", str(directory / "log.jsonl"))
-    assert said.code == 0, said
+    exported = await run_command(at, "export-log", "--all", str(directory / "log.jsonl"))
+    assert exported.code == 0, exported
     headers = {"Authorization": f"Bearer {token}"}
     async with aiohttp.ClientSession(at.system.url, headers=headers) as http:
         async with http.get(f"{CHAT}/sessions") as answer:
@@ -203,9 +203,9 @@ async def test_120_messages_go_over_two_gateways_and_the_121st_does_not():
         answers: list[tuple[int, dict[str, str]]] = []
 
         async def send(session: str, url: str) -> None:
-            said = {"session_id": session, "content": "tokens=1"}
+            message = {"session_id": session, "content": "tokens=1"}
             async with at.client.http.post(
-                f"{url}{CHAT}/messages?stream=true", json=said
+                f"{url}{CHAT}/messages?stream=true", json=message
             ) as answer:
                 answers.append((answer.status, dict(answer.headers)))
 
@@ -218,10 +218,10 @@ async def test_120_messages_go_over_two_gateways_and_the_121st_does_not():
         await send(sessions[0], second.url)
 
         assert [status for status, _ in answers] == [200] * 120 + [429]
-        told = answers[-1][1]
-        assert told["RateLimit-Policy"] == '"default";q=120;w=60'
-        assert re.fullmatch(r'"default";r=0;t=\d+', told["RateLimit"])
-        assert 1 <= int(told["Retry-After"]) <= 60
+        headers = answers[-1][1]
+        assert headers["RateLimit-Policy"] == '"default";q=120;w=60'
+        assert re.fullmatch(r'"default";r=0;t=\d+', headers["RateLimit"])
+        assert 1 <= int(headers["Retry-After"]) <= 60
 
 
 @pytest.mark.parametrize("arguments", [["user", "disable"], ["token", "create"], ["token", "list"]])

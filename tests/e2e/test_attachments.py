@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from PIL import Image
 
-from tests.support.command_line import natterlog_says
+from tests.support.command_line import run_command
 from tests.support.made_files import pdf_of
 from tests.support.native_client import Reply
 from tests.support.running import Running
@@ -50,8 +50,8 @@ async def test_a_message_that_is_sent_at_once_waits_until_its_files_are_read(nat
 
     reply.check()
     (text,) = parts(natterlog)
-    for words in ("Look tokens=5", "“people.csv”", "Ada", "“paper.pdf”", "A page of words"):
-        assert words in text["text"]
+    for piece in ("Look tokens=5", "“people.csv”", "Ada", "“paper.pdf”", "A page of words"):
+        assert piece in text["text"]
     _, page = await natterlog.client.call("GET", f"/messages/{session_id}")
     assert page["items"][0]["attachments"] == files
     assert page["items"][0]["content"] == "Look tokens=5"
@@ -124,22 +124,22 @@ async def test_a_reply_with_files_is_run_again_and_its_prompt_is_told_with_them(
 ):
     session_id = await natterlog.client.session()
     picture = await upload(natterlog, a_picture(), "cat.png")
-    words = await upload(natterlog, b"Some words.", "notes.txt")
+    notes = await upload(natterlog, b"Some words.", "notes.txt")
     async with asyncio.timeout(DEADLINE):
-        await natterlog.client.send(session_id, "Look tokens=5", attachments=[picture, words])
+        await natterlog.client.send(session_id, "Look tokens=5", attachments=[picture, notes])
         reply = await natterlog.client.send(session_id, "And now? tokens=5")
     before = natterlog.fake.seen[-1].body["messages"]
 
-    again = await natterlog_says(natterlog, "rerun", reply.run_id, "--json")
-    asked = natterlog.fake.seen[-1].body["messages"]
+    again = await run_command(natterlog, "rerun", reply.run_id, "--json")
+    prompt = natterlog.fake.seen[-1].body["messages"]
     runs = [reply.run_id, again.json["new_run"]]
-    told = [await natterlog_says(natterlog, "runs", "show", run, "--prompt") for run in runs]
+    shown = [await run_command(natterlog, "runs", "show", run, "--prompt") for run in runs]
     parts = [
-        (await natterlog_says(natterlog, "runs", "show", run, "--prompt", "--json")).json
+        (await run_command(natterlog, "runs", "show", run, "--prompt", "--json")).json
         for run in runs
     ]
 
-    assert (again.code, asked) == (0, before)
+    assert (again.code, prompt) == (0, before)
     assert len(natterlog.fake.seen) > 2
     old, new = (each["prompts"][0]["parts"] for each in parts)
     assert old == new
@@ -150,6 +150,6 @@ async def test_a_reply_with_files_is_run_again_and_its_prompt_is_told_with_them(
         ("assistant", None, []),
         ("user", None, []),
     ]
-    assert [p["file_id"] for p in old if p["role"] == "file"] == [picture, words]
-    assert "  | notes.txt, text/plain, 11 bytes\n" in told[0].out
-    assert max(map(len, told[0].out.splitlines())) <= 80
+    assert [p["file_id"] for p in old if p["role"] == "file"] == [picture, notes]
+    assert "  | notes.txt, text/plain, 11 bytes\n" in shown[0].out
+    assert max(map(len, shown[0].out.splitlines())) <= 80

@@ -37,7 +37,7 @@ async def test_queued_messages_are_answered_in_their_order(natterlog: Running):
         await natterlog.client.follow(reply)
 
     _, page = await natterlog.client.call("GET", f"/messages/{session_id}")
-    said = [(m["role"], m["content"]) for m in page["items"]]
+    messages = [(m["role"], m["content"]) for m in page["items"]]
     expected = [
         pair
         for number, reply in enumerate(replies)
@@ -46,7 +46,7 @@ async def test_queued_messages_are_answered_in_their_order(natterlog: Running):
             ("assistant", reply.text),
         )
     ]
-    assert said == expected
+    assert messages == expected
     for before, after in zip(page["items"], page["items"][1:], strict=False):
         assert after["parent_id"] == before["id"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from services.llm_worker.tasks import GO_ON
 from tests.e2e.test_replay import DEADLINE, joined, watch
-from tests.support.command_line import natterlog_says
+from tests.support.command_line import run_command
 from tests.support.fake_provider import check_unspliced
 from tests.support.fake_script import Script
 from tests.support.log_checks import check_run, wait_until_all_ended
@@ -183,11 +183,11 @@ async def test_a_session_in_which_a_reply_went_on_is_replayed_byte_for_byte(natt
 
     replayed: list[list[dict[str, Any]]] = []
     for dialect in ("assistant-socket", "channels"):
-        said = await natterlog_says(
+        replay = await run_command(
             natterlog, "replay", session_id, "--speed", "max", "--dialect", dialect
         )
-        assert (said.code, said.err) == (0, "")
-        replayed.append([json.loads(line) for line in said.out.splitlines()])
+        assert (replay.code, replay.err) == (0, "")
+        replayed.append([json.loads(line) for line in replay.out.splitlines()])
 
     assert joined(replayed[0][1:], "cursor") == joined(live[0][1:], "cursor")
     assert joined(replayed[1], "") == joined(live[1], "")
@@ -205,15 +205,15 @@ async def test_the_recorder_tells_of_it_and_the_tables_are_what_the_log_says(nat
     before = await last_of(natterlog, session_id)
     await wait_until_all_ended(natterlog.bus)
 
-    told = await natterlog_says(natterlog, "runs", "show", reply.run_id, "--prompt", "--json")
-    listed = await natterlog_says(natterlog, "runs", "ls", "--session", session_id)
-    summed = await natterlog_says(
+    shown = await run_command(natterlog, "runs", "show", reply.run_id, "--prompt", "--json")
+    listed = await run_command(natterlog, "runs", "ls", "--session", session_id)
+    summed = await run_command(
         natterlog, "runs", "sum", "--session", session_id, "--by", "stop", "--json"
     )
-    checked = await natterlog_says(natterlog, "rebuild", "--check")
-    rebuilt = await natterlog_says(natterlog, "rebuild")
+    checked = await run_command(natterlog, "rebuild", "--check")
+    rebuilt = await run_command(natterlog, "rebuild")
 
-    story, [prompt] = told.json["story"], told.json["prompts"]
+    story, [prompt] = shown.json["story"], shown.json["prompts"]
     assert (story["continues"], story["end"]["stop_reason"]) == (len(cut["content"]), "end_turn")
     assert [part["text"] for part in prompt["parts"]] == [
         "A story. tokens=8 stop=length",
@@ -236,13 +236,13 @@ async def test_a_run_that_went_on_is_run_again_whole(natterlog: Running):
     await natterlog.client.follow(reply)
     await wait_until_all_ended(natterlog.bus)
 
-    said = await natterlog_says(natterlog, "rerun", reply.run_id, "--json")
+    rerun = await run_command(natterlog, "rerun", reply.run_id, "--json")
 
-    assert said.code == 0, said.err
-    assert "That run went on with a reply that was cut" in said.err
-    assert said.json["old"]["text"] == reply.text
-    assert check_unspliced(said.json["new"]["text"])[1] == 8
-    assert (said.json["old"]["stop_reason"], said.json["new"]["stop_reason"]) == (
+    assert rerun.code == 0, rerun.err
+    assert "That run went on with a reply that was cut" in rerun.err
+    assert rerun.json["old"]["text"] == reply.text
+    assert check_unspliced(rerun.json["new"]["text"])[1] == 8
+    assert (rerun.json["old"]["stop_reason"], rerun.json["new"]["stop_reason"]) == (
         "end_turn",
         "max_tokens",
     )

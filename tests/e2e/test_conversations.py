@@ -27,7 +27,7 @@ async def system_of_module() -> AsyncIterator[Running]:
         yield running
 
 
-def models_asked(natterlog: Running) -> list[tuple[str, list[str]]]:
+def models_and_roles(natterlog: Running) -> list[tuple[str, list[str]]]:
     """The model of each prompt, and what was said in it by whom."""
     return [
         (seen.body["model"], [m["role"] for m in seen.body["messages"]])
@@ -47,7 +47,7 @@ async def test_another_model_goes_on_with_the_same_conversation(natterlog: Runni
         await client.send(session_id, "four tokens=5")
 
     turn = ["user", "assistant"]
-    assert models_asked(natterlog) == [
+    assert models_and_roles(natterlog) == [
         ("fake-gpt", ["user"]),
         (PRICED, [*turn, "user"]),
         ("fake-gpt", [*turn * 2, "user"]),
@@ -126,7 +126,7 @@ async def test_a_copy_of_a_conversation_goes_on_where_it_was(natterlog: Running)
         ) as answer:
             pdf = await answer.read()
 
-    said = [m["content"] for m in natterlog.fake.seen[-1].body["messages"]]
-    assert said == ["remember the zeppelin tokens=5", reply.text, "and now? tokens=5"]
+    prompt = [m["content"] for m in natterlog.fake.seen[-1].body["messages"]]
+    assert prompt == ["remember the zeppelin tokens=5", reply.text, "and now? tokens=5"]
     assert [hit["session_id"] for hit in hits["items"]] == [copy["id"]]
     assert pdf.startswith(b"%PDF-")

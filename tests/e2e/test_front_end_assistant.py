@@ -91,23 +91,23 @@ async def test_claude_is_asked_as_the_document_says(natterlog: Running, page: As
 
     await page.send("Help me. tokens=3")
 
-    asked = natterlog.fake.seen[-1]
-    assert asked.api == "anthropic"
-    assert "sk-ant-fake" in asked.headers["authorization"]
-    assert (asked.body["model"], asked.body["max_tokens"]) == (CLAUDE, 1024)
+    request = natterlog.fake.seen[-1]
+    assert request.api == "anthropic"
+    assert "sk-ant-fake" in request.headers["authorization"]
+    assert (request.body["model"], request.body["max_tokens"]) == (CLAUDE, 1024)
     assert session["temperature"] == 0.7
-    assert "temperature" not in asked.body  # Claude's present API takes none
-    assert PERSONA in json.dumps(asked.body["system"])
+    assert "temperature" not in request.body  # Claude's present API takes none
+    assert PERSONA in json.dumps(request.body["system"])
 
 
 async def test_the_last_twenty_messages_are_the_context(natterlog: Running, page: AssistantClient):
     for number in range(11):
         await page.send(f"Number {number} tokens=2")
 
-    said = [content for _, content in page.shown[:-1]]
-    told = [text_of(message) for message in natterlog.fake.seen[-1].body["messages"]]
-    assert len(said) == 21
-    assert told == said[-19:]  # of the twenty the first is Claude's own, where it may not begin
+    sent = [content for _, content in page.shown[:-1]]
+    prompt = [text_of(message) for message in natterlog.fake.seen[-1].body["messages"]]
+    assert len(sent) == 21
+    assert prompt == sent[-19:]  # of the twenty the first is Claude's own, where it may not begin
 
 
 def text_of(message: dict[str, Any]) -> str:
@@ -171,13 +171,13 @@ async def test_a_deleted_session_is_gone_with_its_messages(
 async def test_several_lines_and_any_script_go_there_and_back(
     natterlog: Running, page: AssistantClient
 ):
-    said = "First line\nzweite Zeile: naïve 日本語 🎯\ntokens=2"
+    message = "First line\nzweite Zeile: naïve 日本語 🎯\ntokens=2"
 
-    await page.send(said)
+    await page.send(message)
     await page.reload()
 
-    assert page.shown[0] == ("user", said)
-    assert natterlog.fake.seen[-1].message == said
+    assert page.shown[0] == ("user", message)
+    assert natterlog.fake.seen[-1].message == message
 
 
 # -- what goes wrong ------------------------------------------------------------------
@@ -227,11 +227,11 @@ async def test_a_stream_that_stops_is_told_and_a_reload_has_the_whole_reply(
     async for _ in sending:
         pass
     await gateway.start()
-    told = page.error
+    error = page.error
     await wait_until_all_ended(natterlog.bus)
     await page.reload()
 
-    assert told.startswith("Failed to send message")
+    assert error.startswith("Failed to send message")
     assert check_unspliced(page.shown[-1][1])[1] == 60
 
 
@@ -251,15 +251,15 @@ async def test_an_open_circuit_is_told_at_once_and_closes_after_its_cooldown():
         await page.start()
         for number in range(2):
             await page.send(f"Number {number} fail=529x9")
-        asked = len(natterlog.fake.seen)
+        calls = len(natterlog.fake.seen)
         await page.send("tokens=3")
-        refused, not_asked = page.error, len(natterlog.fake.seen) == asked
+        refused, not_called = page.error, len(natterlog.fake.seen) == calls
         async with asyncio.timeout(30):
             while page.error:
                 await page.retry()
 
     assert refused.startswith("Failed to send message")
-    assert not_asked
+    assert not_called
     assert check_unspliced(page.shown[-1][1])[1] == 3
 
 
@@ -373,10 +373,10 @@ async def test_conversations_are_searched_and_filtered(page: AssistantClient):
 
 async def test_a_message_is_edited_and_a_reply_written_anew(page: AssistantClient):
     await page.send("the old way tokens=4")
-    asked, answered = await ids_of(page)
+    message_id, reply_id = await ids_of(page)
 
     status, edited = await page.call(
-        "POST", f"/messages/{asked}/edit", json={"content": "the new way tokens=5"}
+        "POST", f"/messages/{message_id}/edit", json={"content": "the new way tokens=5"}
     )
     again, anew = await page.call(
         "POST", f"/messages/{edited['assistant_message']['id']}/regenerate"
@@ -390,7 +390,7 @@ async def test_a_message_is_edited_and_a_reply_written_anew(page: AssistantClien
         ("assistant", anew["assistant_message"]["content"]),
     ]
     whole = await page.call("GET", f"/messages/{page.session_id}?branches=all")
-    assert {asked, answered, edited["assistant_message"]["id"]} < {
+    assert {message_id, reply_id, edited["assistant_message"]["id"]} < {
         message["id"] for message in whole[1]["items"]
     }
 
@@ -398,13 +398,13 @@ async def test_a_message_is_edited_and_a_reply_written_anew(page: AssistantClien
 async def test_a_conversation_branches_and_forks(page: AssistantClient):
     await page.send("first tokens=3")
     first = page.shown
-    asked, answered = await ids_of(page)
-    await page.call("POST", f"/messages/{asked}/edit", json={"content": "edited tokens=3"})
+    message_id, reply_id = await ids_of(page)
+    await page.call("POST", f"/messages/{message_id}/edit", json={"content": "edited tokens=3"})
 
     status, fork = await page.call(
-        "POST", f"/sessions/{page.session_id}/fork", json={"message_id": answered}
+        "POST", f"/sessions/{page.session_id}/fork", json={"message_id": reply_id}
     )
-    await page.call("PUT", f"/sessions/{page.session_id}/active", json={"message_id": answered})
+    await page.call("PUT", f"/sessions/{page.session_id}/active", json={"message_id": reply_id})
     await page.reload()
     switched = page.shown
     page.session_id = fork["id"]
@@ -423,9 +423,9 @@ async def test_another_persona_and_another_model_are_a_matter_of_the_session(
     _, changed = await page.call("PATCH", f"/sessions/{page.session_id}", json=first)
     await page.send("tokens=3")
 
-    asked = natterlog.fake.seen[-1].body
-    assert asked["model"] == OTHER
-    assert "You are a critic." in json.dumps(asked["system"])
+    body = natterlog.fake.seen[-1].body
+    assert body["model"] == OTHER
+    assert "You are a critic." in json.dumps(body["system"])
     assert changed["context_tags"] == ["a/b: strict"]
 
 
@@ -448,8 +448,8 @@ async def test_two_people_at_one_conversation_see_the_same_on_a_socket(
         for socket in (one, two):
             await socket.send_json({"type": "subscribe", "session_id": page.session_id})
             assert (await socket.receive_json(timeout=10))["type"] == "subscribed"
-        said = {"type": "send", "session_id": page.session_id, "content": "tokens=10 rate=50"}
-        await one.send_json(said)
+        message = {"type": "send", "session_id": page.session_id, "content": "tokens=10 rate=50"}
+        await one.send_json(message)
 
         seen = [await until_complete(socket) for socket in (one, two)]
 

@@ -55,8 +55,8 @@ async def test_a_message_is_answered_live(natterlog: Running, chat: ChatClient):
     await chat.until(lambda: chat.typing)
     await chat.until(chat.replies)
 
-    asked, reply = chat.messages.values()
-    assert (asked["role"], asked["content"]) == ("user", "Hello, AI! tokens=40 rate=80")
+    question, reply = chat.messages.values()
+    assert (question["role"], question["content"]) == ("user", "Hello, AI! tokens=40 rate=80")
     assert check_unspliced(reply["content"]) == (natterlog.fake.seen[-1].tag, 40)
     assert set(reply) >= {"id", "role", "content", "created_at"}
     assert chat.chunks > 5
@@ -71,14 +71,14 @@ async def test_typing_is_seen_on_the_other_page_and_heartbeats_are_answered(
     async with ChatClient(natterlog.system.url) as other:
         await other.open(chat.session_id)
 
-        await chat.say("typing")
-        await other.until(lambda: len(other.typists) == 1)
-        await chat.say("stop_typing")
-        await other.until(lambda: len(other.typists) == 2)
+        await chat.send_frame("typing")
+        await other.until(lambda: len(other.typing_signals) == 1)
+        await chat.send_frame("stop_typing")
+        await other.until(lambda: len(other.typing_signals) == 2)
         await chat.until(lambda: chat.pongs)
 
-    assert [typing for _, typing in other.typists] == [True, False]
-    assert chat.typists == []
+    assert [typing for _, typing in other.typing_signals] == [True, False]
+    assert chat.typing_signals == []
 
 
 async def test_a_line_that_breaks_is_mended_in_mid_reply(natterlog: Running, chat: ChatClient):
@@ -101,7 +101,7 @@ async def test_what_a_socket_does_not_understand_is_an_error_in_a_sentence(
 ):
     await chat.open(await chat.create_session())
 
-    await chat.say("shout", message="Hello")
+    await chat.send_frame("shout", message="Hello")
     await chat.until(lambda: chat.errors)
     await chat.send("tokens=3 fail=400x1")
     await chat.until(lambda: len(chat.errors) == 2)
@@ -165,21 +165,21 @@ async def test_without_a_socket_a_message_is_answered_over_http(chat: ChatClient
 async def test_the_list_of_chats_is_told_what_happens_to_them(natterlog: Running, chat: ChatClient):
     url = f"{natterlog.system.url}/ws/ai-chat/sessions/?token=any"
     async with chat.browser.socket(url) as socket:
-        told = [await socket.receive_json(timeout=10)]
+        events = [await socket.receive_json(timeout=10)]
         session_id = await chat.create_session(title="Announced")
-        told.append(await socket.receive_json(timeout=10))
+        events.append(await socket.receive_json(timeout=10))
         await chat.call("PATCH", f"/sessions/{session_id}/", json={"title": "Renamed"})
-        told.append(await socket.receive_json(timeout=10))
+        events.append(await socket.receive_json(timeout=10))
         await chat.call("DELETE", f"/sessions/{session_id}/")
-        told.append(await socket.receive_json(timeout=10))
+        events.append(await socket.receive_json(timeout=10))
 
-    assert [event["type"] for event in told] == [
+    assert [event["type"] for event in events] == [
         "connection_established",
         "session_created",
         "session_updated",
         "session_deleted",
     ]
-    assert {event["session"]["id"] for event in told[1:]} == {session_id}
+    assert {event["session"]["id"] for event in events[1:]} == {session_id}
 
 
 # -- models and presets ---------------------------------------------------------------
@@ -194,9 +194,9 @@ async def test_a_new_session_has_what_the_variables_say(natterlog: Running, chat
     assert (session["temperature"], session["max_tokens"], session["enable_tools"]) == (
         *(0.7, 2000, True),
     )
-    asked = natterlog.fake.seen[-1]
-    assert asked.path == "/v1/chat/completions"
-    assert (asked.body["model"], asked.body["temperature"], asked.body["max_tokens"]) == (
+    request = natterlog.fake.seen[-1]
+    assert request.path == "/v1/chat/completions"
+    assert (request.body["model"], request.body["temperature"], request.body["max_tokens"]) == (
         *(MODEL, 0.7, 2000),
     )
 
@@ -208,9 +208,9 @@ async def test_a_sessions_own_settings_reach_the_model(natterlog: Running, chat:
 
     await chat.call("POST", f"/sessions/{session_id}/send_message/", json={"message": "tokens=2"})
 
-    asked = natterlog.fake.seen[-1].body
-    assert (asked["model"], asked["temperature"], asked["max_tokens"]) == ("qwen3:1b", 0.1, 50)
-    assert asked["messages"][0] == {"role": "system", "content": "Be terse."}
+    body = natterlog.fake.seen[-1].body
+    assert (body["model"], body["temperature"], body["max_tokens"]) == ("qwen3:1b", 0.1, 50)
+    assert body["messages"][0] == {"role": "system", "content": "Be terse."}
 
 
 async def test_new_models_of_the_server_are_found(natterlog: Running, chat: ChatClient):
@@ -219,13 +219,13 @@ async def test_new_models_of_the_server_are_found(natterlog: Running, chat: Chat
 
     _, synced = await chat.call("POST", "/models/sync_models/")
     natterlog.fake.models["openai"] = MODELS["openai"]
-    said = await command(natterlog.system, "models", "--sync")
+    output = await command(natterlog.system, "models", "--sync")
     _, listed = await chat.call("GET", "/models/")
 
     assert (synced["added"], synced["removed"]) == (["openai/qwen3:32b"], ["openai/qwen3:1b"])
     assert {MODEL, "qwen3:1b"} <= {model["name"] for model in listed["results"]}
     assert [m["is_default"] for m in listed["results"] if m["name"] == MODEL] == [True]
-    assert f"openai/{MODEL}" in said
+    assert f"openai/{MODEL}" in output
 
 
 async def test_a_user_may_prefer_another_model(natterlog: Running, chat: ChatClient):

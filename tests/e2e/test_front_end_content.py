@@ -61,17 +61,17 @@ async def test_every_platform_of_the_form_is_supported(natterlog: Running, platf
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "reason"),
     [({"platform": "MySpace"}, "Instagram, Twitter, TikTok, Facebook"), ({"topic": ""}, "topic")],
 )
 async def test_a_form_that_does_not_fit_is_told_in_a_sentence(
-    natterlog: Running, fields: dict[str, str], words: str
+    natterlog: Running, fields: dict[str, str], reason: str
 ):
     async with ContentClient(natterlog.system.url) as client:
         status, body = await client.started(**fields)
 
     assert (status, body["code"]) == (400, "invalid_request")
-    assert words in body["error"]
+    assert reason in body["error"]
 
 
 async def test_a_click_that_is_sent_twice_is_one_job_and_another_one_is_another(

@@ -91,8 +91,8 @@ async def test_the_more_urgent_file_goes_first(own_natterlog: Running):
         await processor.start()
         await client.watch()
 
-    asked = [seen.message for seen in own_natterlog.fake.seen]
-    assert ["priority 9" in asked[0], "priority 0" in asked[1]] == [True, True]
+    prompts = [seen.message for seen in own_natterlog.fake.seen]
+    assert ["priority 9" in prompts[0], "priority 0" in prompts[1]] == [True, True]
     assert (status, refusal["code"]) == (400, "invalid_request")
 
 
@@ -109,9 +109,9 @@ async def test_an_upload_that_fails_is_told_in_a_sentence(
     natterlog: Running, name: str, data: bytes, fields: dict[str, str], status: int, code: str
 ):
     async with DocumentsClient(natterlog.system.url) as client:
-        told, body = await client.uploaded(data, name=name, **fields)
+        answered, body = await client.uploaded(data, name=name, **fields)
 
-    assert (told, body["success"], body["code"]) == (status, False, code)
+    assert (answered, body["success"], body["code"]) == (status, False, code)
     assert body["error"].endswith(".")
 
 

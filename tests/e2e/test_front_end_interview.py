@@ -105,14 +105,14 @@ async def test_a_worker_killed_before_the_first_words_is_not_noticed(
     natterlog: Running, page: InterviewClient
 ):
     natterlog.fake.next.append(Script(delay=60))
-    asking = asyncio.create_task(page.ask("tokens=20 rate=100"))
+    answering = asyncio.create_task(page.ask("tokens=20 rate=100"))
     await natterlog.fake.wait_for(lambda: natterlog.fake.seen)
 
     worker = natterlog.system.one("llm-worker")
     await worker.kill()
     await worker.start()
 
-    answer = await asking
+    answer = await answering
     assert (answer.status, answer.error) == (200, None)
     assert check_unspliced(answer.text) == (natterlog.fake.seen[-1].tag, 20)
 
@@ -121,7 +121,7 @@ async def test_a_worker_killed_after_the_first_words_ends_the_stream_with_an_err
     natterlog: Running, page: InterviewClient
 ):
     answer = Answer()
-    talk = page.asking(answer, "tokens=400 rate=60")
+    talk = page.stream(answer, "tokens=400 rate=60")
     await until_some_is_shown(talk, answer)
 
     worker = natterlog.system.one("llm-worker")
@@ -143,7 +143,7 @@ async def test_within_a_session_the_second_attempt_is_kept_though_it_is_not_show
 ):
     session_id = await natterlog.client.session()
     answer = Answer()
-    talk = page.asking(answer, "tokens=120 rate=60", session_id=session_id)
+    talk = page.stream(answer, "tokens=120 rate=60", session_id=session_id)
     await until_some_is_shown(talk, answer)
 
     worker = natterlog.system.one("llm-worker")
@@ -171,19 +171,19 @@ async def test_a_session_is_the_context_of_its_next_prompt(
 
     await page.ask("tokens=4", session_id=session_id, system="Be brief.")
 
-    told = natterlog.fake.seen[-1].body["messages"]
-    assert [(m["role"], m["content"].startswith(f"{first.tag}-0")) for m in told] == [
+    messages = natterlog.fake.seen[-1].body["messages"]
+    assert [(m["role"], m["content"].startswith(f"{first.tag}-0")) for m in messages] == [
         ("system", False),
         ("user", False),
         ("assistant", True),
         ("user", False),
     ]
-    assert told[0]["content"] == "Be brief."
+    assert messages[0]["content"] == "Be brief."
 
 
 async def test_a_page_that_is_closed_stops_the_model(natterlog: Running, page: InterviewClient):
     answer = Answer()
-    talk = page.asking(answer, "tokens=5000 rate=50")
+    talk = page.stream(answer, "tokens=5000 rate=50")
     await until_some_is_shown(talk, answer)
 
     async with contextlib.aclosing(talk):
@@ -199,7 +199,7 @@ async def test_within_a_session_a_closed_page_stops_nothing(
 ):
     session_id = await natterlog.client.session()
     answer = Answer()
-    talk = page.asking(answer, "tokens=100 rate=100", session_id=session_id)
+    talk = page.stream(answer, "tokens=100 rate=100", session_id=session_id)
     await until_some_is_shown(talk, answer)
 
     async with contextlib.aclosing(talk):
@@ -215,12 +215,12 @@ async def test_the_history_of_an_interview_and_its_system_prompt_reach_the_model
 ):
     page.system = "You are an interviewer."
 
-    first = await page.say("I build compilers. tokens=4")
-    await page.say("In my free time too. tokens=5")
+    first = await page.send("I build compilers. tokens=4")
+    await page.send("In my free time too. tokens=5")
 
-    told = natterlog.fake.seen[-1].body["messages"]
-    assert told[0] == {"role": "system", "content": "You are an interviewer."}
-    assert told[1]["content"].splitlines() == [
+    messages = natterlog.fake.seen[-1].body["messages"]
+    assert messages[0] == {"role": "system", "content": "You are an interviewer."}
+    assert messages[1]["content"].splitlines() == [
         "candidate: I build compilers. tokens=4",
         f"interviewer: {first.text}",
         "candidate: In my free time too. tokens=5",
@@ -235,11 +235,11 @@ async def test_a_gateway_that_is_away_is_tried_again_until_it_is_back(
 ):
     gateway = natterlog.system.one("gateway")
     await gateway.kill()
-    asking = asyncio.create_task(page.ask_patiently("tokens=20"))
+    answering = asyncio.create_task(page.ask_patiently("tokens=20"))
     await page.failed.wait()
     await gateway.start()
 
-    answer = await asking
+    answer = await answering
 
     assert answer.tries > 1
     assert (answer.status, answer.error, answer.done) == (200, None, True)
@@ -312,11 +312,11 @@ async def test_an_interview_can_be_kept_and_go_on_with_another_model_and_be_expo
         paper = await answer.text()
 
     assert (first.models, second.models) == ({MODEL}, {"qwen3:8b"})
-    asked = natterlog.fake.seen[-1].body
-    assert asked["model"] == "qwen3:8b"
-    assert asked["messages"][1]["content"] == first.text
-    for words in ("I build compilers. tokens=4", first.text.strip(), second.text.strip()):
-        assert words in paper
+    body = natterlog.fake.seen[-1].body
+    assert body["model"] == "qwen3:8b"
+    assert body["messages"][1]["content"] == first.text
+    for text in ("I build compilers. tokens=4", first.text.strip(), second.text.strip()):
+        assert text in paper
 
 
 async def test_a_reply_can_be_rated_and_conversations_are_counted(

@@ -59,7 +59,7 @@ async def interview(url: str, underway: Underway) -> None:
         while answer.error or not answer.done:  # its user asks again
             answer = Answer()
             try:
-                async for _ in page.asking(answer, "tokens=90 rate=30"):
+                async for _ in page.stream(answer, "tokens=90 rate=30"):
                     underway()
             except BROKEN as error:
                 answer.error = str(error) or "timeout"
@@ -178,7 +178,7 @@ async def test_those_that_send_a_token_work_with_it_and_not_without():
                     await nobody.call("GET", f"/api/jobs/{job_id}"),
                     await wrong.started(),
                 ]
-                asked = await interview.ask("Hi")
+                refusal = await interview.ask("Hi")
                 async with wrong.browser.socket(f"{url}/ws/chat/{content.session_id}") as socket:
                     await socket.receive(timeout=10)
                     closed = socket.close_code
@@ -189,8 +189,8 @@ async def test_those_that_send_a_token_work_with_it_and_not_without():
     assert content.end["type"] == "result"
     assert anothers == [404, 404]
     assert [(status, body["code"]) for status, body in unknown] == [(401, "unauthorized")] * 2
-    assert (asked.status, closed) == (401, 4401)
-    assert asked.error is not None
+    assert (refusal.status, closed) == (401, 4401)
+    assert refusal.error is not None
 
 
 async def test_a_shared_preset_is_everybodys_and_a_private_one_is_its_owners():

@@ -13,9 +13,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def natterlog(system_of_module: Running) -> Running:
-    system_of_module.fake.reset()
-    return system_of_module
+async def natterlog(own_system_of_module: Running) -> Running:
+    own_system_of_module.fake.reset()
+    return own_system_of_module
 
 
 SECRET = "the-unmistakable-words-of-a-person"

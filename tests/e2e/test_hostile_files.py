@@ -225,10 +225,10 @@ async def test_what_is_no_file_to_read_is_refused_and_nothing_is_kept(
 ):
     before = await chunks(natterlog)
 
-    told, answer = await sent(natterlog, body)
+    answered, refusal = await sent(natterlog, body)
 
-    assert (told, answer["success"], answer["code"]) == (status, False, code)
-    assert sentence in answer["error"]
+    assert (answered, refusal["success"], refusal["code"]) == (status, False, code)
+    assert sentence in refusal["error"]
     assert await chunks(natterlog) == before
 
 

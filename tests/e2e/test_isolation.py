@@ -172,11 +172,11 @@ async def test_another_may_have_the_same_reference_of_a_job(two: Two):
 
 async def test_an_idempotency_key_is_ones_own(two: Two):
     for person in (two.alice, two.bob):
-        said = {"session_id": person.things["session"], "content": f"{person.name} tokens=2"}
+        message = {"session_id": person.things["session"], "content": f"{person.name} tokens=2"}
         status, body = await person.ask(
-            "POST", "/api/v1/chat/messages", json=said, headers={"Idempotency-Key": "same"}
+            "POST", "/api/v1/chat/messages", json=message, headers={"Idempotency-Key": "same"}
         )
-        assert (status, json.loads(body)["user_message"]["content"]) == (201, said["content"])
+        assert (status, json.loads(body)["user_message"]["content"]) == (201, message["content"])
 
 
 def no_trace_of(person: Person, text: str) -> bool:
@@ -191,7 +191,7 @@ def tag(kind: type[msgspec.Struct]) -> str:
     return str(kind.__struct_config__.tag)
 
 
-SAID = [
+MESSAGES = [
     (route.path.rstrip("/"), tag(kind))
     for route in over_sockets()
     if (description := socket_description_of(route)) is not None
@@ -213,7 +213,7 @@ OF_ONES_OWN = {
 
 
 async def test_every_socket_is_walked():
-    assert {path for path, _ in SAID} == set(SOCKETS)
+    assert {path for path, _ in MESSAGES} == set(SOCKETS)
 
 
 @pytest.mark.parametrize("path", [path for path in SOCKETS if "{" in path])
@@ -226,10 +226,10 @@ async def test_the_socket_of_what_is_anothers_is_closed(two: Two, path: str):
     assert codes == [4404, 4404]
 
 
-@pytest.mark.parametrize(("path", "kind"), [said for said in SAID if said not in OF_ONES_OWN])
+@pytest.mark.parametrize(("path", "kind"), [each for each in MESSAGES if each not in OF_ONES_OWN])
 async def test_a_message_about_what_is_anothers_is_refused(two: Two, path: str, kind: str):
     theirs = two.alice.things
-    asked = {
+    message = {
         "type": kind,
         "session_id": theirs["session"],
         "run_id": theirs["run"],
@@ -243,14 +243,14 @@ async def test_a_message_about_what_is_anothers_is_refused(two: Two, path: str, 
     things = await own_job(two.bob) if "{" in path and "/chat/" in path else two.bob.things
 
     async with two.bob.http.ws_connect(with_ids(path, things)) as ws:
-        await ws.send_json(asked)
+        await ws.send_json(message)
         if kind != "ping":
             await ws.send_json({"type": "ping"})
-        told = await told_until_pong(ws)
+        frames = await frames_until_pong(ws)
 
-    errors = [one["code"] for one in told if one["type"] == "error"]
+    errors = [one["code"] for one in frames if one["type"] == "error"]
     assert errors == HARMLESS.get((path, kind), ["not_found"])
-    assert no_trace_of(two.alice, json.dumps([one for one in told if one["type"] != "error"]))
+    assert no_trace_of(two.alice, json.dumps([one for one in frames if one["type"] != "error"]))
 
 
 async def own_job(person: Person) -> dict[str, str]:
@@ -260,11 +260,11 @@ async def own_job(person: Person) -> dict[str, str]:
     return {"content": json.loads(body)["session_id"], "session": person.things["session"]}
 
 
-async def told_until_pong(ws: aiohttp.ClientWebSocketResponse) -> list[dict[str, Any]]:
-    told: list[dict[str, Any]] = []
+async def frames_until_pong(ws: aiohttp.ClientWebSocketResponse) -> list[dict[str, Any]]:
+    frames: list[dict[str, Any]] = []
     while (one := await frame(ws))["type"] != "pong":
-        told.append(one)
-    return told
+        frames.append(one)
+    return frames
 
 
 async def test_no_socket_tells_what_another_does(two: Two):
@@ -272,17 +272,17 @@ async def test_no_socket_tells_what_another_does(two: Two):
     sockets = [await two.bob.http.ws_connect(path) for path in paths]
     for ws in sockets:
         await ws.send_json({"type": "ping"})
-        await told_until_pong(ws)
+        await frames_until_pong(ws)
 
     async with two.alice.http.post("/api/v1/chat/sessions", json={"title": "new"}) as answer:
         session = (await answer.json())["id"]
-    said = {"session_id": session, "content": "alice-secret tokens=3"}
-    await two.alice.ask("POST", "/api/v1/chat/messages", json=said)
+    message = {"session_id": session, "content": "alice-secret tokens=3"}
+    await two.alice.ask("POST", "/api/v1/chat/messages", json=message)
     form = aiohttp.FormData({"prompt": "alice-secret tokens=3"})
     form.add_field("file", b"text", filename="alice-secret.txt")
     await two.alice.ask("POST", "/api/upload", data=form)
 
     for ws in sockets:
         await ws.send_json({"type": "ping"})
-        assert await told_until_pong(ws) == []
+        assert await frames_until_pong(ws) == []
         await ws.close()

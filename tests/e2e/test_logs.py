@@ -19,8 +19,8 @@ async def test_nothing_that_a_client_sends_is_in_any_log(natterlog: Running):
     async with aiohttp.ClientSession(url, headers=bearer) as http:
         async with http.post(f"{CHAT}/sessions", json={"title": SECRET}) as answer:
             session = (await answer.json())["id"]
-        said = {"session_id": session, "content": f"{SECRET} tokens=3"}
-        async with http.post(f"{CHAT}/messages", json=said) as answer:
+        message = {"session_id": session, "content": f"{SECRET} tokens=3"}
+        async with http.post(f"{CHAT}/messages", json=message) as answer:
             assert answer.status == 201
         for path in (f"{CHAT}/sessions?q={SECRET}", f"{CHAT}/sessions?page=0&token={SECRET}"):
             async with http.get(path) as answer:

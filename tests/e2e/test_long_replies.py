@@ -9,10 +9,10 @@ import pytest_asyncio
 
 from shared.events import RunEnded
 from shared.subjects import EVENTS, TOKENS
-from tests.support.command_line import natterlog_says
+from tests.support.command_line import run_command
 from tests.support.fake_script import Script
 from tests.support.log_checks import wait_until_ended
-from tests.support.memory import MEBIBYTE, TELLS, peak, reset_peak, resident
+from tests.support.memory import MEASURABLE, MEBIBYTE, peak, reset_peak, resident
 from tests.support.native_client import Reply
 from tests.support.running import Running
 
@@ -20,9 +20,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def natterlog(system_of_module: Running) -> Running:
-    system_of_module.fake.reset()
-    return system_of_module
+async def natterlog(own_system_of_module: Running) -> Running:
+    own_system_of_module.fake.reset()
+    return own_system_of_module
 
 
 MAX_REPLY = 4 * MEBIBYTE
@@ -105,8 +105,8 @@ async def test_a_reply_without_an_end_ends_at_its_bound_and_keeps_nobody_waiting
 async def test_a_long_reply_is_taken_up_again_wherever_it_was_cut(
     natterlog: Running, character: str
 ):
-    words = " ".join(pieces(numbered(character, 600_000), 20_000))
-    natterlog.fake.next.append(Script(reply=words, rate=30))
+    text = " ".join(pieces(numbered(character, 600_000), 20_000))
+    natterlog.fake.next.append(Script(reply=text, rate=30))
     session = await natterlog.client.session()
     reply = Reply()
     await natterlog.client.start(reply, session, "A long one.")
@@ -116,12 +116,12 @@ async def test_a_long_reply_is_taken_up_again_wherever_it_was_cut(
     await natterlog.client.follow(reply)
 
     reply.check()
-    assert (reply.text, reply.resets) == (words, 0)
+    assert (reply.text, reply.resets) == (text, 0)
 
 
 async def test_who_comes_when_a_long_reply_is_half_told_gets_all_of_it(natterlog: Running):
-    words = " ".join(pieces(numbered("\x03", MEBIBYTE), 100_000))
-    natterlog.fake.next.append(Script(reply=words, rate=8))
+    text = " ".join(pieces(numbered("\x03", MEBIBYTE), 100_000))
+    natterlog.fake.next.append(Script(reply=text, rate=8))
     session = await natterlog.client.session()
     first, late = Reply(), Reply()
     await natterlog.client.start(first, session, "A long one.")
@@ -133,29 +133,29 @@ async def test_who_comes_when_a_long_reply_is_half_told_gets_all_of_it(natterlog
 
     for reply in (first, late):
         reply.check()
-        assert (reply.text, reply.resets) == (words, 0)
+        assert (reply.text, reply.resets) == (text, 0)
 
 
 async def test_the_tables_are_made_again_from_long_replies_and_long_messages(natterlog: Running):
     client = natterlog.client
     session = await client.session()
     question = "\x01" * 199_999 + "?"  # six bytes each, where JSON holds them
-    words = " ".join(pieces(numbered("\x02", MEBIBYTE), 10_000))
-    natterlog.fake.next.append(Script(reply=words))
+    text = " ".join(pieces(numbered("\x02", MEBIBYTE), 10_000))
+    natterlog.fake.next.append(Script(reply=text))
 
     reply = await client.send(session, question)
     status, page = await client.call("GET", f"/messages/{session}")
-    check = await natterlog_says(natterlog, "rebuild", "--check")
+    check = await run_command(natterlog, "rebuild", "--check")
 
     reply.check()
     assert status == 200
-    assert [message["content"] for message in page["items"]] == [question, words]
+    assert [message["content"] for message in page["items"]] == [question, text]
     assert natterlog.fake.seen[0].message == question
     assert check.code == 0, check.out + check.err
     assert await largest(natterlog, EVENTS, "evt.>") <= FACT
 
 
-@pytest.mark.skipif(not TELLS, reason="only Linux tells what a process has in memory")
+@pytest.mark.skipif(not MEASURABLE, reason="only Linux tells what a process has in memory")
 async def test_a_worker_needs_little_memory_for_a_very_long_reply(natterlog: Running):
     worker = natterlog.system.one("llm-worker").pid
     session = await natterlog.client.session()

@@ -19,9 +19,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def natterlog(system_of_module: Running) -> Running:
-    system_of_module.fake.reset()
-    return system_of_module
+async def natterlog(own_system_of_module: Running) -> Running:
+    own_system_of_module.fake.reset()
+    return own_system_of_module
 
 
 MODELS = "/ai-chat/api/models/"
@@ -44,20 +44,20 @@ async def test_a_sync_tells_what_came_and_went(natterlog: Running):
     await call(natterlog, "POST", f"{MODELS}sync_models/")
 
     # A list that grew old is asked for again behind it: then that was the one to note what is new.
-    before, new, told = "fake-gpt-mini", "", {"added": []}
+    before, new, report = "fake-gpt-mini", "", {"added": []}
     for number in range(5):
         new = f"fake-new-{number}"
         natterlog.fake.models["openai"] = ["fake-gpt", new]
-        told = await call(natterlog, "POST", f"{MODELS}sync_models/")
-        if told["added"]:
+        report = await call(natterlog, "POST", f"{MODELS}sync_models/")
+        if report["added"]:
             break
         before = new
     gone = await call(natterlog, "GET", f"{MODELS}openai/{before}/")
 
-    assert (told["synced"], told["added"], told["removed"], told["unavailable"]) == (
+    assert (report["synced"], report["added"], report["removed"], report["unavailable"]) == (
         *(3, [f"openai/{new}"], [f"openai/{before}"], []),
     )
-    assert [m["id"] for m in told["models"]] == ["demo/demo", "openai/fake-gpt", f"openai/{new}"]
+    assert [m["id"] for m in report["models"]] == ["demo/demo", "openai/fake-gpt", f"openai/{new}"]
     assert gone["is_available"] is False
 
 
@@ -100,13 +100,13 @@ async def test_a_users_default_is_used_by_every_dialect(natterlog: Running):
     await call(natterlog, "PATCH", path, json={"is_default": False})
     await natterlog.client.send(await natterlog.client.session(), "afterwards")
 
-    asked = {
+    chosen = {
         word: seen.body["model"]
         for word in ("native", "channels", "interview", "content", "of its own", "afterwards")
         for seen in natterlog.fake.seen
         if word in seen.message
     }
-    assert asked == {
+    assert chosen == {
         "native": "fake-gpt-mini",
         "channels": "fake-gpt-mini",
         "interview": "fake-gpt-mini",
@@ -142,7 +142,7 @@ async def test_the_health_tells_of_a_provider_that_is_down_and_of_no_worker():
         healthy = await call(natterlog, "GET", HEALTH)
 
         await natterlog.fake.stop()
-        told = await call(natterlog, "POST", f"{MODELS}sync_models/")
+        report = await call(natterlog, "POST", f"{MODELS}sync_models/")
         second = await natterlog.system.start("gateway")
         async with natterlog.client.http.get(second.url + HEALTH) as answer:
             down = await answer.json()
@@ -154,8 +154,8 @@ async def test_the_health_tells_of_a_provider_that_is_down_and_of_no_worker():
 
         assert healthy["status"] == "healthy"
         assert [p["name"] for p in healthy["providers"]] == ["openai", "demo"]
-        assert [p["provider"] for p in told["unavailable"]] == ["openai"]
-        assert (told["synced"], told["removed"], len(told["models"])) == (1, [], 3)
+        assert [p["provider"] for p in report["unavailable"]] == ["openai"]
+        assert (report["synced"], report["removed"], len(report["models"])) == (1, [], 3)
         assert [(p["name"], p["status"]) for p in down["providers"]] == [
             ("openai", "unhealthy"),
             ("demo", "healthy"),

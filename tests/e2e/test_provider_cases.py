@@ -52,19 +52,19 @@ class Expected(NamedTuple):
     status: str
     text: str = "Hi there"
     stop_reason: str | None = None
-    says: str = ""
+    sentence: str = ""
     """What the error, or the sentence in place of a text, has in it."""
     calls: int = 1
 
 
-def broken(says: str, text: str = "", calls: int = 3) -> Expected:
+def broken(sentence: str, text: str = "", calls: int = 3) -> Expected:
     """A failure; one that may pass is called three times."""
-    return Expected("failed", text=text, says=says, calls=calls)
+    return Expected("failed", text=text, sentence=sentence, calls=calls)
 
 
-def instead(says: str, stop_reason: str) -> Expected:
+def instead(sentence: str, stop_reason: str) -> Expected:
     """A sentence of natterlog's in place of an answer that did not come."""
-    return Expected("completed", text=says, stop_reason=stop_reason)
+    return Expected("completed", text=sentence, stop_reason=stop_reason)
 
 
 COMPLETED = {
@@ -245,7 +245,7 @@ async def test_a_case_comes_to_what_it_should(results: Results, case: Case):
         shown.reply.check()
     else:
         assert final.error is not None
-        assert expected.says in final.error.message
+        assert expected.sentence in final.error.message
         assert (end["type"], end["message"]) == ("error", final.error.message)
     shown.plain.check()
     assert shown.plain.text == PLAIN

@@ -16,9 +16,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def natterlog(system_of_module: Running) -> Running:
-    system_of_module.fake.reset()
-    return system_of_module
+async def natterlog(own_system_of_module: Running) -> Running:
+    own_system_of_module.fake.reset()
+    return own_system_of_module
 
 
 async def every_answer(client: NativeClient, sessions: list[str], runs: list[str]) -> list[bytes]:
@@ -84,10 +84,10 @@ async def with_branches(client: NativeClient) -> tuple[str, str]:
     session = await client.session()
     reply = await client.send(session, "first tokens=3", attachments=[file["id"]])
     start = reply.events[0]
-    asked, answered = start["user_message"]["id"], start["assistant_message_id"]
-    await client.call("POST", f"/messages/{asked}/edit", json={"content": "edited tokens=3"})
-    await client.call("PUT", f"/messages/{answered}/feedback", json={"rating": "down"})
-    body = {"message_id": answered}
+    message_id, reply_id = start["user_message"]["id"], start["assistant_message_id"]
+    await client.call("POST", f"/messages/{message_id}/edit", json={"content": "edited tokens=3"})
+    await client.call("PUT", f"/messages/{reply_id}/feedback", json={"rating": "down"})
+    body = {"message_id": reply_id}
     status, fork = await client.call("POST", f"/sessions/{session}/fork", json=body)
     assert status == 201
     await client.call("PUT", f"/sessions/{session}/active", json=body)

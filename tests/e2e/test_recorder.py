@@ -13,7 +13,7 @@ from services.cli.log_files.export_file import FactLine, LogLine, SessionLine, w
 from shared.events import SessionCreated, SessionUpdated, encode
 from shared.ids import LOCAL_USER, new_id, now
 from shared.subjects import EVENTS, NONE
-from tests.support.command_line import begin, natterlog_says
+from tests.support.command_line import begin, run_command
 from tests.support.log_checks import wait_until_ended
 from tests.support.native_client import Reply
 from tests.support.running import Running, running_system, short_lease
@@ -36,14 +36,14 @@ async def test_the_story_of_a_reply_whose_worker_was_killed(own_natterlog: Runni
     await client.follow(reply)
     await wait_until_ended(own_natterlog.bus, reply.run_id)
 
-    told = await natterlog_says(
+    shown = await run_command(
         own_natterlog, "runs", "show", reply.run_id[:20], "--prompt", "--json"
     )
-    read = await natterlog_says(own_natterlog, "runs", "show", reply.run_id)
+    read = await run_command(own_natterlog, "runs", "show", reply.run_id)
 
-    story, [first, second] = told.json["story"], told.json["prompts"]
+    story, [first, second] = shown.json["story"], shown.json["prompts"]
     lost, wrote = story["attempts"]
-    assert (told.code, read.code, read.err) == (0, 0, "")
+    assert (shown.code, read.code, read.err) == (0, 0, "")
     assert lost["ended"] == "its worker was lost"
     assert lost["length"] >= shown_before
     assert lost["worker"] != wrote["worker"]
@@ -152,11 +152,11 @@ async def test_what_is_recorded_is_read_although_the_store_or_everything_is_away
     session = await natterlog.client.session()
     reply = await natterlog.client.send(session, "tokens=3")
     store = natterlog.system.one("store")
-    with_store = await natterlog_says(natterlog, "runs", "show", reply.run_id)
+    with_store = await run_command(natterlog, "runs", "show", reply.run_id)
     await store.kill()
 
-    without = await natterlog_says(natterlog, "runs", "show", reply.run_id)
-    from_files = await natterlog_says(natterlog, "runs", "show", reply.run_id, at=None)
+    without = await run_command(natterlog, "runs", "show", reply.run_id)
+    from_files = await run_command(natterlog, "runs", "show", reply.run_id, at=None)
     await store.start()
 
     assert without == with_store
@@ -167,16 +167,16 @@ async def test_the_tables_are_checked_beside_the_running_system(natterlog: Runni
     session = await natterlog.client.session()
     await natterlog.client.send(session, "tokens=3")
 
-    said = await natterlog_says(natterlog, "rebuild", "--check")
+    checked = await run_command(natterlog, "rebuild", "--check")
 
-    assert (said.code, said.out.endswith(": no differences.\n")) == (0, True), said
+    assert (checked.code, checked.out.endswith(": no differences.\n")) == (0, True), checked
 
 
 async def test_faults_are_told_in_a_line_with_a_code(natterlog: Running, tmp_path: Path):
-    unknown = await natterlog_says(natterlog, "runs", "show", "ffff")
-    missing = await natterlog_says(natterlog, "import-log", str(tmp_path / "none.jsonl"))
-    wrong = await natterlog_says(natterlog, "runs", "ls", "--since", "soon")
-    at_rest = await natterlog_says(natterlog, "runs", "tail", at=None)
+    unknown = await run_command(natterlog, "runs", "show", "ffff")
+    missing = await run_command(natterlog, "import-log", str(tmp_path / "none.jsonl"))
+    wrong = await run_command(natterlog, "runs", "ls", "--since", "soon")
+    at_rest = await run_command(natterlog, "runs", "tail", at=None)
 
     assert (unknown.code, unknown.err.count("\n")) == (3, 1)
     assert missing.code == 1
@@ -192,20 +192,20 @@ async def test_a_session_travels_between_two_whole_systems(natterlog: Running, t
     file = str(tmp_path / "log.jsonl.gz")
     session = await natterlog.client.session(title="Tea")
     reply = await natterlog.client.send(session, "tokens=20")
-    await natterlog_says(natterlog, "export-log", session, file)
+    await run_command(natterlog, "export-log", session, file)
 
     async with running_system() as other:
-        said = await natterlog_says(other, "import-log", file)
+        imported = await run_command(other, "import-log", file)
         again = Reply(run_id=reply.run_id)
         await other.client.follow(again)
-        checked = await natterlog_says(other, "rebuild", "--check")
-        asked = len(other.fake.seen)
+        checked = await run_command(other, "rebuild", "--check")
+        calls = len(other.fake.seen)
         more = await other.client.send(session, "tokens=3")
 
-    assert said.code == 0, said.err
+    assert imported.code == 0, imported.err
     assert (again.text, again.end) == (reply.text, reply.end)
     assert checked.code == 0, checked.out
-    assert asked == 0
+    assert calls == 0
     more.check()
 
 
@@ -219,21 +219,21 @@ async def test_files_travel_along_so_that_a_reply_with_them_is_written_anew_else
     reply = await natterlog.client.send(session, "Look tokens=3", attachments=[uploaded["id"]])
     assert reply.end is not None
     files = {name: str(tmp_path / f"{name}.jsonl") for name in ("whole", "named", "redacted")}
-    told = [
-        await natterlog_says(natterlog, "export-log", session, files["whole"]),
-        await natterlog_says(natterlog, "export-log", session, files["named"], "--without-files"),
-        await natterlog_says(natterlog, "export-log", session, files["redacted"], "--redact"),
+    exports = [
+        await run_command(natterlog, "export-log", session, files["whole"]),
+        await run_command(natterlog, "export-log", session, files["named"], "--without-files"),
+        await run_command(natterlog, "export-log", session, files["redacted"], "--redact"),
     ]
 
     async with running_system() as other:
-        said = await natterlog_says(other, "import-log", files["whole"])
-        again = await natterlog_says(other, "import-log", files["whole"])
+        moved = await run_command(other, "import-log", files["whole"])
+        again = await run_command(other, "import-log", files["whole"])
         message = reply.end["message"]["id"]
         status, body = await other.client.call("POST", f"/messages/{message}/regenerate")
         assert status == 201, body
         await wait_until_ended(other.bus, body["assistant_message"]["run_id"])
-        asked = other.fake.seen[-1].message
-        checked = await natterlog_says(other, "rebuild", "--check")
+        prompt = other.fake.seen[-1].message
+        checked = await run_command(other, "rebuild", "--check")
 
     texts = {name: read(Path(file)) for name, file in files.items()}
     heads = [json.loads(text.splitlines()[0]) for text in texts.values()]
@@ -242,14 +242,14 @@ async def test_files_travel_along_so_that_a_reply_with_them_is_written_anew_else
         (1, False),
         (1, False),
     ]
-    assert [each.code for each in told] == [0, 0, 0]
-    assert told[0].out.endswith(": 2 sessions, 8 facts, 2 files.\n")
-    assert told[1].out.endswith(": 1 sessions, 4 facts; files are named only.\n")
+    assert [each.code for each in exports] == [0, 0, 0]
+    assert exports[0].out.endswith(": 2 sessions, 8 facts, 2 files.\n")
+    assert exports[1].out.endswith(": 1 sessions, 4 facts; files are named only.\n")
     in_base64 = "U29tZSB3b3Jkcy4"
     assert [in_base64 in text for text in texts.values()] == [True, False, False]
-    assert (said.code, said.out.splitlines()[-1]) == (0, "2 files were brought here."), said
+    assert (moved.code, moved.out.splitlines()[-1]) == (0, "2 files were brought here."), moved
     assert (again.code, again.out.count("was here already")) == (0, 2)
-    assert "Some words." in asked
+    assert "Some words." in prompt
     assert (checked.code, checked.out.endswith(": no differences.\n")) == (0, True), checked
 
 
@@ -274,14 +274,14 @@ async def test_an_import_whose_process_was_killed_goes_on_where_it_was(
     await process.communicate()
     came = len(await natterlog.bus.read(EVENTS, facts, limit=2000))
     hidden, _ = await natterlog.client.call("GET", f"/sessions/{session}")
-    said = await natterlog_says(natterlog, "import-log", str(file))
+    imported = await run_command(natterlog, "import-log", str(file))
     shown, body = await natterlog.client.call("GET", f"/sessions/{session}")
-    again = await natterlog_says(natterlog, "import-log", str(file))
+    again = await run_command(natterlog, "import-log", str(file))
 
     assert 0 < came < 1500
     assert (hidden, shown) == (404, 200)
     assert body["title"] == "Change 1499"
-    assert (said.code, said.out) == (0, f"{session}: brought here, 1500 facts.\n")
+    assert (imported.code, imported.out) == (0, f"{session}: brought here, 1500 facts.\n")
     assert again.out == f"{session}: was here already, from this file, 1500 facts.\n"
     assert len(await natterlog.bus.read(EVENTS, facts, limit=2000)) == 1500
 

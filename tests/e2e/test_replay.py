@@ -11,7 +11,7 @@ from shared.commands import GetJob
 from shared.events import RunClaimed
 from shared.ids import LOCAL_USER
 from shared.store_client import StoreClient
-from tests.support.command_line import natterlog_says
+from tests.support.command_line import run_command
 from tests.support.log_checks import read_runs, wait_until_all_ended, wait_until_ended
 from tests.support.native_client import Reply
 from tests.support.running import Running, short_lease
@@ -92,7 +92,7 @@ async def test_a_reply_whose_worker_was_killed_is_replayed_in_two_dialects_as_it
 
     replayed: dict[str, list[dict[str, Any]]] = {}
     for dialect in ("assistant-socket", "channels"):
-        code, out, err = await natterlog_says(
+        code, out, err = await run_command(
             own_natterlog, "replay", reply.run_id, "--speed", "max", "--dialect", dialect
         )
         assert (code, err) == (0, "")
@@ -121,24 +121,24 @@ async def test_other_branches_ratings_and_waiting_messages_are_replayed_as_they_
     second = await client.send(session_id, "Two tokens=3")
     assert first.end is not None
     reply = first.end["message"]["id"]
-    status, told = await client.call("POST", f"/messages/{reply}/regenerate")
-    assert status == 201, told
+    status, answer = await client.call("POST", f"/messages/{reply}/regenerate")
+    assert status == 201, answer
     await client.call("PUT", f"/messages/{reply}/feedback", json={"rating": "up", "comment": "!"})
     branch = {"message_id": (second.end or {})["message"]["id"]}
-    status, told = await client.call("PUT", f"/sessions/{session_id}/active", json=branch)
-    assert status == 200, told
+    status, answer = await client.call("PUT", f"/sessions/{session_id}/active", json=branch)
+    assert status == 200, answer
     slow, waiting = Reply(), Reply()
     await client.start(slow, session_id, "Three tokens=30 rate=30")
     await client.start(waiting, session_id, "Four tokens=3")
     await client.call("PUT", f"/messages/{reply}/feedback", json={"rating": None})
     live = await watching
 
-    said = await natterlog_says(
+    played = await run_command(
         natterlog, "replay", session_id, "--speed", "max", "--dialect", "assistant-socket"
     )
 
-    replayed = [json.loads(line) for line in said.out.splitlines()]
-    assert (said.code, said.err) == (0, "")
+    replayed = [json.loads(line) for line in played.out.splitlines()]
+    assert (played.code, played.err) == (0, "")
     shown = [frame["messages"] for frame in live if frame["type"] == "resync"]
     assert [[message["content"][:4] for message in each][::2] for each in shown] == [
         ["One "],
@@ -154,16 +154,16 @@ async def test_a_recorded_model_answers_with_the_recorded_faults_and_asks_no_pro
     natterlog: Running,
 ):
     old = await natterlog.client.session()
-    said = await natterlog.client.send(old, "tokens=12 rate=60 fault=drop@6x1")
-    asked = len(natterlog.fake.seen)
+    original = await natterlog.client.send(old, "tokens=12 rate=60 fault=drop@6x1")
+    calls = len(natterlog.fake.seen)
 
-    new = await natterlog.client.session(model=f"recorded/{said.run_id}@max")
+    new = await natterlog.client.session(model=f"recorded/{original.run_id}@max")
     again = await natterlog.client.send(new, "Whatever.")
 
-    assert (again.text, again.resets) == (said.text, said.resets) == (said.text, 1)
-    assert len(natterlog.fake.seen) == asked
+    assert (again.text, again.resets) == (original.text, original.resets) == (original.text, 1)
+    assert len(natterlog.fake.seen) == calls
     runs = await read_runs(natterlog.bus)
-    first, second = (runs[run_id].claims[1].fact for run_id in (said.run_id, again.run_id))
+    first, second = (runs[run_id].claims[1].fact for run_id in (original.run_id, again.run_id))
     assert isinstance(first, RunClaimed)
     assert isinstance(second, RunClaimed)
     assert first.previous is not None
@@ -181,21 +181,21 @@ async def test_a_reply_is_run_again_beside_its_session_with_the_same_prompt(natt
     listed = await natterlog.client.call("GET", "/sessions")
     natterlog.fake.reset()
 
-    code, out, _ = await natterlog_says(
+    code, out, _ = await run_command(
         natterlog, "rerun", reply.run_id, "--temperature", "0", "--json"
     )
 
     assert code == 0
-    told = json.loads(out)
+    diff = json.loads(out)
     (seen,) = natterlog.fake.seen
     assert seen.message == "The second. tokens=4"
     assert [m["role"] for m in seen.body["messages"]] == ["system", "user", "assistant", "user"]
     assert (seen.body["temperature"], seen.body["messages"][0]["content"]) == (0, "Be kind.")
-    assert told["old"]["text"] == reply.text
-    assert "".join(p["text"] for p in told["words"] if p["kind"] != "gone") == told["new"]["text"]
+    assert diff["old"]["text"] == reply.text
+    assert "".join(p["text"] for p in diff["words"] if p["kind"] != "gone") == diff["new"]["text"]
     assert await natterlog.client.call("GET", f"/messages/{session_id}") == before
     assert await natterlog.client.call("GET", "/sessions") == listed
-    _, new = await natterlog.client.call("GET", f"/sessions/{told['new_session']}")
+    _, new = await natterlog.client.call("GET", f"/sessions/{diff['new_session']}")
     assert (new["mode"], new["temperature"], new["message_count"]) == ("adhoc", 0, 2)
 
 
@@ -205,20 +205,18 @@ async def test_a_job_is_done_again_beside_the_old_one(natterlog: Running, kind: 
     (before,) = (await wait_until_ended(natterlog.bus, run_id)).finals
     natterlog.fake.reset()
 
-    code, out, err = await natterlog_says(
-        natterlog, "rerun", run_id, "--temperature", "0", "--json"
-    )
+    code, out, err = await run_command(natterlog, "rerun", run_id, "--temperature", "0", "--json")
 
     assert code == 0, err
-    told = json.loads(out)
+    diff = json.loads(out)
     seen = natterlog.fake.seen[0]
-    (again,) = (await wait_until_ended(natterlog.bus, told["new_run"])).finals
+    (again,) = (await wait_until_ended(natterlog.bus, diff["new_run"])).finals
     assert ("Some words." in seen.message) == (kind == "document")
     assert seen.body["temperature"] == 0
-    assert told["old"]["text"] == before.text
-    assert told["new"]["text"] == again.text
-    assert told["new"]["status"] == told["old"]["status"]
-    assert told["new_session"] != told["old_run"]
+    assert diff["old"]["text"] == before.text
+    assert diff["new"]["text"] == again.text
+    assert diff["new"]["status"] == diff["old"]["status"]
+    assert diff["new_session"] != diff["old_run"]
 
 
 async def a_job(natterlog: Running, kind: str) -> str:
@@ -240,16 +238,16 @@ async def test_what_cannot_be_replayed_or_run_again_is_said_in_a_line(natterlog:
     session_id = await natterlog.client.session()
     reply = await natterlog.client.send(session_id, "tokens=3")
 
-    told = [
-        await natterlog_says(natterlog, "replay", "nothing"),
-        await natterlog_says(natterlog, "replay", reply.run_id, "--speed", "fast"),
-        await natterlog_says(natterlog, "replay", reply.run_id, "--dialect", "documents"),
-        await natterlog_says(natterlog, "replay", reply.run_id, "--from", "nowhere"),
-        await natterlog_says(natterlog, "rerun", session_id),
-        await natterlog_says(natterlog, "rerun", reply.run_id, "--temperature", "3"),
+    results = [
+        await run_command(natterlog, "replay", "nothing"),
+        await run_command(natterlog, "replay", reply.run_id, "--speed", "fast"),
+        await run_command(natterlog, "replay", reply.run_id, "--dialect", "documents"),
+        await run_command(natterlog, "replay", reply.run_id, "--from", "nowhere"),
+        await run_command(natterlog, "rerun", session_id),
+        await run_command(natterlog, "rerun", reply.run_id, "--temperature", "3"),
     ]
 
-    assert [code for code, _, _ in told] == [3, 1, 1, 1, 1, 2]
-    assert [out for _, out, _ in told] == [""] * 6
-    starts = [err.splitlines()[-1].split(":")[0] for _, _, err in told]
+    assert [code for code, _, _ in results] == [3, 1, 1, 1, 1, 2]
+    assert [out for _, out, _ in results] == [""] * 6
+    starts = [err.splitlines()[-1].split(":")[0] for _, _, err in results]
     assert starts == ["natterlog replay"] * 4 + ["natterlog rerun"] * 2

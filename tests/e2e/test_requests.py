@@ -47,7 +47,7 @@ async def system_of_module() -> AsyncIterator[Running]:
         yield running
 
 
-async def said(natterlog: Running, session_id: str, content: str) -> str:
+async def reply_to(natterlog: Running, session_id: str, content: str) -> str:
     """A reply that ended well."""
     reply = await natterlog.client.send(session_id, content)
     reply.check()
@@ -67,8 +67,8 @@ async def facts(natterlog: Running, session_id: str, kind: str) -> list[dict[str
     url = natterlog.client.url(f"/sessions/{session_id}/events")
     async with natterlog.client.http.get(url) as response:
         lines = [json.loads(line) for line in (await response.text()).splitlines()]
-    told = [line.get("fact", line) for line in lines]
-    return [fact for fact in told if fact["type"] == kind]
+    found = [line.get("fact", line) for line in lines]
+    return [fact for fact in found if fact["type"] == kind]
 
 
 def sent(natterlog: Running) -> list[str]:
@@ -89,7 +89,9 @@ async def test_a_session_goes_on_after_a_reply_that_failed_or_was_empty(
     session_id = await natterlog.client.session(model=a_model(provider))
     await natterlog.client.send(session_id, ending)
 
-    answers = [await said(natterlog, session_id, message) for message in ("And now?", "Thanks.")]
+    answers = [
+        await reply_to(natterlog, session_id, message) for message in ("And now?", "Thanks.")
+    ]
 
     assert answers == ["Fine.", "Fine."]
     assert sent(natterlog) == [f"user: {ending}\n\nAnd now?", "assistant: Fine.", "user: Thanks."]
@@ -108,7 +110,7 @@ async def test_a_session_goes_on_after_a_reply_that_was_stopped_before_its_first
     await natterlog.client.call("POST", f"/runs/{stopped.run_id}/cancel")
     await natterlog.client.follow(stopped)
 
-    assert await said(natterlog, session_id, "Two") == "Fine."
+    assert await reply_to(natterlog, session_id, "Two") == "Fine."
     assert sent(natterlog) == ["user: One\n\nTwo"]
 
 
@@ -117,7 +119,7 @@ async def test_a_session_that_is_longer_than_a_prompt_begins_with_its_user(natte
     session_id = await natterlog.client.session(model=a_model("openai"))
 
     for n in range(12):
-        assert await said(natterlog, session_id, f"{n}") == "Fine."
+        assert await reply_to(natterlog, session_id, f"{n}") == "Fine."
 
     assert sent(natterlog)[0] == "user: 2"
     [*_, claim] = await facts(natterlog, session_id, "claim")
@@ -135,7 +137,7 @@ async def test_a_model_that_loads_longer_than_the_time_limit_answers(
 ):
     session_id = await natterlog.client.session(model=a_model(provider))
 
-    text = await said(natterlog, session_id, f"tokens=3 {loading}")
+    text = await reply_to(natterlog, session_id, f"tokens=3 {loading}")
 
     assert check_unspliced(text)[1] == 3
     assert len(natterlog.fake.seen) == 1
@@ -154,7 +156,7 @@ async def test_a_broken_model_does_not_shut_the_others_of_its_provider(natterlog
 
     alone = await failed(natterlog, broken, "2 fail=500x99 retry_after=0.01")
     calls_of_it = len(natterlog.fake.seen) - calls
-    text = await said(natterlog, sound, "fail=500x0 tokens=3")
+    text = await reply_to(natterlog, sound, "fail=500x0 tokens=3")
 
     assert (alone["code"], calls_of_it) == ("provider_unavailable", 0)
     name = model.partition("/")[2]
@@ -169,7 +171,7 @@ async def test_a_broken_model_does_not_shut_the_others_of_its_provider(natterlog
         (Script(fail="401x9"), "provider_error", False),
         (Script(fail="403x9"), "provider_error", False),
         (Script(fail="402x9"), "provider_error", False),
-        (Script(fail="500x9", says="Incorrect API key provided."), "provider_error", False),
+        (Script(fail="500x9", sentence="Incorrect API key provided."), "provider_error", False),
         (Script(fail="429x9", retry_after=3600), "provider_unavailable", True),
     ],
     ids=["401", "403", "402", "500 of a wrong key", "429 for an hour"],
@@ -205,12 +207,12 @@ async def test_a_wish_for_more_than_a_minute_is_passed_on(natterlog: Running):
 async def test_every_failed_call_is_in_the_facts(natterlog: Running, provider: str):
     session_id = await natterlog.client.session(model=a_model(provider))
 
-    await said(natterlog, session_id, "tokens=3 fail=503x2 retry_after=0.01")
+    await reply_to(natterlog, session_id, "tokens=3 fail=503x2 retry_after=0.01")
 
     [final] = await facts(natterlog, session_id, "final")
     message = f"{provider} answered 503: scripted to fail with 503"
-    told = [(told["code"], told["status"], told["message"]) for told in final["tries"]]
-    assert told == [("provider_unavailable", 503, message)] * 2
+    tries = [(tried["code"], tried["status"], tried["message"]) for tried in final["tries"]]
+    assert tries == [("provider_unavailable", 503, message)] * 2
 
 
 # -- what models do not take ------------------------------------------------------------
@@ -223,9 +225,9 @@ async def test_a_server_that_takes_little_is_asked_as_it_likes_from_then_on(natt
     wish = {"temperature": 0.7, "max_tokens": 99, "system_prompt": "Be brief."}
     session_id = await natterlog.client.session(model=model, **wish)
 
-    first = await said(natterlog, session_id, "Hello")
+    first = await reply_to(natterlog, session_id, "Hello")
     calls = len(natterlog.fake.seen)
-    second = await said(natterlog, session_id, "And?")
+    second = await reply_to(natterlog, session_id, "And?")
 
     assert (first, second, calls, len(natterlog.fake.seen)) == ("Fine.", "Fine.", 5, 6)
     assert natterlog.fake.seen[-1].body == {
@@ -247,7 +249,7 @@ async def test_what_several_find_out_at_once_fails_none_of_them(natterlog: Runni
     natterlog.fake.default = Script(refuses="openai-temperature", reply="Fine.", delay=0.2)
     sessions = [await natterlog.client.session(model=model, temperature=0.7) for _ in range(5)]
 
-    answers = await asyncio.gather(*(said(natterlog, each, "Hello") for each in sessions))
+    answers = await asyncio.gather(*(reply_to(natterlog, each, "Hello") for each in sessions))
 
     assert answers == ["Fine."] * 5
     assert len(natterlog.fake.seen) == 10
@@ -257,7 +259,7 @@ async def test_a_server_that_wants_thoughts_back_answers_the_second_turn(natterl
     natterlog.fake.default = Script(refuses="deepseek-thoughts", reply="Fine.")
     session_id = await natterlog.client.session(model=a_model("openai"))
 
-    answers = [await said(natterlog, session_id, f"{n}") for n in range(3)]
+    answers = [await reply_to(natterlog, session_id, f"{n}") for n in range(3)]
 
     assert answers == ["Fine."] * 3
     assert len(natterlog.fake.seen) == 4
@@ -270,13 +272,13 @@ async def test_ollama_is_asked_for_the_context_that_a_prompt_needs(natterlog: Ru
     model = a_model("ollama")
     short, long = [await natterlog.client.session(model=model) for _ in "ab"]
 
-    await said(natterlog, short, "Hello")
-    asked_little = natterlog.fake.seen[-1].body["options"]
-    await said(natterlog, long, "word " * 12_000)
-    asked_much = natterlog.fake.seen[-1].body["options"]
+    await reply_to(natterlog, short, "Hello")
+    of_short = natterlog.fake.seen[-1].body["options"]
+    await reply_to(natterlog, long, "word " * 12_000)
+    of_long = natterlog.fake.seen[-1].body["options"]
 
-    assert "num_ctx" not in asked_little
-    assert asked_much["num_ctx"] == 8_192  # what its window has
+    assert "num_ctx" not in of_short
+    assert of_long["num_ctx"] == 8_192  # what its window has
 
 
 # -- what stays here --------------------------------------------------------------------
@@ -302,11 +304,11 @@ async def test_what_a_provider_gives_away_is_shown_nowhere(
         "10.11.12.13",
         "planted.internal",
     ]
-    says = (
+    sentence = (
         f"No: {secrets[0]} {secrets[1]} sk-planted1234, Bearer bearerofnews77, "
         "http://user:bearerofnews77@10.11.12.13:8000/v1, planted.internal:99"
     )
-    natterlog.fake.default = Script(says=says, **script)
+    natterlog.fake.default = Script(sentence=sentence, **script)
     session_id = await natterlog.client.session(model=a_model(provider))
 
     error = await failed(natterlog, session_id, "Hello")

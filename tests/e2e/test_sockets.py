@@ -69,10 +69,10 @@ async def test_two_sockets_of_a_session_see_the_same_events_in_the_same_order(na
         frames_until(one, "ai_message_complete"), frames_until(two, "ai_message_complete")
     )
 
-    def told(frames: list[Frame]) -> list[Frame]:
+    def without_chunks(frames: list[Frame]) -> list[Frame]:
         return [frame for frame in frames if frame["type"] != "ai_message_chunk"]
 
-    assert told(seen_by_one) == told(seen_by_two)
+    assert without_chunks(seen_by_one) == without_chunks(seen_by_two)
     assert seen_by_one[-2]["full_content"] == seen_by_two[-2]["full_content"]
 
 

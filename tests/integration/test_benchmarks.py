@@ -18,9 +18,9 @@ async def test_every_way_delivers_every_token_and_is_measured(tmp_path: Path):
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    said, _ = await process.communicate()
+    output, _ = await process.communicate()
 
-    assert process.returncode == 0, said.decode()
+    assert process.returncode == 0, output.decode()
     report = json.loads(numbers.read_text())
     assert [(m["way"], m["lost"]) for m in report["measured"]] == [(way, 0) for way in WAYS]
     for measured in report["measured"]:
@@ -29,7 +29,7 @@ async def test_every_way_delivers_every_token_and_is_measured(tmp_path: Path):
         assert 0 < measured["first_token_ms"]["p50"] <= measured["first_token_ms"]["p99"]
     assert "gateway" in report["measured"][-1]["cpu_us_per_token"]
     assert [m["what"] for m in report["memory"]] == ["relay", "gateway, idle", "gateway, watching"]
-    assert b"CPU against the relay's" in said
+    assert b"CPU against the relay's" in output
 
 
 async def test_recordings_are_shown_as_fast_as_can_be():
@@ -38,10 +38,10 @@ async def test_recordings_are_shown_as_fast_as_can_be():
         cwd=REPOSITORY,
         stdout=asyncio.subprocess.PIPE,
     )
-    said, _ = await process.communicate()
+    output, _ = await process.communicate()
 
     assert process.returncode == 0
-    _, *rows = said.decode().splitlines()
+    _, *rows = output.decode().splitlines()
     assert [row.split()[:2] for row in rows] == [
         [dialect, deltas]
         for deltas in ("1", "50", "1000")

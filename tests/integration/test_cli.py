@@ -43,17 +43,17 @@ def test_a_bad_setting_names_its_variable_and_ends_with_2(
 
 
 def test_it_runs_as_a_module_and_tells_its_version():
-    told = natterlog("version")
+    result = natterlog("version")
 
-    assert (told.returncode, told.stderr) == (0, "")
-    assert told.stdout.startswith("natterlog 0.")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("natterlog 0.")
 
 
 def test_without_a_command_it_shows_how_to_use_it():
-    told = natterlog()
+    result = natterlog()
 
-    assert told.returncode == 2
-    assert told.stderr.startswith("usage: natterlog [-h] COMMAND")
+    assert result.returncode == 2
+    assert result.stderr.startswith("usage: natterlog [-h] COMMAND")
 
 
 def test_the_command_line_alone_imports_no_service():
@@ -97,19 +97,19 @@ def test_options_go_before_the_environment():
 
 @pytest.mark.parametrize("count", ["0", "-1", "many", "1000"])
 def test_up_with_what_is_no_count_is_refused(count: str):
-    told = natterlog("up", f"--workers={count}")
+    result = natterlog("up", f"--workers={count}")
 
-    assert told.returncode == 2
-    assert f"argument --workers: expected a number, 1 to 999, and not '{count}'" in told.stderr
+    assert result.returncode == 2
+    assert f"argument --workers: expected a number, 1 to 999, and not '{count}'" in result.stderr
 
 
 def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        told = natterlog("up", "--port", port, "--data-dir", str(tmp_path / "data"))
+        result = natterlog("up", "--port", port, "--data-dir", str(tmp_path / "data"))
 
-    assert told.returncode == 1
-    assert told.stderr == (
+    assert result.returncode == 1
+    assert result.stderr == (
         f"natterlog: Cannot listen on 127.0.0.1:{port}: Address already in use. "
         "Choose another address with --port and --host.\n"
     )
@@ -130,9 +130,9 @@ def test_models_are_listed_in_aligned_columns():
 
 
 def test_models_of_a_system_that_does_not_run_are_not_listed(tmp_path: Path):
-    told = natterlog("models", NATTERLOG_DATA_DIR=str(tmp_path), NATTERLOG_NATS_URL="")
+    result = natterlog("models", NATTERLOG_DATA_DIR=str(tmp_path), NATTERLOG_NATS_URL="")
 
-    assert (told.returncode, told.stdout) == (1, "")
-    assert told.stderr == (
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
         "natterlog models: nothing is running here; start it with `natterlog up`.\n"
     )

@@ -197,11 +197,11 @@ async def test_a_process_that_hangs_when_it_should_end_is_ended(own_nats_server:
 
     other_password(own_nats_server)
     async with asyncio.timeout(DEADLINE):
-        said = await process.stdout.read()
+        output = await process.stdout.read()
         code = await process.wait()
 
     assert code == 1
-    assert b"bus.closed" in said
+    assert b"bus.closed" in output
 
 
 # -- every service ---------------------------------------------------------------------

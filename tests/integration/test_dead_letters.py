@@ -42,7 +42,7 @@ async def worker(at_work: StoreAtWork, handler: Handler = refuse) -> AsyncIterat
         yield
 
 
-async def buried(
+async def dead_letter(
     at_work: StoreAtWork, session: str, content: str = "Hi"
 ) -> tuple[Run, StoredLetter]:
     """A reply that nobody could write, and the letter about it."""
@@ -59,23 +59,23 @@ async def last_letter(at_work: StoreAtWork) -> StoredLetter:
 async def test_a_letter_says_who_gave_up_on_what_and_why(
     at_work: StoreAtWork, capsys: pytest.CaptureFixture[str]
 ):
-    failed, letter = await buried(at_work, await at_work.create())
+    failed, letter = await dead_letter(at_work, await at_work.create())
 
     log = log_of(at_work)
     capsys.readouterr()  # what the consumer logged
     assert await run(log, "dead", "show", str(letter.number), "--json") == 0
-    told = json.loads(capsys.readouterr().out)
+    shown = json.loads(capsys.readouterr().out)
     assert await run(log, "dead", "ls") == 0
     listed = capsys.readouterr().out.splitlines()
 
     assert failed.status == "failed"
-    assert told == {
+    assert shown == {
         "number": 1,
         "consumer": "chat",
         "seq": failed.first_seq,
         "subject": at_work.address(failed).todo_chat(0),
         "reason": "it is not what it should be",
-        "at": told["at"],
+        "at": shown["at"],
         "kind": "rejected",
         "deliveries": 1,
         "errors": 0,
@@ -91,7 +91,7 @@ async def test_a_reply_is_put_back_as_a_new_run_and_its_letter_is_gone(
     at_work: StoreAtWork, capsys: pytest.CaptureFixture[str]
 ):
     session = await at_work.create()
-    failed, letter = await buried(at_work, session, "Answer me")
+    failed, letter = await dead_letter(at_work, session, "Answer me")
 
     assert await run(log_of(at_work), "dead", "retry", str(letter.number)) == 0
     anew = capsys.readouterr().out.split()[-1]
@@ -111,7 +111,7 @@ async def test_a_reply_is_put_back_as_a_new_run_and_its_letter_is_gone(
 
 async def test_putting_it_back_twice_is_putting_it_back_once(at_work: StoreAtWork):
     session = await at_work.create()
-    _, letter = await buried(at_work, session)
+    _, letter = await dead_letter(at_work, session)
     log = log_of(at_work)
 
     runs = {await put_back(log, at_work.bus, letter) for _ in range(3)}
@@ -124,7 +124,7 @@ async def test_a_conversation_that_went_on_is_left_alone_unless_told_otherwise(
     at_work: StoreAtWork, capsys: pytest.CaptureFixture[str]
 ):
     session = await at_work.create()
-    _, letter = await buried(at_work, session, "one")
+    _, letter = await dead_letter(at_work, session, "one")
     await at_work.reply(session, "two", "second")
     log = log_of(at_work)
 
@@ -137,7 +137,7 @@ async def test_a_conversation_that_went_on_is_left_alone_unless_told_otherwise(
 
 async def test_what_nobody_waits_for_is_not_put_back(at_work: StoreAtWork):
     session = await at_work.create()
-    _, letter = await buried(at_work, session)
+    _, letter = await dead_letter(at_work, session)
     open_run = (await at_work.send(session, "open")).run
     other = letter._replace(letter=_about(letter, subject=at_work.address(open_run).todo_chat(0)))
     log = log_of(at_work)
@@ -224,7 +224,7 @@ async def test_what_cannot_be_read_cannot_be_put_back_yet(at_work: StoreAtWork):
 async def test_letters_may_be_dropped(at_work: StoreAtWork):
     session = await at_work.create()
     for _ in range(2):
-        await buried(at_work, session)
+        await dead_letter(at_work, session)
     log = log_of(at_work)
 
     assert await run(log, "dead", "drop", "1") == 0

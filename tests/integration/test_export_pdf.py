@@ -26,18 +26,18 @@ HOSTILE = """\
 
 
 @pytest.mark.parametrize(
-    "said", [HOSTILE, "", "\x00\x07\uffff", "```", "漢字 😀 العربية हिन्दी ไทย"]
+    "text", [HOSTILE, "", "\x00\x07\uffff", "```", "漢字 😀 العربية हिन्दी ไทย"]
 )
-async def test_whatever_is_said_is_typeset_as_it_stands(said: str):
-    data = await as_pdf(a_paper(a_turn(said), a_turn(said, who="Assistant"), title=said[:20]))
+async def test_whatever_is_said_is_typeset_as_it_stands(text: str):
+    data = await as_pdf(a_paper(a_turn(text), a_turn(text, who="Assistant"), title=text[:20]))
 
     pages = pypdfium2.PdfDocument(data)
     shown = " ".join(page.get_textpage().get_text_range() for page in pages)
-    if said is HOSTILE:
+    if text is HOSTILE:
         assert 'read("/etc/passwd")' in shown
         assert '#panic("no")' in shown
         assert "root:" not in shown
-    if "漢字" in said:
+    if "漢字" in text:
         assert "漢字" in shown
         assert "😀" in shown
 

@@ -17,7 +17,7 @@ from tests.support.fake_script import Script
 GPT, CLAUDE, LLAMA = "fake-gpt", "claude-haiku-5-5", "fake-llama"
 
 
-def said(text: str) -> Any:
+def prompt(text: str) -> Any:
     """A list of messages, which each client has a type of its own for."""
     return [{"role": "user", "content": text}]
 
@@ -49,7 +49,7 @@ async def llama(fake: FakeProvider) -> AsyncIterator[ollama.AsyncClient]:
 async def test_openais_client_reads_a_stream(gpt: openai.AsyncOpenAI):
     stream = await gpt.chat.completions.create(
         model=GPT,
-        messages=said("tokens=5 rate=500"),
+        messages=prompt("tokens=5 rate=500"),
         stream=True,
         stream_options={"include_usage": True},
     )
@@ -64,7 +64,7 @@ async def test_openais_client_reads_a_stream(gpt: openai.AsyncOpenAI):
 
 
 async def test_openais_client_reads_a_whole_answer_and_the_models(gpt: openai.AsyncOpenAI):
-    answer = await gpt.chat.completions.create(model=GPT, messages=said("tokens=5"))
+    answer = await gpt.chat.completions.create(model=GPT, messages=prompt("tokens=5"))
     models = await gpt.models.list()
 
     assert check_unspliced(answer.choices[0].message.content or "") == ("a1", 5)
@@ -73,7 +73,7 @@ async def test_openais_client_reads_a_whole_answer_and_the_models(gpt: openai.As
 
 async def test_anthropics_client_reads_a_stream_with_thoughts(claude: anthropic.AsyncAnthropic):
     async with claude.messages.stream(
-        model=CLAUDE, max_tokens=9, messages=said("tokens=5 think=2 rate=500")
+        model=CLAUDE, max_tokens=9, messages=prompt("tokens=5 think=2 rate=500")
     ) as stream:
         message = await stream.get_final_message()
 
@@ -87,7 +87,7 @@ async def test_anthropics_client_reads_a_stream_with_thoughts(claude: anthropic.
 async def test_anthropics_client_reads_a_whole_answer_and_the_models(
     claude: anthropic.AsyncAnthropic,
 ):
-    answer = await claude.messages.create(model=CLAUDE, max_tokens=9, messages=said("tokens=5"))
+    answer = await claude.messages.create(model=CLAUDE, max_tokens=9, messages=prompt("tokens=5"))
     models = await claude.models.list()
 
     (block,) = answer.content
@@ -97,7 +97,7 @@ async def test_anthropics_client_reads_a_whole_answer_and_the_models(
 
 
 async def test_ollamas_client_reads_a_stream(llama: ollama.AsyncClient):
-    stream = await llama.chat(model=LLAMA, messages=said("tokens=5 rate=500"), stream=True)
+    stream = await llama.chat(model=LLAMA, messages=prompt("tokens=5 rate=500"), stream=True)
 
     lines = [line async for line in stream]
 
@@ -106,7 +106,7 @@ async def test_ollamas_client_reads_a_stream(llama: ollama.AsyncClient):
 
 
 async def test_ollamas_client_reads_a_whole_answer_and_the_models(llama: ollama.AsyncClient):
-    answer = await llama.chat(model=LLAMA, messages=said("tokens=5"))
+    answer = await llama.chat(model=LLAMA, messages=prompt("tokens=5"))
     models = await llama.list()
 
     assert check_unspliced(answer.message.content or "") == ("a1", 5)
@@ -117,13 +117,13 @@ async def test_the_clients_meet_their_own_errors(
     gpt: openai.AsyncOpenAI, claude: anthropic.AsyncAnthropic, llama: ollama.AsyncClient
 ):
     with pytest.raises(openai.RateLimitError):
-        await gpt.chat.completions.create(model=GPT, messages=said("fail=429"))
+        await gpt.chat.completions.create(model=GPT, messages=prompt("fail=429"))
     with pytest.raises(openai.NotFoundError):
-        await gpt.chat.completions.create(model="nobody", messages=said(""))
+        await gpt.chat.completions.create(model="nobody", messages=prompt(""))
     with pytest.raises(anthropic.OverloadedError):
-        await claude.messages.create(model=CLAUDE, max_tokens=9, messages=said("fail=529"))
+        await claude.messages.create(model=CLAUDE, max_tokens=9, messages=prompt("fail=529"))
     with pytest.raises(ollama.ResponseError, match="no model 'nobody'"):
-        await llama.chat(model="nobody", messages=said(""))
+        await llama.chat(model="nobody", messages=prompt(""))
 
 
 async def test_an_error_event_is_the_clients_own_error(
@@ -131,12 +131,12 @@ async def test_an_error_event_is_the_clients_own_error(
 ):
     with pytest.raises(openai.APIError):
         async for _ in await gpt.chat.completions.create(
-            model=GPT, messages=said("fault=error@2"), stream=True
+            model=GPT, messages=prompt("fault=error@2"), stream=True
         ):
             pass
     with pytest.raises(anthropic.APIStatusError) as raised:
         async for _ in await claude.messages.create(
-            model=CLAUDE, max_tokens=9, messages=said("fault=error@2"), stream=True
+            model=CLAUDE, max_tokens=9, messages=prompt("fault=error@2"), stream=True
         ):
             pass
 
@@ -145,7 +145,7 @@ async def test_an_error_event_is_the_clients_own_error(
 
 async def test_no_two_answers_are_alike(gpt: openai.AsyncOpenAI):
     answers = [
-        await gpt.chat.completions.create(model=GPT, messages=said("hello")) for _ in range(3)
+        await gpt.chat.completions.create(model=GPT, messages=prompt("hello")) for _ in range(3)
     ]
 
     texts = [answer.choices[0].message.content or "" for answer in answers]
@@ -156,7 +156,7 @@ async def test_a_fault_may_hit_the_first_tries_only(llama: ollama.AsyncClient):
     outcomes: list[str] = []
     for _ in range(4):
         try:
-            await llama.chat(model=LLAMA, messages=said("fail=503x2"))
+            await llama.chat(model=LLAMA, messages=prompt("fail=503x2"))
             outcomes.append("answered")
         except ollama.ResponseError as error:
             outcomes.append(str(error.status_code))
@@ -167,16 +167,16 @@ async def test_a_fault_may_hit_the_first_tries_only(llama: ollama.AsyncClient):
 async def test_a_failing_answer_says_what_it_was_told_to(
     fake: FakeProvider, gpt: openai.AsyncOpenAI, llama: ollama.AsyncClient
 ):
-    fake.default = Script(fail="400x9", says="Never on Sundays.")
+    fake.default = Script(fail="400x9", sentence="Never on Sundays.")
 
     with pytest.raises(openai.BadRequestError, match="Never on Sundays"):
-        await gpt.chat.completions.create(model=GPT, messages=said("hello"))
+        await gpt.chat.completions.create(model=GPT, messages=prompt("hello"))
     with pytest.raises(ollama.ResponseError, match="Never on Sundays"):
-        await llama.chat(model=LLAMA, messages=said("hello"))
+        await llama.chat(model=LLAMA, messages=prompt("hello"))
 
 
 async def test_while_it_loads_a_model_it_beats(fake: FakeProvider):
-    body = {"model": GPT, "messages": said("tokens=1 load=0.5"), "stream": True}
+    body = {"model": GPT, "messages": prompt("tokens=1 load=0.5"), "stream": True}
 
     async with (
         aiohttp.ClientSession() as session,
@@ -194,14 +194,14 @@ async def test_words_of_the_message_win_over_the_next_script_over_the_default(
     fake.default = Script(tokens=1)
     fake.next.append(Script(tokens=2))
 
-    answers = [await llama.chat(model=LLAMA, messages=said(m)) for m in ("", "", "tokens=3")]
+    answers = [await llama.chat(model=LLAMA, messages=prompt(m)) for m in ("", "", "tokens=3")]
 
     assert [answer.eval_count for answer in answers] == [2, 1, 3]
 
 
 async def test_a_client_that_hangs_up_is_seen(fake: FakeProvider, gpt: openai.AsyncOpenAI):
     stream = await gpt.chat.completions.create(
-        model=GPT, messages=said("tokens=100000 rate=500"), stream=True
+        model=GPT, messages=prompt("tokens=100000 rate=500"), stream=True
     )
     await fake.wait_for(lambda: fake.seen[0].sent > 3)
 
@@ -223,7 +223,7 @@ async def test_as_a_process_it_is_scripted_and_asked_over_http():
             orders = {"reset": True, "default": {"tokens": 2}, "models": {"ollama": ["m"]}}
             async with session.post("/_control", json=orders) as answer:
                 assert answer.status == 200
-            call = {"model": "m", "messages": said("hello"), "stream": False}
+            call = {"model": "m", "messages": prompt("hello"), "stream": False}
             async with session.post("/api/chat", json=call) as answer:
                 text = (await answer.json())["message"]["content"]
             async with session.get("/_requests") as answer:

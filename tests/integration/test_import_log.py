@@ -163,8 +163,8 @@ async def test_a_redacted_session_has_its_shape_and_can_be_verified(
         shown = await there.shown(session)
         story = await there.run(run_id)
 
-    words = (tmp_path / "log.jsonl").read_text()
-    assert [w for w in ("tax", "Sherlock", "Moriarty", "Reichenbach") if w in words] == []
+    exported = (tmp_path / "log.jsonl").read_text()
+    assert [w for w in ("tax", "Sherlock", "Moriarty", "Reichenbach") if w in exported] == []
     assert [(len(text), text.count("\n"), status) for text, status in shown] == [
         (18, 0, "completed"),
         (21, 2, "completed"),
@@ -310,13 +310,13 @@ async def test_what_is_here_already_stays_as_it_is(
         other = new_id()
         codes.append(await run(log_of(there), "import-log", one, "--user", other))
 
-    told = capsys.readouterr()
+    output = capsys.readouterr()
     assert codes == [0, 0, 1, 1, 1]
-    assert told.out.splitlines()[-2:] == [
+    assert output.out.splitlines()[-2:] == [
         f"{session}: brought here, 4 facts.",
         f"{session}: was here already, from this file, 4 facts.",
     ]
-    assert told.err.splitlines() == [
+    assert output.err.splitlines() == [
         f"{session}: It is here already, from another file, or a part of it.",
         f"{session}: It is here already.",
         f"{session}: It is here already.",
@@ -376,7 +376,7 @@ async def test_a_deleted_session_is_not_exported(nats_server: NatsServer, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("arguments", "reason"),
     [
         (("export-log", "only-one"), "Name a session and a file"),
         (("export-log", "--all", "a", "b"), "Name a session and a file"),
@@ -386,11 +386,11 @@ async def test_a_deleted_session_is_not_exported(nats_server: NatsServer, tmp_pa
     ],
 )
 async def test_what_is_asked_wrongly_is_refused(
-    nats_server: NatsServer, tmp_path: Path, words: tuple[str, ...], told: str
+    nats_server: NatsServer, tmp_path: Path, arguments: tuple[str, ...], reason: str
 ):
     async with served_store(nats_server, tmp_path) as at_work:
-        with pytest.raises(InvalidRequest, match=told):
-            await run(log_of(at_work), *words)
+        with pytest.raises(InvalidRequest, match=reason):
+            await run(log_of(at_work), *arguments)
 
 
 async def test_an_import_needs_a_log_that_runs(tmp_path: Path):

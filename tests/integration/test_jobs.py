@@ -227,8 +227,8 @@ async def test_an_answer_that_misses_is_asked_for_again_with_the_fault(natterlog
 
     job, log = await natterlog.ended(await natterlog.create(PIPELINE))
 
-    asks = [link.fact.ask for link in log.links if isinstance(link.fact, TodoGenerate)]
-    assert [(ask.step, ask.misses) for ask in asks] == [
+    questions = [link.fact.ask for link in log.links if isinstance(link.fact, TodoGenerate)]
+    assert [(ask.step, ask.misses) for ask in questions] == [
         ("plan", 0),
         ("plan", 1),
         ("text", 0),
@@ -244,14 +244,14 @@ async def test_the_todo_after_an_answer_tells_how_it_came_about_taken_or_missed(
     _, log = await natterlog.ended(await natterlog.create(PIPELINE))
 
     todos = [link.fact for link in log.links if isinstance(link.fact, TodoProcess | TodoGenerate)]
-    told = [todo.previous for todo in todos if todo.previous is not None]
-    assert [p.attempt for p in told] == [claim.seq for claim in log.claims][:-1]
-    assert [(p.text, p.reason) for p in told] == [
+    attempts = [todo.previous for todo in todos if todo.previous is not None]
+    assert [p.attempt for p in attempts] == [claim.seq for claim in log.claims][:-1]
+    assert [(p.text, p.reason) for p in attempts] == [
         (BAD.reply, "its answer missed the schema"),
         (GOOD.reply, "its answer was taken"),
         ("Tea.", "its answer was taken"),
     ]
-    assert all(p.timeline[-1][1] <= len(p.text) for p in told)
+    assert all(p.timeline[-1][1] <= len(p.text) for p in attempts)
 
 
 async def test_the_third_miss_fails_the_job_at_its_step(natterlog: Shop):
@@ -285,15 +285,15 @@ async def test_a_model_that_refuses_pictures_is_told_in_words_and_then_not_asked
     )
 
     hidden = "Not shown to the model: 1 picture(s) of the file."
-    told = "fake-gpt did not take the file; it was sent what was read from it."
+    note = "fake-gpt did not take the file; it was sent what was read from it."
     sources = [claim.prompt.notes for claim in claims_of(log) if claim.prompt]
     assert [seen.status for seen in natterlog.fake.seen] == [500, 200, 200]
     assert isinstance(natterlog.fake.seen[0].body["messages"][-1]["content"], list)
     assert hidden in natterlog.fake.seen[1].message
-    assert sources == [[], [hidden, told]]
+    assert sources == [[], [hidden, note]]
     for job in (first, second):
         assert (job.run.status, job.text) == ("completed", "Grey.")
-        assert job.results[-1].notes == job.notes[-2:] == [hidden, told]
+        assert job.results[-1].notes == job.notes[-2:] == [hidden, note]
 
 
 async def test_a_server_that_refuses_the_schema_is_only_told_it_in_the_prompt(natterlog: Shop):
@@ -301,14 +301,14 @@ async def test_a_server_that_refuses_the_schema_is_only_told_it_in_the_prompt(na
 
     job, log = await natterlog.ended(await natterlog.create(PIPELINE))
 
-    told = "fake-gpt did not take the schema; only the prompt told it."
+    note = "fake-gpt did not take the schema; only the prompt told it."
     assert job.run.status == "completed"
     assert [seen.status for seen in natterlog.fake.seen] == [400, 200, 200, 200]
     assert ["response_format" in seen.body for seen in natterlog.fake.seen] == [
         True, False, False, False,
     ]  # fmt: skip
     assert all("JSON Schema" in natterlog.fake.seen[at].message for at in (0, 1, 3))
-    assert [result.notes for result in job.results] == [[told], [], [told]]
+    assert [result.notes for result in job.results] == [[note], [], [note]]
     assert [claim.failures for claim in claims_of(log)] == [0, 0, 0, 0]
 
 
@@ -340,8 +340,8 @@ async def test_a_killed_worker_is_resumed_at_its_step(natterlog: Shop, at: int):
     job, log = await natterlog.ended(made)
 
     assert [result.text for result in job.results] == [r.reply for r in replies]
-    asked = [fact_kind(link.subject) for link in log.links if "todo" in link.subject]
-    assert len(asked) == len(set(asked)) == 6
+    todos = [fact_kind(link.subject) for link in log.links if "todo" in link.subject]
+    assert len(todos) == len(set(todos)) == 6
     lost = [c.fact.previous for c in log.claims if isinstance(c.fact, RunClaimed)]
     assert len([previous for previous in lost if previous]) == 1
 
@@ -374,9 +374,9 @@ async def test_a_killed_processor_reads_its_file_again(natterlog: Shop):
     job, log = await natterlog.ended(made)
 
     assert (job.run.status, job.text) == ("completed", "Numbers.")
-    said = facts(log)
-    assert said.count("todo.generate.0.1") == 1
-    assert said[: said.index("todo.generate.0.1")].count("claim") == 2
+    kinds = facts(log)
+    assert kinds.count("todo.generate.0.1") == 1
+    assert kinds[: kinds.index("todo.generate.0.1")].count("claim") == 2
 
 
 async def test_a_job_survives_the_death_of_everything(natterlog: Shop):

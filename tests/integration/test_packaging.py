@@ -108,10 +108,10 @@ def test_the_server_is_configured_alike_in_containers_and_embedded(tmp_path: Pat
     server = embedded_nats.EmbeddedNats(
         binary=tmp_path, directory=tmp_path, port=4222, password="secret"
     )
-    place = re.compile(r"^ *(listen|http|user|password|store_dir|#)")
+    differing = re.compile(r"^ *(listen|http|user|password|store_dir|#)")
 
     def rules(text: str) -> list[str]:
-        return [line for line in text.splitlines() if not place.match(line)]
+        return [line for line in text.splitlines() if not differing.match(line)]
 
     container = (REPOSITORY / "deploy" / "nats.conf").read_text()
 
@@ -119,7 +119,7 @@ def test_the_server_is_configured_alike_in_containers_and_embedded(tmp_path: Pat
 
 
 def test_the_makefile_tells_what_it_does():
-    told = subprocess.run(
+    listed = subprocess.run(
         ["make", "--no-print-directory"],
         cwd=REPOSITORY,
         env={**os.environ, "MAKEFLAGS": ""},
@@ -128,7 +128,7 @@ def test_the_makefile_tells_what_it_does():
         check=True,
     ).stdout
 
-    tasks = re.findall(r"^  make (\w+) +\S", told, flags=re.MULTILINE)
+    tasks = re.findall(r"^  make (\w+) +\S", listed, flags=re.MULTILINE)
     assert tasks == [
         *("help", "run", "unit", "test", "chaos", "check", "fmt", "bench", "lock", "clean"),
     ]

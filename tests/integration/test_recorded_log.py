@@ -12,6 +12,8 @@ from shared import ids
 from shared.errors import InvalidRequest, NotFound
 from shared.events import Fault
 from shared.inspection import FindRuns, FindSessions
+from shared.session_facts import read_hot
+from shared.subjects import session_address
 from tests.support.nats_server import NatsServer
 from tests.support.recorder import log_of, log_of_files, run, served_store
 from tests.support.store_at_work import StoreAtWork
@@ -34,12 +36,8 @@ async def test_hot_cold_and_from_the_files_the_facts_are_the_same(
         await at_work.end(long, LONG[:600_000])
         log = log_of(at_work)
         cold = await facts_of(log, session)
-        archived, at_work.store.archive.archived = at_work.store.archive.archived, 0
-        hot = [
-            (f.seq, f.kind, f.data)
-            async for f in log._hot_facts(session, 0)  # pyright: ignore[reportPrivateUsage]
-        ]
-        at_work.store.archive.archived = archived
+        everything = session_address("*", session).session_facts
+        hot = [(f.seq, f.kind, f.data) async for f in read_hot(at_work.bus, everything)]
         store = at_work.store
         await trim.trim(at_work.bus, store.hot, store.archive, store.database, keep=1)
         trimmed = await facts_of(log, session)

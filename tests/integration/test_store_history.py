@@ -72,12 +72,12 @@ async def test_what_was_is_answered_in_whatever_order_it_is_asked_for(
             for session in sessions:
                 await at_work.reply(session, f"u{number}", f"a{number}")
                 seen[at_work.store.applied.seq, session] = await both_answers(at_work, session)
-        asked = [*seen, *reversed(seen), *sorted(seen, key=lambda it: it[1])]
+        order = [*seen, *reversed(seen), *sorted(seen, key=lambda it: it[1])]
 
-        one_after_another = [await both_answers(at_work, s, at) for at, s in asked]
-        at_once = await asyncio.gather(*(both_answers(at_work, s, at) for at, s in asked))
+        one_after_another = [await both_answers(at_work, s, at) for at, s in order]
+        at_once = await asyncio.gather(*(both_answers(at_work, s, at) for at, s in order))
 
-        assert one_after_another == at_once == [seen[it] for it in asked]
+        assert one_after_another == at_once == [seen[it] for it in order]
 
 
 async def test_pages_of_what_was_are_as_of_one_moment(nats_server: NatsServer, tmp_path: Path):
@@ -193,11 +193,11 @@ async def test_every_difference_is_named(
     }
     assert Difference("ai_chat_sessions", session, "title", "Coffee", "Tea") in found
     assert code == 1
-    told = capsys.readouterr().out
-    assert f"ai_chat_sessions {session} title: 'Coffee' in the tables, 'Tea' by the log\n" in told
-    assert f"api_usage_log {run.id}: missing from the tables\n" in told
-    assert "ai_chat_messages made up: in the tables only\n" in told
-    assert told.endswith("4 differences.\n")
+    output = capsys.readouterr().out
+    assert f"ai_chat_sessions {session} title: 'Coffee' in the tables, 'Tea' by the log\n" in output
+    assert f"api_usage_log {run.id}: missing from the tables\n" in output
+    assert "ai_chat_messages made up: in the tables only\n" in output
+    assert output.endswith("4 differences.\n")
 
 
 def test_without_files_it_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -30,7 +30,7 @@ def over(run: Run) -> bool:
     return run.ended_at is not None
 
 
-async def told(at_work: StoreAtWork, session: str, after: int = 0) -> list[str]:
+async def kinds(at_work: StoreAtWork, session: str, after: int = 0) -> list[str]:
     """What the cold log says happened in a session."""
     request = GetFacts(user_id=at_work.user, session_id=session, after=after)
     facts = (await at_work.store.get_facts(request)).facts
@@ -57,10 +57,15 @@ async def test_a_sessions_facts_are_read_from_the_cold_log(nats_server: NatsServ
         await at_work.reply(await at_work.create())
         run = await at_work.reply(session)
 
-        assert await told(at_work, session) == ["session.created", "todo.chat.0", "claim", "final"]
-        assert await told(at_work, session, after=run.first_seq) == ["claim", "final"]
+        assert await kinds(at_work, session) == [
+            "session.created",
+            "todo.chat.0",
+            "claim",
+            "final",
+        ]
+        assert await kinds(at_work, session, after=run.first_seq) == ["claim", "final"]
         with pytest.raises(NotFound):
-            await told(StoreAtWork(at_work.store), session)
+            await kinds(StoreAtWork(at_work.store), session)
 
 
 async def test_a_large_field_is_whole_in_the_cold_log(nats_server: NatsServer, tmp_path: Path):
@@ -89,8 +94,8 @@ async def test_a_number_that_no_table_can_hold_does_not_stop_the_store(
 
         await at_work.reply(await at_work.create())  # only possible when that was passed by
 
-        asked = GetSession(user_id=at_work.user, session_id=session)
-        found = await at_work.store.database.read(queries.get_session, asked)
+        request = GetSession(user_id=at_work.user, session_id=session)
+        found = await at_work.store.database.read(queries.get_session, request)
         assert found.session.max_tokens == 7
 
 
@@ -119,7 +124,7 @@ async def test_a_trim_keeps_the_newest_facts(nats_server: NatsServer, tmp_path: 
 
         hot = await at_work.bus.read(EVENTS, EVERY_FACT)
         assert [stored.seq for stored in hot] == list(range(first, first + 5))
-        assert len(await told(at_work, session)) == 10
+        assert len(await kinds(at_work, session)) == 10
 
 
 async def test_a_trim_leaves_unfinished_runs_whole(nats_server: NatsServer, tmp_path: Path):
@@ -224,7 +229,7 @@ async def test_gaps_in_the_log_are_no_obstacle(nats_server: NatsServer, tmp_path
 
         await at_work.reply(session)
 
-        assert len(await told(at_work, session)) == 4
+        assert len(await kinds(at_work, session)) == 4
 
 
 async def test_a_store_outlives_its_server(own_nats_server: NatsServer, tmp_path: Path):
@@ -300,11 +305,11 @@ async def test_rebuilt_rows_and_answers_are_the_same(nats_server: NatsServer, tm
                 await endpoints[f"cmd.store.{r.name}"](msgspec.json.encode(r)) for r in requests
             ]
 
-        rows, said = await at_work.dump(), await answers()
+        rows, answered = await at_work.dump(), await answers()
         rebuilt = await at_work.store.rebuild(Rebuild(user_id=at_work.user))
 
         assert await at_work.dump() == rows
-        assert await answers() == said
+        assert await answers() == answered
         assert rebuilt.facts == rebuilt.seq == at_work.store.applied.seq
         await at_work.reply(await at_work.create())
 

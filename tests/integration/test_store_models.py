@@ -58,9 +58,9 @@ async def model_of(store: StoreAtWork, session_id: str) -> str | None:
 
 
 async def test_workers_that_start_at_once_write_one_fact(store: StoreAtWork):
-    asking = StoreClient(store.bus)
+    client = StoreClient(store.bus)
 
-    answers = await asyncio.gather(*(asking.ask(offer(DEMO, LLAMA)) for _ in range(8)))
+    answers = await asyncio.gather(*(client.ask(offer(DEMO, LLAMA)) for _ in range(8)))
 
     (fact,) = await facts(store.bus)
     assert fact.models == [DEMO, LLAMA]
@@ -68,11 +68,11 @@ async def test_workers_that_start_at_once_write_one_fact(store: StoreAtWork):
 
 
 async def test_what_changed_nothing_is_no_fact(store: StoreAtWork):
-    asking = StoreClient(store.bus)
-    await asking.ask(offer(DEMO, LLAMA))
+    client = StoreClient(store.bus)
+    await client.ask(offer(DEMO, LLAMA))
 
-    await asking.ask(offer(LLAMA, DEMO))
-    gone = await asking.ask(offer(DEMO))
+    await client.ask(offer(LLAMA, DEMO))
+    gone = await client.ask(offer(DEMO))
 
     assert gone.removed == ["ollama/llama"]
     assert [(f.models, f.removed) for f in await facts(store.bus)] == [
@@ -82,22 +82,22 @@ async def test_what_changed_nothing_is_no_fact(store: StoreAtWork):
 
 
 async def test_many_models_are_one_fact_that_is_packed(store: StoreAtWork):
-    asking = StoreClient(store.bus)
+    client = StoreClient(store.bus)
     many = [OfferedModel(provider="ollama", name=f"{n:04}{'x' * 250}") for n in range(1_500)]
 
-    await asking.ask(offer(DEMO, *many))
-    listed = (await asking.ask(ListModels(user_id=store.user))).items
+    await client.ask(offer(DEMO, *many))
+    listed = (await client.ask(ListModels(user_id=store.user))).items
 
     assert len(listed) == 1_501
     assert [f.models for f in await facts(store.bus)] == [[DEMO, *many]]
 
 
 async def test_a_users_default_goes_into_what_is_opened_without_a_model(store: StoreAtWork):
-    asking = StoreClient(store.bus)
-    await asking.ask(offer(DEMO, LLAMA))
+    client = StoreClient(store.bus)
+    await client.ask(offer(DEMO, LLAMA))
     before = await store.create()
 
-    await asking.ask(PreferModel(user_id=store.user, model="ollama/llama"))
+    await client.ask(PreferModel(user_id=store.user, model="ollama/llama"))
     job = CreateJob(
         user_id=store.user,
         session_id=ids.new_id(),
@@ -105,10 +105,10 @@ async def test_a_users_default_goes_into_what_is_opened_without_a_model(store: S
         plan=a_document(),
         mode="document",
     )
-    await asking.start_run(job)
+    await client.start_run(job)
     chosen = [await store.create(), job.session_id, await store.create(model="demo")]
     stranger = CreateSession(user_id=ids.new_id(), session_id=ids.new_id())
-    theirs = (await asking.ask(stranger)).session.model
+    theirs = (await client.ask(stranger)).session.model
 
     assert await model_of(store, before) == "demo"
     assert [await model_of(store, session) for session in chosen] == [
@@ -120,49 +120,49 @@ async def test_a_users_default_goes_into_what_is_opened_without_a_model(store: S
 
 
 async def test_a_session_whose_model_was_taken_away_follows_the_default(store: StoreAtWork):
-    asking = StoreClient(store.bus)
-    await asking.ask(offer(DEMO, LLAMA))
+    client = StoreClient(store.bus)
+    await client.ask(offer(DEMO, LLAMA))
     session_id = await store.create()
-    await asking.ask(UpdateSession(user_id=store.user, session_id=session_id, model=None))
+    await client.ask(UpdateSession(user_id=store.user, session_id=session_id, model=None))
     run = (await store.send(session_id)).run
 
     before = (await store.context(run)).model
-    await asking.ask(PreferModel(user_id=store.user, model="ollama/llama"))
+    await client.ask(PreferModel(user_id=store.user, model="ollama/llama"))
     after = (await store.context(run)).model
 
     assert (before, after) == (None, "ollama/llama")
 
 
 async def test_only_a_model_on_offer_can_be_chosen(store: StoreAtWork):
-    asking = StoreClient(store.bus)
-    await asking.ask(offer(DEMO, LLAMA))
-    await asking.ask(offer(DEMO))
+    client = StoreClient(store.bus)
+    await client.ask(offer(DEMO, LLAMA))
+    await client.ask(offer(DEMO))
 
     with pytest.raises(InvalidRequest):
-        await asking.ask(PreferModel(user_id=store.user, model="ollama/llama"))
+        await client.ask(PreferModel(user_id=store.user, model="ollama/llama"))
     with pytest.raises(ModelNotFound):
-        await asking.ask(PreferModel(user_id=store.user, model="ollama/nothing"))
+        await client.ask(PreferModel(user_id=store.user, model="ollama/nothing"))
 
 
 async def test_a_choice_that_is_made_already_is_no_fact(store: StoreAtWork):
-    asking = StoreClient(store.bus)
-    await asking.ask(offer(DEMO, LLAMA))
+    client = StoreClient(store.bus)
+    await client.ask(offer(DEMO, LLAMA))
 
     wish = PreferModel(user_id=store.user, model="ollama/llama")
-    await asyncio.gather(*(asking.ask(wish) for _ in range(5)))
+    await asyncio.gather(*(client.ask(wish) for _ in range(5)))
 
     chain = await read_chain(store.bus, f"evt.{store.user}.{NONE}.>")
     assert len(chain) == 1
 
 
 async def test_models_are_the_same_after_a_rebuild(store: StoreAtWork):
-    asking = StoreClient(store.bus)
-    await asking.ask(offer(DEMO, LLAMA))
-    await asking.ask(PreferModel(user_id=store.user, model="ollama/llama"))
-    await asking.ask(offer(DEMO))
+    client = StoreClient(store.bus)
+    await client.ask(offer(DEMO, LLAMA))
+    await client.ask(PreferModel(user_id=store.user, model="ollama/llama"))
+    await client.ask(offer(DEMO))
     before = await store.dump()
 
-    await asking.ask(Rebuild(user_id=store.user))
+    await client.ask(Rebuild(user_id=store.user))
 
     assert await store.dump() == before
 

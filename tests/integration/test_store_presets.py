@@ -29,61 +29,61 @@ async def store(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[StoreA
 
 
 async def test_a_preset_that_is_made_twice_is_there_once(store: StoreAtWork):
-    asking = StoreClient(store.bus)
+    client = StoreClient(store.bus)
     wish = CreatePreset(user_id=store.user, preset_id=ids.new_id(), title="Editor")
 
-    answers = await asyncio.gather(*(asking.ask(wish) for _ in range(5)))
+    answers = await asyncio.gather(*(client.ask(wish) for _ in range(5)))
 
-    page = await asking.ask(ListPresets(user_id=store.user))
+    page = await client.ask(ListPresets(user_id=store.user))
     assert [answer.preset for answer in answers] == page.items * 5
 
 
 async def test_many_changes_at_once_all_count(store: StoreAtWork):
-    asking = StoreClient(store.bus)
+    client = StoreClient(store.bus)
     preset_id = ids.new_id()
-    await asking.ask(CreatePreset(user_id=store.user, preset_id=preset_id, title="Editor"))
+    await client.ask(CreatePreset(user_id=store.user, preset_id=preset_id, title="Editor"))
 
     changes: list[dict[str, Any]]
     changes = [{"title": "Poet"}, {"temperature": 1.5}, {"is_public": True}, {"model": "demo"}]
     changed = [
-        asking.ask(UpdatePreset(user_id=store.user, preset_id=preset_id, **change))
+        client.ask(UpdatePreset(user_id=store.user, preset_id=preset_id, **change))
         for change in changes
     ]
     await asyncio.gather(*changed)
 
-    preset = (await asking.ask(ListPresets(user_id=store.user))).items[0]
+    preset = (await client.ask(ListPresets(user_id=store.user))).items[0]
     assert (preset.name, preset.temperature, preset.is_public, preset.model) == (
         *("Poet", 1.5, True, "demo"),
     )
 
 
 async def test_a_shared_preset_is_changed_by_its_owner_only(store: StoreAtWork):
-    asking, other = StoreClient(store.bus), ids.new_id()
+    client, other = StoreClient(store.bus), ids.new_id()
     shared, private = ids.new_id(), ids.new_id()
-    await asking.ask(
+    await client.ask(
         CreatePreset(user_id=store.user, preset_id=shared, title="Shared", is_public=True)
     )
-    await asking.ask(CreatePreset(user_id=store.user, preset_id=private, title="Private"))
+    await client.ask(CreatePreset(user_id=store.user, preset_id=private, title="Private"))
 
     for preset_id, refusal in ((shared, Forbidden), (private, NotFound)):
         with pytest.raises(refusal):
-            await asking.ask(UpdatePreset(user_id=other, preset_id=preset_id, title="Mine"))
+            await client.ask(UpdatePreset(user_id=other, preset_id=preset_id, title="Mine"))
         with pytest.raises(refusal):
-            await asking.ask(DeletePreset(user_id=other, preset_id=preset_id))
+            await client.ask(DeletePreset(user_id=other, preset_id=preset_id))
     with pytest.raises(Conflict):
-        await asking.ask(CreatePreset(user_id=other, preset_id=private, title="Mine"))
+        await client.ask(CreatePreset(user_id=other, preset_id=private, title="Mine"))
 
 
 async def test_presets_are_the_same_after_a_rebuild(store: StoreAtWork):
-    asking = StoreClient(store.bus)
+    client = StoreClient(store.bus)
     for title in ("Editor", "Poet", "Gone"):
-        made = await asking.ask(
+        made = await client.ask(
             CreatePreset(user_id=store.user, preset_id=ids.new_id(), title=title)
         )
-    await asking.ask(DeletePreset(user_id=store.user, preset_id=made.preset.id))
-    before = (await asking.ask(ListPresets(user_id=store.user))).items
+    await client.ask(DeletePreset(user_id=store.user, preset_id=made.preset.id))
+    before = (await client.ask(ListPresets(user_id=store.user))).items
 
-    await asking.ask(Rebuild(user_id=store.user))
+    await client.ask(Rebuild(user_id=store.user))
 
-    assert (await asking.ask(ListPresets(user_id=store.user))).items == before
+    assert (await client.ask(ListPresets(user_id=store.user))).items == before
     assert [preset.name for preset in before] == ["Editor", "Poet"]

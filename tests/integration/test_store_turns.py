@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from services.store import queries
+from services.store.chains import Chains
 from services.store.commands import Commands
 from services.store.keys import digest
 from shared import ids
@@ -26,7 +27,7 @@ from shared.events import Fault, History, PastMessage
 from shared.objects import put
 from shared.records import Run
 from shared.store_client import StoreClient
-from shared.subjects import holds
+from shared.subjects import owns
 from tests.support.absent import ABSENT_ID
 from tests.support.nats_server import NatsServer
 from tests.support.store_at_work import StoreAtWork, store_at_work
@@ -69,8 +70,8 @@ async def test_a_context_must_be_a_message_of_the_users(at_work: StoreAtWork):
 
     with pytest.raises(NotFound):
         await at_work.send(session, "Hi", context=ids.new_id())
-    asked = (await at_work.send(session, "Hi")).user_message.id
-    again = await at_work.send(await at_work.create(), "Hi", context=asked)
+    message_id = (await at_work.send(session, "Hi")).user_message.id
+    again = await at_work.send(await at_work.create(), "Hi", context=message_id)
 
     assert await at_work.shown(again.run.session_id) == [("Hi", "completed")]
 
@@ -179,7 +180,7 @@ async def test_a_key_is_its_users_own(at_work: StoreAtWork):
 async def test_the_same_request_twice_begins_one_run_and_is_no_repeat(
     nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(Commands, "_lock", lambda self, name: asyncio.Lock())
+    monkeypatch.setattr(Chains, "lock", lambda self, name: asyncio.Lock())
     async with (
         store_at_work(nats_server, tmp_path / "1") as one,
         store_at_work(nats_server, tmp_path / "2") as two,
@@ -215,7 +216,7 @@ async def test_a_run_id_that_is_taken_begins_nothing(at_work: StoreAtWork, elsew
 async def test_of_many_who_send_a_failed_key_again_at_two_stores_one_begins_a_run(
     nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(Commands, "_lock", lambda self, name: asyncio.Lock())
+    monkeypatch.setattr(Chains, "lock", lambda self, name: asyncio.Lock())
     busy = Fault(code="provider_unavailable", message="Busy.", retryable=True)
     async with (
         store_at_work(nats_server, tmp_path / "1") as one,
@@ -356,7 +357,7 @@ async def test_a_message_interrupts_although_the_store_died_before_it_did(
 async def test_of_many_sends_at_once_one_store_or_two_start_exactly_one_run(
     nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(Commands, "_lock", lambda self, name: asyncio.Lock())
+    monkeypatch.setattr(Chains, "lock", lambda self, name: asyncio.Lock())
     async with (
         store_at_work(nats_server, tmp_path / "1") as one,
         store_at_work(nats_server, tmp_path / "2") as two,
@@ -555,17 +556,17 @@ async def test_a_run_that_its_worker_holds_is_left_to_it(at_work: StoreAtWork):
     session = await at_work.create()
     run = (await at_work.send(session, "u1")).run
     worker = ids.new_id()
-    asked = asyncio.Event()
+    requested = asyncio.Event()
 
-    def holding(message: object) -> None:
+    def answer(message: object) -> None:
         at_work.bus.post(message.reply, b"1")  # type: ignore[attr-defined]
-        asked.set()
+        requested.set()
 
-    await at_work.bus.listen(holds(worker), holding)
+    await at_work.bus.listen(owns(worker), answer)
     await at_work.claim(run, worker=worker)
 
     await cancel(at_work, run.id)
-    await asyncio.wait_for(asked.wait(), 10)
+    await asyncio.wait_for(requested.wait(), 10)
     held = await at_work.run(run.id)
     await at_work.end(run, "Its own end", "cancelled")
 
@@ -629,11 +630,11 @@ async def test_a_session_that_brings_a_conversation_is_waited_for_longer(
 ):
     monkeypatch.setattr("services.store.watermark.PATIENCE", 0.0)
     message = ids.new_id()
-    said = PastMessage(
+    past = PastMessage(
         id=message, parent_id=None, role="user", content="Long ago", created_at=ids.now()
     )
     name = f"{ids.new_id()}/{ids.new_id()}"
-    await put(at_work.bus, name, msgspec.json.encode(History(messages=[said], leaf=message)))
+    await put(at_work.bus, name, msgspec.json.encode(History(messages=[past], leaf=message)))
 
     session = await at_work.create(history_file=name)
 

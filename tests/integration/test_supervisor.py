@@ -47,9 +47,9 @@ async def test_all_become_ready_and_stop_in_order(tmp_path: Path):
         it.signal(signal.SIGINT)
         code = await it.ended()
 
-    asked = [line for line in it.said if "asked to stop" in line]
+    stopped = [line for line in it.lines if "asked to stop" in line]
     assert code == 0
-    assert asked == [f"{name} | asked to stop" for name in ALL]
+    assert stopped == [f"{name} | asked to stop" for name in ALL]
     assert set(running_now.children) == {"nats", *ALL}
     assert running_now.children["store"].health_port
     assert mode == 0o600
@@ -150,7 +150,8 @@ async def test_two_on_one_data_directory_is_an_error_that_says_so(tmp_path: Path
             code = await second.ended()
 
     assert code == 1
-    assert f"natterlog runs already on {tmp_path} (process {first.process.pid})." in second.said[-1]
+    already = f"natterlog runs already on {tmp_path} (process {first.process.pid})."
+    assert already in second.lines[-1]
 
 
 async def test_nothing_outlives_a_killed_supervisor_and_the_next_one_starts(tmp_path: Path):
@@ -176,8 +177,8 @@ async def test_a_reply_does_not_keep_the_worker_of_a_killed_supervisor(tmp_path:
         async with aiohttp.ClientSession(f"{url}/api/v1/chat/") as http:
             async with http.post("sessions", json={}) as answer:
                 session = (await answer.json())["id"]
-            said = {"session_id": session, "content": "demo: words=5000 rate=10"}
-            async with http.post("messages?stream=true", json=said) as reply:
+            message = {"session_id": session, "content": "demo: words=5000 rate=10"}
+            async with http.post("messages?stream=true", json=message) as reply:
                 await reply.content.readuntil(b'"chunk"')
 
                 it.signal(signal.SIGKILL)
@@ -204,25 +205,25 @@ async def test_a_signal_while_starting_stops_cleanly(tmp_path: Path):
         code = await it.ended()
 
     assert code == 0
-    assert not any("natterlog is ready" in line for line in it.said)
+    assert not any("natterlog is ready" in line for line in it.lines)
 
 
 async def test_a_service_that_refuses_its_settings_stops_the_start_and_says_why(tmp_path: Path):
     async with up(tmp_path, "gateway:refuses", "store") as it:
         code = await it.ended()
 
-    told = it.said[it.said.index("natterlog: gateway did not start. Its last lines:") + 1]
+    last_line = it.lines[it.lines.index("natterlog: gateway did not start. Its last lines:") + 1]
     assert code == 2
-    assert told == "  natterlog: NATTERLOG_PORT is 'x': expected a port"
+    assert last_line == "  natterlog: NATTERLOG_PORT is 'x': expected a port"
 
 
 async def test_a_service_that_is_never_ready_is_named_with_its_last_lines(tmp_path: Path):
     async with up(tmp_path, "gateway", "processor:never-ready", READY_WITHIN="3") as it:
         code = await it.ended()
 
-    told = it.said[it.said.index("natterlog: processor did not start. Its last lines:") + 1]
+    last_line = it.lines[it.lines.index("natterlog: processor did not start. Its last lines:") + 1]
     assert code == 1
-    assert told == "  still thinking"
+    assert last_line == "  still thinking"
 
 
 async def test_a_service_that_stays_stuck_is_killed_and_started_again(tmp_path: Path):
@@ -286,7 +287,7 @@ async def test_who_is_cut_off_is_started_again_only_while_nats_is_there(tmp_path
         it.signal(signal.SIGTERM)
         code = await it.ended()
 
-    lines = [line for line in it.said if "child_stuck" in line]
+    lines = [line for line in it.lines if "child_stuck" in line]
     assert f'"child": "nats", "pid": {nats_pid}' in failing_checks[0]
     assert '"faults": {"bus": "not connected"}' in lines[1]
     assert second[1] != first[1]
@@ -335,7 +336,7 @@ async def test_services_that_nats_turned_out_end_and_come_back_once_it_lets_them
         it.signal(signal.SIGTERM)
         code = await it.ended()
 
-    closed = [line for line in it.said if '"reason": "nats: authorization failed"' in line]
+    closed = [line for line in it.lines if '"reason": "nats: authorization failed"' in line]
     assert {line.split('"service": "')[1].split('"')[0] for line in closed} == set(ALL)
     assert all('"code": 1,' in end[0] for end in ends)
     assert answers == {"bus": "ok", "store": "ok", "llm_worker": "ok", "processor": "ok"}
@@ -380,14 +381,14 @@ def test_a_server_that_is_too_old_is_refused_with_the_version_it_has(tmp_path: P
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 async def test_the_line_that_is_printed_gets_a_first_reply(host: str):
-    asked: list[object] = []
+    requests: list[object] = []
 
     async def create(request: web.Request) -> web.Response:
-        asked.append(await request.json())
+        requests.append(await request.json())
         return web.json_response({"user_id": "nobody", "id": "0192-ab", "title": None}, status=201)
 
     async def send(request: web.Request) -> web.Response:
-        asked.append((dict(request.query), await request.json()))
+        requests.append((dict(request.query), await request.json()))
         return web.Response(text="data: hi")
 
     app = web.Application()
@@ -402,4 +403,4 @@ async def test_the_line_that_is_printed_gets_a_first_reply(host: str):
         shown, _ = await shell.communicate()
 
     assert shown == b"data: hi"
-    assert asked == [{}, ({"stream": "true"}, {"session_id": "0192-ab", "content": "Hello"})]
+    assert requests == [{}, ({"stream": "true"}, {"session_id": "0192-ab", "content": "Hello"})]

@@ -15,7 +15,7 @@ from shared.commands import CreateJob
 from shared.events import DocumentPlan
 from shared.streams import FILES
 from tests.support.fake_store import FakeStore
-from tests.support.memory import MEBIBYTE, TELLS, peak, reset_peak, resident
+from tests.support.memory import MEASURABLE, MEBIBYTE, peak, reset_peak, resident
 from tests.support.system import System
 
 SIZE = 50 * MEBIBYTE
@@ -48,7 +48,7 @@ async def chunks(bus: Bus) -> int:
     return sum((info["state"].get("subjects") or {}).values())
 
 
-@pytest.mark.skipif(not TELLS, reason="asks Linux for memory")
+@pytest.mark.skipif(not MEASURABLE, reason="asks Linux for memory")
 async def test_an_upload_of_50_mib_raises_the_gateways_memory_by_8_mib_at_most():
     async with System(services=("gateway",)) as system, Bus(system.nats.url, name="t") as bus:
         store = FakeStore(bus)
@@ -61,7 +61,7 @@ async def test_an_upload_of_50_mib_raises_the_gateways_memory_by_8_mib_at_most()
         body = await upload(system.url, SIZE)
 
         most = peak(pid)
-        command = store.asked[-1]
+        command = store.requests[-1]
         assert body["success"]
         assert isinstance(command, CreateJob)
         assert isinstance(command.plan, DocumentPlan)

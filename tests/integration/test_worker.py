@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from services.llm_worker.breaker import Breaker
 from services.llm_worker.breaker_store import KvBreakerStore
+from services.llm_worker.handlers import listen
 from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, ProviderError
 from services.llm_worker.providers.redaction import Redaction
 from services.llm_worker.tasks import GO_ON
@@ -49,13 +50,13 @@ from shared.ownership import RunOwnership
 from shared.pulling import Consumer
 from shared.settings import Settings
 from shared.streams import FILES, ensure_streams
-from shared.subjects import EVENTS, LIVE_CANCELS, TOKENS, Address, fact_kind, holds, store_command
+from shared.subjects import EVENTS, TOKENS, Address, fact_kind, store_command
 from tests.support.nats_server import NatsServer
 
 DEADLINE = 20.0
 DONE = Ended(stop_reason="end_turn", usage=Usage(input_tokens=3, output_tokens=5))
-BUSY = ProviderError("Overloaded.", code="provider_unavailable", passing=True, retry_after=0.0)
-WRONG = ProviderError("No such model.", code="model_not_found", passing=False)
+BUSY = ProviderError("Overloaded.", code="provider_unavailable", transient=True, retry_after=0.0)
+WRONG = ProviderError("No such model.", code="model_not_found", transient=False)
 
 Script = Sequence[str | Ended | Exception | asyncio.Event]
 
@@ -125,9 +126,8 @@ class Stage:
             breaker = Breaker(KvBreakerStore(bus), threshold=5, cooldown=60.0)
             registry: Any = OneProvider()
             worker = Worker(bus, Settings(**settings), registry, breaker, worker_id)
-            await bus.listen(holds(worker_id), worker.held.on_holds)
-            await bus.listen_live(LIVE_CANCELS, worker.held.on_cancel)
-            bus.on_reconnect(worker.held.on_reconnect)
+            await listen(bus, worker.owned)
+            bus.on_reconnect(worker.owned.on_reconnect)
             await bus.head(EVENTS, "evt.>")  # so the server knows what it listens to
             yield worker
 
@@ -264,7 +264,7 @@ async def test_a_todo_becomes_a_reply(stage: Stage):
         at=claim.at,
         prev=stage.todo,
         nonce=claim.nonce,
-        worker=worker.held.worker_id,
+        worker=worker.owned.worker_id,
         todo=stage.todo,
         prompt=PromptSource(
             provider=provider.name,
@@ -407,7 +407,7 @@ async def test_a_cancel_that_was_not_heard_live_is_found_in_the_chain(
     provider = Scripted(["Half", asyncio.Event()])
 
     async with stage.worker(provider) as worker:
-        watching = asyncio.create_task(worker.held.watch())
+        watching = asyncio.create_task(worker.owned.watch())
         working = asyncio.create_task(worker.handle(stage.delivery))
         await soon(provider.waiting)
         await stage.cancel()
@@ -418,7 +418,7 @@ async def test_a_cancel_that_was_not_heard_live_is_found_in_the_chain(
 
 
 async def test_a_cancel_need_not_wait_for_the_next_try(stage: Stage):
-    patient = ProviderError("Later.", passing=True, retry_after=30.0)
+    patient = ProviderError("Later.", transient=True, retry_after=30.0)
     provider = Scripted(["Half", patient])
 
     async with stage.worker(provider) as worker:
@@ -561,7 +561,7 @@ async def test_every_failed_call_is_told_in_the_fact_that_ends_its_attempt(stage
 async def test_failed_calls_before_the_first_word_are_told_though_the_run_was_cancelled(
     stage: Stage,
 ):
-    patient = ProviderError("Later.", code="timeout", passing=True, retry_after=30.0, status=504)
+    patient = ProviderError("Later.", code="timeout", transient=True, retry_after=30.0, status=504)
     provider = Scripted([patient])
 
     async with stage.worker(provider) as worker:
@@ -578,7 +578,7 @@ async def test_failed_calls_before_the_first_word_are_told_though_the_run_was_ca
 
 
 async def test_a_wish_for_more_than_a_minute_fails_at_once_and_is_passed_on(stage: Stage):
-    tomorrow = ProviderError("Tomorrow.", passing=True, retry_after=3600.0, status=429)
+    tomorrow = ProviderError("Tomorrow.", transient=True, retry_after=3600.0, status=429)
     provider = Scripted([tomorrow], ["Never said.", DONE])
 
     async with stage.worker(provider) as worker:
@@ -592,7 +592,7 @@ async def test_a_wish_for_more_than_a_minute_fails_at_once_and_is_passed_on(stag
 
 
 async def test_a_first_word_that_never_came_is_not_asked_for_again(stage: Stage):
-    silent = ProviderError("Silence.", code="timeout", passing=True, leave_alone=True)
+    silent = ProviderError("Silence.", code="timeout", transient=True, leave_alone=True)
     provider = Scripted([silent], ["Never said.", DONE])
 
     async with stage.worker(provider) as worker:
@@ -604,7 +604,7 @@ async def test_a_first_word_that_never_came_is_not_asked_for_again(stage: Stage)
 
 
 async def test_a_refused_parameter_is_left_out_and_counts_as_no_failure(stage: Stage):
-    refusal = ProviderError("no", passing=False, status=400, words="temperature is not supported")
+    refusal = ProviderError("no", transient=False, status=400, text="temperature is not supported")
     refusal.sent = frozenset(("temperature",))
     provider = Scripted([refusal], ["At last.", DONE])
 
@@ -659,9 +659,9 @@ async def test_a_failed_run_is_one_warning_with_its_code_and_nobodys_words(stage
 
 async def test_what_a_provider_gives_away_is_in_no_fact_and_no_log(stage: Stage):
     told = "No: the-configured-key, Bearer abcdefgh, inner.example:8000, http://10.0.0.9/x"
-    busy = ProviderError(told, passing=True, retry_after=0.0, words=told)
+    busy = ProviderError(told, transient=True, retry_after=0.0, text=told)
     moved = ProviderError(
-        told, passing=False, words=told, location="http://user:pass@10.0.0.9/x?key=abcdefgh"
+        told, transient=False, text=told, location="http://user:pass@10.0.0.9/x?key=abcdefgh"
     )
     provider = Scripted([busy], ["Half", busy], [moved])
 
@@ -813,7 +813,7 @@ async def test_a_run_that_the_store_ended_is_let_go(stage: Stage):
             at=now(), status="cancelled", attempt=attempt, text="", length=0, sha256=sha256("")
         )
         await extend(stage.bus, stage.run.fact("final"), final, expected=attempt)
-        worker.held.on_reconnect()
+        worker.owned.on_reconnect()
         with pytest.raises(RetryLater):
             await working
 
@@ -1177,14 +1177,14 @@ async def test_a_cancel_that_comes_just_before_the_end_takes_the_stop_reason(sta
     appended = asyncio.Event()
 
     async with stage.worker(provider) as worker:
-        conclude = worker.held.conclude
+        conclude = worker.owned.conclude
 
         async def later(run: Any, final: RunEnded) -> None:
             await stage.cancel()
             appended.set()
             await conclude(run, final)
 
-        worker.held.conclude = later  # type: ignore[method-assign]
+        worker.owned.conclude = later  # type: ignore[method-assign]
         await worker.handle(stage.delivery)
 
     final = await stage.final()

@@ -36,7 +36,7 @@ class Between:
     """The store's endpoints, as a test wants them."""
 
     def __init__(self) -> None:
-        self.asked = Counter[type[Request]]()
+        self.requests = Counter[type[Request]]()
         self._held: dict[type[Request], Held] = {}
         self._lost = Counter[type[Request]]()
         self._over = asyncio.Event()
@@ -50,7 +50,7 @@ class Between:
     async def came(self, kind: type[Request], count: int = 1) -> None:
         """Wait until so many of a kind were asked."""
         async with asyncio.timeout(DEADLINE):
-            while self.asked[kind] < count:
+            while self.requests[kind] < count:
                 self._came.clear()
                 await self._came.wait()
 
@@ -72,7 +72,7 @@ class Between:
             return endpoint
 
         async def answer(data: bytes) -> bytes:
-            self.asked[kind] += 1
+            self.requests[kind] += 1
             self._came.set()
             if held := self._held.get(kind):
                 await held.pass_through()

@@ -83,10 +83,10 @@ class Browser:
         question = (method, f"{parts.netloc}{parts.path}", special)
         if question in self._allowed:
             return
-        asked = {"Origin": self.origin, "Access-Control-Request-Method": method}
+        headers = {"Origin": self.origin, "Access-Control-Request-Method": method}
         if special:
-            asked["Access-Control-Request-Headers"] = ",".join(special)
-        async with self.http.options(url, headers=asked) as answer:
+            headers["Access-Control-Request-Headers"] = ",".join(special)
+        async with self.http.options(url, headers=headers) as answer:
             assert answer.ok, f"{answer.status}: the browser may not send {question}"
             self._check_readable(answer)
             methods = _listed(answer.headers.get("Access-Control-Allow-Methods", ""))

@@ -35,7 +35,7 @@ class ChatClient:
         """All of the reply so far, as the last chunk said it."""
         self.order: list[tuple[str, str]] = []
         """Type and message id of what came, chunks left out."""
-        self.typists: list[tuple[str, bool]] = []
+        self.typing_signals: list[tuple[str, bool]] = []
         """Who of the session's other pages began or stopped to type."""
         self.pongs = 0
         self.chunks = 0
@@ -84,9 +84,9 @@ class ChatClient:
         await self.until(lambda: self.connections)
 
     async def send(self, message: str) -> None:
-        await self.say("send_message", message=message)
+        await self.send_frame("send_message", message=message)
 
-    async def say(self, kind: str, **fields: str) -> None:
+    async def send_frame(self, kind: str, **fields: str) -> None:
         assert self._socket is not None
         await self._socket.send_json({"type": kind, **fields})
 
@@ -155,7 +155,7 @@ class ChatClient:
             case "error":
                 self.errors.append(event)
             case "user_typing":
-                self.typists.append((event["user"], event["typing"]))
+                self.typing_signals.append((event["user"], event["typing"]))
             case "pong":
                 self.pongs += 1
             case kind:

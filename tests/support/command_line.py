@@ -10,7 +10,7 @@ from tests.support.running import Running
 from tests.support.system import ROOT
 
 
-class Said(NamedTuple):
+class CompletedCommand(NamedTuple):
     code: int
     out: str
     err: str
@@ -20,20 +20,20 @@ class Said(NamedTuple):
         return json.loads(self.out)
 
 
-async def natterlog_says(natterlog: Running, *words: str, at: str | None = "") -> Said:
+async def run_command(natterlog: Running, *args: str, at: str | None = "") -> CompletedCommand:
     """Run the command line; ``at`` None: as if nothing ran."""
-    process = await begin(natterlog, *words, at=at)
+    process = await begin(natterlog, *args, at=at)
     out, err = await process.communicate()
-    return Said(process.returncode or 0, out.decode(), err.decode())
+    return CompletedCommand(process.returncode or 0, out.decode(), err.decode())
 
 
-async def begin(natterlog: Running, *words: str, at: str | None = "") -> asyncio.subprocess.Process:
+async def begin(natterlog: Running, *args: str, at: str | None = "") -> asyncio.subprocess.Process:
     system = natterlog.system
     environ = {"NATTERLOG_DATA_DIR": str(system.data_dir), "NATTERLOG_NATS_URL": system.nats.url}
     if at is None:
         del environ["NATTERLOG_NATS_URL"]
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "services.cli", *words),
+        *(sys.executable, "-m", "services.cli", *args),
         cwd=ROOT,
         env={**os.environ, **environ},
         stdout=asyncio.subprocess.PIPE,

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from services.gateway.dialects.assistant.export.text import Paper, Turned
+from services.gateway.dialects.assistant.export.text import Paper, PaperMessage
 from shared.commands import Export
 from shared.ids import new_id
 from shared.records import Message, Session
@@ -11,12 +11,12 @@ from shared.records import Message, Session
 AT = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
 
-def a_turn(text: str, **fields: Any) -> Turned:
+def a_turn(text: str, **fields: Any) -> PaperMessage:
     known = {"who": "You", "when": "2026-11-20 12:00 UTC", "files": list[str](), "note": None}
-    return Turned(text=text, **(known | fields))
+    return PaperMessage(text=text, **(known | fields))
 
 
-def a_paper(*messages: Turned, title: str = "Cats") -> Paper:
+def a_paper(*messages: PaperMessage, title: str = "Cats") -> Paper:
     return Paper(title=title, about="2 messages", messages=list(messages))
 
 

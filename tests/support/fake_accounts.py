@@ -49,7 +49,7 @@ class FakeAccounts:
         fact = TokenCreated(
             at=now(), token_id=token_id, sha256=digest, label="", expires_at=expires_at
         )
-        await self._tell(user, "token.created", fact)
+        await self._append(user, "token.created", fact)
         return token_id
 
     async def revoke(self, token_id: str) -> None:
@@ -57,16 +57,16 @@ class FakeAccounts:
         for digest, holder in gone.items():
             del self._holders[digest]
             fact = TokenRevoked(at=now(), token_id=token_id)
-            await self._tell(holder.user_id, "token.revoked", fact)
+            await self._append(holder.user_id, "token.revoked", fact)
 
     async def disable(self, user: str) -> None:
         self._disabled.add(user)
-        await self._tell(user, "user.disabled", UserDisabled(at=now()))
+        await self._append(user, "user.disabled", UserDisabled(at=now()))
 
     async def enable(self, user: str) -> None:
         self._disabled.discard(user)
-        await self._tell(user, "user.enabled", UserEnabled(at=now()))
+        await self._append(user, "user.enabled", UserEnabled(at=now()))
 
-    async def _tell(self, user: str, happened: str, fact: Fact) -> None:
+    async def _append(self, user: str, happened: str, fact: Fact) -> None:
         subject = user_address(user).fact(happened)
         self._store.seq = await self._store.bus.store(subject, encode(fact))

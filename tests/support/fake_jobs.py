@@ -11,7 +11,6 @@ from shared import commands as c
 from shared.chain import extend
 from shared.errors import NotFound
 from shared.events import (
-    Ask,
     EndStatus,
     Fact,
     Fault,
@@ -23,6 +22,7 @@ from shared.events import (
     RunEnded,
     RunScheduled,
     SessionCreated,
+    StepPrompt,
     StepResult,
     TodoGenerate,
     TodoProcess,
@@ -162,9 +162,9 @@ class FakeJobs:
         before = self._store.went.get(attempt) or PreviousAttempt(
             attempt=attempt, text="", reason="the file was read"
         )
-        told = (10 * (len(before.progress) + 1), round(fraction * 1000))
+        point = (10 * (len(before.progress) + 1), round(fraction * 1000))
         self._store.went[attempt] = msgspec.structs.replace(
-            before, progress=[*before.progress, told]
+            before, progress=[*before.progress, point]
         )
         token_event = Progress(attempt=attempt, step=step, fraction=fraction)
         await self._store.bus.store(self._address(run_id).tokens, encode(token_event))
@@ -187,7 +187,7 @@ class FakeJobs:
             at=now(),
             n=record.n,
             priority=record.priority,
-            ask=Ask(step=due, prompt="?"),
+            ask=StepPrompt(step=due, prompt="?"),
             plan=record.plan,
             results=list(record.results),
             last=due == step_names(record.plan)[-1],

@@ -79,7 +79,7 @@ class FakeWorkers:
                 latency_ms=1,
             )
         ]
-        self.asked: list[ListOffers | Refresh | FindModel] = []
+        self.requests: list[ListOffers | Refresh | FindModel] = []
         self.may_refresh = asyncio.Event()
         """Cleared: whoever has the providers asked waits."""
         self.may_refresh.set()
@@ -96,11 +96,11 @@ class FakeWorkers:
         )
 
     async def _ask(self, data: bytes) -> bytes:
-        self.asked.append(msgspec.json.decode(data, type=ListOffers))
+        self.requests.append(msgspec.json.decode(data, type=ListOffers))
         return msgspec.json.encode(Offers(providers=self.providers, default="demo/demo"))
 
     async def _refresh(self, data: bytes) -> bytes:
-        self.asked.append(msgspec.json.decode(data, type=Refresh))
+        self.requests.append(msgspec.json.decode(data, type=Refresh))
         await self.may_refresh.wait()
         offered = [model for state in self.providers for model in state.models]
         before = {model.id for model in self._store.models.known}
@@ -121,7 +121,7 @@ class FakeWorkers:
 
     async def _find(self, data: bytes) -> bytes:
         question = msgspec.json.decode(data, type=FindModel)
-        self.asked.append(question)
+        self.requests.append(question)
         if error := self._fault(question.model):
             raise error
         return msgspec.json.encode(FoundModel(id=f"demo/{question.model}"))

@@ -216,20 +216,20 @@ class FakeProvider:
     # -- the three APIs ---------------------------------------------------------
 
     async def _openai(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, "openai", streams_unless_told=False)
+        return await self._answer(request, "openai", streams_by_default=False)
 
     async def _anthropic(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, "anthropic", streams_unless_told=False)
+        return await self._answer(request, "anthropic", streams_by_default=False)
 
     async def _ollama(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, "ollama", streams_unless_told=True)
+        return await self._answer(request, "ollama", streams_by_default=True)
 
     async def _answer(
-        self, request: web.Request, api: str, *, streams_unless_told: bool
+        self, request: web.Request, api: str, *, streams_by_default: bool
     ) -> web.StreamResponse:
         seen = self._see(api, request, msgspec.json.decode(await request.read()))
         try:
-            response = await self._follow_script(request, seen, streams_unless_told)
+            response = await self._follow_script(request, seen, streams_by_default)
         except (asyncio.CancelledError, ConnectionError):
             seen.closed_at = time.time()
             self.changed()
@@ -239,13 +239,13 @@ class FakeProvider:
         return response
 
     async def _follow_script(
-        self, request: web.Request, seen: Seen, streams_unless_told: bool
+        self, request: web.Request, seen: Seen, streams_by_default: bool
     ) -> web.StreamResponse:
         script, nth = self._script_for(seen)
         if script.delay:
             await asyncio.sleep(script.delay)
         if status := script.status(nth):
-            sentence = script.says or f"scripted to fail with {status}"
+            sentence = script.sentence or f"scripted to fail with {status}"
             return self._refuse(seen, status, sentence, script)
         if refusal := refusal_of(script.refuses, seen.body):
             seen.status = refusal.status
@@ -253,10 +253,10 @@ class FakeProvider:
         if not self._has(seen.api, seen.body.get("model")):
             return self._refuse(seen, 404, f"no model {seen.body.get('model')!r}", script)
         seen.status = 200
-        telling = Telling(script, script.fault_of(nth), seen, WIRES[seen.api])
-        if seen.body.get("stream", streams_unless_told):
-            return await telling.stream(request, self._wheel)
-        return telling.whole()
+        reply = ScriptedReply(script, script.fault_of(nth), seen, WIRES[seen.api])
+        if seen.body.get("stream", streams_by_default):
+            return await reply.stream(request, self._wheel)
+        return reply.whole()
 
     def _see(self, api: str, request: web.Request, body: dict[str, Any]) -> Seen:
         self._count += 1
@@ -266,7 +266,7 @@ class FakeProvider:
             path=request.path,
             headers={name.lower(): value for name, value in request.headers.items()},
             body=body,
-            message=self._news_in(_last_user_message(body)),
+            message=self._new_part_of(_last_user_message(body)),
             at=time.time(),
             connection=request.get_extra_info("peername", ("", 0))[1],
         )
@@ -274,7 +274,7 @@ class FakeProvider:
         self.changed()
         return seen
 
-    def _news_in(self, message: str) -> str:
+    def _new_part_of(self, message: str) -> str:
         """What of a message is new: a reply that failed leaves its user's in front of the next."""
         before = [old for old in self._messages if message.startswith(f"{old}\n\n")]
         self._messages.add(message)
@@ -340,7 +340,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     models: dict[str, list[str]] = {}
 
 
-class Telling:
+class ScriptedReply:
     """One reply on its way: the script's tokens and faults as one API's bytes."""
 
     def __init__(
@@ -359,8 +359,8 @@ class Telling:
             thinks=script.think > 0,
             stop=script.stop,
         )
-        self._words = script.reply.split(" ") if script.reply is not None else None
-        self._tokens = script.tokens if self._words is None else len(self._words)
+        self._pieces = script.reply.split(" ") if script.reply is not None else None
+        self._tokens = script.tokens if self._pieces is None else len(self._pieces)
         if self._fault == "empty":
             self._tokens = 0
 
@@ -410,8 +410,8 @@ class Telling:
             yield before + self._token(n) + after
 
     def _token(self, n: int) -> bytes:
-        if self._words is not None:
-            word = self._words[n] + (" " if n < self._tokens - 1 else "")
+        if self._pieces is not None:
+            word = self._pieces[n] + (" " if n < self._tokens - 1 else "")
             return msgspec.json.encode(word)[1:-1]
         token = f"{self._seen.tag}-{n}"
         if self._fault == "lone" and n == self._fault_at:
@@ -452,7 +452,7 @@ class Telling:
             case "end":
                 await response.write_eof()
             case "error":
-                await response.write(self._wire.broken(self._script.error, self._script.says))
+                await response.write(self._wire.broken(self._script.error, self._script.sentence))
                 await response.write_eof()
             case "garbage":
                 await response.write(self._wire.garbage)

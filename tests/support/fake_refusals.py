@@ -275,8 +275,8 @@ REFUSALS = {
 
 def refusal_of(names: str, body: dict[str, Any]) -> Refusal | None:
     """The first of ``names`` (with commas between) whose part the request has."""
-    told = [REFUSALS[name] for name in names.split(",") if name]
-    return next((refusal for refusal in told if _PARTS[refusal.part](body)), None)
+    named = [REFUSALS[name] for name in names.split(",") if name]
+    return next((refusal for refusal in named if _PARTS[refusal.part](body)), None)
 
 
 def _has_schema(body: dict[str, Any]) -> bool:
@@ -305,9 +305,10 @@ def _has_no_turns(body: dict[str, Any]) -> bool:
 
 def _thoughts(body: dict[str, Any]) -> list[bool]:
     """Whether each of the assistant's messages has its thoughts with it."""
-    said = [m for m in body["messages"] if m["role"] == "assistant"]
+    replies = [m for m in body["messages"] if m["role"] == "assistant"]
     return [
-        "reasoning_content" in m or "thinking" in m or _has_blocks(m.get("content")) for m in said
+        "reasoning_content" in m or "thinking" in m or _has_blocks(m.get("content"))
+        for m in replies
     ]
 
 

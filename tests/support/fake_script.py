@@ -59,13 +59,13 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     refuses: str = ""
     reply: str | None = None
     """Exact words in place of tagged tokens (not to be had from a prompt)."""
-    says: str | None = None
+    sentence: str | None = None
     """The sentence of a failing answer (likewise)."""
 
     def overruled_by(self, message: str) -> "Script":
         """This script with what ``message`` asks for."""
-        words: dict[str, str] = dict(_WORD.findall(message))
-        return msgspec.convert(msgspec.to_builtins(self) | words, Script, strict=False)
+        overrides: dict[str, str] = dict(_WORD.findall(message))
+        return msgspec.convert(msgspec.to_builtins(self) | overrides, Script, strict=False)
 
     def status(self, nth: int) -> int | None:
         """The HTTP status with which the ``nth`` request (from 0) fails, if it does."""

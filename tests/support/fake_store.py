@@ -87,7 +87,7 @@ class FakeStore:
         self.accounts = FakeAccounts(self)
         self.models = FakeModels(self)
         self.workers = FakeWorkers(self)
-        self.asked: list[c.Request] = []
+        self.requests: list[c.Request] = []
         """Everything but whose a token is."""
         self._accepted_one = asyncio.Event()
         self.on_cancel: Callable[[str], Awaitable[None]] | None = None
@@ -110,7 +110,7 @@ class FakeStore:
         async def answer(data: bytes) -> bytes:
             request = msgspec.json.decode(data, type=kind)
             if kind is not c.CheckToken:
-                self.asked.append(request)
+                self.requests.append(request)
             return msgspec.json.encode(await handler(request))
 
         return answer
@@ -293,10 +293,10 @@ class FakeStore:
         """Publish one delta, of the latest attempt unless told otherwise."""
         delta = Delta(attempt=attempt or self.runs[run_id].attempt, offset=offset, text=text)
         before = self.went.get(delta.attempt) or lost(delta.attempt)
-        said = before.text[:offset] + text
-        told = (10 * (len(before.timeline) + 1), len(said))
+        whole = before.text[:offset] + text
+        point = (10 * (len(before.timeline) + 1), len(whole))
         self.went[delta.attempt] = msgspec.structs.replace(
-            before, text=said, timeline=[*before.timeline, told]
+            before, text=whole, timeline=[*before.timeline, point]
         )
         await self.bus.store(self._address(run_id).tokens, encode(delta))
 

@@ -36,7 +36,7 @@ class Wire(Protocol):
     def thought(self, reply: Reply) -> tuple[bytes, bytes]: ...
     def after_thought(self, reply: Reply) -> bytes: ...
     def closing(self, reply: Reply, tokens: int) -> bytes: ...
-    def broken(self, kind: str, says: str | None = None) -> bytes: ...
+    def broken(self, kind: str, sentence: str | None = None) -> bytes: ...
     def whole(self, reply: Reply, text: str, tokens: int) -> dict[str, Any]: ...
     def refusal(self, status: int, kind: str, message: str) -> dict[str, Any]: ...
     def catalogue(self, names: list[str]) -> dict[str, Any]: ...
@@ -79,8 +79,8 @@ class OpenAI:
             frames += self._frame(self._head(reply) | {"choices": [], "usage": usage})
         return frames + b"data: [DONE]\n\n"
 
-    def broken(self, kind: str, says: str | None = None) -> bytes:
-        return self._frame(self.refusal(500, kind, says or "The server had an error."))
+    def broken(self, kind: str, sentence: str | None = None) -> bytes:
+        return self._frame(self.refusal(500, kind, sentence or "The server had an error."))
 
     def whole(self, reply: Reply, text: str, tokens: int) -> dict[str, Any]:
         message = {"role": "assistant", "content": text, "refusal": None}
@@ -167,8 +167,8 @@ class Anthropic:
             + self._frame({"type": "message_stop"})
         )
 
-    def broken(self, kind: str, says: str | None = None) -> bytes:
-        return self._frame(self.refusal(500, kind, says or "Overloaded"))
+    def broken(self, kind: str, sentence: str | None = None) -> bytes:
+        return self._frame(self.refusal(500, kind, sentence or "Overloaded"))
 
     def whole(self, reply: Reply, text: str, tokens: int) -> dict[str, Any]:
         return {
@@ -252,8 +252,8 @@ class Ollama:
     def closing(self, reply: Reply, tokens: int) -> bytes:
         return _json(self.whole(reply, "", tokens)) + b"\n"
 
-    def broken(self, kind: str, says: str | None = None) -> bytes:
-        message = says or f"an error was encountered: {kind}"
+    def broken(self, kind: str, sentence: str | None = None) -> bytes:
+        message = sentence or f"an error was encountered: {kind}"
         return _json(self.refusal(500, kind, message)) + b"\n"
 
     def whole(self, reply: Reply, text: str, tokens: int) -> dict[str, Any]:

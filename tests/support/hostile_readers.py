@@ -92,5 +92,5 @@ def ramble(path: Path, limits: Limits, findings: Findings) -> None:
                 continue
 
 
-def tell_surroundings(path: Path, limits: Limits, findings: Findings) -> None:
+def show_surroundings(path: Path, limits: Limits, findings: Findings) -> None:
     findings.write(" ".join(sorted(os.environ)) + "\n" + sys.stdin.read())

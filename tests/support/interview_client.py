@@ -19,10 +19,10 @@ from tests.support.browser import BROKEN, Browser
 
 MODEL = "llama3.2:latest"
 """Its ``NEXT_PUBLIC_DEFAULT_MODEL``."""
-RETRIES = 7
+RETRIES = 9
 BACKOFF = 0.1
 """Seconds before the second try, doubled before each further one (1 in a browser)."""
-PASSING = (429, 502, 503, 504)
+TRANSIENT = (429, 502, 503, 504)
 """Statuses that another try may mend."""
 
 
@@ -72,7 +72,7 @@ class InterviewClient:
             assert {"name", "modified_at", "size"} <= set(model), model
         return [model["name"] for model in body["models"]]
 
-    async def say(self, message: str) -> Answer:
+    async def send(self, message: str) -> Answer:
         """The next message of an interview, whose history goes along in the prompt."""
         self.transcript.append(("candidate", message))
         prompt = "\n".join(f"{who}: {what}" for who, what in self.transcript)
@@ -87,9 +87,9 @@ class InterviewClient:
         for attempt in range(RETRIES):
             answer = Answer(tries=attempt + 1)
             try:
-                async for _ in self.asking(answer, prompt, model, **more):
+                async for _ in self.stream(answer, prompt, model, **more):
                     pass
-                if answer.status not in PASSING:
+                if answer.status not in TRANSIENT:
                     break
             except BROKEN as error:
                 answer.error = str(error) or "timeout"
@@ -103,11 +103,11 @@ class InterviewClient:
     async def ask(self, prompt: str, model: str = MODEL, **more: Any) -> Answer:
         """Send a prompt once and show its answer to the end."""
         answer = Answer()
-        async for _ in self.asking(answer, prompt, model, **more):
+        async for _ in self.stream(answer, prompt, model, **more):
             pass
         return answer
 
-    async def asking(
+    async def stream(
         self, answer: Answer, prompt: str, model: str = MODEL, **more: Any
     ) -> AsyncGenerator[Answer]:
         """The same, piece by piece."""
@@ -139,14 +139,14 @@ class InterviewClient:
         assert answer.done, "the stream ended without its last line"
 
     @staticmethod
-    def _take(answer: Answer, told: dict[str, Any]) -> None:
-        assert not answer.done, f"a line after the last: {told}"
-        answer.done = told["done"]
-        if "error" in told:
-            assert answer.done, told
-            answer.error = told["error"]
+    def _take(answer: Answer, line: dict[str, Any]) -> None:
+        assert not answer.done, f"a line after the last: {line}"
+        answer.done = line["done"]
+        if "error" in line:
+            assert answer.done, line
+            answer.error = line["error"]
             return
-        answer.models.add(told["model"])
-        answer.text += told["response"]
+        answer.models.add(line["model"])
+        answer.text += line["response"]
         if answer.done:
-            answer.stats = told
+            answer.stats = line

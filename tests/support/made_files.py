@@ -8,11 +8,11 @@ FONT = b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>"
 
 def pdf(*objects: bytes, trailer: bytes = b"") -> bytes:
     """A PDF of these objects, numbered from 1; the first is the catalog."""
-    data, places = b"%PDF-1.7\n", list[int]()
+    data, offsets = b"%PDF-1.7\n", list[int]()
     for number, body in enumerate(objects, 1):
-        places.append(len(data))
+        offsets.append(len(data))
         data += b"%d 0 obj\n%b\nendobj\n" % (number, body)
-    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
     size = len(objects) + 1
     return data + (
         b"xref\n0 %d\n0000000000 65535 f \n%btrailer<</Size %d/Root 1 0 R%b>>\n"

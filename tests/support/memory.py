@@ -3,7 +3,7 @@
 from pathlib import Path
 
 MEBIBYTE = 1024 * 1024
-TELLS = Path("/proc/self/clear_refs").exists()
+MEASURABLE = Path("/proc/self/clear_refs").exists()
 
 
 def resident(pid: int, line: str = "VmRSS") -> int:

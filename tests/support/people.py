@@ -26,9 +26,9 @@ async def natterlog(system: System, *arguments: str) -> str:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    said, complained = await process.communicate()
-    assert process.returncode == 0, complained.decode()
-    return said.decode()
+    output, errors = await process.communicate()
+    assert process.returncode == 0, errors.decode()
+    return output.decode()
 
 
 async def add_user(system: System, name: str) -> str:
@@ -70,8 +70,8 @@ async def settle(bus: Bus, name: str, token: str, http: aiohttp.ClientSession) -
     word = f"{name}-secret"
     session = await _made(person, "/api/v1/chat/sessions", json={"title": word})
     person.id = session["user_id"]
-    said = {"session_id": session["id"], "content": f"{word} tokens=3"}
-    turn = await _made(person, "/api/v1/chat/messages", json=said)
+    message = {"session_id": session["id"], "content": f"{word} tokens=3"}
+    turn = await _made(person, "/api/v1/chat/messages", json=message)
     form = aiohttp.FormData({"prompt": f"{word} tokens=3"})
     form.add_field("file", word.encode(), filename=f"{word}.txt")
     job = await _made(person, "/api/upload", data=form)

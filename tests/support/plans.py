@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from shared.events import Ask, DocumentPlan, FileRef, PipelinePlan, PipelineStep, StepResult
+from shared.events import DocumentPlan, FileRef, PipelinePlan, PipelineStep, StepPrompt, StepResult
 from shared.ids import new_id
 
 
@@ -29,9 +29,9 @@ def a_pipeline(*names: str, **step: Any) -> PipelinePlan:
     return PipelinePlan(pipeline="test", steps=steps, inputs={"topic": "tea"})
 
 
-def an_ask(step: str = "one", **fields: Any) -> Ask:
+def an_ask(step: str = "one", **fields: Any) -> StepPrompt:
     known: dict[str, Any] = {"prompt": "Write about tea.", **fields}
-    return Ask(step=step, **known)
+    return StepPrompt(step=step, **known)
 
 
 def a_result(step: str, text: str = "done", **fields: Any) -> StepResult:

@@ -4,7 +4,7 @@ So tests can use names that nobody knows, and see what went through it::
 
     async with ProxyServer(fake.port, password="secret") as proxy:
         ...
-        assert proxy.asked == ["CONNECT provider.example:443"]
+        assert proxy.requests == ["CONNECT provider.example:443"]
 """
 
 import asyncio
@@ -26,7 +26,7 @@ class ProxyServer:
         self._target = port
         self._password = password
         self._refuses = refuses
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         """The method and target of the first request of each connection."""
         self._open: set[asyncio.StreamWriter] = set()
         self._closed = asyncio.Event()
@@ -67,7 +67,7 @@ class ProxyServer:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         method, target, headers, head = await _read_head(reader)
-        self.asked.append(f"{method} {target}")
+        self.requests.append(f"{method} {target}")
         if status := self._refusal(headers):
             writer.write(b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % status)
             await writer.drain()

@@ -24,9 +24,9 @@ def log_of(at_work: StoreAtWork) -> RecordedLog:
     return RecordedLog(queries_to_store(at_work.bus), at_work.bus)
 
 
-async def run(log: RecordedLog, *words: str) -> int:
+async def run(log: RecordedLog, *arguments: str) -> int:
     """Run a command of the recorder → its exit code."""
-    args = parser(chosen=words[0]).parse_args(words)
+    args = parser(chosen=arguments[0]).parse_args(arguments)
     return await args.command(args, log)
 
 

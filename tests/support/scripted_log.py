@@ -14,7 +14,6 @@ import msgspec
 
 from shared.events import (
     AnyFact,
-    Ask,
     BranchChosen,
     CancelRequested,
     Continued,
@@ -34,6 +33,7 @@ from shared.events import (
     SessionCreated,
     SessionDeleted,
     SessionUpdated,
+    StepPrompt,
     StepResult,
     Timeline,
     TodoChat,
@@ -294,7 +294,7 @@ class ScriptedLog:
         run: str,
         plan: Plan,
         n: int,
-        ask: Ask,
+        prompt: StepPrompt,
         results: Sequence[StepResult] = (),
         *,
         last: bool = True,
@@ -305,7 +305,7 @@ class ScriptedLog:
             at=self.now,
             n=n,
             priority=priority,
-            ask=ask,
+            ask=prompt,
             plan=plan,
             results=list(results),
             last=last,

@@ -19,7 +19,7 @@ import sys
 name, habit = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else ""
 
 
-def say(text: str) -> None:
+def write_line(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
@@ -47,16 +47,16 @@ def answer(health: socket.socket) -> None:
 def main() -> None:
     if habit == "refuses":
         refuse()
-    stopping, asked = os.pipe()
-    signal.signal(signal.SIGTERM, lambda *_: os.write(asked, b"."))
+    stopping, stop = os.pipe()
+    signal.signal(signal.SIGTERM, lambda *_: os.write(stop, b"."))
     health = socket.create_server(("127.0.0.1", 0))
     grandchild = subprocess.Popen(["sleep", "1000"])
     if habit == "never-ready":
-        say("still thinking")
+        write_line("still thinking")
     else:
         report = {"service": name, "health_port": health.getsockname()[1], "pid": os.getpid()}
         os.write(int(os.environ["NATTERLOG_READY_FD"]), json.dumps(report).encode() + b"\n")
-    say(f"began {os.getpid()} {grandchild.pid} {os.environ['NATTERLOG_NATS_URL']}")
+    write_line(f"began {os.getpid()} {grandchild.pid} {os.environ['NATTERLOG_NATS_URL']}")
     lifeline = int(os.environ["NATTERLOG_LIFELINE_FD"])
     while True:
         readable, _, _ = select.select([stopping, lifeline, health], [], [])
@@ -66,7 +66,7 @@ def main() -> None:
         if lifeline in readable:
             break
         os.read(stopping, 1)
-        say("asked to stop")
+        write_line("asked to stop")
         if habit != "stubborn":
             break
     grandchild.kill()

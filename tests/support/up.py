@@ -20,7 +20,7 @@ class Up:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
-        self.said: list[str] = []
+        self.lines: list[str] = []
         self._unmatched: list[str] = []
 
     async def line(self, pattern: str) -> re.Match[str]:
@@ -36,15 +36,15 @@ class Up:
                         self._unmatched.remove(line)
                         return match
                 heard = await self.process.stdout.readline()
-                assert heard, f"{pattern!r} was never said:\n" + "\n".join(self.said)
-                self.said.append(heard.decode().rstrip("\n"))
-                self._unmatched.append(self.said[-1])
+                assert heard, f"{pattern!r} was never said:\n" + "\n".join(self.lines)
+                self.lines.append(heard.decode().rstrip("\n"))
+                self._unmatched.append(self.lines[-1])
 
     async def ended(self) -> int:
-        """Everything it said to its end is in ``said``; its exit code."""
+        """Everything it said to its end is in ``lines``; its exit code."""
         assert self.process.stdout
         async with asyncio.timeout(DEADLINE):
-            self.said += (await self.process.stdout.read()).decode().splitlines()
+            self.lines += (await self.process.stdout.read()).decode().splitlines()
             return await self.process.wait()
 
     def signal(self, number: signal.Signals) -> None:

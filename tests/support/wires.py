@@ -4,12 +4,12 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from services.llm_worker.providers.anthropic_reading import AnthropicReading
+from services.llm_worker.providers.anthropic_reader import AnthropicReader
 from services.llm_worker.providers.base import Ended, ProviderError
-from services.llm_worker.providers.ollama_reading import OllamaReading
-from services.llm_worker.providers.openai_reading import OpenAIReading
+from services.llm_worker.providers.ollama_reader import OllamaReader
+from services.llm_worker.providers.openai_reader import OpenAIReader
 
-READINGS = {"openai": OpenAIReading, "ollama": OllamaReading, "anthropic": AnthropicReading}
+READINGS = {"openai": OpenAIReader, "ollama": OllamaReader, "anthropic": AnthropicReader}
 ADDRESS = "http://127.0.0.1:9/v1/x"
 
 

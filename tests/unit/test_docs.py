@@ -1,6 +1,7 @@
 """The documents are held against the code: what they name is there, what they show works."""
 
 import ast
+import importlib
 import json
 import re
 import shlex
@@ -156,9 +157,9 @@ def test_the_tree_names_every_package():
 def test_the_streams_are_those_of_the_code():
     table = rows((DOCS / "architecture.md").read_text(), head="stream")
 
-    told = {code(row[0]): re.findall(r"`([^`]+)`", row[1]) for row in table}
+    documented = {code(row[0]): re.findall(r"`([^`]+)`", row[1]) for row in table}
 
-    assert told == {name: config["subjects"] for name, config in streams.STREAMS.items()}
+    assert documented == {name: config["subjects"] for name, config in streams.STREAMS.items()}
 
 
 def test_the_states_of_a_run_are_those_of_the_code():
@@ -168,9 +169,9 @@ def test_the_states_of_a_run_are_those_of_the_code():
         if block.startswith("stateDiagram")
     ]
 
-    told = set(re.findall(r"^  (\w+) -->|--> (\w+)", diagram, re.MULTILINE))
+    documented = set(re.findall(r"^  (\w+) -->|--> (\w+)", diagram, re.MULTILINE))
 
-    states = {state for pair in told for state in pair if state}
+    states = {state for pair in documented for state in pair if state}
     assert states == set(get_args(RunStatus))
 
 
@@ -233,9 +234,9 @@ def test_the_log_of_the_walkthrough_is_one_whole_run():
 
 
 def tag(event: type[msgspec.Struct]) -> str:
-    told = event.__struct_config__.tag
-    assert isinstance(told, str)
-    return told
+    name = event.__struct_config__.tag
+    assert isinstance(name, str)
+    return name
 
 
 def examples(text: str) -> dict[str, str]:
@@ -250,9 +251,25 @@ def examples(text: str) -> dict[str, str]:
 def test_the_table_of_events_is_in_the_order_of_the_code():
     table = rows((DOCS / "events.md").read_text(), head="type")[: len(EVENTS)]
 
-    told = [(code(row[0]), code(row[1]), row[3]) for row in table]
+    documented = [(code(row[0]), code(row[1]), row[3]) for row in table]
 
-    assert told == [(tag(event), event.__name__, from_to(event)) for event in EVENTS]
+    assert documented == [(tag(event), event.__name__, from_to(event)) for event in EVENTS]
+
+
+HANDLERS = sorted(REPOSITORY.glob("services/*/handlers.py"))
+
+
+@pytest.mark.parametrize("path", HANDLERS, ids=lambda path: path.parent.name)
+def test_who_reads_a_fact_is_told_as_the_services_tables_have_it(path: Path):
+    service = path.parent.name
+    tables = vars(importlib.import_module(f"services.{service}.handlers")).values()
+    facts = get_args(events.AnyFact)
+
+    read = {kind for table in tables if isinstance(table, dict) for kind in table if kind in facts}
+
+    assert read == {
+        fact for fact in facts if service in re.split(r"\W+", from_to(fact).partition("→")[2])
+    }
 
 
 def from_to(event: type[msgspec.Struct]) -> str:
@@ -264,9 +281,11 @@ def from_to(event: type[msgspec.Struct]) -> str:
 @pytest.mark.parametrize("event", EVENTS, ids=tag)
 def test_an_example_has_every_field_and_no_other(event: type[msgspec.Struct]):
     example = examples((DOCS / "events.md").read_text())[tag(event)]
-    is_tick = event in get_args(events.AnyTokenEvent)
+    is_token_event = event in get_args(events.AnyTokenEvent)
 
-    decoded = (events.decode_token_event if is_tick else events.decode_fact)(example.encode())
+    decoded = (events.decode_token_event if is_token_event else events.decode_fact)(
+        example.encode()
+    )
 
     assert type(decoded) is event
     assert json.loads(events.encode(decoded)) == json.loads(example)
@@ -283,7 +302,7 @@ def test_fields_that_may_be_absent_are_all_named():
 # -- settings -----------------------------------------------------------------------
 
 
-def as_told(value: object) -> str:
+def as_documented(value: object) -> str:
     match value:
         case None | ():
             return "unset"
@@ -299,10 +318,12 @@ def test_the_table_of_settings_is_the_codes():
     defaults = Settings()
     table = rows((DOCS / "settings.md").read_text(), head="variable")
 
-    told = [(code(row[0]), row[1]) for row in table]
+    documented = [(code(row[0]), row[1]) for row in table]
 
-    real = [(name, as_told(getattr(defaults, field))) for name, (field, _) in VARIABLES.items()]
-    assert told == real
+    real = [
+        (name, as_documented(getattr(defaults, field))) for name, (field, _) in VARIABLES.items()
+    ]
+    assert documented == real
     assert all(row[2] for row in table)
 
 
@@ -329,10 +350,10 @@ def test_every_test_that_is_named_exists():
 def test_every_close_code_is_explained():
     table = rows((DOCS / "failures.md").read_text(), head="code")
 
-    told = {int(row[0]) for row in table}
+    documented = {int(row[0]) for row in table}
 
     ours = {value for name, value in vars(sockets).items() if name.isupper() and is_code(value)}
-    assert told == ours | {1009}  # aiohttp's own, for a frame over the limit
+    assert documented == ours | {1009}  # aiohttp's own, for a frame over the limit
 
 
 def is_code(value: object) -> bool:
@@ -341,25 +362,27 @@ def is_code(value: object) -> bool:
 
 def test_every_error_that_is_told_is_of_the_family():
     family = {(e.status, e.code) for e in errors.NatterlogError.__subclasses__()}
-    told: set[tuple[int, str]] = set()
+    documented: set[tuple[int, str]] = set()
     for row in rows((DOCS / "failures.md").read_text(), head="status"):
         statuses = [int(status) for status in re.findall(r"\d+", row[0])]
         codes = re.findall(r"`(\w+)`", row[1])
         if len(statuses) < len(codes):
             statuses *= len(codes)
-        told |= set(zip(statuses, codes, strict=True))
+        documented |= set(zip(statuses, codes, strict=True))
 
-    assert told <= family
+    assert documented <= family
 
 
 def test_every_log_line_that_is_explained_is_logged():
     text = (DOCS / "failures.md").read_text()
-    told = {line for row in rows(text, head="line") for line in re.findall(r"`([a-z_.]+)`", row[0])}
+    documented = {
+        line for row in rows(text, head="line") for line in re.findall(r"`([a-z_.]+)`", row[0])
+    }
     modules = [m for top in ("services", "shared") for m in (REPOSITORY / top).rglob("*.py")]
     source = "".join(module.read_text() for module in modules)
 
-    assert told
-    assert [line for line in sorted(told) if f'"{line}"' not in source] == []
+    assert documented
+    assert [line for line in sorted(documented) if f'"{line}"' not in source] == []
 
 
 # -- the API ------------------------------------------------------------------------
@@ -388,9 +411,9 @@ def paths(app: web.Application) -> set[tuple[str, str]]:
 def test_every_route_is_described_and_no_other(app: web.Application):
     text = prose((DOCS / "api.md").read_text())
 
-    told = re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/[^`\s]*)`", text)
+    documented = re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/[^`\s]*)`", text)
 
-    assert {(method, path.rstrip("/") or "/") for method, path in told} == paths(app)
+    assert {(method, path.rstrip("/") or "/") for method, path in documented} == paths(app)
 
 
 @pytest.mark.parametrize(
@@ -442,25 +465,25 @@ def commands(document: Path) -> Iterator[list[str]]:
         r"(?:^|[;|&(]|\$\()\s*(?:\.venv/bin/)?natterlog ([^\n|;&)>]+)", shell, re.MULTILINE
     )
     named = re.findall(r"`natterlog ([^`|…]+)`", prose(text))
-    for words in (*called, *named):
-        yield ["1" if word == "N" else word for word in shlex.split(words, comments=True)]
+    for arguments in (*called, *named):
+        yield ["1" if word == "N" else word for word in shlex.split(arguments, comments=True)]
 
 
 @every_document
 def test_every_command_that_is_shown_is_understood(
     document: Path, capsys: pytest.CaptureFixture[str]
 ):
-    for words in commands(document):
-        if words in ([family] for family in FAMILIES):  # named, not called
+    for arguments in commands(document):
+        if arguments in ([family] for family in FAMILIES):  # named, not called
             continue
         try:
-            parser(chosen=words[0]).parse_args(words)
+            parser(chosen=arguments[0]).parse_args(arguments)
         except SystemExit:
-            pytest.fail(f"natterlog {' '.join(words)}: {capsys.readouterr().err}")
+            pytest.fail(f"natterlog {' '.join(arguments)}: {capsys.readouterr().err}")
 
 
 def test_every_command_of_the_recorder_is_shown():
-    shown = {words[0] for document in DOCUMENTS for words in commands(document)}
+    shown = {arguments[0] for document in DOCUMENTS for arguments in commands(document)}
 
     assert set(RECORDER) <= shown
 

@@ -28,7 +28,7 @@ from shared.errors import InvalidRequest
 from shared.events import decode_fact
 from shared.ids import now
 from shared.log_entry import LogEntry
-from shared.subjects import Address, kind_of_fact
+from shared.subjects import Address
 
 FACTS, FRAMES = ".jsonl", ".frames.jsonl"
 EPOCH = "corpus"
@@ -188,7 +188,7 @@ def _facts(path: Path, session: SessionLine, lines: list[FactLine]) -> Iterator[
         except msgspec.DecodeError as error:
             raise InvalidRequest(f"{path}: fact {line.seq} cannot be read: {error}.") from error
         address = Address(session.user, session.id, line.run)
-        yield LogEntry(line.seq, address, kind_of_fact(fact), data, fact)
+        yield LogEntry(line.seq, address.subject_of(fact), address, data, fact)
 
 
 def _read_frames(path: Path) -> list[FrameLine]:

@@ -41,7 +41,7 @@ KEPT: dict[type, frozenset[str]] = {
     e.PipelineStep: frozenset({"name"}),
     e.PipelinePlan: frozenset({"pipeline"}),
     e.StepResult: frozenset({"step"}),
-    e.Ask: frozenset({"step"}),
+    e.StepPrompt: frozenset({"step"}),
     e.SessionCreated: frozenset({"model", "on_busy", "nonce"}),
     e.SessionUpdated: frozenset({"model", "on_busy", "status", "nonce"}),
     e.BranchChosen: frozenset({"leaf", "nonce"}),

@@ -26,10 +26,10 @@ from shared.inspection import (
     ReadFacts,
 )
 from shared.log_entry import LogEntry
-from shared.objects import ObjectMissing, unpack
 from shared.requests import Answer
+from shared.session_facts import read_session
 from shared.settings import Settings
-from shared.subjects import EVENTS, Address, ping, store_command
+from shared.subjects import Address, ping, session_address, store_command
 
 T = TypeVar("T", FoundRun, FoundSession)
 
@@ -98,26 +98,14 @@ class RecordedLog:
         Raises:
             NatterlogError, BusError: they could not be read.
         """
-        while True:
-            page: Facts = await self._query(ReadFacts(session_id=session_id, after=after))
-            for stored in page.facts:
-                yield LogEntry.read(stored.seq, stored.subject, bytes(stored.data)).unwrapped()
-                after = stored.seq
-            if not page.facts:
-                break
-        async for fact in self._hot_facts(session_id, max(after, page.upto)):
-            yield fact
 
-    async def _hot_facts(self, session_id: str, after: int) -> AsyncGenerator[LogEntry]:
-        """Facts that the store has not archived yet."""
-        if self.bus is None:
-            return
-        while stored := await self.bus.read(EVENTS, f"evt.*.{session_id}.>", after=after):
-            for seq, subject, packed in stored:
-                after = seq
-                # being erased, or not to be read by this version: the cold log has neither
-                with suppress(ObjectMissing, msgspec.ValidationError):
-                    yield LogEntry.read(seq, subject, await unpack(self.bus, packed)).unwrapped()
+        async def cold(after: int) -> Facts:
+            return await self._query(ReadFacts(session_id=session_id, after=after))
+
+        async for entry in read_session(
+            cold, self.bus, session_address("*", session_id).session_facts, after
+        ):
+            yield entry
 
     async def run_facts(self, run: FoundRun) -> list[LogEntry]:
         """Every fact of a run, as far as there is any now.

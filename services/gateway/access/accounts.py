@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 from weakref import WeakValueDictionary
 
 from services.gateway.access.auth import User, missing_token, not_known
@@ -21,6 +21,7 @@ from shared.bus import Bus, BusError, Incoming, Listening, Stored
 from shared.commands import CheckToken, Holder
 from shared.errors import NatterlogError, RateLimited
 from shared.events import (
+    Fact,
     TokenCreated,
     TokenRevoked,
     UserDisabled,
@@ -31,7 +32,7 @@ from shared.ids import LOCAL_USER
 from shared.log import get_logger
 from shared.settings import BadSetting, Settings
 from shared.store_client import StoreClient
-from shared.subjects import EVENTS, LIVE, OUTSIDE_SESSIONS, parse
+from shared.subjects import EVENTS, LIVE, OUTSIDE_SESSIONS, Address, parse
 
 log = get_logger()
 
@@ -72,7 +73,7 @@ class Accounts:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._listening = await self._bus.listen_live(f"{LIVE}{OUTSIDE_SESSIONS}", self._on_fact)
+        self._listening = await self._bus.listen_live(f"{LIVE}{OUTSIDE_SESSIONS}", self.on_fact)
         last = await self._bus.head(EVENTS, OUTSIDE_SESSIONS)
         self._account_seq = last.seq if last else 0  # what the store answers must not be older
         self._seen = (await self._bus.api(f"STREAM.INFO.{EVENTS}"))["state"]["last_seq"]
@@ -191,30 +192,41 @@ class Accounts:
 
     # -- what happens -------------------------------------------------------------------
 
-    def _on_fact(self, message: Incoming) -> None:
+    def on_fact(self, message: Incoming) -> None:
         self._take(Stored(message.sequence, message.subject.removeprefix(LIVE), message.data))
 
     def _take(self, stored: Stored) -> None:
-        """Whatever happened to a user or token counts at once; hearing it twice is harmless."""
+        """Apply a fact about a user or token; hearing it twice is harmless."""
         self._seen = max(self._seen, stored.seq)
         fact = decode_fact(stored.data)
-        match fact:
-            case TokenCreated():
-                self._unknown.pop(fact.sha256, None)
-                self._first_token()
-            case TokenRevoked():
-                self._end(lambda user: user.token_id == fact.token_id)
-            case UserDisabled():
-                address = parse(stored.subject)
-                self._end(lambda user: user.id == address.user)
-            case UserEnabled():
-                self._unknown.clear()
-            case _:
-                return
-        self._account_seq = max(self._account_seq, stored.seq)
+        react = self.FACTS.get(type(fact))
+        if react is not None:
+            react(self, parse(stored.subject), fact)
+            self._account_seq = max(self._account_seq, stored.seq)
+
+    def token_created(self, _: Address, fact: TokenCreated) -> None:
+        self._unknown.pop(fact.sha256, None)
+        self._first_token()
+
+    def token_revoked(self, _: Address, fact: TokenRevoked) -> None:
+        self._end(lambda user: user.token_id == fact.token_id)
+
+    def user_disabled(self, address: Address, _: UserDisabled) -> None:
+        self._end(lambda user: user.id == address.user)
+
+    def user_enabled(self, _: Address, __: UserEnabled) -> None:
+        self._unknown.clear()
+
+    FACTS: ClassVar[dict[type[Fact], Callable[..., None]]] = {
+        TokenCreated: token_created,
+        TokenRevoked: token_revoked,
+        UserDisabled: user_disabled,
+        UserEnabled: user_enabled,
+    }
+    """What changes who is let in."""
 
     def _first_token(self) -> None:
-        """Whoever came without one came before: from now on everybody needs one."""
+        """Note that there is a token: from now on everybody needs one."""
         if not self._made:
             self._made = True
             self._anybody.end()
@@ -298,7 +310,7 @@ class Accounts:
 
 
 class _Budget:
-    """So many a second; whoever guesses tokens asks the store no more than that."""
+    """Questions to the store, so many a second: no more than that for whoever guesses tokens."""
 
     def __init__(self, rate: float) -> None:
         self._rate = self._left = rate

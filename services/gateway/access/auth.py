@@ -46,19 +46,19 @@ class User:
     def end(self) -> None:
         """The credential does not count any more: whatever it opened ends."""
         self.over = True
-        for told in list(self._watchers):
-            told()
+        for watcher in list(self._watchers):
+            watcher()
 
     @contextmanager
-    def watched(self, told: Callable[[], None]) -> Generator[None]:
-        """Have ``told`` called when the credential does not count any more."""
-        self._watchers.add(told)
+    def watched(self, watcher: Callable[[], None]) -> Generator[None]:
+        """Have ``watcher`` called when the credential does not count any more."""
+        self._watchers.add(watcher)
         try:
             if not self.counts:
-                told()
+                watcher()
             yield
         finally:
-            self._watchers.discard(told)
+            self._watchers.discard(watcher)
 
 
 def credential_of(request: web.Request) -> str | None:

@@ -14,7 +14,7 @@ from msgspec import Meta
 from shared.errors import InvalidRequest, RateLimited, TooLarge
 from shared.settings import Settings
 
-Words = Annotated[
+NonBlank = Annotated[
     str, Meta(extra_json_schema={"pattern": r"[^\s\x1c-\x1f\x85]"}, examples=["Hello"])
 ]
 """What somebody says: not blank, and no longer than :func:`check_text` allows."""

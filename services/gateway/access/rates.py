@@ -29,14 +29,14 @@ _REMEMBERED = 1.0
 
 
 class Rate(NamedTuple):
-    """How a user stands: what is left, and when there is one more again."""
+    """What is left of a user's limit, and when there is one more again."""
 
     most: int
     left: int
     reset: float
 
     def headers(self) -> dict[str, str]:
-        """As the fields of HTTP that tell rate limits."""
+        """The header fields RateLimit-Policy and RateLimit."""
         return {
             "RateLimit-Policy": f'"default";q={self.most};w={WINDOW}',
             "RateLimit": f'"default";r={self.left};t={math.ceil(self.reset)}',
@@ -78,7 +78,7 @@ class Rates:
         return found
 
     def take_back(self, user: str) -> None:
-        """What was counted started nothing."""
+        """Take back one that was counted and started nothing."""
         try:
             counters.take_back(self._bus, rate(user))
         except BusError as error:
@@ -97,13 +97,12 @@ class Rates:
         known = self._full.get(user)
         if known is None:
             return None
-        moment = asyncio.get_running_loop().time()
         until, found = known
-        if moment < until:
+        if asyncio.get_running_loop().time() < until:
             return found
         del self._full[user]
         return None
 
     def _remember(self, user: str, found: Rate) -> None:
-        moment = asyncio.get_running_loop().time()
-        self._full[user] = (moment + min(_REMEMBERED, found.reset), found)
+        until = asyncio.get_running_loop().time() + min(_REMEMBERED, found.reset)
+        self._full[user] = (until, found)

@@ -1,4 +1,4 @@
 """One folder per dialect: ``wire`` translates (pure), the other modules are its routes and sockets.
 
-A dialect imports no other dialect; ``app`` and ``replay`` import them all.
+``base`` says what a dialect is, ``registry`` lists them all; a dialect imports no other.
 """

@@ -17,7 +17,7 @@ def no_routes() -> list[web.RouteDef]:
 
 @dataclass(frozen=True, kw_only=True)
 class Dialect:
-    """One family's wire contract, which its folder holds whole."""
+    """One family's wire contract; its folder holds all of it."""
 
     name: str
     """Its folder's name: the tag of its routes, and of its requests in the metrics."""

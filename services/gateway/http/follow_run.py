@@ -51,7 +51,7 @@ async def wait_for_end(gateway: Gateway, follower: Follower) -> ReplyEnded:
 
 
 def check_success(reply: ReplyEnded) -> None:
-    """Where a dialect answers with a status, a failed run is one.
+    """Raise the run's own error, where a dialect answers with a status.
 
     Raises:
         NatterlogError: the run failed.
@@ -62,7 +62,7 @@ def check_success(reply: ReplyEnded) -> None:
 
 
 def wait_of(final: RunEnded) -> float | None:
-    """Seconds after which a failed run's provider wished to be asked again, as of now."""
+    """Seconds from now after which a failed run's provider may be tried again."""
     fault = final.error
     if fault is None or fault.retry_after is UNSET:
         return None

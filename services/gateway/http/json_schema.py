@@ -19,7 +19,7 @@ import msgspec
 
 Schema = dict[str, Any]
 
-PLACE = "#/components/schemas/"
+PREFIX = "#/components/schemas/"
 
 
 class Schemas:
@@ -32,11 +32,11 @@ class Schemas:
     def of(self, shape: Any) -> Schema:
         """The schema of a type; structs in it become components."""
         (schema,), parts = msgspec.json.schema_components([shape], ref_template="{name}")
-        classes = {_told_by_msgspec(cls): cls for cls in _classes(shape)}
-        names = {told: name_of(cls) for told, cls in classes.items()}
-        for told, part in parts.items():
+        classes = {_msgspec_name(cls): cls for cls in _classes(shape)}
+        names = {theirs: name_of(cls) for theirs, cls in classes.items()}
+        for theirs, part in parts.items():
             part = self._finish(_renamed(part, names))
-            self.components[names[told]] = _explained(part, classes[told])
+            self.components[names[theirs]] = _described(part, classes[theirs])
         return self._finish(_renamed(schema, names))
 
 
@@ -58,7 +58,7 @@ def _class_name(cls: Any, of: str, also: str, after: str = "") -> str:
     return origin.__name__ + (of + also.join(made_for) + after if made_for else "")
 
 
-def _told_by_msgspec(cls: Any) -> str:
+def _msgspec_name(cls: Any) -> str:
     # No two structs below one shape have the same name, so this is the short one.
     return re.sub(r"[^\w.\-]", "_", _class_name(cls, "[", ", ", "]"))
 
@@ -72,7 +72,7 @@ def _classes(shape: Any) -> set[Any]:
             if at.cls in found:
                 return
             found.add(at.cls)
-        if isinstance(at, msgspec.Struct):  # every type is told by a struct
+        if isinstance(at, msgspec.Struct):  # every type is described by a struct
             for name in at.__struct_fields__:
                 look(getattr(at, name))
         elif type(at) is tuple:
@@ -92,9 +92,9 @@ def _renamed(part: Any, names: dict[str, str]) -> Any:
     found = cast("Schema", part).copy()
     for key, value in found.items():
         if key == "$ref":
-            found[key] = PLACE + names[value]
+            found[key] = PREFIX + names[value]
         elif key == "discriminator":
-            tags = {tag: PLACE + names[told] for tag, told in value["mapping"].items()}
+            tags = {tag: PREFIX + names[theirs] for tag, theirs in value["mapping"].items()}
             found[key] = value | {"mapping": tags}
         else:
             found[key] = _renamed(value, names)
@@ -106,7 +106,7 @@ def _as_it_is(part: Any) -> Any:
 
 
 def _as_draft_7(part: Any) -> Any:
-    """As AsyncAPI has it: it knows another discriminator, and tuples by another name."""
+    """The same in draft 7, AsyncAPI's: without discriminators, and tuples by another name."""
     if isinstance(part, list):
         return [_as_draft_7(one) for one in cast("list[Any]", part)]
     if not isinstance(part, dict):
@@ -119,11 +119,11 @@ def _as_draft_7(part: Any) -> Any:
     return found
 
 
-# -- words ----------------------------------------------------------------------------
+# -- descriptions ---------------------------------------------------------------------
 
 
-def _explained(schema: Schema, cls: Any) -> Schema:
-    """The component with the words that stand in the code."""
+def _described(schema: Schema, cls: Any) -> Schema:
+    """The component with the texts that stand in the code."""
     if "description" in schema:
         schema["description"] = plain(schema["description"])
     properties: Schema = schema.get("properties", {})
@@ -135,35 +135,35 @@ def _explained(schema: Schema, cls: Any) -> Schema:
             ):
                 if kind.get("type") == "string":
                     kind["format"] = "date-time"
-    for name, words in _words_of_fields(getattr(cls, "__origin__", cls)).items():
+    for name, text in _texts_of_fields(getattr(cls, "__origin__", cls)).items():
         if name in properties:
-            properties[name].setdefault("description", words)
+            properties[name].setdefault("description", text)
     return schema
 
 
 def _fields(cls: Any) -> tuple[msgspec.inspect.Field, ...]:
-    told = msgspec.inspect.type_info(cls)
-    return told.fields if isinstance(told, msgspec.inspect.StructType) else ()
+    info = msgspec.inspect.type_info(cls)
+    return info.fields if isinstance(info, msgspec.inspect.StructType) else ()
 
 
 def _holds_time(kind: msgspec.inspect.Type) -> bool:
-    """Whether it is a time, which msgspec tells only of those that must name their zone."""
+    """Whether it is a time, which msgspec says only of those that must name their zone."""
     if isinstance(kind, msgspec.inspect.UnionType):
         return any(_holds_time(one) for one in kind.types)
     return isinstance(kind, msgspec.inspect.DateTimeType)
 
 
 @cache
-def _words_of_fields(cls: type) -> dict[str, str]:
+def _texts_of_fields(cls: type) -> dict[str, str]:
     """What stands below each field of a struct and of those that it extends."""
-    words: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if issubclass(base, msgspec.Struct) and base is not msgspec.Struct:
-            words |= dict(_own_words(base))
-    return words
+            texts |= dict(_own_texts(base))
+    return texts
 
 
-def _own_words(cls: type) -> Iterator[tuple[str, str]]:
+def _own_texts(cls: type) -> Iterator[tuple[str, str]]:
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     body = tree.body if isinstance(tree, ast.ClassDef) else []
     for field, below in pairwise(body):

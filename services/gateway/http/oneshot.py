@@ -201,7 +201,7 @@ async def _send(permit: RunPermit, user: str, session: Session, prompt: Prompt) 
             max_tokens=prompt.max_tokens,
             system=prompt.system,
         )
-    return await permit.ask(message)
+    return await permit.start(message)
 
 
 async def _stop(gateway: Gateway, user: str, accepting: Flight[Accepted]) -> None:

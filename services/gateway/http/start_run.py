@@ -1,4 +1,4 @@
-"""The one way of a dialect to begin a run: it is counted, and then asked of the store.
+"""The one way of a dialect to begin a run: it is counted, then the store is asked to begin it.
 
 The store's client refuses such commands anywhere else, so that no dialect can
 forget to count (a test looks for that, too).
@@ -16,22 +16,22 @@ from shared.errors import NatterlogError, Unavailable, Unreached
 
 
 class RunPermit:
-    """Leave to begin one run."""
+    """Permission to begin one run; it is counted already."""
 
-    def __init__(self, gateway: Gateway, request: web.Request, counted: Rate | None) -> None:
+    def __init__(self, gateway: Gateway, request: web.Request, rate: Rate | None) -> None:
         self._gateway = gateway
         self._request = request
-        self._counted = counted
-        self._asked = False
+        self._rate = rate
+        self._used = False
 
-    async def ask(self, command: StartsRun[Started]) -> Started:
+    async def start(self, command: StartsRun[Started]) -> Started:
         """Begin the run; a repeat of one that was begun before does not count.
 
         Raises:
             NatterlogError: the store's own answer: it was not begun, and does not count.
             Unavailable: it may have been.
         """
-        self._asked = True
+        self._used = True
         try:
             answer = await self._gateway.store.start_run(command)
         except NatterlogError as error:
@@ -43,19 +43,19 @@ class RunPermit:
         return answer
 
     def give_up(self) -> None:
-        """Whatever was to be begun was not even asked for."""
-        if not self._asked:
+        """Take the count back where nothing was begun with it."""
+        if not self._used:
             self._take_back()
 
     def _take_back(self) -> None:
-        if self._counted is not None:
+        if self._rate is not None:
             self._gateway.rates.take_back(self._request[USER].id)
-            self._request[RATE] = self._counted._replace(left=self._counted.left + 1)
+            self._request[RATE] = self._rate._replace(left=self._rate.left + 1)
 
 
 @asynccontextmanager
 async def run_permit(request: web.Request) -> AsyncGenerator[RunPermit]:
-    """Leave to begin one run, where more is to be done between counting and asking.
+    """Permission to begin one run, where more is to be done between counting and beginning.
 
     Raises:
         RateLimited: the user has begun as many as he may for now.
@@ -81,4 +81,4 @@ async def start(request: web.Request, command: StartsRun[Started]) -> Started:
         NatterlogError: the store's own answer.
     """
     async with run_permit(request) as permit:
-        return await permit.ask(command)
+        return await permit.start(command)

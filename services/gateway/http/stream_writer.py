@@ -1,4 +1,4 @@
-"""What is written to a client: never faster than it reads, and in turns with what it waits for."""
+"""The one loop of every stream: wait for what is new, write it as fast as the client reads."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping

@@ -37,7 +37,7 @@ MALFORMED = (
 """What reading a form raises when it is not one."""
 
 
-class Form:
+class ReceivedForm:
     """What a form brought: its file, and its fields by name, in whatever order they came."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Form:
 
 async def receive(
     request: web.Request, writer: Writer, settings: Settings, fields: dict[str, int]
-) -> Form:
+) -> ReceivedForm:
     """Read a form whose field ``file`` goes to ``writer``; ``fields`` says how long each may be.
 
     Other fields are read and forgotten.
@@ -72,7 +72,7 @@ async def receive(
     overhead = settings.max_body
     if length is not None and length > settings.max_upload + overhead:
         raise _too_large(settings)
-    form = Form()
+    form = ReceivedForm()
     try:
         async with asyncio.timeout(LONGEST):
             await _read(await request.multipart(), form, writer, settings, fields)
@@ -84,7 +84,11 @@ async def receive(
 
 
 async def _read(
-    parts: MultipartReader, form: Form, writer: Writer, settings: Settings, fields: dict[str, int]
+    parts: MultipartReader,
+    form: ReceivedForm,
+    writer: Writer,
+    settings: Settings,
+    fields: dict[str, int],
 ) -> None:
     left = settings.max_body
     """Bytes that everything but the file may have together."""

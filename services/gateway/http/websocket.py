@@ -42,16 +42,16 @@ _CODES: dict[type[NatterlogError], int] = {
 Translate = Callable[[Cursor, ClientEvent], list[bytes]]
 
 
-class Source(Protocol):
+class FrameSource(Protocol):
     """Something that a socket shows."""
 
     @property
     def more(self) -> bool:
-        """Whether to ask again at once."""
+        """Whether there is something new already."""
         ...
 
     async def frames(self) -> list[bytes]:
-        """What is new; the socket asks when it was woken and can write."""
+        """What is new; the socket fetches it when it was woken and can write."""
         ...
 
 
@@ -67,7 +67,7 @@ class Socket:
         self._answered = asyncio.Event()
         self._answered.set()
         self._replies: deque[bytes] = deque()
-        self._due: dict[Source, None] = {}
+        self._due: dict[FrameSource, None] = {}
         self._closing: tuple[int, str] | None = None
         self._ping_due = False
         self._next_ping = self._line.wrote_at + PING_EVERY
@@ -105,13 +105,13 @@ class Socket:
         if len(self._replies) < _MOST_REPLIES:
             self.reply(frame)
 
-    def due(self, source: Source) -> None:
+    def due(self, source: FrameSource) -> None:
         """The source has something new."""
         self._due[source] = None
         self._wake.set()
 
     @contextmanager
-    def showing(self, source: Source) -> Generator[None]:
+    def showing(self, source: FrameSource) -> Generator[None]:
         """Show what the source has, and whatever is due of it, while the block runs."""
         self.due(source)
         try:
@@ -162,7 +162,7 @@ class Socket:
             self.close(TRY_LATER, to_natterlog_error(error).message)
 
     async def hang_up(self) -> None:
-        """Say why the socket is closed, and let the client say goodbye.
+        """Close with the code that says why, and wait for the client's own close frame.
 
         Only when nobody reads from it any more: otherwise aiohttp does not wait
         for the answer, and a client that writes it finds the line dead.

@@ -73,10 +73,10 @@ class JobFeed:
             Unavailable, BusError: the store or the log cannot be asked.
         """
         facts = await self._resources.enter_async_context(self._hub.facts_of(self.user))
-        self._resources.enter_context(facts.watching(self._on_fact))
+        self._resources.enter_context(facts.watching(self.on_fact))
         # Every session's: a subscription for each job would cost the server more.
         token_events = live_tokens_of_session(self.user, "*")
-        listening = await self._bus.listen_live(token_events, self._on_token_event)
+        listening = await self._bus.listen_live(token_events, self.on_token_event)
         self._resources.push_async_callback(listening.close)
         records = await self._records()
         self._known |= {record.run.id for record in records}
@@ -132,7 +132,7 @@ class JobFeed:
 
     # -- what comes in live ---------------------------------------------------------
 
-    def _on_fact(self, seq: int, subject: str, data: bytes) -> None:
+    def on_fact(self, seq: int, subject: str, data: bytes) -> None:
         if not self._opened or self._takes(subject):
             self._facts.append(Stored(seq, subject, data))
             self._due.set()
@@ -145,7 +145,7 @@ class JobFeed:
             self._known.add(run_id)
         return run_id in self._known
 
-    def _on_token_event(self, message: Incoming) -> None:
+    def on_token_event(self, message: Incoming) -> None:
         run_id = parse(message.subject).run
         state = self.jobs.get(run_id)
         if state is None:  # a chat's
@@ -197,7 +197,7 @@ class JobFeed:
         address = parse(stored.subject)
         if address.run == NONE:
             if fact_kind(stored.subject) == "session.deleted":
-                self._drop_session(address.session)
+                self.drop_session(address.session)
             return
         fact = await self._log.unpacked(stored.data)
         if fact is None:
@@ -220,7 +220,7 @@ class JobFeed:
             self._stale[state.run_id] = None
         self.watchers.wake(state.run_id)
 
-    def _drop_session(self, session_id: str) -> None:
+    def drop_session(self, session_id: str) -> None:
         for state in [s for s in self.jobs.values() if s.session_id == session_id]:
             self._forget(state.run_id)
 

@@ -1,25 +1,24 @@
 """A job's part of the log: its facts, and the deltas and progress of its attempts."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator
 from contextlib import suppress
-from typing import TypeGuard, get_args
 
 from services.gateway.jobs.state import JobState, state_of_record
 from shared.bus import Bus, Stored
-from shared.commands import GetFacts
 from shared.errors import NotFound
 from shared.events import (
-    AnyFact,
     RunFact,
     RunScheduled,
     TodoProcess,
     decode_fact,
     decode_token_event,
 )
+from shared.log_entry import LogEntry
 from shared.objects import ObjectMissing, unpack
 from shared.records import Job
+from shared.session_facts import read_hot, read_session, users_facts
 from shared.store_client import StoreClient
-from shared.subjects import EVENTS, TOKENS, Address, parse, session_address
+from shared.subjects import EVENTS, TOKENS, Address, session_address
 
 
 class JobLog:
@@ -47,20 +46,14 @@ class JobLog:
 
     async def facts_after(self, state: JobState) -> list[tuple[int, RunFact]]:
         """The job's facts after those that its state knows; the store is asked for trimmed ones."""
-        hot = await self._of_run(state, await self._hot_facts(state, state.seq))
+        subjects = session_address(self._user, state.session_id).session_facts
+        hot = await _of_run(state, read_hot(self._bus, subjects, state.seq))
         if hot and _follows(hot[0][1], state.seq):
             return hot
-        cold: list[Stored] = []
-        after = state.seq
+        cold = users_facts(self._store, self._user, state.session_id)
         with suppress(NotFound):  # erased meanwhile
-            while True:
-                query = GetFacts(user_id=self._user, session_id=state.session_id, after=after)
-                page = await self._store.ask(query)
-                cold += [Stored(f.seq, f.subject, bytes(f.data)) for f in page.facts]
-                after = max(after, page.upto) if not page.facts else page.facts[-1].seq
-                if not page.facts:
-                    break
-        return await self._of_run(state, [*cold, *await self._hot_facts(state, after)])
+            return await _of_run(state, read_session(cold, self._bus, subjects, state.seq))
+        return hot
 
     async def merge_token_events(self, state: JobState) -> None:
         """Merge everything that TOKENS holds of the job into its state."""
@@ -82,24 +75,17 @@ class JobLog:
         """The fact in ``data``; None where it is no run's, or was erased meanwhile."""
         with suppress(ObjectMissing):
             fact = decode_fact(await unpack(self._bus, data))
-            if _is_of_run(fact):
+            if isinstance(fact, RunFact):
                 return fact
         return None
 
-    async def _hot_facts(self, state: JobState, after: int) -> list[Stored]:
-        address = session_address(self._user, state.session_id)
-        found: list[Stored] = []
-        while hot := await self._bus.read(EVENTS, address.session_facts, after=after):
-            found += hot
-            after = hot[-1].seq
-        return found
 
-    async def _of_run(self, state: JobState, stored: Iterable[Stored]) -> list[tuple[int, RunFact]]:
-        return [
-            (seq, fact)
-            for seq, subject, data in stored
-            if parse(subject).run == state.run_id and (fact := await self.unpacked(data))
-        ]
+async def _of_run(state: JobState, entries: AsyncGenerator[LogEntry]) -> list[tuple[int, RunFact]]:
+    return [
+        (entry.seq, entry.fact)
+        async for entry in entries
+        if entry.address.run == state.run_id and isinstance(entry.fact, RunFact)
+    ]
 
 
 def _follows(fact: RunFact, seq: int) -> bool:
@@ -107,7 +93,3 @@ def _follows(fact: RunFact, seq: int) -> bool:
     if seq == 0:  # what a job begins with comes after its session's facts
         return isinstance(fact, RunScheduled) or (isinstance(fact, TodoProcess) and fact.n == 0)
     return fact.prev == seq
-
-
-def _is_of_run(fact: AnyFact) -> TypeGuard[RunFact]:
-    return isinstance(fact, get_args(RunFact))

@@ -1,6 +1,6 @@
 """``/api/asyncapi.json``: the sockets, and the bus beneath them, as AsyncAPI 3.1.
 
-The sockets come from the route table and what is told beside their handlers, the
+The sockets come from the route table and the descriptions beside their handlers, the
 bus from ``shared``: every event under its subject, every request with its answer.
 """
 
@@ -38,7 +38,7 @@ TAGS = {
 }
 
 _WAY = re.compile(r"(?<=\.) [\w, ]+ → [\w, ]+$")
-"""From whom an event comes, and who listens: that is told of its subject."""
+"""From whom an event comes, and who listens: its subject says so."""
 
 
 def document(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def document(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
         description = socket_description_of(route)
         if description is not None:
             made.add_socket(route, description)
-    for subject in bus_subjects.told():
+    for subject in bus_subjects.every_subject():
         made.add_subject(subject)
     return made.whole()
 
@@ -82,12 +82,12 @@ class _Document:
             "components": {
                 "schemas": dict(sorted(self._schemas.components.items())),
                 "messages": dict(sorted(self._messages.items())),
-                "securitySchemes": {name: _scheme(told) for name, told in SECURITY.items()},
+                "securitySchemes": {name: _scheme(scheme) for name, scheme in SECURITY.items()},
             },
         }
 
     def add_socket(self, route: web.RouteDef, description: SocketDescription) -> None:
-        """A channel with what the client may say, and what it is told."""
+        """A channel with what the client may send, and what it is sent."""
         name = f"{dialect_of(route.path).name}.{route.handler.__name__}"
         summary, _, more = plain(route.handler.__doc__ or "").partition("\n\n")
         received = [self._message(kind) for kind in description.receives]
@@ -123,13 +123,13 @@ class _Document:
     def _message(self, kind: Any) -> str:
         """The name of a message, which becomes a component."""
         if isinstance(kind, Plain):
-            told: Schema = {
+            message: Schema = {
                 "name": kind.name,
                 "summary": kind.meaning,
                 "payload": kind.schema,
                 "contentType": kind.content_type,
             }
-            self._messages[kind.name] = told
+            self._messages[kind.name] = message
             return kind.name
         name = name_of(kind)
         if name not in self._messages:
@@ -156,8 +156,8 @@ class _Document:
             "tags": [{"name": tag}],
             "messages": {message: _component("messages", message) for message in messages},
         }
-        if places := re.findall(r"\{(\w+)\}", address or ""):
-            channel["parameters"] = {place: {} for place in places}
+        if parameters := re.findall(r"\{(\w+)\}", address or ""):
+            channel["parameters"] = {name: {} for name in parameters}
         self._channels[name] = channel
         return channel
 
@@ -199,5 +199,5 @@ def _handshake(description: SocketDescription) -> Schema:
     return {"method": "GET", "query": query, "bindingVersion": "0.1.0"}
 
 
-def _scheme(told: Schema) -> Schema:
-    return told | {"type": "httpApiKey"} if told["type"] == "apiKey" else told
+def _scheme(scheme: Schema) -> Schema:
+    return scheme | {"type": "httpApiKey"} if scheme["type"] == "apiKey" else scheme

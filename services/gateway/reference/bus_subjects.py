@@ -1,6 +1,6 @@
 """Every subject of the bus and what goes over it, for ``/api/asyncapi.json``.
 
-Events and requests are listed from the code; their places in a subject are told in
+Events and requests are listed from the code; what differs in a subject stands in
 braces, ``evt.{user}.{session}.{run}.claim``.
 """
 
@@ -35,7 +35,7 @@ class Plain(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What is told of a subject."""
+    """A subject, and what goes over it."""
 
     name: str
     address: str
@@ -47,10 +47,10 @@ class Subject(NamedTuple):
     """What is answered to its requests, if they are any."""
 
 
-def told() -> Iterator[Subject]:
+def every_subject() -> Iterator[Subject]:
     """All of them, in the order in which ``shared`` has them."""
     yield from _facts()
-    yield from _ticks()
+    yield from _token_events()
     yield from _requests()
     yield from _signals()
 
@@ -79,7 +79,7 @@ def _address_of(fact: Any) -> str:
     return _HERE.fact(_NUMBERED.get(fact, _tag(fact)))
 
 
-def _ticks() -> Iterator[Subject]:
+def _token_events() -> Iterator[Subject]:
     meaning = "What a running attempt says.\n\nPublished again under `live.` once it is stored."
     yield Subject("attempt", _HERE.tokens, "deltas", meaning, get_args(events.AnyTokenEvent))
 
@@ -115,7 +115,7 @@ def _signals() -> Iterator[Subject]:
     )
     yield Subject(
         "signal.holds",
-        subjects.holds("{worker}"),
+        subjects.owns("{worker}"),
         "signals",
         "Whether a worker is writing a run right now.",
         (Plain("signal.run", "The run's id.", text, "text/plain"),),

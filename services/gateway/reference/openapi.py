@@ -22,7 +22,7 @@ from services.gateway.http.describe import (
     Lines,
     description_of,
 )
-from services.gateway.http.json_schema import PLACE as SCHEMAS
+from services.gateway.http.json_schema import PREFIX as SCHEMAS
 from services.gateway.http.json_schema import Schema, Schemas, plain
 from shared.errors import (
     NatterlogError,
@@ -112,9 +112,9 @@ class _Document:
 
     # -- one operation ----------------------------------------------------------------
 
-    def _operation(self, route: web.RouteDef, told: Description) -> Schema:
+    def _operation(self, route: web.RouteDef, description: Description) -> Schema:
         dialect = dialect_of(route.path)
-        tag = told.tag or dialect.name
+        tag = description.tag or dialect.name
         self._tags.add(tag)
         name = getattr(route.handler, "__name__", "").strip("_")
         summary, _, more = plain(route.handler.__doc__ or "").partition("\n\n")
@@ -125,21 +125,23 @@ class _Document:
         }
         if more:
             operation["description"] = more
-        if parameters := [*_path_parameters(route.path, told), *self._parameters(told)]:
+        parameters = _path_parameters(route.path, description) + self._parameters(description)
+        if parameters:
             operation["parameters"] = parameters
-        if told.body is not None:
-            operation["requestBody"] = self._request_body(told.body)
-        operation["responses"] = self._refusals(route, told, dialect) | self._answers(told)
-        if told.public:
+        if description.body is not None:
+            operation["requestBody"] = self._request_body(description.body)
+        refusals = self._refusals(route, description, dialect)
+        operation["responses"] = refusals | self._answers(description)
+        if description.public:
             operation["security"] = []
-        elif route.method == "GET" and _streams(told.answers):
+        elif route.method == "GET" and _streams(description.answers):
             operation["security"] = [*({name: []} for name in SECURITY), _NOBODY]
         return operation
 
-    def _parameters(self, told: Description) -> list[Schema]:
+    def _parameters(self, description: Description) -> list[Schema]:
         found: list[Schema] = []
-        if told.query is not None:
-            component = self._inlined(told.query)
+        if description.query is not None:
+            component = self._inlined(description.query)
             for name, schema in component["properties"].items():
                 found.append(_parameter("query", name, schema))
                 found[-1]["required"] = name in component.get("required", ())
@@ -150,7 +152,7 @@ class _Document:
                 "description": header.meaning,
                 "schema": {"type": "string"},
             }
-            for header in told.headers
+            for header in description.headers
         ]
         return found
 
@@ -174,9 +176,9 @@ class _Document:
 
     # -- answers ----------------------------------------------------------------------
 
-    def _answers(self, told: Description) -> Schema:
+    def _answers(self, description: Description) -> Schema:
         found: Schema = {}
-        for status, answer in told.answers.items():
+        for status, answer in description.answers.items():
             several = _each(answer)
             response: Schema = {"description": _meaning(status, several)}
             content = dict(self._media(one) for one in several if one is not None)
@@ -216,9 +218,9 @@ class _Document:
 
     # -- refusals ---------------------------------------------------------------------
 
-    def _refusals(self, route: web.RouteDef, told: Description, dialect: Dialect) -> Schema:
+    def _refusals(self, route: web.RouteDef, description: Description, dialect: Dialect) -> Schema:
         by_status: defaultdict[int, dict[str, type[NatterlogError]]] = defaultdict(dict)
-        for error in _errors(route, told):
+        for error in _errors(route, description):
             by_status[error.status][error.code] = error
         return {
             str(status): self._refusal(status, list(errors.values()), dialect)
@@ -268,15 +270,15 @@ def _parameter(where: str, name: str, schema: Schema) -> Schema:
     return parameter | {"schema": kept}
 
 
-def _path_parameters(path: str, told: Description) -> list[Schema]:
+def _path_parameters(path: str, description: Description) -> list[Schema]:
     found: list[Schema] = []
     for name, pattern in re.findall(r"\{(\w+)(:[^}]*)?\}", path):
         schema: Schema = {"type": "string"}
-        if not pattern and name.endswith("id") and name not in told.names:
+        if not pattern and name.endswith("id") and name not in description.names:
             schema["format"] = "uuid"
         parameter: Schema = {"in": "path", "name": name, "required": True, "schema": schema}
-        if name in told.names:
-            parameter["description"] = told.names[name]
+        if name in description.names:
+            parameter["description"] = description.names[name]
         found.append(parameter)
     return found
 
@@ -289,14 +291,14 @@ def _streams(answers: Mapping[int, Answer]) -> bool:
     return any(isinstance(one, Events) for answer in answers.values() for one in _each(answer))
 
 
-def _errors(route: web.RouteDef, told: Description) -> list[type[NatterlogError]]:
-    errors = [e for e in EVERYWHERE if not (told.public and e is Unauthorized)]
-    errors += told.errors
+def _errors(route: web.RouteDef, description: Description) -> list[type[NatterlogError]]:
+    errors = [e for e in EVERYWHERE if not (description.public and e is Unauthorized)]
+    errors += description.errors
     if "{" in route.path:
         errors.append(NotFound)
-    if told.body is not None:
+    if description.body is not None:
         errors.append(TooLarge)
-    if isinstance(told.body, JsonOrForm):
+    if isinstance(description.body, JsonOrForm):
         errors.append(UnsupportedMediaType)
     return errors
 

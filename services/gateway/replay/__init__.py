@@ -1,4 +1,4 @@
 """Recordings, shown as their clients saw them, by the code that shows what is live.
 
-Stands above the dialects; ``app`` and the command line import it.
+Stands below the dialects, each of which says how its own look (its ``replay`` module).
 """

@@ -119,7 +119,7 @@ class RecordedSession:
         self._conversation = Conversation()
 
     def play(self, event: TimedEvent) -> None:
-        """Let it happen."""
+        """Apply one recorded event."""
         match event.what:
             case LogEntry() as entry:
                 self.state.apply(entry)

@@ -82,7 +82,7 @@ class Recording:
 
     @property
     def model(self) -> str | None:
-        """What the run's turn asked for, else what its session had then."""
+        """The model that the run's turn names, else its session's at that time."""
         model: str | None = None
         for link in self.links:
             if link.seq > self.first_seq:
@@ -97,17 +97,17 @@ class Recording:
         first = self._own[0].fact if self._own else None
         return (first.turn.model if isinstance(first, RunWaiting | TodoChat) else None) or model
 
-    def written_at(self, place: Cursor) -> datetime:
-        """When the text was written that a client at ``place`` saw last."""
+    def written_at(self, cursor: Cursor) -> datetime:
+        """When the text was written that a client at ``cursor`` saw last."""
         for attempt in attempts_of(self.links):
-            if attempt.id == place.attempt:
-                times = (ms for ms, length in attempt.timeline if length >= place.offset)
+            if attempt.id == cursor.attempt:
+                times = (ms for ms, length in attempt.timeline if length >= cursor.offset)
                 if (ms := next(times, None)) is not None:
                     return attempt.claim.at + timedelta(milliseconds=ms)
         return (self._own or self.links)[-1].fact.at
 
     def need_end(self) -> None:
-        """Only what is over can be shown to its end.
+        """Check that the run is over: only then can it be shown to its end.
 
         Raises:
             Conflict: the run goes on.

@@ -15,7 +15,7 @@ from services.gateway.http.requests import not_found, require_id
 from services.gateway.replay.recording import Recording, speed_of
 from shared.commands import GetRun
 from shared.errors import InvalidRequest, NotFound
-from shared.recording import read_session
+from shared.recording import read_recording
 
 PARAMETER = "replay"
 
@@ -58,7 +58,7 @@ async def requested_recording(request: web.Request) -> Recording:
         session_id, run_id = run.session_id, run.id
         request[RUN_ID] = run.id
     try:
-        links = await read_session(gateway.bus, gateway.store, user, session_id)
+        links = await read_recording(gateway.bus, gateway.store, user, session_id)
     except NotFound as error:
         raise not_found("run") from error
     return Recording(user, session_id, links, run_id)

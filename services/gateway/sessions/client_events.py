@@ -1,8 +1,8 @@
 """What a client is shown of a session, in no dialect yet.
 
 A follower (:mod:`services.gateway.sessions.follower`) turns facts and deltas into
-moments, and decides there, once for every dialect, what must be told anew.  A
-dialect turns moments into its own frames and decides nothing.
+client events, and decides there, once for every dialect, what must be shown anew.  A
+dialect turns them into its own frames and decides nothing.
 """
 
 import hashlib

@@ -1,11 +1,11 @@
-"""How far a client has got, as a short word that it can give back (architecture.md, *Cursors*)."""
+"""How far a client has got, as a short text that it can give back (architecture.md, *Cursors*)."""
 
 import hashlib
 from typing import NamedTuple
 
 
 class Cursor(NamedTuple):
-    """A client's place in a session: the last fact it saw, and how much of the running attempt.
+    """How far a client has got: the last fact it saw, and how much of the running attempt.
 
     ``attempt`` is the sequence of the attempt's claim, 0 when no reply was being
     written; ``offset`` counts the code points of it that were shown.
@@ -17,7 +17,7 @@ class Cursor(NamedTuple):
 
 
 NOTHING_SEEN = Cursor(0)
-"""The place of whoever must be told everything: it is answered with a resync."""
+"""Of whoever must be shown everything: it is answered with a resync."""
 
 
 class CursorCodec:
@@ -29,16 +29,16 @@ class CursorCodec:
     def __init__(self, epoch: str) -> None:
         self._epoch = hashlib.sha256(epoch.encode()).hexdigest()[:12]
 
-    def format(self, place: Cursor) -> str:
-        return f"{self._epoch}-{place.seq}-{place.attempt}-{place.offset}"
+    def format(self, cursor: Cursor) -> str:
+        return f"{self._epoch}-{cursor.seq}-{cursor.attempt}-{cursor.offset}"
 
     def parse(self, text: str) -> Cursor | None:
-        """The place that ``text`` names; None when it is malformed or of another log."""
+        """The cursor in ``text``; None when it is malformed or of another log."""
         epoch, *numbers = text.split("-", 4)
         if epoch != self._epoch or len(numbers) != 3 or not all(map(_is_number, numbers)):
             return None
-        place = Cursor(*map(int, numbers))
-        return place if place.attempt <= place.seq else None
+        cursor = Cursor(*map(int, numbers))
+        return cursor if cursor.attempt <= cursor.seq else None
 
 
 def _is_number(text: str) -> bool:

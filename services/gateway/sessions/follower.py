@@ -1,7 +1,8 @@
 """One client's cursor in a session, and what is new to it since (architecture.md, *Cursors*)."""
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from services.gateway.sessions.client_events import (
     ClientEvent,
@@ -25,6 +26,7 @@ from shared.conversation import grows
 from shared.errors import NotFound
 from shared.events import (
     BranchChosen,
+    Fact,
     MessageRated,
     RunClaimed,
     RunEnded,
@@ -153,29 +155,34 @@ class Follower:
 
     async def _show(self, entry: LogEntry, found: ClientEvents) -> None:
         """Show one fact and move the cursor behind it."""
-        run_id = entry.address.run
-        if self._run_id not in (None, run_id) and not isinstance(entry.fact, SessionDeleted):
+        fact = entry.fact
+        react = self.FACTS.get(type(fact))
+        is_other_run = self._run_id not in (None, entry.address.run)
+        if react is None or (is_other_run and not isinstance(fact, SessionDeleted)):
             self._move_to(entry.seq)
-            return
-        match entry.fact:
-            case RunWaiting() | TodoChat() as fact:
-                await self._show_turn(entry, fact, found)
-            case RunClaimed():
-                shown = self.cursor.offset > 0
-                self.cursor = Cursor(entry.seq, entry.seq, 0)
-                if shown:
-                    found.append((self.cursor, ReplyReset()))
-            case RunEnded() as final:
-                await self._show_end(entry.seq, final, run_id, found)
-            case SessionUpdated() as change:
-                self._append(entry.seq, SessionChanged(change), found)
-            case BranchChosen() | MessageRated() if self._shows_branches:
-                self._move_to(entry.seq)
-                await self._show_messages(entry.seq, found)
-            case SessionDeleted():
-                self._append(entry.seq, SessionGone(), found)
-            case _:
-                self._move_to(entry.seq)
+        else:
+            await react(self, entry, fact, found)
+
+    async def show_claim(self, entry: LogEntry, _: RunClaimed, found: ClientEvents) -> None:
+        shown = self.cursor.offset > 0
+        self.cursor = Cursor(entry.seq, entry.seq, 0)
+        if shown:
+            found.append((self.cursor, ReplyReset()))
+
+    async def show_change(
+        self, entry: LogEntry, change: SessionUpdated, found: ClientEvents
+    ) -> None:
+        self._append(entry.seq, SessionChanged(change), found)
+
+    async def show_branch(
+        self, entry: LogEntry, _: BranchChosen | MessageRated, found: ClientEvents
+    ) -> None:
+        self._move_to(entry.seq)
+        if self._shows_branches:
+            await self._show_messages(entry.seq, found)
+
+    async def show_gone(self, entry: LogEntry, _: SessionDeleted, found: ClientEvents) -> None:
+        self._append(entry.seq, SessionGone(), found)
 
     async def _show_messages(
         self, at: int, found: ClientEvents, *, client_id: str | None = None
@@ -194,7 +201,7 @@ class Follower:
         self._move_to(seq)
         found.append((self.cursor, event))
 
-    async def _show_turn(
+    async def show_turn(
         self, entry: LogEntry, fact: RunWaiting | TodoChat, found: ClientEvents
     ) -> None:
         run_id, state = entry.address.run, self.source.state
@@ -218,8 +225,9 @@ class Follower:
             return known.first_seq == entry.seq
         return (await self.source.run(entry.address.run)).first_seq == entry.seq
 
-    async def _show_end(self, seq: int, final: RunEnded, run_id: str, found: ClientEvents) -> None:
+    async def show_end(self, entry: LogEntry, final: RunEnded, found: ClientEvents) -> None:
         """Heal from the final: the rest of its text, or all of it after a reset."""
+        seq, run_id = entry.seq, entry.address.run
         run = self._runs.pop(run_id, None) or self.source.state.runs.get(run_id)
         run = run or await self.source.run(run_id)
         message = await self._reply(seq, run, final)
@@ -246,3 +254,15 @@ class Follower:
             return await self.source.message(run.assistant_message_id, seq)
         except NotFound:  # erased with its session, which is shown next
             return reply_of(run, final)
+
+    FACTS: ClassVar[dict[type[Fact], Callable[..., Awaitable[None]]]] = {
+        RunWaiting: show_turn,
+        TodoChat: show_turn,
+        RunClaimed: show_claim,
+        RunEnded: show_end,
+        SessionUpdated: show_change,
+        BranchChosen: show_branch,
+        MessageRated: show_branch,
+        SessionDeleted: show_gone,
+    }
+    """What clients are shown; all other facts are passed by."""

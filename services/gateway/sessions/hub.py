@@ -107,7 +107,7 @@ class Hub:
     async def _heard(self, user: str) -> AsyncGenerator[_UserFacts]:
         heard = self._users.get(user)
         if heard is None:
-            subscribing = self._bus.listen_live(live_facts_of_user(user), self._on_fact)
+            subscribing = self._bus.listen_live(live_facts_of_user(user), self.on_fact)
             heard = self._users[user] = _UserFacts(Flight(subscribing, name="user-facts"))
         heard.holders += 1
         try:
@@ -119,7 +119,7 @@ class Hub:
                 del self._users[user]
                 await heard.close()
 
-    def _on_fact(self, message: Incoming) -> None:
+    def on_fact(self, message: Incoming) -> None:
         subject = message.subject.removeprefix("live.")
         self._store.heard(message.sequence)
         if self._bus.connected and self._catching_up is None:

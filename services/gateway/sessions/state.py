@@ -5,8 +5,8 @@ Pure: it is given facts and deltas, and asks nobody.  A feed keeps one at the lo
 """
 
 from collections import deque
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, NamedTuple
 
 from services.gateway.sessions.client_events import RunView, view_of_turn, view_of_unfinished
 from services.gateway.sessions.cursor import NOTHING_SEEN, Cursor
@@ -15,6 +15,7 @@ from shared.deltas import AttemptText, Merge
 from shared.events import (
     AnyTokenEvent,
     Delta,
+    Fact,
     RunClaimed,
     RunEnded,
     RunWaiting,
@@ -70,28 +71,44 @@ class SessionState:
             return False
         self.seq = entry.seq
         self.facts.append(entry)
-        run_id = entry.address.run
-        match entry.fact:
-            case RunWaiting() | TodoChat(n=0) as fact:
-                self.runs[run_id] = self.unfinished[run_id] = view_of_turn(
-                    fact,
-                    run_id=run_id,
-                    session_id=self.session_id,
-                    seq=entry.seq,
-                    before=self.runs.get(run_id),
-                )
-            case RunClaimed():
-                self.running = Running(run_id, entry.seq)
-            case RunEnded():
-                self.unfinished.pop(run_id, None)
-                if self.running is not None and self.running.run_id == run_id:
-                    self.running = None
-            case SessionDeleted():
-                self.gone = True
-            case _:
-                pass
+        react = self.FACTS.get(type(entry.fact))
+        if react is not None:
+            react(self, entry, entry.fact)
         self._forget_oldest()
         return True
+
+    def accept_turn(self, entry: LogEntry, fact: RunWaiting | TodoChat) -> None:
+        if isinstance(fact, TodoChat) and fact.n:  # of a run that is known already
+            return
+        run_id = entry.address.run
+        self.runs[run_id] = self.unfinished[run_id] = view_of_turn(
+            fact,
+            run_id=run_id,
+            session_id=self.session_id,
+            seq=entry.seq,
+            before=self.runs.get(run_id),
+        )
+
+    def begin_attempt(self, entry: LogEntry, _: RunClaimed) -> None:
+        self.running = Running(entry.address.run, entry.seq)
+
+    def end_run(self, entry: LogEntry, _: RunEnded) -> None:
+        run_id = entry.address.run
+        self.unfinished.pop(run_id, None)
+        if self.running is not None and self.running.run_id == run_id:
+            self.running = None
+
+    def end(self, _: LogEntry, __: SessionDeleted) -> None:
+        self.gone = True
+
+    FACTS: ClassVar[dict[type[Fact], Callable[["SessionState", LogEntry, Any], None]]] = {
+        RunWaiting: accept_turn,
+        TodoChat: accept_turn,
+        RunClaimed: begin_attempt,
+        RunEnded: end_run,
+        SessionDeleted: end,
+    }
+    """What changes more than the latest facts."""
 
     def merge(self, token_event: AnyTokenEvent) -> Merge:
         """Take a delta of the running reply, in whatever order they come."""

@@ -16,7 +16,8 @@ import aiohttp
 import msgspec
 
 from services.llm_worker.providers import counts, faults, shapes
-from services.llm_worker.providers.anthropic_reading import AnthropicReading
+from services.llm_worker.providers.answer_reader import spoken
+from services.llm_worker.providers.anthropic_reader import AnthropicReader
 from services.llm_worker.providers.base import (
     Ended,
     ModelInfo,
@@ -33,8 +34,7 @@ from services.llm_worker.providers.connections import (
     whole,
 )
 from services.llm_worker.providers.outbound import Outbound
-from services.llm_worker.providers.reading import spoken
-from services.llm_worker.providers.silence import Patience
+from services.llm_worker.providers.silence import Timeouts
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -73,21 +73,21 @@ class Anthropic:
         api_key: str,
         base_url: str | None,
         max_tokens: int | None,
-        patience: Patience,
+        timeouts: Timeouts,
         outbound: Outbound,
     ) -> None:
         self._api_key = api_key
         self._base_url = base_url or DEFAULT_URL
         self._outbound = outbound
         self._max_tokens = max_tokens or MAX_TOKENS
-        self._patience = patience
+        self._timeouts = timeouts
         self._opened: AsyncAnthropic | None = None
         self._opening = asyncio.Lock()
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
         answer = _Answer(self.client, self._body(prompt))
-        reading = AnthropicReading(self.name, f"{self._base_url or DEFAULT_URL}/v1/messages")
-        return spoken(self, prompt.model, answer, reading, self._patience)
+        reader = AnthropicReader(self.name, f"{self._base_url or DEFAULT_URL}/v1/messages")
+        return spoken(self, prompt.model, answer, reader, self._timeouts)
 
     def notes(self, prompt: Prompt) -> list[str]:
         if prompt.temperature is not None:

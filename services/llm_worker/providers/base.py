@@ -134,10 +134,10 @@ class ProviderError(Exception):
         message: str,
         *,
         code: str = "provider_error",
-        passing: bool,
+        transient: bool,
         retry_after: float | None = None,
         status: int | None = None,
-        words: str = "",
+        text: str = "",
         most_tries: int | None = None,
         leave_alone: bool = False,
         whole: bool = False,
@@ -146,10 +146,10 @@ class ProviderError(Exception):
         super().__init__(message)
         self.message = message
         self.code = code
-        self.passing = passing
+        self.transient = transient
         self.retry_after = retry_after
         self.status = status
-        self.words = words
+        self.text = text
         self.most_tries = most_tries
         self.leave_alone = leave_alone
         self.whole = whole

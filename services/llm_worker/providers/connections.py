@@ -14,7 +14,7 @@ from services.llm_worker.providers import faults
 from services.llm_worker.providers.base import ProviderError
 from services.llm_worker.providers.outbound import Outbound
 
-ASKING = 10.0
+QUERY_TIMEOUT = 10.0
 """Seconds for a question that is answered at once (the models on offer)."""
 
 CONNECTING = 10.0
@@ -55,7 +55,7 @@ class Connections:
         Raises:
             ProviderError: there was none, or it has no end.
         """
-        timeout = aiohttp.ClientTimeout(total=ASKING, connect=CONNECTING)
+        timeout = aiohttp.ClientTimeout(total=QUERY_TIMEOUT, connect=CONNECTING)
         try:
             async with await self.request("GET", url, headers, timeout=timeout) as response:
                 if response.status // 100 != 2:
@@ -195,16 +195,16 @@ def unreachable(provider: str, error: BaseException) -> ProviderError:
     for cause in _causes(error):
         match cause:
             case aiohttp.ClientHttpProxyError():
-                passing = cause.status == 429 or cause.status >= 500
+                transient = cause.status == 429 or cause.status >= 500
                 return faults.unreachable(
-                    provider, f"the proxy answered {cause.status}", passing=passing
+                    provider, f"the proxy answered {cause.status}", transient=transient
                 )
             case aiohttp.ClientConnectorCertificateError():
                 return faults.unreachable(
                     provider,
                     f"its certificate is not trusted ({cause.certificate_error}); SSL_CERT_FILE "
                     "names the certificates that are",
-                    passing=False,
+                    transient=False,
                 )
             case aiohttp.ClientProxyConnectionError():
                 why = f"no connection to the proxy {_address(cause)} ({_reason(cause)}). "

@@ -60,9 +60,9 @@ class Demo:
     async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
         if prompt.model != MODEL:
             raise await faults.no_such_model(self, prompt.model)
-        asked, written = _asked(prompt)
-        length, rate = _order(asked)
-        words = _WORD.findall(_REPLY.format(quote=_quote(asked)))
+        message, written = _last_message(prompt)
+        length, rate = _order(message)
+        words = _WORD.findall(_REPLY.format(quote=_quote(message)))
         stop_reason = "end_turn"
         if prompt.schema is not None:
             words = _WORD.findall(as_json(example(prompt.schema)))
@@ -97,12 +97,12 @@ def _order(message: str) -> tuple[int | None, float | None]:
     return (min(int(float(words)), MOST_WORDS) if words else None, float(rate) if rate else None)
 
 
-def _asked(prompt: Prompt) -> tuple[str, str]:
+def _last_message(prompt: Prompt) -> tuple[str, str]:
     """The message to answer, and what is written of its reply already."""
-    said = [message.content for message in prompt.messages]
-    if prompt.go_on is not None and len(said) > 2:
-        return said[-3], said[-2]
-    return (said[-1] if said else ""), ""
+    texts = [message.content for message in prompt.messages]
+    if prompt.go_on is not None and len(texts) > 2:
+        return texts[-3], texts[-2]
+    return (texts[-1] if texts else ""), ""
 
 
 def _after(written: str, words: list[str]) -> list[str]:
@@ -112,8 +112,8 @@ def _after(written: str, words: list[str]) -> list[str]:
 
 
 def _quote(message: str) -> str:
-    said = " ".join(_ORDER.sub("", message).split())
-    return f"{said[:_QUOTED]}…" if len(said) > _QUOTED else said or "(nothing)"
+    text = " ".join(_ORDER.sub("", message).split())
+    return f"{text[:_QUOTED]}…" if len(text) > _QUOTED else text or "(nothing)"
 
 
 def _of_length(words: list[str], length: int) -> list[str]:
@@ -127,15 +127,15 @@ async def _paced(words: list[str], rate: float) -> AsyncGenerator[str, None]:
         yield "".join(words)
         return
     loop = asyncio.get_running_loop()
-    start, told = loop.time(), 0
-    while told < len(words):
+    start, sent = loop.time(), 0
+    while sent < len(words):
         due = min(int((loop.time() - start) * rate) + 1, len(words))
-        if due > told:
-            yield "".join(words[told:due])
-            told = due
-        await asyncio.sleep(max(start + told / rate - loop.time(), TICK))
+        if due > sent:
+            yield "".join(words[sent:due])
+            sent = due
+        await asyncio.sleep(max(start + sent / rate - loop.time(), TICK))
 
 
 def _count(prompt: Prompt, words: list[str]) -> Usage:
-    said = [prompt.system or "", *(message.content for message in prompt.messages)]
-    return Usage(input_tokens=sum(len(text.split()) for text in said), output_tokens=len(words))
+    texts = [prompt.system or "", *(message.content for message in prompt.messages)]
+    return Usage(input_tokens=sum(len(text.split()) for text in texts), output_tokens=len(words))

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import msgspec
 
-_WORDS = "An example of the demo provider"
+_EXAMPLE = "An example of the demo provider"
 _DEEP = 12
 """Levels after which a schema that contains itself is given its shortest value."""
 
@@ -75,7 +75,7 @@ class _Examples:
 
 def _text(schema: Mapping[str, Any]) -> str:
     least, most = schema.get("minLength", 0), schema.get("maxLength")
-    text = _WORDS
+    text = _EXAMPLE
     while len(text) < least:
-        text += f" {_WORDS}"
+        text += f" {_EXAMPLE}"
     return text if most is None else text[: max(most, 0)]

@@ -15,14 +15,14 @@ from services.llm_worker.providers.unicode import decode_tolerantly, mended
 
 MODELS_NAMED = 20
 """How many models an error message names at most."""
-WORDS = 4000
+MOST_TEXT = 4000
 """Bytes of an error's body that are kept, to see what it is about."""
 LONGEST_BODY = 64 * 1024
 """Bytes of an error's body that are read."""
 LONGEST_SENTENCE = 1000
 """Characters of a provider's own words in an error message."""
 
-_PASSING = {408, 409, 425, 429}
+_TRANSIENT = {408, 409, 425, 429}
 _CODES = {
     404: "model_not_found",
     408: "timeout",
@@ -58,7 +58,7 @@ _SENTENCES = ("message", "msg", "detail", "error", "description", "title")
 """Fields in which servers put what went wrong."""
 
 
-class Said(NamedTuple):
+class ErrorDetails(NamedTuple):
     """An error object of any of the three APIs: its sentence, its type and codes, its status."""
 
     message: str
@@ -72,47 +72,49 @@ def from_status(
     """An answer without success.  Headers are looked up in lower case."""
     if 300 <= status < 400:
         return _redirected(provider, status, headers.get("location", ""))
-    said = _said_in(body)
-    passing = (status in _PASSING or status >= 500) and not _SPENT.search(said.kind)
+    details = _details_in(body)
+    transient = (status in _TRANSIENT or status >= 500) and not _SPENT.search(details.kind)
     if (wish := headers.get("x-should-retry")) in ("true", "false"):
-        passing = wish == "true"
-    sentence = said.message or "nothing else"
-    if status in (401, 403) or (status < 500 and _WRONG_KEY.search(f"{said.kind} {said.message}")):
-        passing, sentence = False, _with_the_key(provider, sentence, may_not=status == 403)
+        transient = wish == "true"
+    sentence = details.message or "nothing else"
+    if status in (401, 403) or (
+        status < 500 and _WRONG_KEY.search(f"{details.kind} {details.message}")
+    ):
+        transient, sentence = False, _with_the_key(provider, sentence, may_not=status == 403)
     return ProviderError(
         f"{provider} answered {status}: {sentence}",
         code=_CODES.get(status, "provider_error"),
-        passing=passing,
+        transient=transient,
         retry_after=retry_after(headers),
         status=status,
-        words=body[:WORDS].decode("utf-8", "replace"),
+        text=body[:MOST_TEXT].decode("utf-8", "replace"),
         location=headers.get("location"),
     )
 
 
 def from_event(provider: str, error: object) -> ProviderError:
     """An error in place of an answer, or in one: only its type or code says what it is."""
-    said = _said(error)
-    passing = not _LASTING.search(said.kind)
+    details = _details_of(error)
+    transient = not _LASTING.search(details.kind)
     code = "provider_error"
-    sentence = said.message or said.kind.strip() or "it says not which"
-    if said.status is not None:
-        passing = said.status in _PASSING or said.status >= 500
-        code = _CODES.get(said.status, code)
-    elif "not_found" in said.kind:
+    sentence = details.message or details.kind.strip() or "it says not which"
+    if details.status is not None:
+        transient = details.status in _TRANSIENT or details.status >= 500
+        code = _CODES.get(details.status, code)
+    elif "not_found" in details.kind:
         code = "model_not_found"
-    elif "overloaded" in said.kind or "rate_limit" in said.kind:
+    elif "overloaded" in details.kind or "rate_limit" in details.kind:
         code = "provider_unavailable"
-    elif "timeout" in said.kind:
+    elif "timeout" in details.kind:
         code = "timeout"
-    if said.status in (401, 403) or _WRONG_KEY.search(f"{said.kind} {said.message}"):
-        passing = False
-        sentence = _with_the_key(provider, sentence, may_not=said.status == 403)
+    if details.status in (401, 403) or _WRONG_KEY.search(f"{details.kind} {details.message}"):
+        transient = False
+        sentence = _with_the_key(provider, sentence, may_not=details.status == 403)
     return ProviderError(
         f"{provider} reported an error: {sentence}",
         code=code,
-        passing=passing,
-        words=said.message[:WORDS],
+        transient=transient,
+        text=details.message[:MOST_TEXT],
     )
 
 
@@ -150,11 +152,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return None
 
 
-def unreachable(provider: str, why: str, *, passing: bool = True) -> ProviderError:
+def unreachable(provider: str, why: str, *, transient: bool = True) -> ProviderError:
     return ProviderError(
         f"{provider} cannot be reached: {why}",
         code="provider_unavailable",
-        passing=passing,
+        transient=transient,
         whole=True,
     )
 
@@ -167,15 +169,15 @@ def unconnected(provider: str, address: str, why: str) -> ProviderError:
 
 
 def broken_off(provider: str) -> ProviderError:
-    return ProviderError(f"{provider} broke off before the end of its reply.", passing=True)
+    return ProviderError(f"{provider} broke off before the end of its reply.", transient=True)
 
 
 def nothing(provider: str) -> ProviderError:
-    return ProviderError(f"{provider} broke off before its first byte.", passing=True)
+    return ProviderError(f"{provider} broke off before its first byte.", transient=True)
 
 
 def garbled(provider: str) -> ProviderError:
-    return ProviderError(f"{provider} sent what cannot be read.", passing=True)
+    return ProviderError(f"{provider} sent what cannot be read.", transient=True)
 
 
 def unreadable(provider: str, address: str, first: bytes) -> ProviderError:
@@ -183,19 +185,19 @@ def unreadable(provider: str, address: str, first: bytes) -> ProviderError:
     return ProviderError(
         f"{provider} sent nothing that can be read as a reply, but: {_plain(first)} "
         f"({_where(provider, address)})",
-        passing=True,
+        transient=True,
     )
 
 
 def endless(provider: str) -> ProviderError:
-    return ProviderError(f"The model of {provider} thinks without end.", passing=False)
+    return ProviderError(f"The model of {provider} thinks without end.", transient=False)
 
 
 def empty(provider: str, why: str = "") -> ProviderError:
     """An answer of nothing may be an accident, so it is tried once more, but not for long."""
     return ProviderError(
         f"{provider} answered with nothing, {why or 'and gave no reason'}.",
-        passing=True,
+        transient=True,
         most_tries=2,
     )
 
@@ -203,7 +205,7 @@ def empty(provider: str, why: str = "") -> ProviderError:
 def ended_with(provider: str, word: str) -> ProviderError:
     """The provider's word for the end is none that a reply ends with."""
     return ProviderError(
-        f"{provider} ended its reply with “{_short(mended(word), 100)}”.", passing=True
+        f"{provider} ended its reply with “{_short(mended(word), 100)}”.", transient=True
     )
 
 
@@ -212,7 +214,7 @@ def web_page(provider: str, address: str, page: bytes) -> ProviderError:
     return ProviderError(
         f"{provider} answered with a web page instead of a reply: “{_plain(page)}”. "
         f"Something else than its API is {_where(provider, address)}",
-        passing=False,
+        transient=False,
     )
 
 
@@ -226,7 +228,7 @@ def no_list(provider: str, address: str, body: bytes) -> ProviderError:
     return ProviderError(
         f"{provider} sent no list of its models that can be read, but: {_plain(body)} "
         f"({_where(provider, address)})",
-        passing=True,
+        transient=True,
     )
 
 
@@ -244,22 +246,22 @@ async def no_such_model(
     except (ProviderError, TimeoutError):
         pass
     listed = names is not None and (model in names or f"{model}:latest" in names)
-    unsure = names is None and error is not None and not _A_MODEL.search(error.words)
+    unsure = names is None and error is not None and not _A_MODEL.search(error.text)
     if error is not None and (listed or unsure):
         known = f"It does list the model {model!r}" if listed else "Its models cannot be listed"
         sentence = error.message.rstrip(".")
         return ProviderError(
             f"{sentence}. {known}, so look at the address: {_where(provider.name, address)}",
-            passing=False,
+            transient=False,
             status=error.status,
-            words=error.words,
+            text=error.text,
         )
     return ProviderError(
         f"{provider.name} has no model {model!r}. {naming(names or [])}".rstrip(),
         code="model_not_found",
-        passing=False,
+        transient=False,
         status=error.status if error else None,
-        words=error.words if error else "",
+        text=error.text if error else "",
     )
 
 
@@ -288,7 +290,7 @@ def _redirected(provider: str, status: int, location: str) -> ProviderError:
     return ProviderError(
         f"{provider} answered {status}: it redirects {to}. natterlog follows no redirects with a "
         f"conversation; if that is right, set {setting} to it.",
-        passing=False,
+        transient=False,
         status=status,
         location=location or None,
     )
@@ -314,20 +316,20 @@ def _with_the_key(provider: str, sentence: str, *, may_not: bool) -> str:
     return f"{sentence} Its key{named} is {end}"
 
 
-def _said_in(body: bytes) -> Said:
-    return _said(decoded(body))
+def _details_in(body: bytes) -> ErrorDetails:
+    return _details_of(decoded(body))
 
 
-def _said(error: object) -> Said:
+def _details_of(error: object) -> ErrorDetails:
     """What an error says, wherever a server has wrapped it in lists and fields ``error``."""
     fields = as_object(error := _first(error))
     for _ in range(4):
         nested = (as_object(_first(fields.get(field))) for field in _ERRORS) if fields else ()
         fields = next((inner for inner in nested if inner), fields)
     if fields is None:
-        return Said(_short(_text(error)))
+        return ErrorDetails(_short(_text(error)))
     codes = [_text(fields.get(field)) for field in ("code", "status", "status_code")]
-    return Said(
+    return ErrorDetails(
         message=_short(_sentence(fields)),
         kind=" ".join([_text(fields.get("type")), *codes]),
         status=next((int(c) for c in codes if re.fullmatch(r"[45]\d\d", c)), None),
@@ -365,7 +367,7 @@ def _text(value: object) -> str:
 
 def _plain(body: bytes) -> str:
     """The text of a body, without the tags if it is a page."""
-    text = mended(body[:WORDS].decode("utf-8", "replace"))
+    text = mended(body[:MOST_TEXT].decode("utf-8", "replace"))
     if text.lstrip("\ufeff \r\n\t").startswith("<"):
         text = html.unescape(_TAG.sub(" ", _HIDDEN.sub(" ", text)))
     text = " ".join(text.split())

@@ -45,7 +45,7 @@ def _has_openai(names: Collection[str], name: str) -> bool:
     )
 
 
-def says_all(provider: str, names: Collection[str], name: str, settings: Settings) -> bool:
+def lists_all(provider: str, names: Collection[str], name: str, settings: Settings) -> bool:
     """Whether the provider would have listed ``name`` if it had it."""
     match provider:
         case "anthropic":
@@ -59,7 +59,7 @@ def says_all(provider: str, names: Collection[str], name: str, settings: Setting
 
 def near(name: str, ids: Collection[str]) -> str:
     """A sentence that asks whether one of ``ids`` was meant; nothing when none is near."""
-    words = {word.lower(): known for known in ids for word in (known.partition("/")[2], known)}
-    close = get_close_matches(name.lower(), words, _NEAR)
-    found = list(dict.fromkeys(words[word] for word in close))
+    lowered = {word.lower(): known for known in ids for word in (known.partition("/")[2], known)}
+    close = get_close_matches(name.lower(), lowered, _NEAR)
+    found = list(dict.fromkeys(lowered[word] for word in close))
     return f"Did you mean {' or '.join(found)}? " if found else ""

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from services.llm_worker.providers import faults, shapes
+from services.llm_worker.providers.answer_reader import spoken
 from services.llm_worker.providers.base import (
     Ended,
     ModelInfo,
@@ -19,9 +20,8 @@ from services.llm_worker.providers.base import (
 )
 from services.llm_worker.providers.connections import Connections, whole
 from services.llm_worker.providers.num_ctx import ContextSizes
-from services.llm_worker.providers.ollama_reading import OllamaReading
-from services.llm_worker.providers.reading import spoken
-from services.llm_worker.providers.silence import Patience
+from services.llm_worker.providers.ollama_reader import OllamaReader
+from services.llm_worker.providers.silence import Timeouts
 from shared.events import ModelDetails
 from shared.log import get_logger
 
@@ -40,19 +40,19 @@ class Ollama:
     name = "ollama"
 
     def __init__(
-        self, connections: Connections, *, host: str, patience: Patience, num_ctx: int
+        self, connections: Connections, *, host: str, timeouts: Timeouts, num_ctx: int
     ) -> None:
         self._connections = connections
         self._sizes = ContextSizes(num_ctx)
         self._host = host
-        self._patience = patience
+        self._timeouts = timeouts
         self._abilities: dict[tuple[str, str], Abilities] = {}
         """By name and digest: a model that is pulled anew may be able to do more."""
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
         url = f"{self._host}/api/chat"
         answer = self._connections.post(self.name, url, {}, self._body(prompt))
-        return spoken(self, prompt.model, answer, OllamaReading(self.name, url), self._patience)
+        return spoken(self, prompt.model, answer, OllamaReader(self.name, url), self._timeouts)
 
     def notes(self, prompt: Prompt) -> list[str]:
         able = self._able(prompt.model)
@@ -78,9 +78,9 @@ class Ollama:
                 supports_vision=able.sees,
                 supports_tools=able.uses_tools,
                 size=model.size,
-                modified_at=_moment(model.modified_at),
+                modified_at=_time(model.modified_at),
                 digest=model.digest or None,
-                details=model.told(),
+                details=model.as_details(),
             )
             for model, able in offered
             if able.chats and "bert" not in model.family  # those make embeddings
@@ -97,15 +97,15 @@ class Ollama:
             async with turns:
                 self._abilities[model.key] = await self._show(model.name)
 
-        asking = [asyncio.create_task(learn(model)) for model in unknown]
-        if not asking:
+        learning = [asyncio.create_task(learn(model)) for model in unknown]
+        if not learning:
             return
         try:
-            _, late = await asyncio.wait(asking, timeout=SHOWING)
+            _, late = await asyncio.wait(learning, timeout=SHOWING)
         finally:
-            for task in asking:
+            for task in learning:
                 task.cancel()
-        failures = [task for task in asking if task not in late and task.exception()]
+        failures = [task for task in learning if task not in late and task.exception()]
         if late or failures:
             why = type(failures[0].exception()).__name__ if failures else "no answer in time"
             log.info("provider.abilities_unknown", models=len(late) + len(failures), error=why)
@@ -122,7 +122,7 @@ class Ollama:
             async with ask as read:
                 body = await whole(self.name, read)
         except ProviderError as error:
-            if error.passing:
+            if error.transient:
                 raise
             return Abilities()  # a server without that, or without the model
         try:
@@ -160,21 +160,21 @@ class Ollama:
 
 
 def _message(message: PromptMessage, thinks: bool) -> dict[str, object]:
-    said: dict[str, object] = {"role": message.role, "content": message.content}
+    fields: dict[str, object] = {"role": message.role, "content": message.content}
     if message.role == "assistant" and message.thoughts is not None and thinks:
-        said["thinking"] = message.thoughts.text
+        fields["thinking"] = message.thoughts.text
     if message.files:
-        said["images"] = [base64.b64encode(file.data).decode() for file in message.files]
-    return said
+        fields["images"] = [base64.b64encode(file.data).decode() for file in message.files]
+    return fields
 
 
-def _moment(text: str | None) -> datetime | None:
+def _time(text: str | None) -> datetime | None:
     """A time as Ollama says it; None where it is none, or Go's zero."""
     try:
-        moment = msgspec.convert(text, datetime)
+        time = msgspec.convert(text, datetime)
     except msgspec.ValidationError:
         return None
-    return moment if moment.tzinfo is not None and moment.year > 1970 else None
+    return time if time.tzinfo is not None and time.year > 1970 else None
 
 
 class Abilities(msgspec.Struct, frozen=True):
@@ -232,8 +232,8 @@ class _Model(msgspec.Struct):
     def family(self) -> str:
         return (self.details and self.details.family) or ""
 
-    def told(self) -> ModelDetails | None:
+    def as_details(self) -> ModelDetails | None:
         if self.details is None:
             return None
-        said = msgspec.structs.asdict(self.details)
-        return ModelDetails(**{field: value for field, value in said.items() if value})
+        fields = msgspec.structs.asdict(self.details)
+        return ModelDetails(**{field: value for field, value in fields.items() if value})

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from services.llm_worker.providers import counts, faults, shapes
+from services.llm_worker.providers.answer_reader import spoken
 from services.llm_worker.providers.base import (
     Ended,
     Learnt,
@@ -18,9 +19,8 @@ from services.llm_worker.providers.base import (
     PromptMessage,
 )
 from services.llm_worker.providers.connections import Connections
-from services.llm_worker.providers.openai_reading import OpenAIReading
-from services.llm_worker.providers.reading import spoken
-from services.llm_worker.providers.silence import Patience
+from services.llm_worker.providers.openai_reader import OpenAIReader
+from services.llm_worker.providers.silence import Timeouts
 
 DEFAULT_URL = "https://api.openai.com/v1"
 
@@ -38,18 +38,18 @@ class OpenAI:
     name = "openai"
 
     def __init__(
-        self, connections: Connections, *, base_url: str, api_key: str | None, patience: Patience
+        self, connections: Connections, *, base_url: str, api_key: str | None, timeouts: Timeouts
     ) -> None:
         self._connections = connections
         self._base_url = base_url
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._patience = patience
+        self._timeouts = timeouts
         self._is_openais_own = urlsplit(base_url).hostname == urlsplit(DEFAULT_URL).hostname
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
         url = f"{self._base_url}/chat/completions"
         answer = self._connections.post(self.name, url, self._headers, self._body(prompt))
-        return spoken(self, prompt.model, answer, OpenAIReading(self.name, url), self._patience)
+        return spoken(self, prompt.model, answer, OpenAIReader(self.name, url), self._timeouts)
 
     def notes(self, prompt: Prompt) -> list[str]:
         known = "temperature" not in prompt.learnt and not self._takes_temperature(prompt.model)
@@ -74,7 +74,7 @@ class OpenAI:
             ModelInfo(
                 name=model.id,
                 context_window=counts.tokens(model.max_model_len or model.context_length) or None,
-                modified_at=_moment(model.created),
+                modified_at=_time(model.created),
             )
             for model in models
             if model.id and not NO_CHAT.search(model.id)
@@ -133,7 +133,7 @@ def _content(message: PromptMessage) -> object:
     return [*map(_part, message.files), {"type": "text", "text": message.content}]
 
 
-def _moment(seconds: float | None) -> datetime | None:
+def _time(seconds: float | None) -> datetime | None:
     """Seconds since 1970 as a time; None for what servers say that do not know it."""
     if not seconds or not 0 < seconds < 2**32:
         return None

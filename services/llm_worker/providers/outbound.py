@@ -78,8 +78,8 @@ def _of_url(url: str, *, tunnel: bool) -> Proxy:
     parts = urlsplit(url)
     if parts.username is None:
         return Proxy(url, {}, {})
-    words = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    headers = {"Proxy-Authorization": f"Basic {b64encode(words.encode()).decode()}"}
+    credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    headers = {"Proxy-Authorization": f"Basic {b64encode(credentials.encode()).decode()}"}
     bare = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     return Proxy(bare, headers, {}) if tunnel else Proxy(bare, {}, headers)
 

@@ -19,7 +19,7 @@ from shared.errors import NatterlogError, NotFound
 from shared.events import TodoChat
 from shared.ids import is_id
 from shared.log_entry import LogEntry
-from shared.recording import Attempt, attempts_of, read_session, runs_of
+from shared.recording import Attempt, attempts_of, read_recording, runs_of
 from shared.run_state import stop_reason
 from shared.store_client import StoreClient
 from shared.subjects import Address, parse
@@ -49,11 +49,11 @@ class Recorded:
             raise ProviderError(
                 f"There is no run or session {named} of yours.",
                 code="model_not_found",
-                passing=False,
+                transient=False,
             ) from error
         except (NatterlogError, BusError) as error:
             raise ProviderError(
-                f"The log cannot be read: {error}", code="provider_unavailable", passing=True
+                f"The log cannot be read: {error}", code="provider_unavailable", transient=True
             ) from error
         pace = _Pace(speed)
         for ms, length in attempt.timeline:
@@ -104,7 +104,7 @@ class Recorded:
         return await self._session(user, run.session_id)
 
     async def _session(self, user: str, session_id: str) -> list[LogEntry]:
-        return await read_session(self._bus, self._store, user, session_id)
+        return await read_recording(self._bus, self._store, user, session_id)
 
     def notes(self, prompt: Prompt) -> list[str]:
         del prompt
@@ -142,7 +142,7 @@ def _parsed(model: str) -> tuple[str, float | None]:
         raise ProviderError(
             f"{model[:60]!r} is no recording: name a run or a session, as {_EXAMPLE}.",
             code="model_not_found",
-            passing=False,
+            transient=False,
         )
     if speed == "max":
         return named, None
@@ -154,7 +154,7 @@ def _parsed(model: str) -> tuple[str, float | None]:
         raise ProviderError(
             f"{speed[:20]!r} is no speed: say {_EXAMPLE}@10, or @max.",
             code="model_not_found",
-            passing=False,
+            transient=False,
         )
     return named, factor
 
@@ -182,22 +182,22 @@ def _end(attempt: Attempt) -> Ended:
     """
     final, fault = attempt.final, attempt.fault
     if attempt.lost and fault is None:
-        raise ProviderError(f"Here the recorded attempt ended: {attempt.reason}.", passing=True)
+        raise ProviderError(f"Here the recorded attempt ended: {attempt.reason}.", transient=True)
     if fault is not None:
         raise ProviderError(
             fault.message,
             code=fault.code,
-            passing=fault.retryable or attempt.lost,
+            transient=fault.retryable or attempt.lost,
             retry_after=None if fault.retry_after is UNSET else fault.retry_after,
             leave_alone=not attempt.lost,  # as it was: then the run ended with it
         )
     if final is not None and final.attempt != attempt.id:
         raise _nothing_more("the recorded run was ended by somebody else")
     # A cancelled reply ends with what was kept of it: nobody knows what would have come.
-    told = None if final is None else stop_reason(final.status, final.stop_reason)
+    reason = None if final is None else stop_reason(final.status, final.stop_reason)
     thoughts = None if final is None or attempt.opening else final.thoughts
-    return Ended(stop_reason=told or "end_turn", usage=attempt.usage, thoughts=thoughts)
+    return Ended(stop_reason=reason or "end_turn", usage=attempt.usage, thoughts=thoughts)
 
 
 def _nothing_more(why: str) -> ProviderError:
-    return ProviderError(f"There is nothing more to say: {why}.", passing=False)
+    return ProviderError(f"There is nothing more to say: {why}.", transient=False)

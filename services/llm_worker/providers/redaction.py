@@ -183,7 +183,7 @@ def _host(host: str) -> str:
     return rf"(?<![\w.-]){re.escape(host)}(?![\w-]|\.\w){port}"
 
 
-def _any_of(pattern: Callable[[str], str], words: Iterable[str | None]) -> re.Pattern[str] | None:
+def _any_of(pattern: Callable[[str], str], texts: Iterable[str | None]) -> re.Pattern[str] | None:
     """One pattern for all of them, the longest first."""
-    found = [pattern(word) for word in sorted(filter(None, words), key=len, reverse=True)]
+    found = [pattern(word) for word in sorted(filter(None, texts), key=len, reverse=True)]
     return re.compile("|".join(filter(None, found))) if any(found) else None

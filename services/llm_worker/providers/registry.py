@@ -10,12 +10,12 @@ from services.llm_worker.providers.anthropic import Anthropic
 from services.llm_worker.providers.base import ModelInfo, Provider, ProviderError
 from services.llm_worker.providers.connections import Connections
 from services.llm_worker.providers.demo import Demo
-from services.llm_worker.providers.listed import has, near, says_all
+from services.llm_worker.providers.listed import has, lists_all, near
 from services.llm_worker.providers.ollama import Ollama
 from services.llm_worker.providers.openai import DEFAULT_URL, OpenAI
 from services.llm_worker.providers.outbound import Outbound
 from services.llm_worker.providers.redaction import Redaction, redaction_for, without_credentials
-from services.llm_worker.providers.silence import Patience
+from services.llm_worker.providers.silence import Timeouts
 from shared.log import get_logger
 from shared.settings import Settings
 
@@ -25,7 +25,7 @@ FRESH = 60.0
 """Seconds for which a provider's list of models is believed."""
 RECENT = 5.0
 """Seconds for which a failure to list them is believed, and a name's absence from all lists."""
-ASKING = 5.0
+LISTING_TIMEOUT = 5.0
 """Seconds that a provider may take to list its models."""
 
 
@@ -108,7 +108,7 @@ class Registry:
         listed = await offer.known(FRESH)
         if model and not offer.has(name):
             listed = await offer.models(max_age)
-            if not offer.has(name) and says_all(
+            if not offer.has(name) and lists_all(
                 provider.name, [info.name for info in listed], name, self._settings
             ):
                 raise _unknown(model, await self.models())
@@ -208,7 +208,7 @@ class Offer:
         self._lock = asyncio.Lock()
         self._models: list[ModelInfo] | None = None
         self._failure: ProviderError | None = None
-        self._asked_at = 0.0
+        self._listed_at = 0.0
         self.latency_ms: int | None = None
 
     async def models(self, max_age: float) -> list[ModelInfo]:
@@ -244,35 +244,35 @@ class Offer:
         came_at = self._clock()
         async with self._lock:  # who comes while it is being asked gets the same answer
             never = self._models is None and self._failure is None
-            answered = self._asked_at > came_at
-            if never or (not answered and self._clock() - self._asked_at > max_age):
+            answered = self._listed_at > came_at
+            if never or (not answered and self._clock() - self._listed_at > max_age):
                 await self._ask()
 
     async def _ask(self) -> None:
         self._failure = None
         started = time.monotonic()
         try:
-            async with asyncio.timeout(ASKING):
+            async with asyncio.timeout(LISTING_TIMEOUT):
                 self._models = await self._provider.models()
         except ProviderError as error:
             self._failure = self._redaction.clean(error)
         except TimeoutError:
-            late = f"it did not list its models within {ASKING:g} seconds"
+            late = f"it did not list its models within {LISTING_TIMEOUT:g} seconds"
             self._failure = faults.unreachable(self._provider.name, late)
-        self._asked_at = self._clock()
+        self._listed_at = self._clock()
         self.latency_ms = round((time.monotonic() - started) * 1000)
 
 
 def _configured(settings: Settings, connections: Connections, outbound: Outbound) -> list[Provider]:
     providers: list[Provider] = []
-    patience = Patience(settings.first_word_timeout, settings.llm_timeout)
+    timeouts = Timeouts(settings.first_word_timeout, settings.llm_timeout)
     if settings.anthropic_api_key:
         providers.append(
             Anthropic(
                 api_key=settings.anthropic_api_key,
                 base_url=settings.anthropic_base_url,
                 max_tokens=settings.claude_max_tokens,
-                patience=patience,
+                timeouts=timeouts,
                 outbound=outbound,
             )
         )
@@ -281,7 +281,7 @@ def _configured(settings: Settings, connections: Connections, outbound: Outbound
             Ollama(
                 connections,
                 host=settings.ollama_host,
-                patience=patience,
+                timeouts=timeouts,
                 num_ctx=settings.ollama_num_ctx,
             )
         )
@@ -291,7 +291,7 @@ def _configured(settings: Settings, connections: Connections, outbound: Outbound
                 connections,
                 base_url=settings.openai_base_url or DEFAULT_URL,
                 api_key=settings.openai_api_key,
-                patience=patience,
+                timeouts=timeouts,
             )
         )
     return [*providers, Demo(rate=settings.demo_rate)]
@@ -307,7 +307,7 @@ def _unknown(model: str, there_are: Catalogue) -> ProviderError:
     return ProviderError(
         f"There is no model {model!r}. {near(model, names)}{faults.naming(names)}",
         code="model_not_found",
-        passing=False,
+        transient=False,
     )
 
 
@@ -316,5 +316,5 @@ def _ambiguous(model: str, owners: list[str]) -> ProviderError:
     return ProviderError(
         f"{len(owners)} providers offer {model!r}: say {names}.",
         code="model_not_found",
-        passing=False,
+        transient=False,
     )

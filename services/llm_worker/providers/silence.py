@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 from services.llm_worker.providers.base import ProviderError
 
 
-class Patience(NamedTuple):
+class Timeouts(NamedTuple):
     """Seconds that content is waited for; 0: for ever."""
 
     first_word: float
@@ -34,17 +34,17 @@ class Silence:
         "_fired",
         "_limit",
         "_loop",
-        "_patience",
         "_provider",
         "_since",
         "_task",
+        "_timeouts",
         "_timer",
     )
 
-    def __init__(self, provider: str, patience: Patience) -> None:
+    def __init__(self, provider: str, timeouts: Timeouts) -> None:
         self._provider = provider
-        self._patience = patience
-        self._limit = patience.first_word
+        self._timeouts = timeouts
+        self._limit = timeouts.first_word
         self._began = False
         """Content has come."""
         self._fired = False
@@ -63,7 +63,7 @@ class Silence:
         self._since = self._loop.time()
         if not self._began:
             self._began = True
-            self._limit = self._patience.between
+            self._limit = self._timeouts.between
             self._set_timer()
 
     def pause(self) -> None:
@@ -100,12 +100,12 @@ class Silence:
     def _fault(self) -> ProviderError:
         silence = f"{self._provider} said nothing for {self._limit:g} seconds"
         if self._began:
-            return ProviderError(f"{silence}.", code="timeout", passing=True)
+            return ProviderError(f"{silence}.", code="timeout", transient=True)
         # Another try would abort the loading that it waits for, and begin it again.
         return ProviderError(
             f"{silence}, not even a first word. If its model takes longer to load or to read a "
             "long prompt, raise NATTERLOG_FIRST_WORD_TIMEOUT.",
             code="timeout",
-            passing=True,
+            transient=True,
             leave_alone=True,
         )

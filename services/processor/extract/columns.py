@@ -148,14 +148,14 @@ class Column:
             missing += f" ({self._missing / rows:.1%})"
         return [
             self.name,
-            self._type_told(),
+            self._type_note(),
             missing,
             f"over {_DISTINCT:,}" if self._uncounted else f"{len(self._counts):,}",
-            self._range_told(),
-            self._frequent_told(),
+            self._range_note(),
+            self._frequency_note(),
         ]
 
-    def _type_told(self) -> str:
+    def _type_note(self) -> str:
         if self._type is None:
             return "empty"
         if any({value.lower() for value in self._counts} == words for words in _BOOLEANS):
@@ -163,17 +163,17 @@ class Column:
         strays = f", but {self._strays:,} others" if self._strays and self._type != _TEXT else ""
         return self._type + strays
 
-    def _range_told(self) -> str:
+    def _range_note(self) -> str:
         if self._type is None:
             return ""
         if self._type == _TEXT:
             return f"{self._shortest:,} to {self._longest:,} characters"
-        told = f"{_short(self._low)} to {_short(self._high)}"
+        text = f"{_short(self._low)} to {_short(self._high)}"
         if isinstance(self._low, str):
-            return told
-        return f"{told}, mean {_short(self._total / (self._present - self._strays))}"
+            return text
+        return f"{text}, mean {_short(self._total / (self._present - self._strays))}"
 
-    def _frequent_told(self) -> str:
+    def _frequency_note(self) -> str:
         top = self._counts.most_common(_TOP)
         if not top or top[0][1] == 1:
             return ""

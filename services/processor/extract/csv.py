@@ -46,7 +46,7 @@ def read(path: Path, limits: Limits, findings: Findings) -> None:
             table.add(piece)
             findings.progress(file.buffer.tell() / size)
     findings.rows = table.rows
-    _tell(table, delimiter, limits, findings)
+    _describe(table, delimiter, limits, findings)
 
 
 # -- rows ---------------------------------------------------------------------
@@ -135,7 +135,7 @@ class _Table:
 # -- the summary --------------------------------------------------------------
 
 
-def _tell(table: _Table, delimiter: str, limits: Limits, findings: Findings) -> None:
+def _describe(table: _Table, delimiter: str, limits: Limits, findings: Findings) -> None:
     width = len(table.columns)
     findings.write(
         f"# A table of {table.rows:,} rows and {table.width:,} columns\n\n"

@@ -20,10 +20,10 @@ from services.processor.extract.findings import (
     Broke,
     ChildMessage,
     ExtractError,
+    FileRefused,
     Findings,
     Order,
     Reader,
-    Refused,
     too_much_memory,
 )
 from shared.confinement import ResourceLimits, confine
@@ -63,9 +63,9 @@ def _read(order: Order, send: Callable[[ChildMessage], None]) -> ChildMessage:
         _reader(order.reader)(Path(order.path), order.limits, findings)
         return findings.done(_peak_memory())
     except ExtractError as error:
-        return Refused(code=error.code, message=error.message)
+        return FileRefused(code=error.code, message=error.message)
     except MemoryError:
-        return Refused(code="too_large", message=too_much_memory(order.limits))
+        return FileRefused(code="too_large", message=too_much_memory(order.limits))
     except Exception as error:  # noqa: BLE001  whatever it is, it is told; never with its words
         at = traceback.extract_tb(error.__traceback__)[-1]
         return Broke(error=type(error).__name__, where=f"{Path(at.filename).name}:{at.lineno}")

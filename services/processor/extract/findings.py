@@ -78,7 +78,7 @@ class Begun(ChildMessage, frozen=True, kw_only=True, tag="begun"):
     part: int
 
 
-class Refused(ChildMessage, frozen=True, kw_only=True, tag="refused"):
+class FileRefused(ChildMessage, frozen=True, kw_only=True, tag="refused"):
     """The reader cannot read the file, and says why."""
 
     code: str
@@ -101,7 +101,7 @@ class Done(ChildMessage, frozen=True, kw_only=True, tag="done"):
     peak_memory: int
 
 
-AnyChildMessage = Progressed | Begun | Refused | Broke | Done
+AnyChildMessage = Progressed | Begun | FileRefused | Broke | Done
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):

@@ -53,8 +53,8 @@ def read(path: Path, limits: Limits, findings: Findings) -> None:
         raise ExtractError("invalid_request", "The PDF has no pages.")
     unreadable: list[int] = []
     unseen: list[int] = []
-    asked = min(claimed, limits.pages)
-    for number in range(1, asked + 1):
+    count = min(claimed, limits.pages)
+    for number in range(1, count + 1):
         try:
             if not findings.begin(number):
                 unreadable.append(number)
@@ -63,7 +63,7 @@ def read(path: Path, limits: Limits, findings: Findings) -> None:
         except pypdfium2.PdfiumError:
             unreadable.append(number)
         findings.pages = number
-        findings.progress(number / asked)
+        findings.progress(number / count)
         if findings.full:
             break
     if len(unreadable) == findings.pages:
@@ -143,6 +143,6 @@ def _pages(numbers: list[int]) -> str:
             spans[-1][1] = number
         else:
             spans.append([number, number])
-    told = ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in spans[:10])
+    ranges = ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in spans[:10])
     more = ", …" if len(spans) > 10 else ""
-    return f"Page{'s' if len(numbers) > 1 else ''} {told}{more}"
+    return f"Page{'s' if len(numbers) > 1 else ''} {ranges}{more}"

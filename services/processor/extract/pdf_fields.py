@@ -34,8 +34,8 @@ def read(form: object, page: object) -> str:
 
 def _take(form: object, widget: object, values: dict[str, str]) -> None:
     """A field may have several widgets: one that is ticked counts, else the first."""
-    name = _said(_pdfium.FPDFAnnot_GetFormFieldAlternateName, form, widget)
-    name = name or _said(_pdfium.FPDFAnnot_GetFormFieldName, form, widget)
+    name = _text_of(_pdfium.FPDFAnnot_GetFormFieldAlternateName, form, widget)
+    name = name or _text_of(_pdfium.FPDFAnnot_GetFormFieldName, form, widget)
     value = _value(form, widget)
     if name and value and (name not in values or values[name] == _NO):
         values[name] = value
@@ -48,13 +48,13 @@ def _value(form: object, widget: object) -> str:
         case _pdfium.FPDF_FORMFIELD_RADIOBUTTON:
             if not _pdfium.FPDFAnnot_IsChecked(form, widget):
                 return ""
-            return _said(_pdfium.FPDFAnnot_GetFormFieldExportValue, form, widget)
+            return _text_of(_pdfium.FPDFAnnot_GetFormFieldExportValue, form, widget)
         case _pdfium.FPDF_FORMFIELD_LISTBOX:
             return ", ".join(_selected(form, widget))
         case _pdfium.FPDF_FORMFIELD_TEXTFIELD | _pdfium.FPDF_FORMFIELD_COMBOBOX:
             if _pdfium.FPDFAnnot_GetFormFieldFlags(form, widget) & _PASSWORD:
                 return ""
-            return _said(_pdfium.FPDFAnnot_GetFormFieldValue, form, widget)
+            return _text_of(_pdfium.FPDFAnnot_GetFormFieldValue, form, widget)
         case _:  # buttons and signatures hold no words
             return ""
 
@@ -62,17 +62,17 @@ def _value(form: object, widget: object) -> str:
 def _selected(form: object, widget: object) -> list[str]:
     options = range(_pdfium.FPDFAnnot_GetOptionCount(form, widget))
     return [
-        _said(_pdfium.FPDFAnnot_GetOptionLabel, form, widget, option)
+        _text_of(_pdfium.FPDFAnnot_GetOptionLabel, form, widget, option)
         for option in options
         if _pdfium.FPDFAnnot_IsOptionSelected(form, widget, option)
     ]
 
 
-def _said(ask: Callable[..., int], *about: object) -> str:
+def _text_of(read: Callable[..., int], *about: object) -> str:
     """The text that PDFium writes as UTF-16 with a zero at its end, on one line."""
-    size = ask(*about, None, 0)
+    size = read(*about, None, 0)
     if size <= 2:
         return ""
     written = ctypes.create_string_buffer(size)
-    ask(*about, ctypes.cast(written, ctypes.POINTER(ctypes.c_ushort)), size)
+    read(*about, ctypes.cast(written, ctypes.POINTER(ctypes.c_ushort)), size)
     return " ".join(written.raw[: size - 2].decode("utf-16-le", "replace").split())

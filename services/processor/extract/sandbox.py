@@ -26,10 +26,10 @@ from services.processor.extract.findings import (
     Broke,
     Done,
     ExtractError,
+    FileRefused,
     Limits,
     Order,
     Progressed,
-    Refused,
     too_much_memory,
 )
 from shared.child import bare_environ, child, make_directory, open_pipe
@@ -204,7 +204,7 @@ async def _listen(
                 part = line.part
             case Done():
                 return line
-            case Refused(code=code, message=message):
+            case FileRefused(code=code, message=message):
                 raise ExtractError(code, message)
             case Broke():
                 log.error("extract.broke", error=line.error, where=line.where)

@@ -76,7 +76,7 @@ async def test_a_reply_that_broke_off_tells_what_it_has_cost_already(
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "passing"),
+    ("error", "code", "transient"),
     [
         ("overloaded_error", "provider_unavailable", True),
         ("rate_limit_error", "provider_unavailable", True),
@@ -89,13 +89,13 @@ async def test_a_reply_that_broke_off_tells_what_it_has_cost_already(
     ],
 )
 async def test_an_error_event_is_judged_by_its_type(
-    fake: FakeProvider, registry: Registry, error: str, code: str, passing: bool
+    fake: FakeProvider, registry: Registry, error: str, code: str, transient: bool
 ):
     prompt = prompt_for("anthropic", f"fault=error@2 error={error}")
 
     _, fault = await fault_of(registry.providers["anthropic"], prompt)
 
-    assert (fault.code, fault.passing) == (code, passing)
+    assert (fault.code, fault.transient) == (code, transient)
 
 
 async def test_a_model_says_what_it_can(fake: FakeProvider, registry: Registry):

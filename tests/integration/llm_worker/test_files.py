@@ -32,26 +32,26 @@ def pictures(file: FileRef) -> bool:
 @pytest.mark.parametrize(
     ("files", "takes", "choice"),
     [
-        ([PDF, *PAGES], everything, Choice([PDF], needs_text=False, words=[])),
-        ([PDF, *PAGES], pictures, Choice(PAGES, needs_text=True, words=[])),
+        ([PDF, *PAGES], everything, Choice([PDF], needs_text=False, notes=[])),
+        ([PDF, *PAGES], pictures, Choice(PAGES, needs_text=True, notes=[])),
         (
             [PDF, *PAGES],
             nothing,
             Choice(
-                [], needs_text=True, words=["Not shown to the model: 2 picture(s) of the file."]
+                [], needs_text=True, notes=["Not shown to the model: 2 picture(s) of the file."]
             ),
         ),
-        ([], everything, Choice([], needs_text=True, words=[])),
+        ([], everything, Choice([], needs_text=True, notes=[])),
         (
             [a_file(kind="pdf", media_type="application/pdf", size=MOST_BYTES + 1), *PAGES],
             everything,
-            Choice(PAGES, needs_text=True, words=[]),
+            Choice(PAGES, needs_text=True, notes=[]),
         ),
         (
             [a_file(kind="image", media_type="image/png", size=MOST_IMAGE + 1)],
             everything,
             Choice(
-                [], needs_text=True, words=["Not shown to the model: 1 picture(s) of the file."]
+                [], needs_text=True, notes=["Not shown to the model: 1 picture(s) of the file."]
             ),
         ),
     ],
@@ -66,7 +66,7 @@ def test_no_more_pictures_are_sent_than_a_request_holds():
     choice = chosen(many, everything)
 
     assert len(choice.files) == min(MOST_BYTES // MOST_IMAGE, MOST_IMAGES)
-    assert choice.words == ["Not shown to the model: 24 picture(s) of the file."]
+    assert choice.notes == ["Not shown to the model: 24 picture(s) of the file."]
 
 
 IMAGE = PromptFile(name="1.png", media_type="image/png", data=b"png")

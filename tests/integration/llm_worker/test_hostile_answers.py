@@ -27,7 +27,7 @@ LISTS = {"openai": "/v1/models", "anthropic": "/v1/models", "ollama": "/api/tags
 
 @asynccontextmanager
 async def provider_at(
-    server: RawServer, name: str, patience: float = 30.0
+    server: RawServer, name: str, timeout: float = 30.0
 ) -> AsyncIterator[Provider]:
     registry = Registry(
         Settings(
@@ -35,8 +35,8 @@ async def provider_at(
             ollama_host=server.url,
             anthropic_api_key="key",
             anthropic_base_url=server.url,
-            llm_timeout=patience,
-            first_word_timeout=patience,
+            llm_timeout=timeout,
+            first_word_timeout=timeout,
         )
     )
     await registry.preload()
@@ -124,7 +124,7 @@ async def test_json_without_end_takes_no_memory(name: str, piece: bytes):
     async with bounded(40 * MEGABYTE):
         fault = await fault_from(name, answer)
 
-    assert fault.passing
+    assert fault.transient
 
 
 @pytest.mark.parametrize("piece", [b"[", b"{},"])
@@ -186,13 +186,13 @@ async def test_headers_without_end_are_an_unreachable_provider(name: str):
 
     fault = await fault_from(name, answer)
 
-    assert (fault.code, fault.passing) == ("provider_unavailable", True)
+    assert (fault.code, fault.transient) == ("provider_unavailable", True)
 
 
 async def test_what_is_no_http_is_an_unreachable_provider(name: str):
     fault = await fault_from(name, answers(b"SSH-2.0-OpenSSH_9.6\r\n"))
 
-    assert (fault.code, fault.passing) == ("provider_unavailable", True)
+    assert (fault.code, fault.transient) == ("provider_unavailable", True)
 
 
 # -- lengths and codings ----------------------------------------------------------------
@@ -218,7 +218,7 @@ async def test_a_length_that_is_too_short_breaks_off(name: str):
 
     fault = await fault_from(name, answers(head(Content_Length=data.index(b"two")), data))
 
-    assert fault.passing
+    assert fault.transient
 
 
 def packed(data: bytes, coding: str) -> bytes:
@@ -245,13 +245,13 @@ async def test_a_coding_that_was_only_promised_is_a_passing_fault(name: str, cod
         name, answers(head(Content_Encoding=coding), wire(name, ["one "]) * 100)
     )
 
-    assert fault.passing
+    assert fault.transient
 
 
 async def test_an_unknown_coding_is_a_fault_with_a_reason(name: str):
     fault = await fault_from(name, answers(head(Content_Encoding="zstd2"), b"\x28\xb5\x2f\xfd" * 9))
 
-    assert fault.passing
+    assert fault.transient
     assert name in fault.message
 
 
@@ -282,7 +282,7 @@ async def test_nobody_follows_a_redirect(name: str, status: int):
 
     assert "redirects to /elsewhere" in fault.message
     assert "redirects to /elsewhere" in listing.value.message
-    assert (fault.passing, "/elsewhere" in server.paths) == (False, False)
+    assert (fault.transient, "/elsewhere" in server.paths) == (False, False)
 
 
 def missing(body: bytes, models: bytes | None) -> Answering:
@@ -302,7 +302,7 @@ OTHERS = json.dumps({"data": [{"id": "other"}], "models": [{"name": "other"}]}).
 
 
 @pytest.mark.parametrize(
-    ("body", "models", "code", "says"),
+    ("body", "models", "code", "reason"),
     [
         (b"404 page not found", LISTED, "provider_error", "It does list the model 'odd'"),
         (b'{"error": "model odd not found"}', LISTED, "provider_error", "It does list the model"),
@@ -314,7 +314,7 @@ OTHERS = json.dumps({"data": [{"id": "other"}], "models": [{"name": "other"}]}).
     ],
 )
 async def test_a_path_that_is_not_there_is_told_from_a_model_that_is_not(
-    name: str, body: bytes, models: bytes | None, code: str, says: str
+    name: str, body: bytes, models: bytes | None, code: str, reason: str
 ):
     async with (
         RawServer(missing(body, models)) as server,
@@ -322,8 +322,8 @@ async def test_a_path_that_is_not_there_is_told_from_a_model_that_is_not(
     ):
         _, fault = await fault_of(provider, PROMPT)
 
-    assert says in fault.message
-    assert (fault.code, fault.passing) == (code, False)
+    assert reason in fault.message
+    assert (fault.code, fault.transient) == (code, False)
     assert (server.url in fault.message) == (code == "provider_error")
 
 
@@ -382,7 +382,7 @@ async def test_a_list_is_read_as_far_as_it_can_be(name: str, body: bytes):
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "reason"),
     [
         (b"<html>Welcome</html>", "a web page instead"),
         (b'{"error": {"message": "It broke."}}', "It broke."),
@@ -392,9 +392,9 @@ async def test_a_list_is_read_as_far_as_it_can_be(name: str, body: bytes):
         (b'{"data": [' + b"{}," * 500_000 + b"{}]}", "no list of its models"),
     ],
 )
-async def test_what_is_no_list_is_a_fault_with_a_reason(name: str, body: bytes, says: str):
+async def test_what_is_no_list_is_a_fault_with_a_reason(name: str, body: bytes, reason: str):
     async with bounded(30 * MEGABYTE):
-        with pytest.raises(ProviderError, match=says):
+        with pytest.raises(ProviderError, match=reason):
             await models_in(name, body)
 
 

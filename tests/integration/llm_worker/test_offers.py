@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from services.llm_worker.breaker import Breaker
+from services.llm_worker.handlers import endpoints
 from services.llm_worker.offers import LONGEST_LIST, LONGEST_NAME, Offering
 from services.llm_worker.providers.base import ModelInfo
 from services.llm_worker.providers.demo import Demo
@@ -29,14 +30,14 @@ class Noting:
     """A store that notes everything as new."""
 
     def __init__(self) -> None:
-        self.asked: list[SyncModels] = []
+        self.requests: list[SyncModels] = []
         self.away = 0
 
     async def ask(self, request: SyncModels) -> ModelsNoted:
         if self.away:
             self.away -= 1
             raise Unavailable("Not now.")
-        self.asked.append(request)
+        self.requests.append(request)
         return ModelsNoted(added=[m.id for m in request.models], removed=["gone/gone"], seq=7)
 
 
@@ -83,7 +84,7 @@ async def test_one_that_cannot_be_asked_is_told_with_its_error(
 
     refreshed = await offering.refresh(Refresh())
 
-    (noted,) = store.asked
+    (noted,) = store.requests
     assert (noted.user_id, noted.unavailable) == (NONE, ["ollama"])
     assert [m.id for m in noted.models] == refreshed.added
     assert noted.default == "openai/fake-gpt"
@@ -103,7 +104,7 @@ async def test_of_an_endless_list_the_first_models_are_told(
 
     await make(settings_for(fake)).refresh(Refresh())
 
-    (noted,) = store.asked
+    (noted,) = store.requests
     names = [m.name for m in noted.models if m.provider == "openai"]
     assert names == fake.models["openai"][: len(names)]
     assert LONGEST_LIST / 2 < sum(map(len, names)) < LONGEST_LIST
@@ -115,7 +116,7 @@ async def test_a_default_that_nobody_knows_is_not_guessed(make: Make, store: Not
 
     await offering.refresh(Refresh())
 
-    assert store.asked[0].default is None
+    assert store.requests[0].default is None
 
 
 async def test_a_bare_default_is_the_model_that_it_means(make: Make, fake: FakeProvider):
@@ -132,11 +133,11 @@ async def test_a_store_that_is_away_is_told_when_it_is_back(
 
     await make(Settings()).refresh_at_start()
 
-    assert [[m.id for m in noted.models] for noted in store.asked] == [["demo/demo"]]
+    assert [[m.id for m in noted.models] for noted in store.requests] == [["demo/demo"]]
 
 
 @pytest.mark.parametrize(
-    ("info", "told"),
+    ("info", "listed"),
     [
         ({"name": ""}, []),
         ({"name": "x" * (LONGEST_NAME + 1)}, []),
@@ -150,7 +151,7 @@ async def test_a_store_that_is_away_is_told_when_it_is_back(
     ],
 )
 async def test_what_no_fact_can_hold_is_left_out(
-    make: Make, monkeypatch: pytest.MonkeyPatch, info: dict[str, Any], told: list[Any]
+    make: Make, monkeypatch: pytest.MonkeyPatch, info: dict[str, Any], listed: list[Any]
 ):
     async def models(_: Demo) -> list[ModelInfo]:
         return [ModelInfo(**info)]
@@ -159,7 +160,7 @@ async def test_what_no_fact_can_hold_is_left_out(
 
     offers = await make(Settings()).list_offers(ListOffers())
 
-    assert [(m.name, m.display_name, m.size) for m in offers.providers[0].models] == told
+    assert [(m.name, m.display_name, m.size) for m in offers.providers[0].models] == listed
     assert msgspec.json.encode(offers)
 
 
@@ -228,7 +229,7 @@ async def test_whether_a_provider_that_is_away_has_a_name_is_not_known(make: Mak
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"model": 1}', b"\xff"])
 async def test_a_question_that_cannot_be_read_is_refused(make: Make, data: bytes):
     with pytest.raises(InvalidRequest):
-        await make(Settings()).endpoints()[llm_command("find_model")](data)
+        await endpoints(make(Settings()))[llm_command("find_model")](data)
 
 
 async def test_a_name_that_is_near_another_is_told_so(make: Make, fake: FakeProvider):

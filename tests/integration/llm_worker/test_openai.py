@@ -9,7 +9,7 @@ from services.llm_worker.providers.connections import Connections
 from services.llm_worker.providers.openai import DEFAULT_URL, OpenAI
 from services.llm_worker.providers.outbound import Outbound
 from services.llm_worker.providers.registry import Registry
-from services.llm_worker.providers.silence import Patience
+from services.llm_worker.providers.silence import Timeouts
 from shared.events import Usage
 from shared.settings import Settings
 from tests.support.fake_provider import FakeProvider, check_unspliced
@@ -84,7 +84,7 @@ def test_openais_own_reasoning_models_take_no_temperature_and_another_limit(
     base_url: str, model: str, sent: dict[str, object]
 ):
     connections = Connections(Outbound(Settings()))
-    provider = OpenAI(connections, base_url=base_url, api_key=None, patience=Patience(1, 1))
+    provider = OpenAI(connections, base_url=base_url, api_key=None, timeouts=Timeouts(1, 1))
     prompt = Prompt(model=model, messages=TALK, temperature=0.3, max_tokens=99)
 
     body = provider._body(prompt)

@@ -168,20 +168,20 @@ async def test_certificates_that_are_not_there_are_told_by_their_variable(
 
 async def test_a_plain_provider_is_reached_through_the_proxy(fake: FakeProvider, name: str):
     async with ProxyServer(fake.port, password="secret") as proxy:
-        said = await spoken(settings_at(f"http://{HOST}", http_proxy=proxy.url), name)
+        reply = await spoken(settings_at(f"http://{HOST}", http_proxy=proxy.url), name)
 
-    assert said == ("a1", 3)
-    assert proxy.asked[0].startswith(f"POST http://{HOST}/")
+    assert reply == ("a1", 3)
+    assert proxy.requests[0].startswith(f"POST http://{HOST}/")
     assert "proxy-authorization" not in fake.seen[0].headers
 
 
 async def test_a_secure_provider_is_reached_through_a_tunnel(secure: FakeProvider, name: str):
     async with ProxyServer(secure.port, password="secret") as proxy:
         settings = settings_at(f"https://{HOST}", https_proxy=proxy.url, ssl_cert_file=CA)
-        said = await spoken(settings, name)
+        reply = await spoken(settings, name)
 
-    assert said == ("a1", 3)
-    assert set(proxy.asked) == {f"CONNECT {HOST}:443"}
+    assert reply == ("a1", 3)
+    assert set(proxy.requests) == {f"CONNECT {HOST}:443"}
     assert "proxy-authorization" not in secure.seen[0].headers
 
 
@@ -196,20 +196,20 @@ async def test_a_certificate_of_a_ca_that_nobody_knows_is_refused_with_advice(
 
     assert fault.message.startswith(f"{name} cannot be reached: its certificate is not trusted (")
     assert fault.message.endswith("SSL_CERT_FILE names the certificates that are")
-    assert (fault.code, fault.passing, fault.whole) == ("provider_unavailable", False, True)
+    assert (fault.code, fault.transient, fault.whole) == ("provider_unavailable", False, True)
     assert secure.seen == []
 
 
-@pytest.mark.parametrize(("status", "passing"), [(407, False), (403, False), (502, True)])
+@pytest.mark.parametrize(("status", "transient"), [(407, False), (403, False), (502, True)])
 async def test_a_proxy_that_makes_no_tunnel_is_told_apart_from_the_provider(
-    secure: FakeProvider, name: str, status: int, passing: bool
+    secure: FakeProvider, name: str, status: int, transient: bool
 ):
     async with ProxyServer(secure.port, refuses=status) as proxy:
         settings = settings_at(f"https://{HOST}", https_proxy=proxy.url, ssl_cert_file=CA)
         fault = await failed(settings, name)
 
     assert fault.message == f"{name} cannot be reached: the proxy answered {status}"
-    assert (fault.passing, fault.whole) == (passing, True)
+    assert (fault.transient, fault.whole) == (transient, True)
 
 
 async def test_a_proxy_that_is_not_there_is_a_provider_that_is_not(name: str):
@@ -221,7 +221,7 @@ async def test_a_proxy_that_is_not_there_is_a_provider_that_is_not(name: str):
         f"{name} cannot be reached: no connection to the proxy [private address] (connection "
         "refused). Does it run there, and are the proxy settings right?"
     )
-    assert (fault.passing, fault.whole) == (True, True)
+    assert (fault.transient, fault.whole) == (True, True)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ async def test_a_provider_that_is_not_there_is_told_with_the_setting_to_look_at(
         f"{name} cannot be reached: no connection to {shown} ({why}). Does it run there, and is "
         f"{setting} right?"
     )
-    assert (fault.code, fault.passing, fault.whole) == ("provider_unavailable", True, True)
+    assert (fault.code, fault.transient, fault.whole) == ("provider_unavailable", True, True)
 
 
 async def test_this_machine_is_reached_directly_and_the_settings_alone_count(

@@ -68,7 +68,7 @@ async def test_an_empty_reply_is_worth_one_more_try(
 
     assert text == ""
     assert fault.message == f"{name} answered with nothing, and gave no reason."
-    assert (fault.passing, fault.most_tries) == (True, 2)
+    assert (fault.transient, fault.most_tries) == (True, 2)
 
 
 async def test_a_connection_is_used_again(fake: FakeProvider, registry: Registry, name: str):
@@ -101,7 +101,7 @@ async def test_a_reply_that_breaks_off_is_a_passing_fault(
     text, error = await fault_of(registry.providers[name], prompt)
 
     assert check_unspliced(text)[1] == int(fault[-1])
-    assert (error.code, error.passing) == ("provider_error", True)
+    assert (error.code, error.transient) == ("provider_error", True)
 
 
 @pytest.mark.parametrize("fault", ["error@3", "error@0"])
@@ -113,7 +113,7 @@ async def test_an_error_event_is_a_fault_after_the_text_before_it(
     text, error = await fault_of(registry.providers[name], prompt)
 
     assert check_unspliced(text)[1] == int(fault[-1])
-    assert error.passing
+    assert error.transient
 
 
 @pytest.mark.parametrize("fault", ["stall@3", "pings@3"])
@@ -125,7 +125,7 @@ async def test_silence_ends_a_reply_and_heartbeats_do_not_break_it(
     )
 
     assert error.message == f"{name} said nothing for 0.3 seconds."
-    assert (error.code, error.passing, error.leave_alone) == ("timeout", True, False)
+    assert (error.code, error.transient, error.leave_alone) == ("timeout", True, False)
     await fake.wait_for(lambda: fake.seen[0].closed_at)
 
 
@@ -146,7 +146,7 @@ async def test_a_first_word_that_never_comes_is_not_waited_for_again(
 
     assert fault.message.startswith(f"{name} said nothing for 1 seconds, not even a first word.")
     assert "NATTERLOG_FIRST_WORD_TIMEOUT" in fault.message
-    assert (fault.code, fault.passing, fault.leave_alone) == ("timeout", True, True)
+    assert (fault.code, fault.transient, fault.leave_alone) == ("timeout", True, True)
     await fake.wait_for(lambda: fake.seen[0].closed_at)
 
 
@@ -271,7 +271,7 @@ async def test_a_refusal_of_the_request_is_no_passing_fault(
 ):
     _, fault = await fault_of(registry.providers[name], prompt_for(name, f"fail={status}"))
 
-    assert (fault.code, fault.passing) == ("provider_error", False)
+    assert (fault.code, fault.transient) == ("provider_error", False)
     assert str(status) in fault.message
 
 
@@ -293,7 +293,7 @@ async def test_a_busy_provider_says_when_to_come_back(
         registry.providers[name], prompt_for(name, f"fail={status} retry_after=7")
     )
 
-    assert (fault.code, fault.passing, fault.retry_after) == (code, True, 7.0)
+    assert (fault.code, fault.transient, fault.retry_after) == (code, True, 7.0)
     assert len(fake.seen) == 1, "one call makes one try"
 
 
@@ -304,7 +304,7 @@ async def test_an_unknown_model_is_told_with_those_there_are(
 
     _, fault = await fault_of(registry.providers[name], prompt_for(name, "hello"))
 
-    assert (fault.code, fault.passing) == ("model_not_found", False)
+    assert (fault.code, fault.transient) == ("model_not_found", False)
     assert fault.message == f"{name} has no model '{MODELS[name]}'. There are: first, second."
 
 
@@ -324,8 +324,8 @@ async def test_a_provider_that_is_not_there_is_a_passing_fault(fake: FakeProvide
     with pytest.raises(ProviderError) as raised:
         await registry.providers[name].models()
 
-    assert (fault.code, fault.passing) == ("provider_unavailable", True)
-    assert (raised.value.code, raised.value.passing) == ("provider_unavailable", True)
+    assert (fault.code, fault.transient) == ("provider_unavailable", True)
+    assert (raised.value.code, raised.value.transient) == ("provider_unavailable", True)
     await registry.aclose()
 
 

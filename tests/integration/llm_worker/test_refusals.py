@@ -10,8 +10,8 @@ from services.llm_worker.providers.registry import Registry
 from services.llm_worker.refusals import (
     MOST,
     REMEMBERED,
+    PartRefused,
     Refusals,
-    Refused,
     as_refusal,
     learnt_notes,
 )
@@ -57,13 +57,13 @@ def provider_of(style: str, registry: Registry) -> str:
 
 async def refused(
     fake: FakeProvider, registry: Registry, style: str, **prompt: Any
-) -> Refused | None:
+) -> PartRefused | None:
     """What comes of a prompt to a server that refuses in this style."""
     provider = provider_of(style, registry)
     fake.default = fake.default.overruled_by(f"refuses={style}")
-    asked = a_prompt(provider, **prompt)
-    _, fault = await fault_of(registry.providers[provider], asked)
-    return as_refusal(fault, asked)
+    sent = a_prompt(provider, **prompt)
+    _, fault = await fault_of(registry.providers[provider], sent)
+    return as_refusal(fault, sent)
 
 
 def a_prompt(provider: str, **prompt: Any) -> Prompt:
@@ -113,8 +113,8 @@ async def test_what_is_learnt_changes_the_request_and_nothing_else(
     assert await body("max_tokens", "max_completion_tokens") == without(plain, "max_tokens")
     headed = {"role": "user", "content": "Be brief.\n\nWhy?"}
     assert await body("system") == plain | {"messages": [headed, reply, second]}
-    said = without(reply, "reasoning_content")
-    assert await body("thoughts") == plain | {"messages": [system, first, said, second]}
+    bare = without(reply, "reasoning_content")
+    assert await body("thoughts") == plain | {"messages": [system, first, bare, second]}
 
 
 async def test_a_server_that_wants_thoughts_back_gets_them_with_every_reply(
@@ -137,12 +137,12 @@ async def test_each_provider_sends_thoughts_back_in_its_own_way(
     await reply_of(registry.providers[name], a_prompt(name, messages=THOUGHT))
 
     reply = next(m for m in fake.seen[0].body["messages"] if m["role"] == "assistant")
-    told = {
+    shapes = {
         "openai": {"content": "So.", "reasoning_content": "hm"},
         "ollama": {"content": "So.", "thinking": "hm"},
         "anthropic": {"content": [{"type": "thinking"}, {"type": "text", "text": "So."}]},
     }
-    assert reply == {"role": "assistant", **told[name]}
+    assert reply == {"role": "assistant", **shapes[name]}
 
 
 def without(body: dict[str, Any], name: str) -> dict[str, Any]:
@@ -154,7 +154,7 @@ async def test_a_refused_schema_is_recognised(fake: FakeProvider, registry: Regi
     refusal = await refused(fake, registry, style, schema=SCHEMA)
 
     assert refusal is not None
-    assert (refusal.part, refusal.passing) == ("schema", False)
+    assert (refusal.part, refusal.transient) == ("schema", False)
 
 
 @pytest.mark.parametrize("style", [s for s, r in REFUSALS.items() if r.part == "files"])
@@ -186,7 +186,7 @@ async def test_refused_files_are_recognised_and_whether_it_is_all_or_these(
     ],
 )
 def test_other_faults_are_no_refusals(status: int | None, words: str):
-    fault = ProviderError(words, passing=False, status=status, words=words)
+    fault = ProviderError(words, transient=False, status=status, text=words)
     fault.sent = frozenset(("temperature", "max_tokens", "stream_options"))
     prompt = a_prompt("openai", files=[PNG], schema=SCHEMA)
 
@@ -195,7 +195,7 @@ def test_other_faults_are_no_refusals(status: int | None, words: str):
 
 def test_what_was_not_in_the_prompt_was_not_refused():
     words = "response_format and image_url are not supported"
-    fault = ProviderError(words, passing=False, status=400, words=words)
+    fault = ProviderError(words, transient=False, status=400, text=words)
 
     assert as_refusal(fault, prompt_for("openai", "hello")) is None
 
@@ -204,9 +204,9 @@ def test_a_refusal_is_remembered_for_its_model_and_only_for_a_while():
     clock = [1000.0]
     refusals = Refusals(lambda: clock[0])
     file = a_file(kind="image", media_type="image/png")
-    fault = ProviderError("no", passing=False)
+    fault = ProviderError("no", transient=False)
 
-    refusals.remember("openai", "m", Refused(fault, "files", frozenset({"image"})))
+    refusals.remember("openai", "m", PartRefused(fault, "files", frozenset({"image"})))
 
     assert refusals.of("openai", "m").file(file)
     assert not refusals.of("openai", "another").file(file)
@@ -217,7 +217,7 @@ def test_a_refusal_is_remembered_for_its_model_and_only_for_a_while():
 
 def test_so_many_refusals_are_remembered_and_no_more():
     refusals = Refusals()
-    refused = Refused(ProviderError("no", passing=False), "system", frozenset(("system",)))
+    refused = PartRefused(ProviderError("no", transient=False), "system", frozenset(("system",)))
 
     for n in range(MOST + 1):
         refusals.remember("openai", f"{n}", refused)
@@ -229,7 +229,7 @@ def test_so_many_refusals_are_remembered_and_no_more():
 
 def test_a_refused_file_leaves_others_be_and_a_refused_schema_other_schemas():
     refusals = Refusals()
-    fault = ProviderError("no", passing=False, status=400, words="invalid_image, response_format")
+    fault = ProviderError("no", transient=False, status=400, text="invalid_image, response_format")
     bad = as_refusal(fault, prompt_for("openai", "hello", files=[PNG]))
     schema = as_refusal(fault, prompt_for("openai", "hello", schema=SCHEMA))
     assert bad is not None

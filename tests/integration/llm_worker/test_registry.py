@@ -52,7 +52,7 @@ async def test_without_any_settings_another_name_is_unknown(make: Make):
     with pytest.raises(ProviderError) as raised:
         await make(Settings()).resolve("gpt-9")
 
-    assert (raised.value.code, raised.value.passing) == ("model_not_found", False)
+    assert (raised.value.code, raised.value.transient) == ("model_not_found", False)
     assert raised.value.message == "There is no model 'gpt-9'. There are: demo/demo."
 
 
@@ -106,7 +106,7 @@ async def test_a_name_that_two_offer_is_told_to_be_ambiguous(fake: FakeProvider,
     with pytest.raises(ProviderError) as raised:
         await make(settings_for(fake)).resolve("twin")
 
-    assert (raised.value.code, raised.value.passing) == ("model_not_found", False)
+    assert (raised.value.code, raised.value.transient) == ("model_not_found", False)
     assert raised.value.message == "2 providers offer 'twin': say ollama/twin or openai/twin."
 
 
@@ -136,7 +136,7 @@ async def test_a_provider_that_is_down_does_not_hide_the_others_names(
     assert await meaning(registry, "fake-gpt") == "openai fake-gpt"
     with pytest.raises(ProviderError) as raised:
         await registry.resolve("perhaps-its-own")
-    assert (raised.value.code, raised.value.passing) == ("provider_unavailable", True)
+    assert (raised.value.code, raised.value.transient) == ("provider_unavailable", True)
 
 
 async def test_names_stay_known_when_their_provider_goes_down(
@@ -197,7 +197,7 @@ async def test_the_demo_does_not_stand_in_for_a_provider_that_is_down(make: Make
     with pytest.raises(ProviderError) as raised:
         await registry.resolve(None)
 
-    assert (raised.value.code, raised.value.passing) == ("provider_unavailable", True)
+    assert (raised.value.code, raised.value.transient) == ("provider_unavailable", True)
 
 
 async def test_the_catalogue_has_every_model_and_who_could_not_be_asked(
@@ -288,7 +288,7 @@ async def test_whether_a_name_is_on_a_list_that_cannot_be_had_any_more_is_not_kn
     with pytest.raises(ProviderError) as raised:
         await registry.find("perhaps-new")
 
-    assert (raised.value.code, raised.value.passing) == ("provider_unavailable", True)
+    assert (raised.value.code, raised.value.transient) == ("provider_unavailable", True)
     assert await registry.find("fake-gpt") == "openai/fake-gpt"
 
 

@@ -45,8 +45,8 @@ async def test_types_are_told_also_where_some_cells_differ(tmp_path: Path):
     lines.append("41;2.000,5;2024-02-01;2024-01-02;no;Berlin;NA")
 
     with await read(tmp_path, "\r\n".join(lines)) as found:
-        told = columns(found)
-        assert {name: cells[0] for name, cells in told.items()} == {
+        table = columns(found)
+        assert {name: cells[0] for name, cells in table.items()} == {
             "whole": "integer",
             "broken": "decimal",
             "day": "date",
@@ -55,10 +55,10 @@ async def test_types_are_told_also_where_some_cells_differ(tmp_path: Path):
             "city": "text",
             "mixed": "decimal, but 1 others",
         }
-        assert told["broken"][3] == "1,234.5 to 2,000.5, mean 1,253.18"
-        assert told["day"][3] == "2024-01-01 to 2024-02-01"
-        assert told["city"][4] == "Aarhus (40), Berlin (1)"
-        assert told["mixed"][1] == "1 (2.4%)"
+        assert table["broken"][3] == "1,234.5 to 2,000.5, mean 1,253.18"
+        assert table["day"][3] == "2024-01-01 to 2024-02-01"
+        assert table["city"][4] == "Aarhus (40), Berlin (1)"
+        assert table["mixed"][1] == "1 (2.4%)"
 
 
 @pytest.mark.parametrize(
@@ -175,9 +175,9 @@ async def test_a_table_without_rows_is_described_as_such(text: str, tmp_path: Pa
 async def test_progress_is_told_by_the_bytes_that_were_read(tmp_path: Path):
     file = tmp_path / "file.csv"
     file.write_text("a,b\n" + "1,2\n" * 50_000)
-    told: list[float] = []
+    fractions: list[float] = []
 
-    with await extract(file, "csv", Limits(), told.append):
-        assert len(told) == 10
-        assert told == sorted(told)
-        assert told[-1] == 1.0
+    with await extract(file, "csv", Limits(), fractions.append):
+        assert len(fractions) == 10
+        assert fractions == sorted(fractions)
+        assert fractions[-1] == 1.0

@@ -77,25 +77,25 @@ async def test_a_form_without_any_other_text_is_read_and_shown(tmp_path: Path):
 
 
 async def test_a_page_that_crashed_its_reader_is_left_out_and_told(tmp_path: Path):
-    limits, told = Limits(), list[object]()
+    limits, reports = Limits(), list[object]()
     file = tmp_path / "file.pdf"
     file.write_bytes(pdf_of("Hello", "crash", "World"))
-    findings = Findings(tmp_path, limits, told.append, skip=frozenset({2}))
+    findings = Findings(tmp_path, limits, reports.append, skip=frozenset({2}))
 
     pdf_reader.read(file, limits, findings)
 
     assert findings.text == "[Page 1]\nHello\n\n[Page 3]\nWorld\n\n"
     assert findings.notes == ["Page 2 could not be read."]
-    assert [part.part for part in told if isinstance(part, Begun)] == [1, 3]
+    assert [part.part for part in reports if isinstance(part, Begun)] == [1, 3]
 
 
 async def test_progress_is_told_page_by_page(tmp_path: Path):
     file = tmp_path / "file.pdf"
     file.write_bytes(pdf_of("a", "b", "c", "d"))
-    told: list[float] = []
+    fractions: list[float] = []
 
-    with await extract(file, "pdf", Limits(), told.append):
-        assert told == [0.25, 0.5, 0.75, 1.0]
+    with await extract(file, "pdf", Limits(), fractions.append):
+        assert fractions == [0.25, 0.5, 0.75, 1.0]
 
 
 async def test_a_million_claimed_pages_cost_nothing(tmp_path: Path):

@@ -37,7 +37,7 @@ def write(file: Path, text: str) -> None:
     file.write_text(text)
 
 
-def told_by(file: Path) -> list[int]:
+def pids_in(file: Path) -> list[int]:
     return [int(word) for word in file.read_text().split()]
 
 
@@ -107,7 +107,7 @@ async def test_a_cancel_kills_the_reader_and_all_that_it_started(file: Path, wor
         read_with(f"{READERS}:wait", file, Limits(), lambda _: under_way.set())
     )
     await under_way.wait()
-    reader, its_child = told_by(file)
+    reader, its_child = pids_in(file)
 
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -187,7 +187,7 @@ async def test_a_reader_knows_nothing_of_the_services_surroundings(
 ):
     monkeypatch.setenv("ANTHROPIC_API_KEY", "secret")
 
-    with await read_with(f"{READERS}:tell_surroundings", file, Limits(), ignore) as found:
+    with await read_with(f"{READERS}:show_surroundings", file, Limits(), ignore) as found:
         assert set(found.text.split()) <= {"LC_CTYPE", "PYTHONPATH", "PYTHONUTF8", "TMPDIR"}
 
 

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from shared.events import Ask, DocumentPlan, FileRef, StepResult, Turn, Usage
+from shared.events import DocumentPlan, FileRef, StepPrompt, StepResult, Turn, Usage
 from tests.support.scripted_log import START, ScriptedLog
 
 RUN = "01a21600-0000-7000-8000-0000000000b1"
@@ -19,14 +19,14 @@ FILE = FileRef(
 )
 PLAN = DocumentPlan(file=FILE, prompt="What do I owe?")
 READ = [StepResult(step="extract", text="")]
-ASK = Ask(
+PROMPT = StepPrompt(
     step="answer",
     prompt=PLAN.prompt,
     files=[FILE],
     instead="<file>42</file>",
     schema={"type": "object"},
 )
-MISSED = msgspec.structs.replace(ASK, misses=1)
+MISSED = msgspec.structs.replace(PROMPT, misses=1)
 
 
 def at(ms: int) -> datetime:

@@ -22,7 +22,7 @@ EVENTS = [*get_args(events.AnyFact), *get_args(events.AnyTokenEvent)]
 
 
 @pytest.fixture(scope="module")
-def told() -> dict[str, Any]:
+def spec() -> dict[str, Any]:
     return document(every_route())
 
 
@@ -36,23 +36,23 @@ def test_every_socket_is_described_beside_its_handler(route: web.RouteDef):
     assert (route.handler.__doc__ or "").strip()
 
 
-def test_every_reference_leads_somewhere(told: dict[str, Any]):
-    places = set(re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(told)))
+def test_every_reference_leads_somewhere(spec: dict[str, Any]):
+    references = set(re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(spec)))
 
-    def leads(place: str) -> bool:
-        at = told
-        for step in place.split("/"):
+    def leads(reference: str) -> bool:
+        at = spec
+        for step in reference.split("/"):
             if step not in at:
                 return False
             at = at[step]
         return True
 
-    assert len(places) > 100
-    assert [place for place in sorted(places) if not leads(place)] == []
+    assert len(references) > 100
+    assert [reference for reference in sorted(references) if not leads(reference)] == []
 
 
-def test_every_operation_speaks_of_messages_of_its_channel(told: dict[str, Any]):
-    for operation in told["operations"].values():
+def test_every_operation_speaks_of_messages_of_its_channel(spec: dict[str, Any]):
+    for operation in spec["operations"].values():
         channel = operation["channel"]["$ref"]
         assert operation["action"] in ("send", "receive")
         assert operation["messages"]
@@ -60,26 +60,26 @@ def test_every_operation_speaks_of_messages_of_its_channel(told: dict[str, Any])
             assert message["$ref"].startswith(f"{channel}/messages/")
 
 
-def test_every_place_in_an_address_is_a_parameter(told: dict[str, Any]):
-    for channel in told["channels"].values():
-        places = re.findall(r"\{(\w+)\}", channel["address"] or "")
-        assert list(channel.get("parameters", {})) == places
+def test_every_place_in_an_address_is_a_parameter(spec: dict[str, Any]):
+    for channel in spec["channels"].values():
+        parameters = re.findall(r"\{(\w+)\}", channel["address"] or "")
+        assert list(channel.get("parameters", {})) == parameters
 
 
-def test_every_schema_is_one(told: dict[str, Any]):
-    for schema in told["components"]["schemas"].values():
+def test_every_schema_is_one(spec: dict[str, Any]):
+    for schema in spec["components"]["schemas"].values():
         jsonschema.Draft7Validator.check_schema(schema)
 
 
-def test_facts_lie_under_the_subjects_of_the_document_of_events(told: dict[str, Any]):
+def test_facts_lie_under_the_subjects_of_the_document_of_events(spec: dict[str, Any]):
     row = r"^\| `([\w.]+)` \| `\w+` \| `(\S+)` \|"
     table = dict(re.findall(row, EVENTS_MD.read_text(), re.MULTILINE))
 
     found: dict[str, str] = {}
     for event in EVENTS:
         tag = str(event.__struct_config__.tag)
-        channel = told["channels"].get(f"fact.{tag}", told["channels"]["attempt"])
-        short = re.sub(r"\{(user|session|run)\}", lambda place: place[1][0], channel["address"])
+        channel = spec["channels"].get(f"fact.{tag}", spec["channels"]["attempt"])
+        short = re.sub(r"\{(user|session|run)\}", lambda field: field[1][0], channel["address"])
         found[tag] = short.replace("{", "<").replace("}", ">")
 
     assert found == table
@@ -87,13 +87,13 @@ def test_facts_lie_under_the_subjects_of_the_document_of_events(told: dict[str, 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: str(event.__struct_config__.tag))
 def test_the_example_of_every_event_fits_its_schema(
-    event: type[msgspec.Struct], told: dict[str, Any]
+    event: type[msgspec.Struct], spec: dict[str, Any]
 ):
     section = EVENTS_MD.read_text().split(f"### `{event.__struct_config__.tag}`")[1]
     example = json.loads(section.split("```json\n")[1].split("```")[0])
-    schema = told["components"]["messages"][f"events.{event.__name__}"]["payload"]
+    schema = spec["components"]["messages"][f"events.{event.__name__}"]["payload"]
 
-    validator = jsonschema.Draft7Validator({**schema, "components": told["components"]})
+    validator = jsonschema.Draft7Validator({**schema, "components": spec["components"]})
     assert [fault.message for fault in validator.iter_errors(example)] == []
 
 
@@ -101,29 +101,29 @@ def _is_request(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, commands.Request) and hasattr(kind, "name")
 
 
-def test_every_request_to_the_store_is_told_with_its_answer(told: dict[str, Any]):
+def test_every_request_to_the_store_is_told_with_its_answer(spec: dict[str, Any]):
     requests = {kind.name for kind in vars(commands).values() if _is_request(kind)}
 
     answered = {
         name.removeprefix("request.")
-        for name, operation in told["operations"].items()
+        for name, operation in spec["operations"].items()
         if name.startswith("request.") and operation["reply"]["messages"]
     }
 
     assert answered == requests
 
 
-def test_every_subject_of_the_bus_is_told(told: dict[str, Any]):
+def test_every_subject_of_the_bus_is_told(spec: dict[str, Any]):
     here = subjects.Address("{user}", "{session}", "{run}")
     spelled = [here.schedule, here.tokens]
     for function in vars(subjects).values():
         if inspect.isfunction(function) and function.__module__ == subjects.__name__:
             parameters = inspect.signature(function).parameters
             spells = inspect.signature(function).return_annotation is str
-            if spells and not {"subject", "fact"} & parameters.keys():
+            if spells and not {"subject", "fact", "kind"} & parameters.keys():
                 spelled.append(str(function(*(f"{{{name}}}" for name in parameters))))
 
-    addresses = [channel["address"] or "" for channel in told["channels"].values()]
+    addresses = [channel["address"] or "" for channel in spec["channels"].values()]
     exact = [s for s in spelled if re.match(r"(sig|dead|tok|sched|\$KV)\.[^*>]+$", s)]
 
     assert len(exact) >= 6

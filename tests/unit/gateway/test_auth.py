@@ -62,12 +62,12 @@ def test_several_of_them_or_one_without_end_stand_for_nobody(path: str, headers:
 
 
 def test_whoever_looks_too_late_is_told_at_once():
-    user, told = User("u", "t"), []
-    with user.watched(lambda: told.append("early")):
+    user, ended = User("u", "t"), []
+    with user.watched(lambda: ended.append("early")):
         user.end()
 
-    with user.watched(lambda: told.append("late")):
+    with user.watched(lambda: ended.append("late")):
         pass
 
-    assert told == ["early", "late"]
+    assert ended == ["early", "late"]
     assert not user.counts

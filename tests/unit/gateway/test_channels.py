@@ -44,7 +44,7 @@ def ended(status: EndStatus) -> ReplyEnded:
     return ReplyEnded(run, final, reply_of(run, final))
 
 
-def said(status: str) -> dict[str, Any]:
+def user_message(status: str) -> dict[str, Any]:
     message = {"id": "u", "role": "user", "content": "Hello, AI!", "status": status}
     return {
         "type": "user_message",
@@ -59,10 +59,10 @@ def reply(kind: str, status: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("moment", "frames"),
+    ("event", "frames"),
     [
-        (accepted(TodoChat(at=AT, n=0, turn=TURN)), [said("completed"), TYPING]),
-        (accepted(RunWaiting(at=AT, turn=TURN)), [said("waiting")]),
+        (accepted(TodoChat(at=AT, n=0, turn=TURN)), [user_message("completed"), TYPING]),
+        (accepted(RunWaiting(at=AT, turn=TURN)), [user_message("waiting")]),
         (accepted(TodoChat(at=AT, n=0, turn=AGAIN)), [TYPING]),
         (ReplyDue(accepted(TodoChat(at=AT, n=0, turn=TURN)).run), [TYPING]),
         (
@@ -85,8 +85,8 @@ def reply(kind: str, status: str) -> dict[str, Any]:
         (SessionGone(), []),
     ],
 )
-def test_every_moment_has_its_frames(moment: ClientEvent, frames: list[dict[str, Any]]):
-    assert [msgspec.to_builtins(frame) for frame in frames_of(moment)] == frames
+def test_every_client_event_has_its_frames(event: ClientEvent, frames: list[dict[str, Any]]):
+    assert [msgspec.to_builtins(frame) for frame in frames_of(event)] == frames
 
 
 def test_a_message_has_two_names():

@@ -12,26 +12,26 @@ NUMBERS = st.integers(0, 2**63 - 1)
 
 
 @given(seq=NUMBERS, attempt=NUMBERS, offset=NUMBERS)
-def test_a_place_comes_back_as_it_was(seq: int, attempt: int, offset: int):
+def test_a_cursor_comes_back_as_it_was(seq: int, attempt: int, offset: int):
     assume(attempt <= seq)
 
-    place = Cursor(seq, attempt, offset)
+    cursor = Cursor(seq, attempt, offset)
 
-    assert CURSORS.parse(CURSORS.format(place)) == place
+    assert CURSORS.parse(CURSORS.format(cursor)) == cursor
 
 
 @given(st.text())
 def test_no_text_is_more_than_a_cursor_or_nothing(text: str):
-    place = CURSORS.parse(text)
+    cursor = CURSORS.parse(text)
 
-    assert place is None or CURSORS.format(place) == text
+    assert cursor is None or CURSORS.format(cursor) == text
 
 
 @given(st.from_regex(r"\A[0-9a-f]{12}(-[0-9]{1,25}){0,5}\Z"))
 def test_nothing_that_looks_like_a_cursor_fails(text: str):
-    place = CURSORS.parse(text)
+    cursor = CURSORS.parse(text)
 
-    assert place is None or CURSORS.format(place) == text
+    assert cursor is None or CURSORS.format(cursor) == text
 
 
 @pytest.mark.parametrize("word", ["-1", "01", "1_0", "1.0", "", " 1", "٣", "²"])

@@ -118,9 +118,9 @@ def test_a_page_knows_its_neighbours():
 
 
 def test_a_path_is_described_with_the_kind_and_the_bounds_of_each_field():
-    told = metadata("Preset List", "Choices", {"POST": NewPreset})
+    described = metadata("Preset List", "Choices", {"POST": NewPreset})
 
-    posted = msgspec.to_builtins(told)["actions"]["POST"]
+    posted = msgspec.to_builtins(described)["actions"]["POST"]
     assert posted["name"] == {
         "type": "string",
         "max_length": 200,

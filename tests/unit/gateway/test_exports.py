@@ -144,9 +144,9 @@ def test_only_what_is_complete_has_a_stop_reason(status: str, kept: str | None):
 
 
 def test_what_people_say_has_no_ending_and_no_thoughts():
-    said = a_reply(role="user", stop_reason="refusal", thoughts="Hm.")
+    message_of_user = a_reply(role="user", stop_reason="refusal", thoughts="Hm.")
 
-    (message,) = history_of(decode(as_json(an_export(said)))).messages
+    (message,) = history_of(decode(as_json(an_export(message_of_user)))).messages
 
     assert (message.stop_reason, message.thoughts) == (None, None)
 

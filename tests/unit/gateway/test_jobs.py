@@ -39,8 +39,8 @@ class JobLog(ScriptedLog):
 
     def generate(self, step: str = "answer", *results: StepResult) -> None:
         self.results += results
-        n, ask = next(self._todos), an_ask(step)
-        self.hands_to_llm_worker(RUN, self.plan, n, ask, self.results, last=False)
+        n, prompt = next(self._todos), an_ask(step)
+        self.hands_to_llm_worker(RUN, self.plan, n, prompt, self.results, last=False)
 
     def claim(self, max_tokens: int = 10) -> None:
         """The next attempt, which knows what the one before had written."""
@@ -71,7 +71,7 @@ def apply(state: JobState, entry: LogEntry) -> None:
     state.apply(entry.seq, entry.fact)  # type: ignore[arg-type]
 
 
-def read_whole(log: JobLog) -> JobState:
+def state_after(log: JobLog) -> JobState:
     """The state of whoever has read all there is."""
     state = fresh(log.plan)
     for entry in log.entries:
@@ -158,7 +158,7 @@ def a_documents_log(any_: random.Random) -> JobLog:
 def test_chunks_are_always_the_partial_and_progress_never_falls(any_: random.Random):
     """Token events are lost, repeated and late; clients look when they can, and some come later."""
     log = a_documents_log(any_)
-    state, clients, reader = fresh(), [Documents()], read_whole(log)
+    state, clients, reader = fresh(), [Documents()], state_after(log)
 
     for event in as_delivered(log, any_):
         if isinstance(event, LogEntry):
@@ -204,24 +204,24 @@ def test_who_reads_an_ended_job_after_its_token_events_have_gone_shows_the_same_
     for entry in log.entries:
         apply(late, entry)
 
-    assert late.progress == read_whole(log).progress
+    assert late.progress == state_after(log).progress
 
 
 def test_progress_is_real():
     log = JobLog()
     log.process()
     log.claim()
-    seen = [read_whole(log).progress]
+    seen = [state_after(log).progress]
     for thousandths in (100, 500, 400, 1000):
         log.reads(thousandths)
-        seen.append(read_whole(log).progress)
+        seen.append(state_after(log).progress)
     log.generate("answer", READ)
     log.claim(max_tokens=100)
     for _ in range(3):
         log.writes("x" * 200)
-        seen.append(read_whole(log).progress)
+        seen.append(state_after(log).progress)
     log.end()
-    seen.append(read_whole(log).progress)
+    seen.append(state_after(log).progress)
 
     assert seen == [0, 5, 25, 25, 50, 74, 99, 99, 100]
 
@@ -233,12 +233,12 @@ def test_a_schedule_that_fires_twice_or_after_the_end_changes_nothing():
     fired = log.entries[-1].fact
     log.claim()
     log.append(fired, RUN)
-    running = read_whole(log)
+    running = state_after(log)
     log.end("cancelled")
     log.append(fired, RUN)
 
     assert (running.status, running.step) == ("running", "extract")
-    assert read_whole(log).status == "cancelled"
+    assert state_after(log).status == "cancelled"
 
 
 # -- content --------------------------------------------------------------------------

@@ -18,7 +18,7 @@ each_route = pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.ha
 
 
 @pytest.fixture(scope="module")
-def told() -> dict[str, Any]:
+def spec() -> dict[str, Any]:
     return document(every_route())
 
 
@@ -28,36 +28,36 @@ def test_every_route_is_described_beside_its_handler(route: web.RouteDef):
     assert (route.handler.__doc__ or "").strip(), f"{route.handler} says in no word what it does"
 
 
-def test_the_document_is_valid(told: dict[str, Any]):
-    faults = list(OpenAPIV31SpecValidator(told).iter_errors())
+def test_the_document_is_valid(spec: dict[str, Any]):
+    faults = list(OpenAPIV31SpecValidator(spec).iter_errors())
 
     assert faults == []
 
 
-def test_every_operation_has_a_name_of_its_own(told: dict[str, Any]):
+def test_every_operation_has_a_name_of_its_own(spec: dict[str, Any]):
     names = [
-        operation["operationId"] for path in told["paths"].values() for operation in path.values()
+        operation["operationId"] for path in spec["paths"].values() for operation in path.values()
     ]
 
     assert sorted(set(names)) == sorted(names)
 
 
-def test_every_reference_leads_somewhere(told: dict[str, Any]):
-    text = json.dumps(told)
-    places = {part.partition('"')[0] for part in text.split('"#/components/')[1:]}
+def test_every_reference_leads_somewhere(spec: dict[str, Any]):
+    text = json.dumps(spec)
+    references = {part.partition('"')[0] for part in text.split('"#/components/')[1:]}
 
     missing = [
-        place
-        for place in places
-        if place.partition("/")[2] not in told["components"][place.partition("/")[0]]
+        reference
+        for reference in references
+        if reference.partition("/")[2] not in spec["components"][reference.partition("/")[0]]
     ]
 
-    assert places
+    assert references
     assert missing == []
 
 
-def test_equal_names_of_two_dialects_are_two_components(told: dict[str, Any]):
-    schemas = told["components"]["schemas"]
+def test_equal_names_of_two_dialects_are_two_components(spec: dict[str, Any]):
+    schemas = spec["components"]["schemas"]
 
     assert "temperature" in schemas["assistant.NewSession"]["properties"]
     assert "enable_tools" in schemas["channels.NewSession"]["properties"]

@@ -28,8 +28,8 @@ from tests.unit.gateway.served_log import ServedLog, feed_of, live
 
 CURSORS = CursorCodec("epoch")
 STEPS = ("keywords", "content_generation", "compliance_check")
-WORDS = st.text("ab é🙂\u0301", min_size=1, max_size=6)
-PIECES = st.lists(WORDS, max_size=4)
+TEXTS = st.text("ab é🙂\u0301", min_size=1, max_size=6)
+PIECES = st.lists(TEXTS, max_size=4)
 PAUSE = st.integers(1, 4_000)
 FEW = settings().max_examples // 2
 """A session takes long to be lived through."""
@@ -147,7 +147,7 @@ class Session:
                     self.log.updates(title=piece)
                     await self._fact()
                 case _:
-                    await self._tick(self.log.writes(piece))
+                    await self._token_event(self.log.writes(piece))
 
     async def _end(self, run_id: str) -> None:
         status: EndStatus = self._one_of("completed", "completed", "failed", "cancelled")
@@ -183,7 +183,7 @@ class Session:
         self._feed.on_fact(*self.log.last)
         await self._all_read()
 
-    async def _tick(self, token_event: AnyTokenEvent) -> None:
+    async def _token_event(self, token_event: AnyTokenEvent) -> None:
         self._feed.on_token_event(live(Stored(0, "tok", encode(token_event))))
         await self._all_read()
 
@@ -337,11 +337,11 @@ class JobSession:
         if step == "extract":
             for thousandths in self._draw(st.lists(st.integers(0, 1000), max_size=3).map(sorted)):
                 self._pause()
-                self._tick(self.log.reads(thousandths))
+                self._token_event(self.log.reads(thousandths))
             return
         for piece in self._draw(PIECES):
             self._pause()
-            self._tick(self.log.writes(piece))
+            self._token_event(self.log.writes(piece))
 
     def _fact(self) -> None:
         self._pause()
@@ -349,7 +349,7 @@ class JobSession:
         self._state.apply(entry.seq, entry.fact)  # type: ignore[arg-type]
         self._show()
 
-    def _tick(self, token_event: AnyTokenEvent) -> None:
+    def _token_event(self, token_event: AnyTokenEvent) -> None:
         self._state.merge(token_event)
         self._show()
 
@@ -447,8 +447,8 @@ async def test_text_that_has_no_times_is_shown_in_one_piece_and_said_to_be():
     frames = await replayed(log, "channels", run_id)
 
     assert b'"content":"Lost with TOKENS"' in frames[3]
-    (said, other) = recording_of(log, run_id).gaps()
-    assert "in one piece" in said
+    (one, other) = recording_of(log, run_id).gaps()
+    assert "in one piece" in one
     assert "in one piece" in other
 
 

@@ -25,12 +25,12 @@ class Work:
 
 async def test_whoever_asks_meanwhile_shares_the_answer():
     work = Work()
-    asking = [asyncio.create_task(work.flights.of(key).result()) for key in ("a", "a", "b")]
+    waiting = [asyncio.create_task(work.flights.of(key).result()) for key in ("a", "a", "b")]
     await asyncio.sleep(0)
 
     work.end.set()
 
-    assert await asyncio.gather(*asking) == ["done a", "done a", "done b"]
+    assert await asyncio.gather(*waiting) == ["done a", "done a", "done b"]
     assert work.begun == ["a", "b"]
 
 

@@ -41,7 +41,7 @@ def test_only_one_module_of_the_gateway_begins_runs():
 
 
 def test_whatever_begins_a_run_is_counted():
-    assert get_origin(get_type_hints(RunPermit.ask)["command"]) is StartsRun
+    assert get_origin(get_type_hints(RunPermit.start)["command"]) is StartsRun
     assert set(StartsRun.__subclasses__()) == {
         *(SendMessage, EditMessage, Regenerate, ContinueReply),
         CreateJob,
@@ -71,7 +71,7 @@ def test_what_is_for_everybody_is_what_was_promised():
     declared = {
         route.path.rstrip("/")
         for route in over_http()
-        if (told := description_of(route)) is not None and told.public
+        if (description := description_of(route)) is not None and description.public
     }
 
     assert declared <= PUBLIC

@@ -87,7 +87,7 @@ def test_nothing_to_be_answered_is_said_so(said: list[str]):
     with pytest.raises(ProviderError) as raised:
         alternating(spoken(*said))
 
-    assert (raised.value.code, raised.value.passing) == ("invalid_request", False)
+    assert (raised.value.code, raised.value.transient) == ("invalid_request", False)
 
 
 @given(st.lists(st.tuples(st.sampled_from("ua"), st.sampled_from(["", " ", "x", "y z"]))))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from services.llm_worker.answers import Missed, checked, told
+from services.llm_worker.answers import Missed, checked, schema_instruction
 from services.llm_worker.providers.base import Prompt, PromptMessage
 from services.llm_worker.providers.demo import Demo
 from services.llm_worker.providers.examples import as_json, example
@@ -86,7 +86,7 @@ def test_a_reference_to_elsewhere_is_never_fetched():
 
 
 def test_a_model_is_told_the_schema_in_a_fence():
-    assert told({"const": "```"}).endswith('````json\n{\n  "const": "```"\n}\n````')
+    assert schema_instruction({"const": "```"}).endswith('````json\n{\n  "const": "```"\n}\n````')
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: as_json(schema)[:60])

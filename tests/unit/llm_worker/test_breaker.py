@@ -10,9 +10,9 @@ from services.llm_worker.providers.base import ProviderError
 
 THRESHOLD = 3
 COOLDOWN = 60.0
-BUSY = ProviderError("busy", passing=True)
-GONE = ProviderError("cannot be reached", passing=True, whole=True)
-REFUSED = ProviderError("refused", passing=False)
+BUSY = ProviderError("busy", transient=True)
+GONE = ProviderError("cannot be reached", transient=True, whole=True)
+REFUSED = ProviderError("refused", transient=False)
 
 
 class MemoryShelf:
@@ -101,7 +101,7 @@ async def test_an_open_circuit_says_when_to_come_back(breaker: Breaker, clock: C
         await breaker.admit("openai", "m")
 
     fault = raised.value
-    assert (fault.code, fault.passing, fault.retry_after) == ("provider_unavailable", True, 40)
+    assert (fault.code, fault.transient, fault.retry_after) == ("provider_unavailable", True, 40)
     assert fault.message.endswith(" is left alone for a while. Try again in 40 s.")
 
 

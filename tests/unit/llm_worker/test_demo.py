@@ -78,5 +78,5 @@ async def test_its_pace_loses_no_word():
 async def test_it_has_one_model():
     _, fault = await fault_of(Demo(rate=0), Prompt(model="gpt-9", messages=[]))
 
-    assert (fault.code, fault.passing) == ("model_not_found", False)
+    assert (fault.code, fault.transient) == ("model_not_found", False)
     assert fault.message == "demo has no model 'gpt-9'. There are: demo."

@@ -64,18 +64,18 @@ def test_the_providers_sentence_is_found(body: bytes, message: str | None):
     assert message is None or found == message
 
 
-@pytest.mark.parametrize(("word", "passing"), [("true", True), ("false", False)])
-def test_a_provider_may_say_whether_to_try_again(word: str, passing: bool):
+@pytest.mark.parametrize(("word", "transient"), [("true", True), ("false", False)])
+def test_a_provider_may_say_whether_to_try_again(word: str, transient: bool):
     for status in (400, 500):
         fault = faults.from_status("openai", status, {"x-should-retry": word}, b"")
 
-        assert fault.passing is passing
+        assert fault.transient is transient
 
 
 def test_a_spent_quota_does_not_pass():
     body = b'{"error": {"message": "m", "type": "insufficient_quota"}}'
 
-    assert not faults.from_status("openai", 429, {}, body).passing
+    assert not faults.from_status("openai", 429, {}, body).transient
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_wrong_key_is_named_and_not_tried_again(status: int, body: bytes, sent
     fault = faults.from_status("openai", status, {"x-should-retry": "true"}, body)
 
     assert sentence in fault.message
-    assert not fault.passing
+    assert not fault.transient
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_redirect_is_refused_and_names_where_it_leads(location: str, named: st
     assert named in fault.message
     assert "secret" not in fault.message
     assert "OPENAI_BASE_URL" in fault.message
-    assert not fault.passing
+    assert not fault.transient
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,15 @@ from services.llm_worker.generate import LONGEST_REASON, MOST_TRIES, Calls, Outc
 from services.llm_worker.prices import Prices
 from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, ProviderError
 from services.llm_worker.providers.redaction import Redaction
-from services.llm_worker.refusals import Refused
+from services.llm_worker.refusals import PartRefused
 from shared.events import Try, Usage
 from shared.settings import Settings
 
 PROMPT = Prompt(model="m", messages=[])
 DONE = Ended(stop_reason="end_turn", usage=None)
 SENTENCE = Ended(stop_reason="refusal", usage=None, sentence="The model refused.")
-BUSY = ProviderError("Busy.", passing=True, retry_after=0.0)
-WRONG = ProviderError("Wrong.", passing=False)
+BUSY = ProviderError("Busy.", transient=True, retry_after=0.0)
+WRONG = ProviderError("Wrong.", transient=False)
 
 
 class Scripted:
@@ -179,7 +179,7 @@ async def test_other_faults_are_the_callers_to_decide(
 
 
 async def test_a_provider_that_is_left_alone_is_a_failure_at_once():
-    left_alone = ProviderError("Left alone.", passing=True, retry_after=9.0)
+    left_alone = ProviderError("Left alone.", transient=True, retry_after=9.0)
     provider, guard = Scripted(), Guard(left_alone)
 
     assert await outcome_of(provider, Paper(), guard) == Outcome(None, left_alone, 3)
@@ -200,12 +200,12 @@ async def test_a_sentence_never_goes_on_with_a_text():
     outcome = await outcome_of(provider, paper, Guard())
 
     assert outcome.fault is not None
-    assert (outcome.fault.message, outcome.fault.passing) == ("The model refused.", False)
+    assert (outcome.fault.message, outcome.fault.transient) == ("The model refused.", False)
     assert paper.text == "What there was of a reply that is to go on"
 
 
 async def test_a_fault_that_is_worth_one_more_try_gets_one():
-    once_more = ProviderError("Nothing.", passing=True, retry_after=0.0, most_tries=2)
+    once_more = ProviderError("Nothing.", transient=True, retry_after=0.0, most_tries=2)
     provider = Scripted([once_more], [once_more], ["Never said", DONE])
 
     outcome = await outcome_of(provider, Paper(), Guard(), most_failures=5)
@@ -218,7 +218,7 @@ async def test_an_answer_without_an_end_is_a_passing_fault():
 
     assert (outcome.ended, outcome.failures) == (None, 1)
     assert outcome.fault is not None
-    assert outcome.fault.passing
+    assert outcome.fault.transient
 
 
 async def test_a_cancel_closes_the_providers_stream():
@@ -246,10 +246,10 @@ async def test_a_cancel_closes_the_providers_stream():
 @pytest.mark.parametrize(
     "fault",
     [
-        ProviderError("Come back tomorrow.", passing=True, retry_after=61.0),
-        ProviderError("No first word.", code="timeout", passing=True, leave_alone=True),
-        ProviderError("answered 429: Insufficient Balance", passing=True, status=429),
-        ProviderError("broke off: Invalid API key provided", passing=True),
+        ProviderError("Come back tomorrow.", transient=True, retry_after=61.0),
+        ProviderError("No first word.", code="timeout", transient=True, leave_alone=True),
+        ProviderError("answered 429: Insufficient Balance", transient=True, status=429),
+        ProviderError("broke off: Invalid API key provided", transient=True),
     ],
 )
 async def test_what_another_try_would_not_mend_is_not_tried_again(fault: ProviderError):
@@ -262,7 +262,7 @@ async def test_what_another_try_would_not_mend_is_not_tried_again(fault: Provide
 
 async def test_a_failed_call_is_told_with_what_it_cost_and_without_its_secrets():
     fault = ProviderError(
-        "No: the-configured-key. " + "x" * 9000, code="timeout", passing=False, status=504
+        "No: the-configured-key. " + "x" * 9000, code="timeout", transient=False, status=504
     )
     fault.usage = Usage(input_tokens=3)
     guard, paper = Guard(), Paper()
@@ -279,7 +279,7 @@ async def test_a_failed_call_is_told_with_what_it_cost_and_without_its_secrets()
 
 
 async def test_only_the_last_failed_calls_are_told():
-    busy = [ProviderError(f"{n}", passing=True, retry_after=0.0) for n in range(MOST_TRIES + 5)]
+    busy = [ProviderError(f"{n}", transient=True, retry_after=0.0) for n in range(MOST_TRIES + 5)]
     provider, paper = Scripted(*([fault] for fault in busy), ["Late", DONE]), Paper()
 
     await outcome_of(provider, paper, Guard(), most_failures=99)
@@ -288,13 +288,13 @@ async def test_only_the_last_failed_calls_are_told():
 
 
 async def test_a_refused_parameter_is_a_failed_call_but_no_failure_of_the_run():
-    fault = ProviderError("no", passing=False, status=400, words="unsupported 'temperature'")
+    fault = ProviderError("no", transient=False, status=400, text="unsupported 'temperature'")
     fault.sent = frozenset({"temperature"})
     paper = Paper()
 
     outcome = await outcome_of(Scripted([fault]), paper, Guard(), failures=1)
 
-    assert isinstance(outcome.fault, Refused)
+    assert isinstance(outcome.fault, PartRefused)
     assert (outcome.failures, [told.status for told in paper.tries]) == (1, [400])
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.llm_worker.providers.listed import has, near, says_all
+from services.llm_worker.providers.listed import has, lists_all, near
 from shared.settings import Settings
 
 CLAUDES = ["claude-sonnet-4-20250514", "claude-sonnet-4-5-20250929", "claude-opus-5-5"]
@@ -58,7 +58,7 @@ def test_a_name_is_on_a_list_also_by_another_name_of_its_model(
 def test_a_list_says_all_unless_its_provider_is_known_to_have_more(
     provider: str, url: str | None, names: list[str], name: str, all_of_it: bool
 ):
-    assert says_all(provider, names, name, Settings(openai_base_url=url)) is all_of_it
+    assert lists_all(provider, names, name, Settings(openai_base_url=url)) is all_of_it
 
 
 @pytest.mark.parametrize(

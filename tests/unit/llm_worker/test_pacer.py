@@ -27,7 +27,7 @@ async def test_what_few_ask_goes_at_once():
     pacer = Pacer(1_000_000, Clock())
 
     for n in range(FEW):
-        pacer.ask(lambda n=n: gone.append(n))
+        pacer.request(lambda n=n: gone.append(n))
 
     assert gone == list(range(FEW))
 
@@ -37,15 +37,15 @@ async def test_what_many_ask_goes_together_on_a_beat_until_few_do_again():
     beat = asyncio.Event()
     pacer = Pacer(1_000_000)
     for _ in range(FEW):
-        pacer.ask(lambda: None)
+        pacer.request(lambda: None)
 
-    pacer.ask(beat.set)
+    pacer.request(beat.set)
     one_too_many_went_at_once = beat.is_set()
     await beat.wait()
-    pacer.ask(lambda: gone.append("after many"))
+    pacer.request(lambda: gone.append("after many"))
     after_many = list(gone)
     await turns()
-    pacer.ask(lambda: gone.append("after few"))
+    pacer.request(lambda: gone.append("after few"))
 
     assert not one_too_many_went_at_once
     assert after_many == []
@@ -57,7 +57,7 @@ async def test_what_the_rate_does_not_allow_waits_its_turn():
     clock = Clock()
     pacer = Pacer(200, clock)  # five in a beat
     for n in range(8):
-        pacer.ask(lambda n=n: gone.append(n))
+        pacer.request(lambda n=n: gone.append(n))
     at_first = list(gone)
 
     await turns()
@@ -76,7 +76,7 @@ async def test_no_time_saves_up_more_than_a_beat():
     clock.now = 3600.0
 
     for n in range(8):
-        pacer.ask(lambda n=n: gone.append(n))
+        pacer.request(lambda n=n: gone.append(n))
 
     assert gone == [0, 1, 2, 3, 4]
 
@@ -85,10 +85,10 @@ async def test_a_first_delta_does_not_wait_but_it_counts():
     gone: list[str] = []
     clock = Clock()
     pacer = Pacer(64, clock)  # one at a time
-    pacer.ask(lambda: gone.append("one"))
-    pacer.ask(lambda: gone.append("queued"))
+    pacer.request(lambda: gone.append("one"))
+    pacer.request(lambda: gone.append("queued"))
 
-    pacer.ask(lambda: gone.append("first"), first=True)
+    pacer.request(lambda: gone.append("first"), first=True)
     at_once = list(gone)
     clock.now += ONE
     await turns()
@@ -104,11 +104,11 @@ async def test_nobody_who_asks_later_overtakes_the_queue():
     gone: list[str] = []
     clock = Clock()
     pacer = Pacer(64, clock)
-    pacer.ask(lambda: gone.append("one"))
-    pacer.ask(lambda: gone.append("two"))
+    pacer.request(lambda: gone.append("one"))
+    pacer.request(lambda: gone.append("two"))
     clock.now += ONE
 
-    pacer.ask(lambda: gone.append("three"))
+    pacer.request(lambda: gone.append("three"))
     clock.now += ONE
     await turns()
     clock.now += ONE
@@ -124,9 +124,9 @@ async def test_one_that_fails_does_not_keep_the_others_from_their_turn():
     loop.set_exception_handler(lambda _, context: reported.append(repr(context.get("exception"))))
     clock = Clock()
     pacer = Pacer(64, clock)
-    pacer.ask(lambda: None)
-    pacer.ask(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
-    pacer.ask(gone.set)
+    pacer.request(lambda: None)
+    pacer.request(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+    pacer.request(gone.set)
 
     clock.now += ONE
     await turns()

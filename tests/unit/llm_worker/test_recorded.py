@@ -93,7 +93,7 @@ async def test_each_attempt_hears_what_the_recorded_one_heard_and_fails_where_it
     whole = await stage.hear(model, run_id)
 
     assert heard == ["Half "]
-    assert (failed.value.code, failed.value.message, failed.value.passing) == (
+    assert (failed.value.code, failed.value.message, failed.value.transient) == (
         "provider_unavailable",
         "Overloaded.",
         True,
@@ -111,7 +111,7 @@ async def test_a_lost_worker_is_a_passing_fault(stage: Stage):
     with pytest.raises(ProviderError) as failed:
         await stage.hear(model, run_id)
 
-    assert failed.value.passing
+    assert failed.value.transient
 
 
 async def test_an_attempt_that_was_lost_before_a_word_came_is_left_out(stage: Stage):
@@ -140,7 +140,7 @@ async def test_a_failed_run_fails_with_its_fault(stage: Stage):
         await stage.hear(f"{recorded}@max", run_id, heard)
 
     assert heard == ["Half"]
-    assert (failed.value.code, failed.value.passing) == ("timeout", False)
+    assert (failed.value.code, failed.value.transient) == ("timeout", False)
 
 
 async def test_what_ended_a_run_is_not_tried_again(stage: Stage):
@@ -154,7 +154,7 @@ async def test_what_ended_a_run_is_not_tried_again(stage: Stage):
     with pytest.raises(ProviderError) as failed:
         await stage.hear(f"{recorded}@max", run_id)
 
-    assert (failed.value.passing, failed.value.retry_after) == (True, 90.0)
+    assert (failed.value.transient, failed.value.retry_after) == (True, 90.0)
     assert not worth_another(failed.value, 1, 3)
 
 
@@ -191,7 +191,7 @@ async def test_anothers_recording_is_not_there(stage: Stage):
         with pytest.raises(ProviderError) as refused:
             await stage.hear(model, run_id)
         assert refused.value.code == "model_not_found"
-        assert not refused.value.passing
+        assert not refused.value.transient
 
 
 @pytest.mark.parametrize("model", ["", "gpt", "@max", "01997c3a-5f7f-7c02-b3c5-a1f2e4d60712@fast"])

@@ -147,7 +147,7 @@ def test_no_sentence_takes_long(redaction: Redaction, piece: str):
 
 
 def test_a_fault_is_cleaned_wherever_it_may_be_read(redaction: Redaction):
-    fault = redaction.clean(ProviderError(f"No: {KEY}", passing=False, code="timeout"))
+    fault = redaction.clean(ProviderError(f"No: {KEY}", transient=False, code="timeout"))
 
     assert KEY not in f"{fault} {fault!r} {fault.message} {fault.args}"
     assert fault.code == "timeout"

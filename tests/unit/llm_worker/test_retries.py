@@ -8,7 +8,7 @@ from services.llm_worker.retries import backoff, lasting, worth_another
 
 
 def a_fault(message: str, *, words: str = "", **more: float) -> ProviderError:
-    return ProviderError(message, passing=True, words=words, retry_after=more.get("retry_after"))
+    return ProviderError(message, transient=True, text=words, retry_after=more.get("retry_after"))
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_pause_grows_unless_the_provider_wishes_for_another(
     ("wished", "worth"), [(None, True), (0.0, True), (60.0, True), (60.5, False), (1e308, False)]
 )
 def test_a_wish_for_more_than_a_minute_is_not_waited_for(wished: float | None, worth: bool):
-    fault = ProviderError("Busy.", passing=True, retry_after=wished)
+    fault = ProviderError("Busy.", transient=True, retry_after=wished)
 
     assert worth_another(fault, 1, 3) is worth
 
@@ -45,7 +45,7 @@ def test_a_wish_for_more_than_a_minute_is_not_waited_for(wished: float | None, w
 def test_the_tries_are_bounded_by_the_settings_and_by_the_fault(
     most_tries: int | None, failures: int, worth: bool
 ):
-    fault = ProviderError("Nothing.", passing=True, most_tries=most_tries)
+    fault = ProviderError("Nothing.", transient=True, most_tries=most_tries)
 
     assert worth_another(fault, failures, 3) is worth
 

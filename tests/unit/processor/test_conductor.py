@@ -1,11 +1,11 @@
 """What a job does next, as its plan and its results say."""
 
 from services.processor.conductor import Generate, Read, conduct
-from shared.events import Ask, FilePlan, PipelinePlan, PipelineStep
+from shared.events import FilePlan, PipelinePlan, PipelineStep, StepPrompt
 from tests.support.plans import a_document, a_file, a_pipeline, a_result
 
 
-def ask_of(step: object) -> Ask:
+def ask_of(step: object) -> StepPrompt:
     assert isinstance(step, Generate)
     return step.ask
 
@@ -23,7 +23,7 @@ def test_then_the_model_is_asked_about_what_was_read():
     step = conduct(plan, [a_result("extract", "x,y", notes=["3 rows cut."], images=[image])])
 
     assert step == Generate(
-        Ask(
+        StepPrompt(
             step="answer",
             prompt=(
                 "Sum it up.\n\n"
@@ -66,10 +66,10 @@ def test_a_pipeline_goes_step_by_step():
     first, second = conduct(plan, []), conduct(plan, [a_result("plan", '{"a": 1}')])
 
     assert first == Generate(
-        Ask(step="plan", prompt="Plan tea {plan}.", schema={"type": "object"}), last=False
+        StepPrompt(step="plan", prompt="Plan tea {plan}.", schema={"type": "object"}), last=False
     )
     assert second == Generate(
-        Ask(
+        StepPrompt(
             step="text",
             prompt='Write tea {plan}:\n```plan\n{"a": 1}\n```',
             system="Be brief.",

@@ -71,7 +71,7 @@ async def a_todo(bus: Bus, plan: Plan | None = None, **fields: Any) -> Delivery:
     return Delivery(seq, subject, run, fact, 1)
 
 
-async def said(bus: Bus, todo: Delivery) -> list[str]:
+async def kinds(bus: Bus, todo: Delivery) -> list[str]:
     return [fact_kind(link.subject) for link in await read_chain(bus, todo.address.facts)]
 
 
@@ -91,7 +91,7 @@ async def test_a_file_is_read_under_a_claim_and_then_asked_about(
 
     await a_processor(bus).handle(todo)
 
-    assert await said(bus, todo) == ["todo.process.3.0", "claim", "todo.generate.3.1"]
+    assert await kinds(bus, todo) == ["todo.process.3.0", "claim", "todo.generate.3.1"]
     following = await last(bus, todo)
     assert isinstance(following, TodoGenerate)
     assert (following.n, following.last, following.ask.step) == (1, True, "answer")
@@ -162,14 +162,14 @@ async def test_files_are_counted_by_what_came_of_them(
     kind = a_document().file.kind
 
     def counted() -> list[float]:
-        asked = [
+        counters = [
             ("natterlog_files_total", {"kind": kind, "outcome": "read"}),
             ("natterlog_files_total", {"kind": kind, "outcome": "invalid_request"}),
             ("natterlog_processor_steps_total", {"outcome": "asked"}),
             ("natterlog_processor_steps_total", {"outcome": "failed"}),
             ("natterlog_file_seconds_count", {"kind": kind}),
         ]
-        return [REGISTRY.get_sample_value(name, labels) or 0.0 for name, labels in asked]
+        return [REGISTRY.get_sample_value(name, labels) or 0.0 for name, labels in counters]
 
     before = counted()
     for _ in range(2):
@@ -184,7 +184,7 @@ async def test_a_pipelines_step_is_asked_without_a_claim(bus: Bus):
 
     await a_processor(bus).handle(todo)
 
-    assert await said(bus, todo) == ["todo.process.3.2", "todo.generate.3.3"]
+    assert await kinds(bus, todo) == ["todo.process.3.2", "todo.generate.3.3"]
     assert await last(bus, todo) == TodoGenerate(
         at=(await last(bus, todo)).at,
         prev=todo.seq,
@@ -226,11 +226,11 @@ async def test_a_todo_that_its_schedule_fired_twice_is_done_once(bus: Bus):
     echo = await extend(bus, todo.subject, todo.fact, expected=todo.seq)
 
     await a_processor(bus).handle(todo._replace(seq=echo))
-    ignored = await said(bus, todo)
+    ignored = await kinds(bus, todo)
     await a_processor(bus).handle(todo)
 
     assert ignored == ["todo.process.3.0", "todo.process.3.0"]
-    assert await said(bus, todo) == [*ignored, "todo.generate.3.1"]
+    assert await kinds(bus, todo) == [*ignored, "todo.generate.3.1"]
 
 
 async def test_an_echo_in_the_middle_of_a_reading_costs_nothing(
@@ -247,7 +247,7 @@ async def test_an_echo_in_the_middle_of_a_reading_costs_nothing(
 
     await a_processor(bus).handle(todo)
 
-    assert await said(bus, todo) == [
+    assert await kinds(bus, todo) == [
         "todo.process.3.0",
         "claim",
         "todo.process.3.0",
@@ -268,7 +268,7 @@ async def test_a_schedule_that_fires_after_the_end_begins_nothing(bus: Bus, end:
 
     await a_processor(bus).handle(todo._replace(seq=fired))
 
-    assert await said(bus, todo) == ["todo.process.3.0", end, "todo.process.3.0"]
+    assert await kinds(bus, todo) == ["todo.process.3.0", end, "todo.process.3.0"]
 
 
 async def test_a_cancel_that_came_first_wins_and_the_run_ends(bus: Bus):
@@ -278,7 +278,7 @@ async def test_a_cancel_that_came_first_wins_and_the_run_ends(bus: Bus):
 
     await a_processor(bus).handle(todo)
 
-    assert await said(bus, todo) == ["todo.process.3.2", "cancel", "final"]
+    assert await kinds(bus, todo) == ["todo.process.3.2", "cancel", "final"]
     final = await last(bus, todo)
     assert (final.status, final.error, final.results) == ("cancelled", None, results)
     assert final.usage == Usage(output_tokens=7)
@@ -311,7 +311,7 @@ async def test_a_file_for_messages_ends_with_what_was_read_of_it(
 
     await a_processor(bus).handle(todo)
 
-    assert await said(bus, todo) == ["todo.process.3.0", "claim", "final"]
+    assert await kinds(bus, todo) == ["todo.process.3.0", "claim", "final"]
     final = await last(bus, todo)
     assert (final.status, final.text, final.usage, final.cost) == ("completed", "", None, None)
     assert final.results == [FOUND]

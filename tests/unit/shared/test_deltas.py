@@ -23,8 +23,8 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 def cuts(draw: st.DrawFn) -> tuple[str, list[Delta]]:
     """A text, and pieces of it in any order: doubled, overlapping, with holes."""
     text = draw(texts)
-    places = st.tuples(st.integers(0, len(text)), st.integers(0, len(text)))
-    ranges = [sorted(place) for place in draw(st.lists(places, max_size=12))]
+    pairs = st.tuples(st.integers(0, len(text)), st.integers(0, len(text)))
+    ranges = [sorted(pair) for pair in draw(st.lists(pairs, max_size=12))]
     return text, [Delta(ATTEMPT, start, text[start:end]) for start, end in ranges]
 
 
@@ -69,8 +69,8 @@ def test_a_piece_of_any_characters_fits_into_a_delta_of_256_kib(character: str):
 
 @given(texts, st.data())
 def test_whatever_overlaps_the_whole_text_comes_together(text: str, data: st.DataObject):
-    places = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
-    starts, ends = [0, *places], [*places, len(text)]
+    bounds = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
+    starts, ends = [0, *bounds], [*bounds, len(text)]
     deltas = [
         Delta(ATTEMPT, start, text[start:end]) for start, end in zip(starts, ends, strict=True)
     ]

@@ -62,9 +62,9 @@ def test_anything_else_is_refused_with_a_sentence(name: str, head: bytes):
 def test_the_bytes_win_over_the_extension_and_the_mismatch_is_told():
     _, media_type = judge("report.pdf", PNG)
 
-    told = mismatch("report.pdf", media_type)
+    note = mismatch("report.pdf", media_type)
 
-    assert told == "The file is a PNG image, although its name ends in “.pdf”."
+    assert note == "The file is a PNG image, although its name ends in “.pdf”."
 
 
 def test_of_a_polyglot_what_comes_first_counts():

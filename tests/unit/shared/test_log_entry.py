@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from shared.events import CancelRequested, FactImported, encode
+from shared.events import CancelRequested, FactImported, SessionDeleted, encode
 from shared.ids import now
 from shared.log_entry import LogEntry
 from shared.subjects import Address
@@ -15,9 +15,9 @@ SUBJECT = "evt.u.s.r.cancel"
 def test_an_entry_is_read_as_it_is_written():
     entry = LogEntry.read(7, SUBJECT, encode(CANCEL))
 
-    assert entry == LogEntry(7, Address("u", "s", "r"), "cancel", encode(CANCEL), CANCEL)
+    assert entry == LogEntry(7, SUBJECT, Address("u", "s", "r"), encode(CANCEL), CANCEL)
     assert entry == LogEntry.of(7, SUBJECT, CANCEL)
-    assert entry.subject == SUBJECT
+    assert entry.kind == "cancel"
 
 
 def test_what_cannot_be_read_is_no_entry():
@@ -33,10 +33,18 @@ def test_what_was_imported_stands_where_it_came_to_be_here():
 
     entry = LogEntry.of(7, "evt.u.s.r.imported", wrapper).unwrapped()
 
-    assert entry == LogEntry(7, Address("u", "s", "r"), "cancel", bytes(data), CANCEL, wrapper)
+    assert entry == LogEntry(7, SUBJECT, Address("u", "s", "r"), bytes(data), CANCEL, wrapper)
 
 
 def test_what_happened_here_is_unwrapped_already():
     entry = LogEntry.of(7, SUBJECT, CANCEL)
 
     assert entry.unwrapped() is entry
+
+
+def test_an_older_subject_stays_as_it_is_and_its_kind_is_todays():
+    deleted = SessionDeleted(at=now())
+
+    entry = LogEntry.of(7, "evt.u.s._.deleted", deleted)
+
+    assert (entry.subject, entry.kind) == ("evt.u.s._.deleted", "session.deleted")

@@ -40,9 +40,9 @@ def after(*facts: Any) -> ChainState:
     return ChainState(7, [LogEntry.of(8 + n, "evt.u.s.r.x", fact) for n, fact in enumerate(facts)])
 
 
-def told(standing: ChainState) -> dict[str, object]:
+def fields_of(state: ChainState) -> dict[str, object]:
     hidden = ("claim", "n", "_failed")
-    return {name: value for name, value in vars(standing).items() if name not in hidden}
+    return {name: value for name, value in vars(state).items() if name not in hidden}
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def told(standing: ChainState) -> dict[str, object]:
     ],
 )
 def test_a_run_stands_where_its_facts_say(facts: list[Any], stands: dict[str, object]):
-    assert told(after(*facts)) == stands
+    assert fields_of(after(*facts)) == stands
 
 
 def test_failures_are_those_that_the_latest_claim_knew_of():
@@ -82,8 +82,8 @@ def test_an_attempt_that_its_provider_ended_is_no_death():
 
 
 def test_facts_that_come_later_are_taken_in():
-    standing = after(CLAIM)
+    state = after(CLAIM)
 
-    standing.add([LogEntry.of(20, "evt.u.s.r.cancel", CANCEL)])
+    state.add([LogEntry.of(20, "evt.u.s.r.cancel", CANCEL)])
 
-    assert (standing.claim, standing.head, standing.cancelled) == (CLAIM, 20, True)
+    assert (state.claim, state.head, state.cancelled) == (CLAIM, 20, True)

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.events import CancelRequested
 from shared.subjects import (
     CHAT_TODOS,
     EVERY_FACT,
-    LIVE_CANCELS,
     LIVE_FACTS,
     OUTSIDE_SESSIONS,
     Address,
@@ -15,6 +15,7 @@ from shared.subjects import (
     chain_filter,
     fact_kind,
     generate_todos,
+    live_facts,
     live_facts_of_user,
     live_tokens_of_session,
     parse,
@@ -109,7 +110,7 @@ def test_what_is_listened_to_live_is_ones_own(one: Address, other: Address):
     fact, tokens = f"live.{one.fact('cancel')}", f"live.{one.tokens}"
 
     assert matches(LIVE_FACTS, fact)
-    assert matches(LIVE_CANCELS, fact)
+    assert matches(live_facts(CancelRequested), fact)
     assert matches(live_facts_of_user(one.user), fact)
     assert matches(live_tokens_of_session(one.user, one.session), tokens)
     assert matches(f"live.{one.session_tokens}", tokens)

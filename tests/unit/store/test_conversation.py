@@ -81,11 +81,8 @@ class Chance:
 
     def rate(self) -> None:
         if self._ended:
-            self._story.rates(
-                self._story.answer(self._chance.choice(self._ended)),
-                self._chance.choice(RATINGS),
-                "Hm.",
-            )
+            rating = self._chance.choice(RATINGS)
+            self._story.rates(self._story.answer(self._chance.choice(self._ended)), rating, "Hm.")
 
     @property
     def _leaf(self) -> str | None:

@@ -80,7 +80,7 @@ async def upload(request: web.Request) -> web.Response:
 
 async def _keep(gateway: Gateway, permit: RunPermit, command: CreateJob, name: str) -> None:
     try:
-        await permit.ask(command)
+        await permit.start(command)
     except NatterlogError as error:
         # A store that was asked may have accepted it all the same, and then it needs its bytes.
         if isinstance(error, Unreached) or not isinstance(error, Unavailable):

@@ -7,12 +7,12 @@ from services.gateway.context import RUN_ID, USER, gateway_of
 from services.gateway.dialects.assistant import replay, wire
 from services.gateway.dialects.assistant.requests import (
     answer,
+    as_of_seq,
     check_searched,
-    further,
     idempotency_key,
     message_id_of,
+    next_cursor,
     session_id_of,
-    then,
     wants_stream,
 )
 from services.gateway.dialects.assistant.wire import PREFIX
@@ -203,22 +203,22 @@ async def _answer_turn(
 @describe(query=wire.MessagesQuery, answers={200: wire.Page[Message]})
 async def list_messages(request: web.Request) -> web.Response:
     """Show the conversation: the active branch, messages that wait at its end."""
-    asked = read_query(request, wire.MessagesQuery)
+    query = read_query(request, wire.MessagesQuery)
     page = await gateway_of(request).store.ask(
         ListMessages(
             user_id=request[USER].id,
             session_id=session_id_of(request),
-            limit=asked.most,
-            offset=asked.start,
-            descending=asked.order == "desc",
-            all_branches=asked.branches == "all",
-            at=then(request, asked.at),
+            limit=query.most,
+            offset=query.start,
+            descending=query.order == "desc",
+            all_branches=query.branches == "all",
+            at=as_of_seq(request, query.at),
         )
     )
     return answer(
         wire.Page(
             items=page.items,
-            next_cursor=further(asked.start, len(page.items), page.total),
+            next_cursor=next_cursor(query.start, len(page.items), page.total),
             total=page.total,
         )
     )
@@ -231,19 +231,19 @@ async def search(request: web.Request) -> web.Response:
     All of the words must be there; what stands in quotes must stand so.  The last
     word may be the beginning of one.
     """
-    asked = read_query(request, wire.SearchQuery)
-    query = check_searched(asked.q)
-    if query is None:
+    query = read_query(request, wire.SearchQuery)
+    text = check_searched(query.q)
+    if text is None:
         raise InvalidRequest("Say what to search for.", path="$.q")
-    if asked.cursor and not is_id(asked.cursor):
+    if query.cursor and not is_id(query.cursor):
         raise not_found("page")
     page = await gateway_of(request).store.ask(
         SearchMessages(
             user_id=request[USER].id,
-            query=query,
-            limit=asked.window.most,
-            offset=asked.window.offset,
-            before=asked.cursor or None,
+            query=text,
+            limit=query.window.most,
+            offset=query.window.offset,
+            before=query.cursor or None,
         )
     )
     return answer(wire.Page(items=page.items, next_cursor=page.next, total=page.total))

@@ -44,7 +44,7 @@ def accepts_events(request: web.Request) -> bool:
 
 
 def check_searched(text: str) -> str | None:
-    """What is searched for, if anything.
+    """The text that is searched for, if any.
 
     Raises:
         InvalidRequest: there is something in it that no text has.
@@ -54,18 +54,18 @@ def check_searched(text: str) -> str | None:
     return text or None
 
 
-def then(request: web.Request, cursor: str | None) -> int | None:
-    """The moment that is asked about: a cursor's last fact; None for now.
+def as_of_seq(request: web.Request, text: str | None) -> int | None:
+    """The last fact of the cursor as of which something is to be shown; None for now.
 
     Raises:
         NotFound: it is a cursor of another log.
     """
-    if cursor is None:
+    if text is None:
         return None
-    place = gateway_of(request).cursors.parse(cursor)
-    if place is None:
+    cursor = gateway_of(request).cursors.parse(text)
+    if cursor is None:
         raise NotFound("This log has no such place: the cursor is another's.")
-    return place.seq
+    return cursor.seq
 
 
 async def known_cursor(
@@ -78,7 +78,7 @@ async def known_cursor(
     return cursor if cursor is not None and feed.state.has(cursor, run_id) else None
 
 
-def further(offset: int, count: int, total: int) -> str | None:
+def next_cursor(offset: int, count: int, total: int) -> str | None:
     """The cursor of the next page, where cursors are numbers of entries."""
     after = offset + count
     return str(after) if count and after < total else None

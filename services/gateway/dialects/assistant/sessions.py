@@ -4,7 +4,12 @@ from aiohttp import web
 
 from services.gateway.context import USER, gateway_of
 from services.gateway.dialects.assistant import wire
-from services.gateway.dialects.assistant.requests import answer, check_searched, session_id_of, then
+from services.gateway.dialects.assistant.requests import (
+    answer,
+    as_of_seq,
+    check_searched,
+    session_id_of,
+)
 from services.gateway.dialects.assistant.wire import PREFIX
 from services.gateway.http.describe import describe
 from services.gateway.http.requests import read_body, read_query, require_id
@@ -43,27 +48,27 @@ async def create_session(request: web.Request) -> web.Response:
 async def list_sessions(request: web.Request) -> web.Response:
     """List the sessions, the one last written to first."""
     gateway = gateway_of(request)
-    asked = read_query(request, wire.SessionsQuery)
+    query = read_query(request, wire.SessionsQuery)
     page = await gateway.store.ask(
         ListSessions(
             user_id=request[USER].id,
-            query=check_searched(asked.q),
-            status=None if asked.status == "all" else asked.status,
-            modes=[asked.mode] if asked.mode else None,
-            limit=asked.most,
-            before=asked.cursor or None,
-            offset=asked.offset,
+            query=check_searched(query.q),
+            status=None if query.status == "all" else query.status,
+            modes=[query.mode] if query.mode else None,
+            limit=query.most,
+            before=query.cursor or None,
+            offset=query.offset,
         )
     )
     items = [wire.session_view(session) for session in page.items]
-    further = None if page.next is None else str(page.next)
-    return answer(wire.Page(items=items, next_cursor=further, total=page.total))
+    next_cursor = None if page.next is None else str(page.next)
+    return answer(wire.Page(items=items, next_cursor=next_cursor, total=page.total))
 
 
 @describe(query=wire.SessionQuery, answers={200: wire.SessionView})
 async def get_session(request: web.Request) -> web.Response:
     """Show a session, as it is or as it was."""
-    at = then(request, read_query(request, wire.SessionQuery).at)
+    at = as_of_seq(request, read_query(request, wire.SessionQuery).at)
     query = GetSession(user_id=request[USER].id, session_id=session_id_of(request), at=at)
     found = await gateway_of(request).store.ask(query)
     return answer(wire.session_view(found.session))

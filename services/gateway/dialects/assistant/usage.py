@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from services.gateway.context import USER, gateway_of
 from services.gateway.dialects.assistant import wire
-from services.gateway.dialects.assistant.requests import answer, further
+from services.gateway.dialects.assistant.requests import answer, next_cursor
 from services.gateway.dialects.assistant.wire import PREFIX
 from services.gateway.http.describe import describe
 from services.gateway.http.requests import read_query
@@ -23,7 +23,7 @@ _BILLION = 1_000_000_000
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
-ClientEvent = Annotated[
+Time = Annotated[
     str,
     Meta(extra_json_schema={"anyOf": [{"const": ""}, {"format": "date"}, {"format": "date-time"}]}),
 ]
@@ -31,9 +31,9 @@ ClientEvent = Annotated[
 
 class UsageQuery(wire.NumberedWindow, frozen=True, kw_only=True):
     group_by: GroupBy = "day"
-    since: ClientEvent = msgspec.field(default="", name="from")
+    since: Time = msgspec.field(default="", name="from")
     """A day or a time (RFC 3339): calls that ended then or later."""
-    until: ClientEvent = msgspec.field(default="", name="to")
+    until: Time = msgspec.field(default="", name="to")
     """A day or a time: calls that ended before."""
 
 
@@ -71,21 +71,21 @@ async def get_usage(request: web.Request) -> web.Response:
 
     A model without a known price is counted as unpriced, never as free.
     """
-    asked = read_query(request, UsageQuery)
+    query = read_query(request, UsageQuery)
     page = await gateway_of(request).store.ask(
         GetUsage(
             user_id=request[USER].id,
-            group_by=asked.group_by,
-            since=_moment(asked.since, "from"),
-            until=_moment(asked.until, "to"),
-            limit=asked.most,
-            offset=asked.start,
+            group_by=query.group_by,
+            since=_time(query.since, "from"),
+            until=_time(query.until, "to"),
+            limit=query.most,
+            offset=query.start,
         )
     )
     return answer(
         UsageList(
-            items=[view_of(group, asked.group_by) for group in page.items],
-            next_cursor=further(asked.start, len(page.items), page.total),
+            items=[view_of(group, query.group_by) for group in page.items],
+            next_cursor=next_cursor(query.start, len(page.items), page.total),
             total=page.total,
             totals=view_of(page.whole, None),
         )
@@ -109,7 +109,7 @@ def view_of(group: UsageGroup, group_by: GroupBy | None) -> UsageView:
     )
 
 
-def _moment(text: str, name: str) -> datetime | None:
+def _time(text: str, name: str) -> datetime | None:
     """A time of the query string; a day alone is its beginning, and UTC goes without saying.
 
     Raises:
@@ -121,8 +121,8 @@ def _moment(text: str, name: str) -> datetime | None:
         text = f"{text}T00:00:00Z"
     try:
         # a plus that nobody escaped comes as a space
-        moment = msgspec.convert(text.replace(" ", "+"), datetime)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        time = msgspec.convert(text.replace(" ", "+"), datetime)
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except (msgspec.ValidationError, OverflowError) as error:
         sentence = "Expected a day (2026-11-20) or a time (2026-11-20T12:00:00Z)."
         raise InvalidRequest(sentence, path=f"$.{name}") from error

@@ -1,4 +1,4 @@
-"""The native API's words (docs/api.md): requests to commands, moments to events."""
+"""The native API, translated (docs/api.md): requests to commands, client events to its own."""
 
 from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from services.gateway.access.limits import Words
+from services.gateway.access.limits import NonBlank
 from services.gateway.http.requests import MOST, Count, Natural
 from services.gateway.sessions.client_events import (
     ClientEvent,
@@ -171,7 +171,7 @@ class SessionChange(msgspec.Struct, frozen=True, kw_only=True):
 
 class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str
-    content: Words
+    content: NonBlank
     attachments: Attachments = []
     model: Model | None = None
     temperature: Temperature | None = None
@@ -179,7 +179,7 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Edit(msgspec.Struct, frozen=True, kw_only=True):
-    content: Words
+    content: NonBlank
     attachments: Attachments | None = None
     model: Model | None = None
     temperature: Temperature | None = None
@@ -236,7 +236,7 @@ def update_session(body: SessionChange, user: str, session_id: str) -> UpdateSes
     return UpdateSession(user_id=user, session_id=session_id, **changes)
 
 
-# -- what clients are told --------------------------------------------------------
+# -- what clients are sent --------------------------------------------------------
 
 
 class SessionView(msgspec.Struct, frozen=True, kw_only=True):
@@ -343,9 +343,9 @@ class Failed(Event, frozen=True, kw_only=True, tag="error"):
 
 
 StreamEvent = MessageStart | Chunk | Reset | MessageComplete | Failed
-"""What is told of a run."""
+"""What is shown of a run."""
 RunEvent = StreamEvent | Thought
-"""What the stream of one run tells."""
+"""What the stream of one run shows."""
 
 
 def message_start(run: RunView, **where: str) -> MessageStart:
@@ -358,9 +358,9 @@ def message_start(run: RunView, **where: str) -> MessageStart:
     )
 
 
-def event_of(moment: ClientEvent, **where: str) -> Event | None:
-    """The event that tells a client of ``moment``, None when the dialect has no word for it."""
-    match moment:
+def event_of(shown: ClientEvent, **where: str) -> Event | None:
+    """The event that shows a client ``shown``; None where the dialect has none for it."""
+    match shown:
         case TextAdded(text=text, offset=offset):
             return Chunk(content=text[offset:], **where)
         case TurnAccepted(run=run):
@@ -368,7 +368,7 @@ def event_of(moment: ClientEvent, **where: str) -> Event | None:
         case ReplyReset():
             return Reset(**where)
         case ReplyEnded():
-            return _end_of(moment, **where)
+            return _end_of(shown, **where)
         case SessionGone():
             return Failed(
                 message="The session was deleted.",
@@ -398,20 +398,20 @@ def _end_of(reply: ReplyEnded, **where: str) -> Event:
 
 
 class SseFrames:
-    """Moments as server-sent events, each with its cursor as ``id:``."""
+    """Client events as server-sent events, each with its cursor as ``id:``."""
 
     def __init__(self, cursors: CursorCodec, *, thoughts: bool = False) -> None:
         self._cursors = cursors
         self._thoughts = thoughts
 
-    def __call__(self, place: Cursor, moment: ClientEvent) -> bytes | None:
-        if isinstance(moment, ThoughtsAdded):
-            return self.frame(place, Thought(content=moment.text)) if self._thoughts else None
-        event = event_of(moment)
-        return None if event is None else self.frame(place, event)
+    def __call__(self, cursor: Cursor, shown: ClientEvent) -> bytes | None:
+        if isinstance(shown, ThoughtsAdded):
+            return self.frame(cursor, Thought(content=shown.text)) if self._thoughts else None
+        event = event_of(shown)
+        return None if event is None else self.frame(cursor, event)
 
-    def frame(self, place: Cursor, event: Event) -> bytes:
-        return b"id: %b\ndata: %b\n\n" % (self._cursors.format(place).encode(), encode(event))
+    def frame(self, cursor: Cursor, event: Event) -> bytes:
+        return b"id: %b\ndata: %b\n\n" % (self._cursors.format(cursor).encode(), encode(event))
 
 
 # -- errors -----------------------------------------------------------------------
@@ -429,7 +429,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def problem(error: NatterlogError) -> tuple[bytes, dict[str, str]]:
-    """The body and the headers that tell a client of ``error``."""
+    """The body and the headers of the answer for ``error``."""
     body = Problem(
         title=error.code.replace("_", " ").capitalize(),
         status=error.status,

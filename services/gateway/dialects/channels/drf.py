@@ -41,7 +41,7 @@ class Fields(Generic[T]):
         self._needed = {field.name for field in self._all if field.required} | set(need)
 
     def read(self, body: object, *, form: bool = False) -> T:
-        """The struct; in a ``form`` numbers are words, and an empty one is none.
+        """The struct; in a ``form`` numbers are text, and an empty one is none.
 
         Raises:
             FieldsInvalid: what does not fit, each by name.
@@ -138,10 +138,10 @@ def page_view(
     """Page ``number`` of a list, with absolute links to its neighbours."""
 
     def link(page: int) -> str:
-        asked = {**query, "page": str(page)}
+        parameters = {**query, "page": str(page)}
         if page == 1:
-            del asked["page"]
-        return f"{url}?{urlencode(asked)}" if asked else url
+            del parameters["page"]
+        return f"{url}?{urlencode(parameters)}" if parameters else url
 
     return Page(
         count=count,
@@ -180,7 +180,7 @@ def metadata(name: str, description: str, bodies: Mapping[str, type[msgspec.Stru
 def _described(body: type[msgspec.Struct]) -> dict[str, Any]:
     return {
         field.name: {
-            **{word: said for word, said in _kind(field.type).items() if said is not None},
+            **{name: value for name, value in _kind(field.type).items() if value is not None},
             "required": field.required,
             "read_only": False,
             "label": field.name.replace("_", " ").capitalize(),

@@ -77,46 +77,46 @@ class Listed(Protocol):
 
 async def page(
     request: web.Request,
-    asked: PageQuery,
-    ask: Callable[[int, int], Awaitable[Listed]],
+    query: PageQuery,
+    read: Callable[[int, int], Awaitable[Listed]],
     view: Callable[[Any], object],
 ) -> web.Response:
-    """The page that is asked for, of the list that ``ask`` knows by limit and offset.
+    """The page that is asked for, of the list that ``read`` gives by limit and offset.
 
     Raises:
         NotFound: there is no such page.
     """
-    size = asked.size
-    number = await _number(asked, ask)
-    found = await ask(size, (number - 1) * size)
+    size = query.size
+    number = await _number(query, read)
+    found = await read(size, (number - 1) * size)
     if number > 1 and not found.items:
         raise NotFound("Invalid page.")
-    query = dict(request.query)
-    query.pop("token", None)
+    linked = dict(request.query)
+    linked.pop("token", None)
     results = [view(item) for item in found.items]
     shown = drf.page_view(
-        results, count=found.total, number=number, size=size, url=_url(request), query=query
+        results, count=found.total, number=number, size=size, url=_url(request), query=linked
     )
     return json(shown)
 
 
-async def _number(asked: PageQuery, ask: Callable[[int, int], Awaitable[Listed]]) -> int:
-    if asked.page == "last":
-        return max(1, -(-(await ask(0, 0)).total // asked.size))
-    number = drf.number(asked.page or "1")
+async def _number(query: PageQuery, read: Callable[[int, int], Awaitable[Listed]]) -> int:
+    if query.page == "last":
+        return max(1, -(-(await read(0, 0)).total // query.size))
+    number = drf.number(query.page or "1")
     if number is None:
         raise NotFound("Invalid page.")
     return number
 
 
 def _url(request: web.Request) -> str:
-    """Where the client asked, as it sees it itself."""
+    """The URL of the request, as the client sees it."""
     scheme, host = request.scheme, request.host
     if gateway_of(request).settings.behind_proxy:
-        told = request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip().lower()
-        scheme = told if told in ("http", "https") else scheme
-        told = request.headers.get("X-Forwarded-Host", "").partition(",")[0].strip()
-        host = told if _HOST.fullmatch(told) else host
+        sent = request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip().lower()
+        scheme = sent if sent in ("http", "https") else scheme
+        sent = request.headers.get("X-Forwarded-Host", "").partition(",")[0].strip()
+        host = sent if _HOST.fullmatch(sent) else host
     return f"{scheme}://{host}{request.rel_url.raw_path}"
 
 

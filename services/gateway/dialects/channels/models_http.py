@@ -39,14 +39,14 @@ class _Listed(NamedTuple):
 @describe(query=wire.ModelsQuery, answers={200: Page[wire.ModelView]}, errors=(NotFound,))
 async def list_models(request: web.Request) -> web.Response:
     """List the models on offer."""
-    asked = read_query(request, wire.ModelsQuery)
+    query = read_query(request, wire.ModelsQuery)
     known = await gateway_of(request).models.known(request[USER].id)
-    listed = [model for model in known if model.is_available or asked.include_unavailable]
+    listed = [model for model in known if model.is_available or query.include_unavailable]
 
-    async def ask(limit: int, offset: int) -> _Listed:
+    async def read(limit: int, offset: int) -> _Listed:
         return _Listed(listed[offset:][:limit], len(listed))
 
-    return await page(request, asked, ask, wire.model_view)
+    return await page(request, query, read, wire.model_view)
 
 
 @describe(answers={200: wire.Synced})

@@ -1,4 +1,4 @@
-"""Models, and how their providers are, in the words of the Channels front ends."""
+"""Models, and how their providers are, as the Channels front ends are sent them."""
 
 import msgspec
 from msgspec import UNSET, UnsetType

@@ -39,12 +39,12 @@ def routes() -> list[web.RouteDef]:
 async def list_presets(request: web.Request) -> web.Response:
     """List the user's own presets and those that others share, by name."""
     store, user = gateway_of(request).store, request[USER].id
-    asked = read_query(request, PageQuery)
+    query = read_query(request, PageQuery)
 
-    def ask(limit: int, offset: int) -> Awaitable[Listed]:
+    def read(limit: int, offset: int) -> Awaitable[Listed]:
         return store.ask(ListPresets(user_id=user, limit=limit, offset=offset))
 
-    return await page(request, asked, ask, lambda preset: preset)
+    return await page(request, query, read, lambda preset: preset)
 
 
 @describe(body=JsonOrForm(wire.NewPreset), answers={201: Preset})
@@ -118,7 +118,7 @@ async def _change(request: web.Request, body: wire.PresetChange) -> web.Response
 
 @asynccontextmanager
 async def _mine(request: web.Request) -> AsyncGenerator[None]:
-    """Read a change; what is wrong with it is told only to whom may make one.
+    """Read a change; what is wrong with it is answered only to whom may make one.
 
     Raises:
         NotFound, Forbidden: there is no such preset, or it is another user's.

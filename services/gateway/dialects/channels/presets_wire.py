@@ -1,4 +1,4 @@
-"""Presets in the words of the Channels front ends; they are shown as the store keeps them."""
+"""The wire of presets; they are shown as the store keeps them."""
 
 from typing import Annotated, Any
 

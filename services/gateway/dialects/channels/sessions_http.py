@@ -48,13 +48,13 @@ def routes() -> list[web.RouteDef]:
 async def list_sessions(request: web.Request) -> web.Response:
     """List the active sessions, or all of them; the one last written to first."""
     store, user = gateway_of(request).store, request[USER].id
-    asked = read_query(request, wire.SessionsQuery)
-    status = None if asked.include_inactive else "active"
+    query = read_query(request, wire.SessionsQuery)
+    status = None if query.include_inactive else "active"
 
-    def ask(limit: int, offset: int) -> Awaitable[Listed]:
+    def read(limit: int, offset: int) -> Awaitable[Listed]:
         return store.ask(ListSessions(user_id=user, status=status, limit=limit, offset=offset))
 
-    return await page(request, asked, ask, wire.session_view)
+    return await page(request, query, read, wire.session_view)
 
 
 @describe(body=JsonOrForm(wire.NewSession), answers={201: wire.SessionView})
@@ -70,7 +70,7 @@ async def create_session(request: web.Request) -> web.Response:
 @describe(answers={200: wire.SessionView})
 async def get_session(request: web.Request) -> web.Response:
     """Show a session."""
-    answer = await gateway_of(request).store.ask(_query(request))
+    answer = await gateway_of(request).store.ask(_get_session(request))
     return json(wire.session_view(answer.session))
 
 
@@ -105,10 +105,10 @@ async def delete_session(request: web.Request) -> web.Response:
 @describe(query=PageQuery, answers={200: Page[wire.MessageView]})
 async def list_messages(request: web.Request) -> web.Response:
     """Show the conversation, oldest first."""
-    store, session = gateway_of(request).store, _query(request)
-    asked = read_query(request, PageQuery)
+    store, session = gateway_of(request).store, _get_session(request)
+    query = read_query(request, PageQuery)
 
-    def ask(limit: int, offset: int) -> Awaitable[Listed]:
+    def read(limit: int, offset: int) -> Awaitable[Listed]:
         return store.ask(
             ListMessages(
                 user_id=session.user_id,
@@ -118,7 +118,7 @@ async def list_messages(request: web.Request) -> web.Response:
             )
         )
 
-    return await page(request, asked, ask, wire.message_view)
+    return await page(request, query, read, wire.message_view)
 
 
 @describe(body=JsonOrForm(wire.NewMessage), answers={200: wire.TurnView}, errors=REPLYING)
@@ -166,7 +166,7 @@ def _session_id(request: web.Request) -> str:
     return require_id(request.match_info["session_id"], "session")
 
 
-def _query(request: web.Request) -> GetSession:
+def _get_session(request: web.Request) -> GetSession:
     return GetSession(user_id=request[USER].id, session_id=_session_id(request))
 
 
@@ -177,9 +177,9 @@ async def _there(request: web.Request) -> AsyncGenerator[None]:
     Raises:
         NotFound: there is no such session.
     """
-    query = _query(request)
+    get_session = _get_session(request)
     try:
         yield
     except NatterlogError:
-        await gateway_of(request).store.ask(query)
+        await gateway_of(request).store.ask(get_session)
         raise

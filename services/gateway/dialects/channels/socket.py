@@ -7,7 +7,7 @@ from typing import Any, get_args
 import msgspec
 from aiohttp import web
 
-from services.gateway.access.limits import Words, check_text
+from services.gateway.access.limits import NonBlank, check_text
 from services.gateway.context import USER, Gateway, gateway_of
 from services.gateway.dialects.channels import replay, wire
 from services.gateway.http.describe import describe_socket
@@ -29,8 +29,8 @@ from shared.subjects import fact_kind, parse
 class Send(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="send_message"):
     """Send a message; the same `client_id` is the same message."""
 
-    message: Words | None = None
-    content: Words | None = None
+    message: NonBlank | None = None
+    content: NonBlank | None = None
     """Another name of `message`."""
     client_id: wire.ClientId | None = None
 
@@ -225,7 +225,7 @@ async def list_socket(request: web.Request) -> web.WebSocketResponse:
 
     async def converse(socket: Socket) -> None:
         gateway, user = gateway_of(request), request[USER].id
-        sessions = _Sessions(gateway, user, socket)
+        sessions = ListedSessions(gateway, user, socket)
         async with gateway.hub.facts_of(user) as facts:
             with facts.watching(sessions.on_fact):
                 greeting = wire.ConnectionEstablished(message="Connected to session updates")
@@ -252,7 +252,7 @@ def _is_hidden(data: bytes) -> bool:
     return isinstance(fact, SessionDeleted) and fact.mode in HIDDEN_MODES
 
 
-_CHANGES = {
+CHANGES = {
     "session.created": "created",
     "session.updated": "updated",
     "session.deleted": "deleted",
@@ -263,7 +263,7 @@ _CHANGES = {
 """What each of these facts does to its session."""
 
 
-class _Sessions:
+class ListedSessions:
     """Which of the user's sessions changed since the socket was last written to."""
 
     def __init__(self, gateway: Gateway, user: str, socket: Socket) -> None:
@@ -275,7 +275,7 @@ class _Sessions:
 
     def on_fact(self, seq: int, subject: str, data: bytes) -> None:
         kind = fact_kind(subject)
-        change = _CHANGES.get(kind)
+        change = CHANGES.get(kind)
         if change is None:
             return
         session_id = parse(subject).session

@@ -1,4 +1,4 @@
-"""The words of the Channels front ends (docs/api.md)."""
+"""The wire of the Channels front ends (docs/api.md)."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from services.gateway.access.limits import Words
+from services.gateway.access.limits import NonBlank
 from services.gateway.dialects.channels.drf import REQUIRED, Fields, FieldsInvalid, PageQuery
 from services.gateway.sessions.client_events import (
     ClientEvent,
@@ -69,8 +69,8 @@ class SessionChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
-    message: Words | None = None
-    content: Words | None = None
+    message: NonBlank | None = None
+    content: NonBlank | None = None
     """Another name of ``message``."""
     client_id: ClientId | None = None
 
@@ -124,7 +124,7 @@ def deactivate(user: str, session_id: str) -> UpdateSession:
     return UpdateSession(user_id=user, session_id=session_id, status="inactive")
 
 
-# -- what clients are told --------------------------------------------------------
+# -- what clients are sent --------------------------------------------------------
 
 
 class SessionView(msgspec.Struct, frozen=True, kw_only=True):
@@ -303,19 +303,19 @@ OnList = (
 """What the socket of all sessions tells."""
 
 
-def frames_of(moment: ClientEvent) -> list[Frame]:
-    """The frames that tell a client of ``moment``."""
-    match moment:
+def frames_of(event: ClientEvent) -> list[Frame]:
+    """The frames that show a client ``event``."""
+    match event:
         case TextAdded(text=text, offset=offset):
             return [AiMessageChunk(content=text[offset:], full_content=text)]
         case TurnAccepted():
-            return _accepted(moment)
+            return _accepted(event)
         case ReplyDue():
             return [AiTyping()]
         case ReplyReset():
             return [AiTyping(), AiMessageChunk(content="", full_content="")]
         case ReplyEnded():
-            return frames_of_end(moment.message, moment.final.status, moment.final.error)
+            return frames_of_end(event.message, event.final.status, event.final.error)
         case _:
             return []
 
@@ -355,7 +355,7 @@ def _accepted(turn: TurnAccepted) -> list[Frame]:
 
 
 def frames_of_end(reply: Message, status: RunStatus, fault: Fault | None) -> list[Frame]:
-    """The frames that tell a client how a reply's run ended.
+    """The frames that show a client how a reply's run ended.
 
     A continuation that is cancelled before a new word leaves its message as it was.
     """
@@ -387,12 +387,12 @@ FieldErrors = dict[str, list[str]]
 
 
 def status_of(error: NatterlogError) -> int:
-    """A model that is not there is a fault of the field that names it, also of a session's."""
+    """The status of an error; a missing model is a fault of the field that names it."""
     return 400 if isinstance(error, ModelNotFound) and error.path else error.status
 
 
 def detail(error: NatterlogError) -> tuple[bytes, dict[str, str]]:
-    """The body and the headers that tell a client of ``error``; fields by their names."""
+    """The body and the headers of the answer for ``error``; fields by their names."""
     headers = {"Content-Type": "application/json"}
     if isinstance(error, FieldsInvalid):
         return encode(error.fields), headers | {"X-Error-Code": error.code}

@@ -1,4 +1,4 @@
-"""The words of the content front ends (docs/api.md, docs/pipelines.md)."""
+"""The wire of the content front ends (docs/api.md, docs/pipelines.md)."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from services.gateway.access.limits import Words
+from services.gateway.access.limits import NonBlank
 from services.gateway.jobs.state import NOTHING, JobState
 from shared.commands import CreateJob
 from shared.errors import InvalidRequest, NatterlogError
@@ -37,8 +37,8 @@ Reference = Annotated[str, Meta(max_length=200)]
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
-    topic: Words
-    query: Words
+    topic: NonBlank
+    query: NonBlank
     platform: Platform
     session_id: Reference | None = None
     """The client's own reference."""
@@ -95,7 +95,7 @@ def create_job(
     )
 
 
-# -- what clients are told --------------------------------------------------------
+# -- what clients are sent --------------------------------------------------------
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):
@@ -277,7 +277,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def failure(error: NatterlogError) -> tuple[bytes, dict[str, str]]:
-    """The body and the headers that tell a client of ``error``."""
+    """The body and the headers of the answer for ``error``."""
     sentence = f"{error.path}: {error.message}" if error.path else error.message
     body = encode(Failure(error=sentence, code=error.code))
     return body, {"Content-Type": "application/json"}

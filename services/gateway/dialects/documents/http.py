@@ -79,7 +79,7 @@ async def upload(request: web.Request) -> web.Response:
 
 async def _accept(gateway: Gateway, permit: RunPermit, command: CreateJob, name: str) -> Job:
     try:
-        return (await permit.ask(command)).job
+        return (await permit.start(command)).job
     except NatterlogError as error:
         # A store that was asked may have accepted it all the same, and then it needs its file.
         if isinstance(error, Unreached) or not isinstance(error, Unavailable):
@@ -99,16 +99,16 @@ async def get_job(request: web.Request) -> web.Response:
 async def list_jobs(request: web.Request) -> web.Response:
     """List the jobs, newest first."""
     gateway, user = gateway_of(request), request[USER].id
-    asked = read_query(request, wire.JobsQuery)
-    if asked.cursor and not is_id(asked.cursor):
+    query = read_query(request, wire.JobsQuery)
+    if query.cursor and not is_id(query.cursor):
         raise not_found("page")
     page = await gateway.store.ask(
         ListJobs(
             user_id=user,
             mode=wire.MODE,
-            status=_STATUSES[asked.status] if asked.status else None,
-            limit=min(asked.limit, MOST),
-            before=asked.cursor or None,
+            status=_STATUSES[query.status] if query.status else None,
+            limit=min(query.limit, MOST),
+            before=query.cursor or None,
         )
     )
     limit = asyncio.Semaphore(_READS)

@@ -1,4 +1,4 @@
-"""The words of the document front ends (docs/api.md, docs/files.md)."""
+"""The wire of the document front ends (docs/api.md, docs/files.md)."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Generic, Literal, TypeVar
@@ -6,7 +6,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from services.gateway.access.limits import Words
+from services.gateway.access.limits import NonBlank
 from services.gateway.http.requests import Count
 from services.gateway.jobs.state import NOTHING, JobState, Written
 from shared.commands import CreateJob
@@ -63,7 +63,7 @@ class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
 
     file: File
     """With a file name. PDF, pictures, CSV, Markdown, plain text."""
-    prompt: Words
+    prompt: NonBlank
     """What is asked about it."""
     priority: Annotated[int, Meta(ge=0, le=9)] = 0
     """Higher first."""
@@ -159,7 +159,7 @@ ClientMessage = Subscribe | Cancel | Ping
 decode_message = msgspec.json.Decoder(ClientMessage).decode
 
 
-# -- what clients are told --------------------------------------------------------
+# -- what clients are sent --------------------------------------------------------
 
 
 class StepView(msgspec.Struct, frozen=True, kw_only=True):
@@ -365,7 +365,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def failure(error: NatterlogError) -> tuple[bytes, dict[str, str]]:
-    """The body and the headers that tell a client of ``error``."""
+    """The body and the headers of the answer for ``error``."""
     sentence = f"{error.path}: {error.message}" if error.path else error.message
     body = encode(Failure(error=sentence, code=error.code))
     return body, {"Content-Type": "application/json"}

@@ -1,4 +1,4 @@
-"""The words of the interview front ends, which are Ollama's (docs/api.md)."""
+"""The wire of the interview front ends, which are Ollama's (docs/api.md)."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from services.gateway.access.limits import Words
+from services.gateway.access.limits import NonBlank
 from services.gateway.http.oneshot import Prompt
 from services.gateway.models import bare_names
 from services.gateway.sessions.client_events import ReplyEnded
@@ -37,7 +37,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Generate(msgspec.Struct, frozen=True, kw_only=True):
-    prompt: Words
+    prompt: NonBlank
     model: Annotated[str, Meta(max_length=300)] | None = None
     """As the lists name it; without one: the session's, else the default."""
     stream: bool | None = True
@@ -83,7 +83,7 @@ _OTHER_OPTIONS = frozenset(
 
 
 def decode_generate(data: bytes) -> Wish:
-    """The body, with a note on what is asked for in vain.
+    """The body, with a note on what in it is not honoured.
 
     Raises:
         msgspec.ValidationError, msgspec.DecodeError: it does not fit.
@@ -120,7 +120,7 @@ def prompt_of(wish: Wish, settings: Settings, idempotency_key: str | None) -> Pr
     )
 
 
-# -- what clients are told --------------------------------------------------------
+# -- what clients are sent --------------------------------------------------------
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
@@ -244,7 +244,7 @@ def model_list(models: list[Model]) -> ModelList:
 
 
 def failure(error: NatterlogError) -> tuple[bytes, dict[str, str]]:
-    """The body and the headers that tell a client of ``error``."""
+    """The body and the headers of the answer for ``error``."""
     body = Failure(error=_sentence(error), code=error.code)
     return encode(body), {"Content-Type": "application/json"}
 

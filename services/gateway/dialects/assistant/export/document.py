@@ -60,7 +60,7 @@ class Opinion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     comment: Annotated[str, Meta(max_length=10_000)] | None = None
 
 
-class Said(msgspec.Struct, frozen=True, kw_only=True):
+class DocumentMessage(msgspec.Struct, frozen=True, kw_only=True):
     """One message; ``id`` is what others of the same document call it."""
 
     id: str
@@ -86,7 +86,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     session: Settings = Settings()
     active_message_id: str | None = None
     """The last message of the active branch."""
-    messages: Annotated[list[Said], Meta(max_length=MOST)] = []
+    messages: Annotated[list[DocumentMessage], Meta(max_length=MOST)] = []
     files: list[FileView] = []
     """What the attachments are; their bytes are not in here."""
 
@@ -105,7 +105,7 @@ def document_of(export: Export) -> Document:
         version=VERSION,
         session=msgspec.convert(session, Settings, from_attributes=True, strict=False),
         active_message_id=export.branch[-1] if export.branch else None,
-        messages=[_said(message) for message in export.messages],
+        messages=[_document_message(message) for message in export.messages],
         files=[view_of(file.id, file.ref) for file in export.files],
     )
 
@@ -114,8 +114,8 @@ def as_json(export: Export) -> bytes:
     return msgspec.json.format(msgspec.json.encode(document_of(export)), indent=1)
 
 
-def _said(message: Message) -> Said:
-    return Said(
+def _document_message(message: Message) -> DocumentMessage:
+    return DocumentMessage(
         id=message.id,
         parent_id=message.parent_id,
         role=message.role,
@@ -146,24 +146,24 @@ def history_of(document: Document) -> History:
         InvalidRequest: they are no tree; the path says where.
     """
     new: dict[str, str] = {}
-    for number, said in enumerate(document.messages):
+    for number, message in enumerate(document.messages):
         path = f"$.messages[{number}]"
-        if said.id in new:
+        if message.id in new:
             raise InvalidRequest("Two messages have the same id.", path=f"{path}.id")
-        if said.parent_id is not None and said.parent_id not in new:
+        if message.parent_id is not None and message.parent_id not in new:
             sentence = "A message comes after the one that it follows."
             raise InvalidRequest(sentence, path=f"{path}.parent_id")
-        for place, file in enumerate(said.attachments):
+        for at, file in enumerate(message.attachments):
             if not is_id(file):
-                raise InvalidRequest("No file is called so.", path=f"{path}.attachments[{place}]")
-        new[said.id] = new_id()
+                raise InvalidRequest("No file is called so.", path=f"{path}.attachments[{at}]")
+        new[message.id] = new_id()
     leaf = document.active_message_id
     if leaf is not None and leaf not in new:
         raise InvalidRequest("There is no such message.", path="$.active_message_id")
     if leaf is None and document.messages:
         leaf = document.messages[-1].id
     return History(
-        messages=[_past(said, new) for said in document.messages],
+        messages=[_past(message, new) for message in document.messages],
         leaf=None if leaf is None else new[leaf],
     )
 
@@ -174,27 +174,27 @@ def mode_of(document: Document) -> str:
     return "general" if mode in HIDDEN_MODES else mode
 
 
-def _past(said: Said, new: dict[str, str]) -> PastMessage:
-    feedback, is_reply = said.feedback, said.role == "assistant"
+def _past(message: DocumentMessage, new: dict[str, str]) -> PastMessage:
+    feedback, is_reply = message.feedback, message.role == "assistant"
     return PastMessage(
-        id=new[said.id],
-        parent_id=None if said.parent_id is None else new[said.parent_id],
-        role=said.role,
-        content=said.content,
-        created_at=_in_utc(said.created_at),
-        status=said.status,
-        tokens=said.tokens,
-        latency_ms=said.latency_ms,
-        model=said.model,
+        id=new[message.id],
+        parent_id=None if message.parent_id is None else new[message.parent_id],
+        role=message.role,
+        content=message.content,
+        created_at=_in_utc(message.created_at),
+        status=message.status,
+        tokens=message.tokens,
+        latency_ms=message.latency_ms,
+        model=message.model,
         feedback=None if feedback is None else msgspec.to_builtins(feedback),
-        attachments=said.attachments,
-        stop_reason=stop_reason(said.status, said.stop_reason) if is_reply else None,
-        thoughts=Thoughts(text=said.thoughts) if is_reply and said.thoughts else None,
+        attachments=message.attachments,
+        stop_reason=stop_reason(message.status, message.stop_reason) if is_reply else None,
+        thoughts=Thoughts(text=message.thoughts) if is_reply and message.thoughts else None,
     )
 
 
-def _in_utc(moment: datetime) -> datetime:
+def _in_utc(time: datetime) -> datetime:
     try:
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except OverflowError:
-        return moment.replace(tzinfo=UTC)
+        return time.replace(tzinfo=UTC)

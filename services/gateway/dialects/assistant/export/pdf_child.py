@@ -31,7 +31,7 @@ def main() -> None:
 
 def typeset(paper: Paper) -> bytes:
     """The PDF of a paper."""
-    told = {
+    inputs = {
         "title": _UNPRINTABLE.sub("", " ".join(paper.title.split())),
         "about": paper.about,
         "messages": [
@@ -48,7 +48,7 @@ def typeset(paper: Paper) -> bytes:
     }
     fonts = typst.Fonts(include_system_fonts=False, font_paths=[str(d) for d in _font_paths()])
     compiler = typst.Compiler(TEMPLATE, root=TEMPLATE.parent, font_paths=fonts)
-    made = compiler.compile(sys_inputs={"paper": msgspec.json.encode(told).decode()})
+    made = compiler.compile(sys_inputs={"paper": msgspec.json.encode(inputs).decode()})
     assert isinstance(made, bytes)  # noqa: S101  (a PDF is one file)
     return made
 

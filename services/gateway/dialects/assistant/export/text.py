@@ -22,7 +22,7 @@ _ENDINGS: dict[StopReason, str] = {
 _NO_NAME = re.compile(r"[^\w.-]+")
 
 
-class Turned(msgspec.Struct, frozen=True, kw_only=True):
+class PaperMessage(msgspec.Struct, frozen=True, kw_only=True):
     """One message as readers see it."""
 
     who: str
@@ -38,18 +38,18 @@ class Paper(msgspec.Struct, frozen=True, kw_only=True):
 
     title: str
     about: str
-    messages: list[Turned]
+    messages: list[PaperMessage]
 
 
 def paper_of(export: Export) -> Paper:
     """The active branch, with names for who speaks and what was attached."""
-    said = {message.id: message for message in export.messages}
+    by_id = {message.id: message for message in export.messages}
     names = {file.id: file.ref.name for file in export.files}
-    branch = [said[message_id] for message_id in export.branch]
+    branch = [by_id[message_id] for message_id in export.branch]
     return Paper(
         title=export.session.title or "Conversation",
         about=_about(branch),
-        messages=[_turned(message, names) for message in branch],
+        messages=[_paper_message(message, names) for message in branch],
     )
 
 
@@ -92,10 +92,10 @@ def _about(branch: list[Message]) -> str:
     return " · ".join([" – ".join(dates), count, *([", ".join(models)] if models else [])])
 
 
-def _turned(message: Message, names: dict[str, str]) -> Turned:
+def _paper_message(message: Message, names: dict[str, str]) -> PaperMessage:
     is_reply = message.role == "assistant"
     who = f"{ASSISTANT} ({message.model})" if is_reply and message.model else ASSISTANT
-    return Turned(
+    return PaperMessage(
         who=who if is_reply else YOU,
         when=f"{message.created_at:%Y-%m-%d %H:%M} UTC",
         text=message.content,
@@ -110,7 +110,7 @@ def _note(message: Message) -> str | None:
     return None if message.stop_reason is None else _ENDINGS.get(message.stop_reason)
 
 
-def _more(message: Turned) -> list[str]:
+def _more(message: PaperMessage) -> list[str]:
     lines = [f"Attached: {_one_line(name)}" for name in message.files]
     return [*lines, f"({message.note})"] if message.note else lines
 

@@ -5,8 +5,8 @@ from typing import Literal
 import msgspec
 
 from services.llm_worker.providers import shapes
+from services.llm_worker.providers.answer_reader import AnswerReader
 from services.llm_worker.providers.counts import Number
-from services.llm_worker.providers.reading import Reading
 from services.llm_worker.providers.shapes import NOTHING, Object
 
 
@@ -82,7 +82,7 @@ _usual = msgspec.json.Decoder(_Usual)
 _decoder = msgspec.json.Decoder(_Chunk)
 
 
-class OpenAIReading(Reading[_Usual, _Chunk]):
+class OpenAIReader(AnswerReader[_Usual, _Chunk]):
     """A finish reason or ``[DONE]`` ends the reply; counts may follow.
 
     Of several candidates only the first is read.

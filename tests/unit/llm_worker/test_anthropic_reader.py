@@ -66,7 +66,7 @@ def test_without_a_stop_reason_only_the_last_event_is_an_end(reason: object):
     data = sse(text_block("Hi"), ended(reason))
 
     text, broken = fault("anthropic", data)
-    assert (text, broken.passing) == ("Hi", True)
+    assert (text, broken.transient) == ("Hi", True)
     assert whole("anthropic", data + sse({"type": "message_stop"}))[0] == "Hi"
 
 
@@ -191,7 +191,10 @@ def test_thoughts_without_end_are_given_up_on():
     _, broken = result("anthropic", [sse(*[piece] * (ENDLESS // 65_536 + 1)), sse(*END)])
 
     assert isinstance(broken, ProviderError)
-    assert (broken.message, broken.passing) == ("The model of anthropic thinks without end.", False)
+    assert (broken.message, broken.transient) == (
+        "The model of anthropic thinks without end.",
+        False,
+    )
 
 
 # -- no text ----------------------------------------------------------------------------
@@ -232,7 +235,7 @@ def test_a_reply_without_text_says_why(frames: list[object], sentence: str, reas
 def test_a_reply_of_nothing_is_a_fault_that_is_worth_one_more_try():
     _, broken = fault("anthropic", sse(block("text", text=""), stop(), *END))
 
-    assert (broken.passing, broken.most_tries) == (True, 2)
+    assert (broken.transient, broken.most_tries) == (True, 2)
 
 
 # -- counts and errors ------------------------------------------------------------------
@@ -279,7 +282,7 @@ def test_counts_of_another_shape_are_left_out(usage: object):
 def test_an_error_in_the_stream_says_what_the_provider_said(data: bytes):
     text, broken = fault("anthropic", sse(text_block("Hi")) + data + sse(*END))
 
-    assert (text, broken.passing) == ("Hi", True)
+    assert (text, broken.transient) == ("Hi", True)
     assert broken.message == "anthropic reported an error: It broke."
 
 
@@ -292,4 +295,4 @@ def test_an_error_alone_is_one_by_its_type():
         "anthropic reported an error: invalid x-api-key. "
         "Its key (ANTHROPIC_API_KEY) is wrong or missing."
     )
-    assert not broken.passing
+    assert not broken.transient

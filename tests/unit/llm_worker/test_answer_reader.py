@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
-from services.llm_worker.providers import reading as reading_module
+from services.llm_worker.providers import answer_reader as reading_module
+from services.llm_worker.providers.answer_reader import spoken
 from services.llm_worker.providers.base import Ended, ProviderError
 from services.llm_worker.providers.demo import Demo
 from services.llm_worker.providers.lines import LONGEST_LINE
-from services.llm_worker.providers.openai_reading import OpenAIReading
-from services.llm_worker.providers.reading import spoken
-from services.llm_worker.providers.silence import Patience
+from services.llm_worker.providers.openai_reader import OpenAIReader
+from services.llm_worker.providers.silence import Timeouts
 from services.llm_worker.providers.unicode import mend
 from shared.events import Usage
 from tests.support.case_provider import read_cases
@@ -54,7 +54,7 @@ def known(outcome: tuple[str, Ended | ProviderError]) -> object:
     """An outcome as a value."""
     text, ended = outcome
     if isinstance(ended, ProviderError):
-        return text, ended.message, ended.code, ended.passing
+        return text, ended.message, ended.code, ended.transient
     return text, ended
 
 
@@ -184,7 +184,7 @@ def test_lines_that_say_nothing_are_passed_over(name: str, line: bytes):
 def test_events_without_blank_lines_between_them_are_read_at_once():
     data = wire("openai", ["one ", "two"]).replace(b"\n\n", b"\n")
 
-    text = OpenAIReading("openai").feed(data)
+    text = OpenAIReader("openai").feed(data)
 
     assert text == "one two"
 
@@ -212,7 +212,7 @@ def test_the_end_of_the_bytes_alone_is_no_end(name: str):
     text, broken = fault(name, cut)
 
     assert text == "one "
-    assert (broken.message, broken.passing) == (
+    assert (broken.message, broken.transient) == (
         *(f"{name} broke off before the end of its reply.", True),
     )
 
@@ -291,7 +291,7 @@ def test_where_nothing_could_be_read_the_fault_says_what_came(
 
     assert text == ""
     assert sentence in broken.message
-    assert broken.passing
+    assert broken.transient
 
 
 @pytest.mark.parametrize("page", [b"<!doctype html>", b"\r\n<HTML>", b"\xef\xbb\xbf<html>"])
@@ -300,7 +300,7 @@ def test_a_web_page_is_a_lasting_fault_that_names_its_address(name: str, page: b
 
     text, broken = fault(name, data)
 
-    assert (text, broken.passing) == ("", False)
+    assert (text, broken.transient) == ("", False)
     assert "a web page instead of a reply: “Wel come”" in broken.message
     assert "http://127.0.0.1:9/v1/x" in broken.message
 
@@ -311,7 +311,7 @@ def test_a_line_without_end_is_given_up_on(name: str):
     _, broken = result(name, [first, *([b" " * 65_536] * (LONGEST_LINE // 65_536 + 1))])
 
     assert isinstance(broken, ProviderError)
-    assert (broken.message, broken.passing) == (f"{name} sent what cannot be read.", True)
+    assert (broken.message, broken.transient) == (f"{name} sent what cannot be read.", True)
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,7 @@ def test_half_of_a_whole_object_is_no_answer():
             text, broken = fault(api, data[: len(data) // 2])
 
             assert text == ""
-            assert broken.passing
+            assert broken.transient
 
 
 def test_lines_of_json_are_read_where_events_were_awaited():
@@ -423,7 +423,7 @@ def test_lines_of_json_are_read_where_events_were_awaited():
 async def spoken_from(*data: bytes) -> list[str | Ended]:
     answer = reads(*data)
     return [
-        p async for p in spoken(Demo(rate=0), "m", answer, OpenAIReading("openai"), Patience(5, 5))
+        p async for p in spoken(Demo(rate=0), "m", answer, OpenAIReader("openai"), Timeouts(5, 5))
     ]
 
 
@@ -474,7 +474,7 @@ async def test_a_server_that_hangs_on_after_its_end_is_left(monkeypatch: pytest.
         pieces = [
             p
             async for p in spoken(
-                Demo(rate=0), "m", answer(), OpenAIReading("openai"), Patience(60, 60)
+                Demo(rate=0), "m", answer(), OpenAIReader("openai"), Timeouts(60, 60)
             )
         ]
 
@@ -498,9 +498,7 @@ async def test_a_server_that_writes_an_end_into_every_frame_may_take_its_time(
 
     pieces = [
         p
-        async for p in spoken(
-            Demo(rate=0), "m", answer(), OpenAIReading("openai"), Patience(60, 60)
-        )
+        async for p in spoken(Demo(rate=0), "m", answer(), OpenAIReader("openai"), Timeouts(60, 60))
     ]
 
     assert pieces[:4] == ["0 ", "1 ", "2 ", "3 "]

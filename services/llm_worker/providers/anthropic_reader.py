@@ -5,8 +5,8 @@ from typing import Literal
 import msgspec
 
 from services.llm_worker.providers import endings
+from services.llm_worker.providers.answer_reader import AnswerReader
 from services.llm_worker.providers.counts import Number
-from services.llm_worker.providers.reading import Reading
 from services.llm_worker.providers.shapes import NOTHING, Object
 from services.llm_worker.providers.thoughts import MOST_BLOCKS
 from services.llm_worker.providers.unicode import mended
@@ -91,7 +91,7 @@ _usual = msgspec.json.Decoder(_Usual)
 _decoder = msgspec.json.Decoder(_Event)
 
 
-class AnthropicReading(Reading[_Usual, _Event]):
+class AnthropicReader(AnswerReader[_Usual, _Event]):
     """A stop reason or ``message_stop`` ends a reply."""
 
     def __init__(self, provider: str, address: str = "") -> None:

@@ -67,7 +67,7 @@ def test_another_finish_reason_is_a_passing_fault_that_names_itself(word: str):
     text, broken = fault("openai", sse(choice({"content": "Hi"}), choice({}, word)) + STOP + DONE)
 
     assert text == "Hi"
-    assert broken.passing
+    assert broken.transient
     assert len(broken.message) < 200
     assert broken.message.encode()
     assert word[:10].replace("\ud800", "\ufffd") in broken.message
@@ -331,7 +331,7 @@ def test_a_reply_of_nothing_is_a_fault_that_is_worth_one_more_try(data: bytes):
     _, broken = fault("openai", data)
 
     assert broken.message == "openai answered with nothing, and gave no reason."
-    assert (broken.passing, broken.most_tries) == (True, 2)
+    assert (broken.transient, broken.most_tries) == (True, 2)
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_a_reply_of_which_nothing_can_be_read_shows_what_came(lost: bytes):
 
     assert broken.message.startswith("openai sent nothing that can be read as a reply, but: ")
     assert lost.decode()[:12] in broken.message.replace(" ", "")
-    assert broken.passing
+    assert broken.transient
 
 
 @pytest.mark.parametrize(
@@ -459,11 +459,11 @@ def test_an_error_in_the_stream_says_what_the_provider_said(data: bytes):
 
     assert text == "Hi there"
     assert broken.message == "openai reported an error: It broke."
-    assert broken.passing
+    assert broken.transient
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "passing"),
+    ("error", "code", "transient"),
     [
         ({"message": "m", "type": "server_error", "code": None}, "provider_error", True),
         ({"message": "m", "type": "invalid_request_error"}, "provider_error", False),
@@ -479,10 +479,10 @@ def test_an_error_in_the_stream_says_what_the_provider_said(data: bytes):
         (5, "provider_error", True),
     ],
 )
-def test_an_error_frame_is_judged_by_its_type_or_code(error: object, code: str, passing: bool):
+def test_an_error_frame_is_judged_by_its_type_or_code(error: object, code: str, transient: bool):
     _, broken = fault("openai", sse({"error": error}))
 
-    assert (broken.code, broken.passing) == (code, passing)
+    assert (broken.code, broken.transient) == (code, transient)
     assert broken.message == f"openai reported an error: {5 if error == 5 else 'm'}"
 
 
@@ -495,7 +495,7 @@ def test_a_wrong_key_in_an_answer_of_success_is_a_lasting_fault():
         assert broken.message == (
             "openai reported an error: Bad key. Its key (OPENAI_API_KEY) is wrong or missing."
         )
-        assert not broken.passing
+        assert not broken.transient
 
 
 @pytest.mark.parametrize(

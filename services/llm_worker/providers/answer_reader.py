@@ -22,7 +22,7 @@ from services.llm_worker.providers.base import Ended, Provider, ProviderError
 from services.llm_worker.providers.lines import LONGEST_LINE, PAGE, Beginning, Event
 from services.llm_worker.providers.reply import Reply
 from services.llm_worker.providers.shapes import Object
-from services.llm_worker.providers.silence import Patience, Silence
+from services.llm_worker.providers.silence import Silence, Timeouts
 from services.llm_worker.providers.unicode import REPLACEMENT, decode_tolerantly, is_broken, mend
 
 LONGEST_ODD = 1024 * 1024
@@ -43,7 +43,7 @@ Usual = TypeVar("Usual", bound=msgspec.Struct)
 Frame = TypeVar("Frame", bound=msgspec.Struct)
 
 
-class Reading(ABC, Generic[Usual, Frame]):
+class AnswerReader(ABC, Generic[Usual, Frame]):
     """What one stream's bytes have brought so far; a line may end in any later read.
 
     A frame with a piece of text and nothing else is decoded into the few fields of
@@ -353,33 +353,37 @@ class Reading(ABC, Generic[Usual, Frame]):
 
 
 async def spoken(
-    provider: Provider, model: str, answer: Answer, reading: Reading[Any, Any], patience: Patience
+    provider: Provider,
+    model: str,
+    answer: Answer,
+    reader: AnswerReader[Any, Any],
+    timeouts: Timeouts,
 ) -> AsyncGenerator[str | Ended, None]:
     """The reply in ``answer``, as :meth:`Provider.stream` gives it."""
-    reply = reading.reply
+    reply = reader.reply
     try:
-        with Silence(provider.name, patience) as silence:
+        with Silence(provider.name, timeouts) as silence:
             async with answer as read:
                 ending = False
                 while not reply.done and (data := await (_soon(read) if ending else read())):
                     had_ended = reply.complete
-                    text = reading.feed(data)
+                    text = reader.feed(data)
                     # some servers write an end into every frame
                     ending = reply.complete and not (had_ended and text)
                     if text:
                         silence.pause()
                         yield text
                         silence.listen()
-                    elif reading.thinks:
+                    elif reader.thinks:
                         silence.listen()
                 if reply.failure is not None:  # so the connection is closed at once
                     raise reply.failure
     except ProviderError as error:
         reply.fail(error)
     try:
-        if rest := reading.end():
+        if rest := reader.end():
             yield rest
-        yield reply.ended(reply.sentence() if reading.blank else None)
+        yield reply.ended(reply.sentence() if reader.blank else None)
     except ProviderError as error:
         error.usage = reply.counts.usage()
         if error.code == "model_not_found":

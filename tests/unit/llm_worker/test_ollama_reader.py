@@ -35,7 +35,7 @@ def test_another_reason_is_a_passing_fault_that_names_itself(reason: str):
 
     assert text == "Hi"
     assert broken.message == f"ollama ended its reply with “{reason}”."
-    assert broken.passing
+    assert broken.transient
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_reply_of_nothing_is_a_fault_that_is_worth_one_more_try(reason: object
     _, broken = fault("ollama", ndjson(message("", done=True, done_reason=reason)))
 
     assert broken.message == f"ollama answered with nothing, {why}."
-    assert (broken.passing, broken.most_tries) == (True, 2)
+    assert (broken.transient, broken.most_tries) == (True, 2)
 
 
 @pytest.mark.parametrize(
@@ -196,4 +196,4 @@ def test_an_error_says_what_the_provider_said(line: dict[str, Any]):
 
         assert text == ("Hi" if before else "")
         assert broken.message == "ollama reported an error: It broke."
-        assert broken.passing
+        assert broken.transient

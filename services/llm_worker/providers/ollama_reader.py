@@ -3,8 +3,8 @@
 import msgspec
 
 from services.llm_worker.providers import shapes
+from services.llm_worker.providers.answer_reader import AnswerReader
 from services.llm_worker.providers.counts import Number
-from services.llm_worker.providers.reading import Reading
 from services.llm_worker.providers.shapes import NOTHING, Object
 
 _LOADED = {"load": "because it only loaded the model", "unload": "because it unloaded the model"}
@@ -55,7 +55,7 @@ _usual = msgspec.json.Decoder(_Usual)
 _decoder = msgspec.json.Decoder(_Line)
 
 
-class OllamaReading(Reading[_Usual, _Line]):
+class OllamaReader(AnswerReader[_Usual, _Line]):
     """Chat lines.  Counts of the last one are the usage (a cached prompt counts nothing)."""
 
     by_lines = True
