@@ -19,14 +19,14 @@ FILE = FileRef(
 )
 PLAN = DocumentPlan(file=FILE, prompt="What do I owe?")
 READ = [StepResult(step="extract", text="")]
-ASK = StepPrompt(
+PROMPT = StepPrompt(
     step="answer",
     prompt=PLAN.prompt,
     files=[FILE],
     instead="<file>42</file>",
     schema={"type": "object"},
 )
-MISSED = msgspec.structs.replace(ASK, misses=1)
+MISSED = msgspec.structs.replace(PROMPT, misses=1)
 
 
 def at(ms: int) -> datetime:

@@ -23,10 +23,10 @@ from shared.events import (
 )
 from tests.support.scripted_log import ScriptedLog
 from tests.unit.cli.samples import (
-    ASK,
     FILE,
     OTHER,
     PLAN,
+    PROMPT,
     READ,
     RUN,
     answer,
@@ -129,7 +129,7 @@ def test_a_failed_reply_was_left_out_and_an_unknown_message_is_named():
 def test_a_jobs_prompt_names_its_file_and_its_schema():
     log = ScriptedLog()
     log.opens(mode="document")
-    log.hands_to_llm_worker(RUN, PLAN, 1, ASK, READ)
+    log.hands_to_llm_worker(RUN, PLAN, 1, PROMPT, READ)
     log.at(1).claims(RUN)
 
     [prompt] = prompts(log.entries, RUN)
@@ -145,7 +145,7 @@ def test_a_jobs_prompt_names_its_file_and_its_schema():
 def test_a_jobs_prompt_shows_of_its_file_what_was_sent():
     log = ScriptedLog()
     log.opens(mode="document")
-    log.hands_to_llm_worker(RUN, PLAN, 1, ASK, READ)
+    log.hands_to_llm_worker(RUN, PLAN, 1, PROMPT, READ)
     log.at(1).claims(RUN)
     whole, as_text = (
         with_files(log, SentFile(id="s", as_it_is=[FILE.id])),

@@ -11,7 +11,7 @@ from shared.errors import InvalidRequest
 from shared.events import RunClaimed, RunEnded
 from shared.subjects import kind_of_fact
 from tests.support.scripted_log import SESSION, USER, ScriptedLog
-from tests.unit.cli.samples import ASK, OTHER, PLAN, READ, RUN, at, restarted, turn
+from tests.unit.cli.samples import OTHER, PLAN, PROMPT, READ, RUN, at, restarted, turn
 
 HERE = SessionLine(id=SESSION, user=USER, facts=5)
 
@@ -50,7 +50,7 @@ def test_subjects_follow_from_facts():
     log.opens()
     log.accepts(turn(1, "Hi"), RUN)
     log.hands_to_processor(RUN, PLAN, 3)
-    log.hands_to_llm_worker(RUN, PLAN, 4, ASK, READ)
+    log.hands_to_llm_worker(RUN, PLAN, 4, PROMPT, READ)
     log.claims(RUN)
     log.cancels(RUN)
     log.ends(RUN, "", attempt=0)

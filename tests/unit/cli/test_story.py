@@ -11,7 +11,7 @@ from services.cli.display.terminal import Output
 from services.cli.stories.story import Gap, JobStep, story_of
 from shared.events import Continued, Fault, PreviousAttempt, Thoughts, Try, Usage
 from tests.support.scripted_log import ScriptedLog
-from tests.unit.cli.samples import ASK, MISSED, OTHER, PLAN, READ, RUN, at, restarted, turn
+from tests.unit.cli.samples import MISSED, OTHER, PLAN, PROMPT, READ, RUN, at, restarted, turn
 
 SPENT = Usage(input_tokens=3, output_tokens=5)
 
@@ -159,7 +159,7 @@ def test_a_job_goes_from_step_to_step():
     log.schedules(RUN, PLAN, 2000)
     log.at(2001).hands_to_processor(RUN, PLAN)
     log.at(2010).claims(RUN)
-    log.at(2500).hands_to_llm_worker(RUN, PLAN, 1, ASK, READ)
+    log.at(2500).hands_to_llm_worker(RUN, PLAN, 1, PROMPT, READ)
     log.at(2510).claims(RUN)
     log.at(3000).hands_to_llm_worker(RUN, PLAN, 2, MISSED, READ)
 
@@ -293,7 +293,7 @@ def test_the_tries_of_a_jobs_step_are_told():
     log = ScriptedLog()
     log.hands_to_processor(RUN, PLAN)
     log.at(5).claims(RUN)
-    log.at(10).hands_to_llm_worker(RUN, PLAN, 1, ASK, READ)
+    log.at(10).hands_to_llm_worker(RUN, PLAN, 1, PROMPT, READ)
     claim = log.at(20).claims(RUN)
     previous = PreviousAttempt(
         attempt=claim, text="{", reason="its answer missed the schema", tries=[BUSY]
