@@ -21,29 +21,30 @@ from services.cli.log_files.export_file import (
     writing,
 )
 from shared.errors import InvalidRequest
-from tests.unit.cli.told import SESSION, USER, Told, at, restarted
+from tests.support.scripted_log import SESSION, USER, ScriptedLog
+from tests.unit.cli.samples import at, restarted
 
 
-def write(path: Path, told: Told) -> None:
+def write(path: Path, log: ScriptedLog) -> None:
     with writing(path) as writer:
         writer.write(LogLine(format=1, natterlog="0.1.0", made_at=at(0), redacted=False))
-        writer.write(SessionLine(id=SESSION, user=USER, facts=len(told.facts)))
-        for fact in told.facts:
+        writer.write(SessionLine(id=SESSION, user=USER, facts=len(log.entries)))
+        for fact in log.entries:
             raw = msgspec.Raw(fact.data)
             writer.write(FactLine(seq=fact.seq, run=fact.address.run, fact=raw))
 
 
 @pytest.mark.parametrize("name", ["log.jsonl", "log.jsonl.gz"])
 def test_what_was_written_is_read(tmp_path: Path, name: str):
-    told = restarted()
-    write(tmp_path / name, told)
+    log = restarted()
+    write(tmp_path / name, log)
 
     end = check(tmp_path / name)
     [(session, facts)] = sessions_of(tmp_path / name)
 
     assert (end.sessions, end.facts) == (1, 5)
     assert session == SessionLine(id=SESSION, user=USER, facts=5)
-    assert [(f.seq, bytes(f.fact)) for f in facts] == [(f.seq, f.data) for f in told.facts]
+    assert [(f.seq, bytes(f.fact)) for f in facts] == [(f.seq, f.data) for f in log.entries]
 
 
 def test_the_same_sessions_make_the_same_file(tmp_path: Path):
@@ -77,7 +78,7 @@ def lines_of(tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "fault"),
     [
         (lambda lines: lines[:-1], "was cut off"),
         (lambda lines: [*lines[:3], *lines[4:]], "another number of facts than it says"),
@@ -92,12 +93,12 @@ def lines_of(tmp_path: Path) -> list[str]:
     ],
 )  # fmt: skip
 def test_what_is_not_whole_is_refused(
-    tmp_path: Path, change: Callable[[list[str]], list[str]], told: str
+    tmp_path: Path, change: Callable[[list[str]], list[str]], fault: str
 ):
     changed = tmp_path / "changed.jsonl"
     changed.write_text("".join(change(lines_of(tmp_path))))
 
-    with pytest.raises(InvalidRequest, match=told):
+    with pytest.raises(InvalidRequest, match=fault):
         check(changed)
 
 

@@ -10,7 +10,6 @@ from services.cli.display.terminal import Output
 from services.cli.recorder.attachments import AttachedFile, attached_file
 from services.cli.stories.prompt import CONTEXT_MESSAGES, Part, branch_of, prompts
 from services.store import context
-from shared.endings import ended
 from shared.events import (
     Continued,
     Fault,
@@ -20,34 +19,44 @@ from shared.events import (
     PastMessage,
     RunClaimed,
     SentFile,
-    SessionUpdated,
     StepResult,
-    TodoProcess,
 )
-from tests.unit.cli.told import FILE, OTHER, RUN, Told, answer, at, question, turn
+from tests.support.scripted_log import ScriptedLog
+from tests.unit.cli.samples import (
+    FILE,
+    OTHER,
+    PLAN,
+    PROMPT,
+    READ,
+    RUN,
+    answer,
+    at,
+    question,
+    turn,
+)
 
 RUNS = [f"01a21600-0000-7000-8000-{n:08}feed" for n in range(30)]
 
 
-def conversation(turns: int) -> Told:
+def conversation(turns: int) -> ScriptedLog:
     """So many complete turns, each its own run, then one that is claimed with the last 20."""
-    told = Told()
-    told.created()
+    log = ScriptedLog()
+    log.opens()
     ids: list[str] = []
     parent = None
     for n in range(turns):
-        todo = told.todo(n * 100, turn(n, f"Question {n}", parent), RUNS[n])
-        claim = told.claim(n * 100 + 1, todo, RUNS[n])
-        told.final(n * 100 + 2, f"Answer {n}", RUNS[n], attempt=claim)
+        log.at(n * 100).accepts(turn(n, f"Question {n}", parent), RUNS[n])
+        claim = log.at(n * 100 + 1).claims(RUNS[n])
+        log.at(n * 100 + 2).ends(RUNS[n], f"Answer {n}", attempt=claim)
         ids += [question(n), answer(n)]
         parent = answer(n)
-    todo = told.todo(9000, turn(99, "The last", parent))
-    told.claim(9001, todo, message_ids=[*ids, question(99)][-CONTEXT_MESSAGES:])
-    return told
+    log.at(9000).accepts(turn(99, "The last", parent), RUN)
+    log.at(9001).claims(RUN, message_ids=[*ids, question(99)][-CONTEXT_MESSAGES:])
+    return log
 
 
 def test_every_part_says_where_it_came_from():
-    [prompt] = prompts(conversation(1).facts, RUN)
+    [prompt] = prompts(conversation(1).entries, RUN)
 
     assert [(p.role, p.text, p.seq, p.message_id) for p in prompt.parts] == [
         ("system", "Be brief.", 1, None),
@@ -65,7 +74,7 @@ def test_every_part_says_where_it_came_from():
 
 
 def test_what_was_cut_off_is_told():
-    [prompt] = prompts(conversation(12).facts, RUN)
+    [prompt] = prompts(conversation(12).entries, RUN)
 
     assert len(prompt.parts) == CONTEXT_MESSAGES + 1
     assert prompt.left_out == ["5 older messages of the branch: a prompt has its last 20"]
@@ -76,36 +85,38 @@ def test_it_cuts_where_the_store_does():
 
 
 def test_a_system_prompt_that_was_changed_is_the_changes():
-    told = Told()
-    told.created(system_prompt="Be long.")
-    told.tell("session.updated", SessionUpdated(at=at(1), system_prompt="Be brief."))
-    told.claim(5, told.todo(4, turn(1, "Hi")), message_ids=[question(1)])
+    log = ScriptedLog()
+    log.opens(system_prompt="Be long.")
+    log.at(1).updates(system_prompt="Be brief.")
+    log.at(4).accepts(turn(1, "Hi"), RUN)
+    log.at(5).claims(RUN, message_ids=[question(1)])
 
-    [prompt] = prompts(told.facts, RUN)
+    [prompt] = prompts(log.entries, RUN)
 
     assert (prompt.parts[0].origin, prompt.parts[0].seq) == ("the session was changed to it", 2)
 
 
 def test_a_system_prompt_that_came_with_the_message_is_the_messages():
-    told = Told()
-    told.created(system_prompt="Be long.")
+    log = ScriptedLog()
+    log.opens(system_prompt="Be long.")
     own = msgspec.structs.replace(turn(1, "Hi"), system="Be brief.")
-    told.claim(5, told.todo(4, own), message_ids=[question(1)])
+    log.at(4).accepts(own, RUN)
+    log.at(5).claims(RUN, message_ids=[question(1)])
 
-    [prompt] = prompts(told.facts, RUN)
+    [prompt] = prompts(log.entries, RUN)
 
     assert (prompt.parts[0].origin, prompt.parts[0].seq) == ("came with the message", 2)
 
 
 def test_a_failed_reply_was_left_out_and_an_unknown_message_is_named():
-    told = Told()
-    told.created()
-    todo = told.todo(0, turn(1, "Hi"), OTHER)
-    told.final(1, "", OTHER, attempt=0, status="failed")
-    todo = told.todo(2, turn(2, "Again", answer(1)))
-    told.claim(3, todo, message_ids=[question(1), "gone", question(2)])
+    log = ScriptedLog()
+    log.opens()
+    log.accepts(turn(1, "Hi"), OTHER)
+    log.at(1).ends(OTHER, "", attempt=0, status="failed")
+    log.at(2).accepts(turn(2, "Again", answer(1)), RUN)
+    log.at(3).claims(RUN, message_ids=[question(1), "gone", question(2)])
 
-    [prompt] = prompts(told.facts, RUN)
+    [prompt] = prompts(log.entries, RUN)
 
     assert [(p.role, p.text) for p in prompt.parts[1:]] == [
         ("user", "Hi"),
@@ -116,11 +127,12 @@ def test_a_failed_reply_was_left_out_and_an_unknown_message_is_named():
 
 
 def test_a_jobs_prompt_names_its_file_and_its_schema():
-    told = Told()
-    told.created(mode="document")
-    told.claim(1, told.generate(0))
+    log = ScriptedLog()
+    log.opens(mode="document")
+    log.hands_to_llm_worker(RUN, PLAN, 1, PROMPT, READ)
+    log.at(1).claims(RUN)
 
-    [prompt] = prompts(told.facts, RUN)
+    [prompt] = prompts(log.entries, RUN)
 
     assert [(p.role, p.text, p.file, p.schema) for p in prompt.parts] == [
         ("user", "What do I owe?", None, None),
@@ -131,16 +143,17 @@ def test_a_jobs_prompt_names_its_file_and_its_schema():
 
 
 def test_a_jobs_prompt_shows_of_its_file_what_was_sent():
-    told = Told()
-    told.created(mode="document")
-    told.claim(1, told.generate(0))
+    log = ScriptedLog()
+    log.opens(mode="document")
+    log.hands_to_llm_worker(RUN, PLAN, 1, PROMPT, READ)
+    log.at(1).claims(RUN)
     whole, as_text = (
-        with_files(told, SentFile(id="s", as_it_is=[FILE.id])),
-        with_files(told, SentFile(id="s", characters=15, length=15)),
+        with_files(log, SentFile(id="s", as_it_is=[FILE.id])),
+        with_files(log, SentFile(id="s", characters=15, length=15)),
     )
 
     [[sent, *_], [unsent, text, *_]] = [
-        [part for part in prompts(each.facts, RUN)[0].parts if part.origin != "step answer"]
+        [part for part in prompts(each.entries, RUN)[0].parts if part.origin != "step answer"]
         for each in (whole, as_text)
     ]
 
@@ -150,7 +163,7 @@ def test_a_jobs_prompt_shows_of_its_file_what_was_sent():
         "<file>42</file>",
         "what was read from the file follows the prompt",
     )
-    assert "<file>42</file>" not in [part.text for part in prompts(whole.facts, RUN)[0].parts]
+    assert "<file>42</file>" not in [part.text for part in prompts(whole.entries, RUN)[0].parts]
 
 
 ATTACHMENT = "01a21600-0000-7000-8000-0000000000e1"
@@ -160,48 +173,49 @@ PICTURE = msgspec.structs.replace(
 )
 
 
-def with_files(told: Told, *sent: SentFile) -> Told:
+def with_files(log: ScriptedLog, *sent: SentFile) -> ScriptedLog:
     """The same facts, whose last claim says that these files went along."""
-    copy = Told()
-    copy.facts = list(told.facts)
-    claim = copy.facts.pop().fact
+    copy = ScriptedLog()
+    copy.entries = list(log.entries)
+    claim = copy.entries.pop().fact
     assert isinstance(claim, RunClaimed)
     assert claim.prompt is not None
     prompt = msgspec.structs.replace(claim.prompt, files=list(sent))
-    copy.tell("claim", msgspec.structs.replace(claim, prompt=prompt), RUN)
+    copy.append(msgspec.structs.replace(claim, prompt=prompt), RUN)
     return copy
 
 
-def asked_with_a_file() -> Told:
-    told = Told()
-    told.created()
-    todo = told.todo(0, msgspec.structs.replace(turn(1, "Look"), attachments=[ATTACHMENT]))
-    told.claim(1, todo, message_ids=[question(1)])
-    return told
+def asked_with_a_file() -> ScriptedLog:
+    log = ScriptedLog()
+    log.opens()
+    log.accepts(msgspec.structs.replace(turn(1, "Look"), attachments=[ATTACHMENT]), RUN)
+    log.at(1).claims(RUN, message_ids=[question(1)])
+    return log
 
 
 def a_read_file(
     *, ref: FileRef = FILE, pictures: int = 0, fault: Fault | None = None
 ) -> dict[str, AttachedFile]:
     """What the facts of an upload tell of it."""
-    told = Told(first=40)
-    told.created(mode="file")
-    process = TodoProcess(at=at(0), n=0, priority=0, step="extract", plan=FilePlan(file=ref))
-    told.tell("todo.process.0.0", process, READING)
+    log = ScriptedLog(first=40)
+    log.opens(mode="file")
+    log.hands_to_processor(READING, FilePlan(file=ref))
     result = StepResult(step="extract", text="", images=[PICTURE] * pictures)
-    final = msgspec.structs.replace(
-        ended("failed" if fault else "completed", "", attempt=0, error=fault),
+    log.ends(
+        READING,
+        "",
+        "failed" if fault else "completed",
+        error=fault,
         results=[] if fault else [result],
         notes=["Only its first 100 pages were read."],
     )
-    told.tell("final", final, READING)
-    found = attached_file(told.facts)
+    found = attached_file(log.entries)
     assert found is not None
     return {ATTACHMENT: found}
 
 
-def file_part(told: Told, files: dict[str, AttachedFile]) -> Part:
-    [prompt] = prompts(told.facts, RUN, files=files)
+def file_part(log: ScriptedLog, files: dict[str, AttachedFile]) -> Part:
+    [prompt] = prompts(log.entries, RUN, files=files)
     [part] = [part for part in prompt.parts if part.role == "file"]
     return part
 
@@ -209,7 +223,7 @@ def file_part(told: Told, files: dict[str, AttachedFile]) -> Part:
 def test_a_messages_file_is_shown_by_reference_after_it():
     sent = SentFile(id=ATTACHMENT, message_id=question(1), characters=1200, length=40_000)
 
-    [prompt] = prompts(with_files(asked_with_a_file(), sent).facts, RUN, files=a_read_file())
+    [prompt] = prompts(with_files(asked_with_a_file(), sent).entries, RUN, files=a_read_file())
 
     assert prompt.parts[1:] == [
         Part(role="user", text="Look", origin=f"asked in run {RUN}", seq=2, message_id=question(1)),
@@ -230,7 +244,7 @@ def test_a_messages_file_is_shown_by_reference_after_it():
 
 
 @pytest.mark.parametrize(
-    ("sent", "files", "told"),
+    ("sent", "files", "note"),
     [
         ({"as_it_is": [FILE.id]}, a_read_file(), "sent as it is, whole"),
         (
@@ -261,25 +275,25 @@ def test_a_messages_file_is_shown_by_reference_after_it():
     ],
 )
 def test_how_a_file_went_along_is_said(
-    sent: dict[str, object], files: dict[str, AttachedFile], told: str
+    sent: dict[str, object], files: dict[str, AttachedFile], note: str
 ):
     file = msgspec.convert({"id": ATTACHMENT, "message_id": question(1), **sent}, SentFile)
 
     part = file_part(with_files(asked_with_a_file(), file), files)
 
-    assert part.notes[0] == told
+    assert part.notes[0] == note
     assert part.origin == (f"uploaded, read by run {READING}" if files else "erased since then")
 
 
 def test_a_file_that_no_claim_tells_of_was_gone_or_is_of_an_earlier_version():
-    told = asked_with_a_file()
+    log = asked_with_a_file()
 
-    assert file_part(with_files(told), {}).notes == ["not sent: it was gone"]
-    assert file_part(told, a_read_file()).notes == ["how it went along was not recorded"]
+    assert file_part(with_files(log), {}).notes == ["not sent: it was gone"]
+    assert file_part(log, a_read_file()).notes == ["how it went along was not recorded"]
 
 
 def test_messages_that_the_session_was_opened_with_are_told_as_its_own():
-    told = Told()
+    log = ScriptedLog()
     past = PastMessage(
         id=question(1),
         parent_id=None,
@@ -288,10 +302,11 @@ def test_messages_that_the_session_was_opened_with_are_told_as_its_own():
         created_at=at(0),
         attachments=[ATTACHMENT],
     )
-    told.created(history=History(messages=[past], leaf=past.id))
-    told.claim(5, told.todo(4, turn(2, "Hi", question(1))), message_ids=[question(1), question(2)])
+    log.opens(history=History(messages=[past], leaf=past.id))
+    log.at(4).accepts(turn(2, "Hi", question(1)), RUN)
+    log.at(5).claims(RUN, message_ids=[question(1), question(2)])
 
-    [prompt] = prompts(told.facts, RUN, files=a_read_file())
+    [prompt] = prompts(log.entries, RUN, files=a_read_file())
 
     assert [(p.role, p.text, p.origin) for p in prompt.parts[1:]] == [
         ("user", "Of before", "the session was opened with it"),
@@ -301,17 +316,18 @@ def test_messages_that_the_session_was_opened_with_are_told_as_its_own():
 
 
 def test_a_branch_of_another_session_that_was_asked_again_is_told_from_its_facts():
-    elsewhere = Told()
-    elsewhere.created()
-    elsewhere.todo(0, turn(1, "Long ago"), OTHER)
-    told = Told(first=50)
-    told.created()
+    elsewhere = ScriptedLog()
+    elsewhere.opens()
+    elsewhere.accepts(turn(1, "Long ago"), OTHER)
+    log = ScriptedLog(first=50)
+    log.opens()
     again = msgspec.structs.replace(turn(2, "Long ago"), context=question(1))
-    told.claim(9, told.todo(8, again), message_ids=[question(1)])
+    log.at(8).accepts(again, RUN)
+    log.at(9).claims(RUN, message_ids=[question(1)])
 
-    [prompt] = prompts(told.facts, RUN, elsewhere=elsewhere.facts)
+    [prompt] = prompts(log.entries, RUN, elsewhere=elsewhere.entries)
 
-    assert branch_of(told.of(RUN)) == question(1)
+    assert branch_of(log.of(RUN)) == question(1)
     assert [(p.text, p.origin, p.seq) for p in prompt.parts[1:]] == [
         ("Long ago", f"asked in run {OTHER}", 2)
     ]
@@ -319,16 +335,17 @@ def test_a_branch_of_another_session_that_was_asked_again_is_told_from_its_facts
 
 
 def test_a_prompt_reads_at_eighty_columns():
-    told = Told()
-    told.created(system_prompt="Be brief.")
+    log = ScriptedLog()
+    log.opens(system_prompt="Be brief.")
     words = "one two three " * 20 + "\x1b[31mred"
     asked = msgspec.structs.replace(turn(1, words), attachments=[ATTACHMENT])
-    told.claim(2, told.todo(1, asked), message_ids=[question(1)])
-    told = with_files(told, SentFile(id=ATTACHMENT, message_id=question(1), missing="unreadable"))
+    log.at(1).accepts(asked, RUN)
+    log.at(2).claims(RUN, message_ids=[question(1)])
+    log = with_files(log, SentFile(id=ATTACHMENT, message_id=question(1), missing="unreadable"))
     fault = Fault(code="invalid_request", message="It is \x1b[31mdamaged. " * 9)
     out = io.StringIO()
 
-    [prompt] = prompts(told.facts, RUN, files=a_read_file(fault=fault))
+    [prompt] = prompts(log.entries, RUN, files=a_read_file(fault=fault))
     show_prompt(Output(out, coloured=False), prompt)
 
     assert max(map(len, out.getvalue().splitlines())) <= 80
@@ -336,26 +353,25 @@ def test_a_prompt_reads_at_eighty_columns():
 
 
 def test_a_reply_that_goes_on_is_a_part_and_so_is_what_asks_for_it():
-    told = Told()
-    told.created()
-    claim = told.claim(1, told.todo(0, turn(1, "A story."), OTHER), OTHER)
-    told.final(2, "Once upon a", OTHER, attempt=claim, stop_reason="max_tokens")
+    log = ScriptedLog()
+    log.opens()
+    log.accepts(turn(1, "A story."), OTHER)
+    claim = log.at(1).claims(OTHER)
+    log.at(2).ends(OTHER, "Once upon a", attempt=claim, stop_reason="max_tokens")
     before = Continued(length=11)
     goes_on = msgspec.structs.replace(turn(1, None), continues=before)
-    claim = told.claim(
-        4, told.todo(3, goes_on), message_ids=[question(1), answer(1)], go_on="Go on."
-    )
-    told.final(5, "Once upon a midnight", attempt=claim, status="failed")
-    again = told.claim(
-        7, told.todo(6, goes_on, RUNS[0]), RUNS[0], message_ids=[question(1), answer(1)]
-    )
-    told.final(8, "Once upon a time", RUNS[0], attempt=again)
-    asked = told.todo(9, turn(2, "And?", answer(1)), RUNS[1])
-    told.claim(10, asked, RUNS[1], message_ids=[answer(1)])
+    log.at(3).accepts(goes_on, RUN)
+    claim = log.at(4).claims(RUN, message_ids=[question(1), answer(1)], go_on="Go on.")
+    log.at(5).ends(RUN, "Once upon a midnight", attempt=claim, status="failed")
+    log.at(6).accepts(goes_on, RUNS[0])
+    again = log.at(7).claims(RUNS[0], message_ids=[question(1), answer(1)])
+    log.at(8).ends(RUNS[0], "Once upon a time", attempt=again)
+    log.at(9).accepts(turn(2, "And?", answer(1)), RUNS[1])
+    log.at(10).claims(RUNS[1], message_ids=[answer(1)])
 
-    [prompt] = prompts(told.facts, RUN)
-    [after_a_failure] = prompts(told.facts, RUNS[0])
-    [after] = prompts(told.facts, RUNS[1])
+    [prompt] = prompts(log.entries, RUN)
+    [after_a_failure] = prompts(log.entries, RUNS[0])
+    [after] = prompts(log.entries, RUNS[1])
 
     assert [(part.role, part.text) for part in prompt.parts[1:]] == [
         ("user", "A story."),

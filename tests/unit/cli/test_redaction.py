@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from services.cli.log_files.redaction import KEPT, OWN_TEXTS, redacted, redacted_text
 from shared import events
 from shared.events import AnyFact, FactImported, decode_fact, encode
-from tests.unit.cli.told import FILE, Told, restarted
+from tests.support.scripted_log import ScriptedLog
+from tests.unit.cli.samples import FILE, PLAN, RUN, restarted
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
 CARRIED = [kind for kind in get_args(AnyFact) if kind is not FactImported]
@@ -21,13 +22,13 @@ SECRET = "Zanzibar Kumquat"
 
 @given(texts)
 def test_lengths_bytes_lines_and_spaces_stay(text: str):
-    told = redacted_text(text)
+    hidden = redacted_text(text)
 
-    assert len(told) == len(text)
-    assert len(told.encode()) == len(text.encode())
-    assert len(told.encode("utf-16")) == len(text.encode("utf-16"))
-    assert [c for c in told if c.isspace()] == [c for c in text if c.isspace()]
-    assert [len(line) for line in told.split("\n")] == [len(line) for line in text.split("\n")]
+    assert len(hidden) == len(text)
+    assert len(hidden.encode()) == len(text.encode())
+    assert len(hidden.encode("utf-16")) == len(text.encode("utf-16"))
+    assert [c for c in hidden if c.isspace()] == [c for c in text if c.isspace()]
+    assert [len(line) for line in hidden.split("\n")] == [len(line) for line in text.split("\n")]
 
 
 @given(texts)
@@ -121,9 +122,9 @@ def test_nobodys_words_are_among_what_is_always_kept():
 
 
 def test_a_redacted_reply_can_be_verified_and_its_lost_text_is_still_its_beginning():
-    told = [redacted(fact.fact) for fact in restarted().facts]
+    facts = [redacted(fact.fact) for fact in restarted().entries]
 
-    claim, final = told[3], told[4]
+    claim, final = facts[3], facts[4]
     assert isinstance(claim, events.RunClaimed)
     assert isinstance(final, events.RunEnded)
     assert claim.previous is not None
@@ -133,10 +134,10 @@ def test_a_redacted_reply_can_be_verified_and_its_lost_text_is_still_its_beginni
 
 
 def test_digests_that_would_tell_what_was_said_are_gone():
-    told = Told()
-    told.process(0)
+    log = ScriptedLog()
+    log.hands_to_processor(RUN, PLAN)
 
-    fact = redacted(told.facts[0].fact)
+    fact = redacted(log.entries[0].fact)
 
     assert isinstance(fact, events.TodoProcess)
     assert isinstance(fact.plan, events.DocumentPlan)
@@ -147,7 +148,7 @@ def test_digests_that_would_tell_what_was_said_are_gone():
 
 @pytest.mark.parametrize("number", range(5))
 def test_a_redacted_fact_is_a_fact(number: int):
-    fact = redacted(restarted().facts[number].fact)
+    fact = redacted(restarted().entries[number].fact)
 
     assert decode_fact(encode(fact)) == fact
 
@@ -155,10 +156,10 @@ def test_a_redacted_fact_is_a_fact(number: int):
 def test_thoughts_and_what_providers_said_are_somebodys_words():
     thoughts = events.Thoughts(text=SECRET, blocks=[{"thinking": SECRET, "signature": "c2ln"}])
     failed = events.Try(ms=5, code="overloaded", message=SECRET, status=529, cost=7)
-    told = Told()
-    told.final(0, "Hi", attempt=0, thoughts=thoughts, tries=[failed], stop_reason="max_length")
+    log = ScriptedLog()
+    log.ends(RUN, "Hi", attempt=0, thoughts=thoughts, tries=[failed], stop_reason="max_length")
 
-    fact = redacted(told.facts[0].fact)
+    fact = redacted(log.entries[0].fact)
 
     assert isinstance(fact, events.RunEnded)
     assert fact.thoughts == events.Thoughts(text=redacted_text(SECRET))

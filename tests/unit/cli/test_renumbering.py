@@ -8,15 +8,16 @@ import pytest
 from services.cli.log_files.export_file import FactLine, SessionLine
 from services.cli.log_files.renumbering import UNDER_WAY, facts_to_import, renumbered
 from shared.errors import InvalidRequest
-from shared.events import RunClaimed, RunEnded, SessionDeleted
+from shared.events import RunClaimed, RunEnded
 from shared.subjects import kind_of_fact
-from tests.unit.cli.told import OTHER, RUN, SESSION, USER, Told, at, restarted, turn
+from tests.support.scripted_log import SESSION, USER, ScriptedLog
+from tests.unit.cli.samples import OTHER, PLAN, PROMPT, READ, RUN, at, restarted, turn
 
 HERE = SessionLine(id=SESSION, user=USER, facts=5)
 
 
-def lines(told: Told) -> list[FactLine]:
-    return [FactLine(seq=f.seq, run=f.address.run, fact=msgspec.Raw(f.data)) for f in told.facts]
+def lines(log: ScriptedLog) -> list[FactLine]:
+    return [FactLine(seq=f.seq, run=f.address.run, fact=msgspec.Raw(f.data)) for f in log.entries]
 
 
 def test_every_reference_is_said_anew():
@@ -25,10 +26,10 @@ def test_every_reference_is_said_anew():
     for number, each in enumerate(facts):
         here[each.origin] = 100 + number * 7
 
-    told = [renumbered(each.fact, here) for each in facts]
+    imported = [renumbered(each.fact, here) for each in facts]
 
-    first, second, final = told[2], told[3], told[4]
-    assert [fact.prev for fact in told] == [0, 100, 107, 114, 121]
+    first, second, final = imported[2], imported[3], imported[4]
+    assert [fact.prev for fact in imported] == [0, 100, 107, 114, 121]
     assert isinstance(first, RunClaimed)
     assert isinstance(second, RunClaimed)
     assert isinstance(final, RunEnded)
@@ -45,28 +46,38 @@ def test_what_names_a_fact_that_is_not_there_cannot_be_said():
 
 
 def test_subjects_follow_from_facts():
-    told = Told()
-    told.created()
-    told.todo(0, turn(1, "Hi"))
-    told.process(0, n=3)
-    told.generate(0, n=4)
-    told.claim(0, 1)
-    told.cancel(0)
-    told.final(0, "", attempt=0)
-    told.waiting(0, turn(2, "Ho"))
-    told.scheduled(0, 5)
+    log = ScriptedLog()
+    log.opens()
+    log.accepts(turn(1, "Hi"), RUN)
+    log.hands_to_processor(RUN, PLAN, 3)
+    log.hands_to_llm_worker(RUN, PLAN, 4, PROMPT, READ)
+    log.claims(RUN)
+    log.cancels(RUN)
+    log.ends(RUN, "", attempt=0)
+    log.accepts(turn(2, "Ho"), RUN, waiting=True)
+    log.schedules(RUN, PLAN, 5)
 
-    assert [kind_of_fact(fact.fact) for fact in told.facts] == [fact.kind for fact in told.facts]
+    assert [kind_of_fact(entry.fact) for entry in log.entries] == [
+        "session.created",
+        "todo.chat.0",
+        "todo.process.5.3",
+        "todo.generate.5.4",
+        "claim",
+        "cancel",
+        "final",
+        "waiting",
+        "scheduled",
+    ]
 
 
 def test_every_run_that_was_under_way_gets_an_end():
-    told = Told()
-    told.created()
-    todo = told.todo(1, turn(1, "Hi"))
-    claim = told.claim(2, todo)
-    told.waiting(3, turn(2, "Ho"), OTHER)
+    log = ScriptedLog()
+    log.opens()
+    log.at(1).accepts(turn(1, "Hi"), RUN)
+    claim = log.at(2).claims(RUN)
+    log.at(3).accepts(turn(2, "Ho"), OTHER, waiting=True)
 
-    *facts, ended, never_begun = facts_to_import(HERE, lines(told))
+    *facts, ended, never_begun = facts_to_import(HERE, lines(log))
 
     assert [each.origin for each in facts] == [1, 2, 3, 4]
     for made, run, attempt in ((ended, RUN, claim), (never_begun, OTHER, 0)):
@@ -80,8 +91,8 @@ def test_every_run_that_was_under_way_gets_an_end():
         assert made.fact.at == at(3)
 
 
-def other(told: Told, number: int, **changes: Any) -> list[FactLine]:
-    found = lines(told)
+def other(log: ScriptedLog, number: int, **changes: Any) -> list[FactLine]:
+    found = lines(log)
     found[number] = msgspec.structs.replace(found[number], **changes)
     return found
 
@@ -105,11 +116,11 @@ def test_what_is_no_whole_session_is_refused(made: Any, fault: str):
 
 
 def test_a_tombstone_cannot_be_imported():
-    told = restarted()
-    told.tell("session.deleted", SessionDeleted(at=at(5)))
+    log = restarted()
+    log.deletes()
 
     with pytest.raises(InvalidRequest, match="SessionDeleted cannot be imported"):
-        facts_to_import(HERE, lines(told))
+        facts_to_import(HERE, lines(log))
 
 
 def test_ids_that_are_none_never_become_subjects():

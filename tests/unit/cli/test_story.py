@@ -10,14 +10,15 @@ from services.cli.display.pages import show_story
 from services.cli.display.terminal import Output
 from services.cli.stories.story import Gap, JobStep, story_of
 from shared.events import Continued, Fault, PreviousAttempt, Thoughts, Try, Usage
-from tests.unit.cli.told import OTHER, RUN, Told, at, restarted, turn
+from tests.support.scripted_log import ScriptedLog
+from tests.unit.cli.samples import MISSED, OTHER, PLAN, PROMPT, READ, RUN, at, restarted, turn
 
 SPENT = Usage(input_tokens=3, output_tokens=5)
 
 
-def shown(told: Told) -> str:
+def shown(log: ScriptedLog) -> str:
     out = io.StringIO()
-    show_story(Output(out, coloured=False), story_of(told.of(RUN)), at(60_000))
+    show_story(Output(out, coloured=False), story_of(log.of(RUN)), at(60_000))
     return out.getvalue()
 
 
@@ -67,58 +68,58 @@ def test_no_line_of_it_is_wider_than_a_terminal():
 
 
 def test_a_run_that_waits_and_one_that_waited():
-    told = Told()
-    told.created()
-    told.waiting(0, turn(1, "Hi"))
-    waits = story_of(told.of(RUN))
-    told.todo(1500, turn(1, "Hi"))
-    waited = story_of(told.of(RUN))
+    log = ScriptedLog()
+    log.opens()
+    log.accepts(turn(1, "Hi"), RUN, waiting=True)
+    waits = story_of(log.of(RUN))
+    log.at(1500).accepts(turn(1, "Hi"), RUN)
+    waited = story_of(log.of(RUN))
 
     assert (waits.state, waits.waited_ms, waits.attempts, waits.end) == ("queued", None, [], None)
     assert (waited.state, waited.waited_ms) == ("queued", 1500)
 
 
 def test_a_running_attempt_has_no_end_yet():
-    told = Told()
-    todo = told.todo(0, turn(1, "Hi"))
-    claim = told.claim(5, todo)
+    log = ScriptedLog()
+    log.accepts(turn(1, "Hi"), RUN)
+    claim = log.at(5).claims(RUN)
 
-    story = story_of(told.of(RUN))
+    story = story_of(log.of(RUN))
 
     [attempt] = story.attempts
     assert story.state == "running"
     assert (attempt.attempt, attempt.after_ms, attempt.ended) == (claim, 5, None)
-    assert "ended   still running" in shown(told)
-    assert "           …  no fact since then, for 59.99 s\n" in shown(told)
+    assert "ended   still running" in shown(log)
+    assert "           …  no fact since then, for 59.99 s\n" in shown(log)
 
 
 def test_a_provider_that_failed_in_between_is_counted():
-    told = Told()
-    todo = told.todo(0, turn(1, "Hi"))
-    first = told.claim(5, todo)
+    log = ScriptedLog()
+    log.accepts(turn(1, "Hi"), RUN)
+    first = log.at(5).claims(RUN)
     previous = PreviousAttempt(
         attempt=first, text="He", reason="the provider failed", timeline=[(3, 1), (8, 2)]
     )
-    second = told.claim(400, todo, previous=previous, failures=1)
+    second = log.at(400).claims(RUN, previous=previous, failures=1)
     fault = Fault(code="provider_error", message="It said no.", retryable=True)
-    told.final(500, "H", attempt=second, status="failed", error=fault)
+    log.at(500).ends(RUN, "H", attempt=second, status="failed", error=fault)
 
-    story = story_of(told.of(RUN))
+    story = story_of(log.of(RUN))
 
     lost = story.attempts[0]
     assert lost.ended == "the provider failed (failed call 1 of this run)"
     assert (lost.first_delta_ms, lost.deltas, lost.length, lost.rate) == (3, 2, 2, 200.0)
-    assert "error   provider_error: It said no. (may work another time)" in shown(told)
+    assert "error   provider_error: It said no. (may work another time)" in shown(log)
 
 
 def test_the_silences_that_are_long_are_named_in_their_order():
-    told = Told()
-    todo = told.todo(0, turn(1, "Hi"))
-    claim = told.claim(0, todo)
+    log = ScriptedLog()
+    log.accepts(turn(1, "Hi"), RUN)
+    claim = log.claims(RUN)
     timeline = [(0, 1), (1000, 2), (1500, 3), (4500, 4)]
-    told.final(5000, "Four", attempt=claim, timeline=timeline)
+    log.at(5000).ends(RUN, "Four", attempt=claim, timeline=timeline)
 
-    [attempt] = story_of(told.of(RUN)).attempts
+    [attempt] = story_of(log.of(RUN)).attempts
 
     assert attempt.gaps == [
         Gap(at_ms=0, length=1, ms=1000),
@@ -128,41 +129,41 @@ def test_the_silences_that_are_long_are_named_in_their_order():
 
 
 def test_a_final_whose_text_was_changed_is_told():
-    told = Told()
-    todo = told.todo(0, turn(1, "Hi"))
-    claim = told.claim(0, todo)
-    told.final(10, "Hello", attempt=claim, sha256="0" * 64)
+    log = ScriptedLog()
+    log.accepts(turn(1, "Hi"), RUN)
+    claim = log.claims(RUN)
+    log.at(10).ends(RUN, "Hello", attempt=claim, sha256="0" * 64)
 
-    end = story_of(told.of(RUN)).end
+    end = story_of(log.of(RUN)).end
 
     assert end is not None
     assert not end.intact
-    assert "DOES NOT MATCH THE TEXT" in shown(told)
+    assert "DOES NOT MATCH THE TEXT" in shown(log)
 
 
 def test_a_cancelled_run_says_who_stopped_it():
-    told = Told()
-    todo = told.todo(0, turn(1, "Hi"))
-    claim = told.claim(5, todo)
-    told.cancel(50)
-    told.final(60, "He", attempt=claim, status="cancelled")
+    log = ScriptedLog()
+    log.accepts(turn(1, "Hi"), RUN)
+    claim = log.at(5).claims(RUN)
+    log.at(50).cancels(RUN)
+    log.at(60).ends(RUN, "He", attempt=claim, status="cancelled")
 
-    story = story_of(told.of(RUN))
+    story = story_of(log.of(RUN))
 
     assert [fact.text for fact in story.facts][2] == "cancel: asked by the user"
     assert story.attempts[0].ended == "the run was cancelled"
 
 
 def test_a_job_goes_from_step_to_step():
-    told = Told()
-    told.scheduled(0, due_ms=2000)
-    read = told.process(2001)
-    told.claim(2010, read)
-    asked = told.generate(2500)
-    told.claim(2510, asked)
-    told.generate(3000, n=2, misses=1)
+    log = ScriptedLog()
+    log.schedules(RUN, PLAN, 2000)
+    log.at(2001).hands_to_processor(RUN, PLAN)
+    log.at(2010).claims(RUN)
+    log.at(2500).hands_to_llm_worker(RUN, PLAN, 1, PROMPT, READ)
+    log.at(2510).claims(RUN)
+    log.at(3000).hands_to_llm_worker(RUN, PLAN, 2, MISSED, READ)
 
-    story = story_of(told.of(RUN))
+    story = story_of(log.of(RUN))
 
     assert (story.kind, story.priority, story.state) == ("document", 5, "running")
     assert story.steps == [
@@ -177,11 +178,11 @@ def test_a_job_goes_from_step_to_step():
 
 
 def test_a_schedule_that_fired_twice_is_one_step():
-    told = Told()
-    told.process(0)
-    told.process(10)
+    log = ScriptedLog()
+    log.hands_to_processor(RUN, PLAN)
+    log.at(10).hands_to_processor(RUN, PLAN)
 
-    assert len(story_of(told.of(RUN)).steps) == 1
+    assert len(story_of(log.of(RUN)).steps) == 1
 
 
 @pytest.mark.parametrize(
@@ -194,26 +195,27 @@ def test_a_schedule_that_fired_twice_is_one_step():
     ],
 )
 def test_a_reply_says_what_it_cost_or_that_nobody_knows(fields: dict[str, Any], line: str):
-    told = Told()
-    claim = told.claim(0, told.todo(0, turn(1, "Hi")))
-    told.final(10, "Hello", attempt=claim, **fields)
+    log = ScriptedLog()
+    log.accepts(turn(1, "Hi"), RUN)
+    claim = log.claims(RUN)
+    log.at(10).ends(RUN, "Hello", attempt=claim, **fields)
 
-    assert line in shown(told)
+    assert line in shown(log)
 
 
 def test_a_run_that_asked_no_model_has_no_cost():
-    told = Told()
-    told.todo(0, turn(1, "Hi"))
-    told.final(10, "", attempt=0, status="cancelled")
+    log = ScriptedLog()
+    log.accepts(turn(1, "Hi"), RUN)
+    log.at(10).ends(RUN, "", attempt=0, status="cancelled")
 
-    assert "cost" not in shown(told)
+    assert "cost" not in shown(log)
 
 
 def test_another_run_of_the_session_is_no_part_of_it():
-    told = restarted()
-    told.todo(13_000, turn(2, "And coffee?"), OTHER)
+    log = restarted()
+    log.at(13_000).accepts(turn(2, "And coffee?"), OTHER)
 
-    assert len(story_of(told.of(RUN)).facts) == 4
+    assert len(story_of(log.of(RUN)).facts) == 4
 
 
 # -- tries, thoughts, continuations ---------------------------------------------------
@@ -258,9 +260,9 @@ final (#4)
 
 
 def test_every_try_of_every_attempt_is_told_with_what_it_took():
-    told = Told()
-    todo = told.todo(0, turn(1, "Hi"))
-    first = told.claim(5, todo)
+    log = ScriptedLog()
+    log.accepts(turn(1, "Hi"), RUN)
+    first = log.at(5).claims(RUN)
     previous = PreviousAttempt(
         attempt=first,
         text="He",
@@ -268,9 +270,9 @@ def test_every_try_of_every_attempt_is_told_with_what_it_took():
         timeline=[(3, 2)],
         tries=[BUSY, BROKEN],
     )
-    second = told.claim(1450, todo, previous=previous, failures=2)
-    told.final(
-        3000,
+    second = log.at(1450).claims(RUN, previous=previous, failures=2)
+    log.at(3000).ends(
+        RUN,
         "H",
         attempt=second,
         tries=[BROKEN],
@@ -278,27 +280,27 @@ def test_every_try_of_every_attempt_is_told_with_what_it_took():
         thoughts=Thoughts(text="Hm."),
     )
 
-    story = story_of(told.of(RUN))
+    story = story_of(log.of(RUN))
 
     assert [attempt.tries for attempt in story.attempts] == [[BUSY, BROKEN], [BROKEN]]
     assert story.end is not None
     assert (story.end.stop_reason, story.end.thoughts) == ("max_tokens", 3)
     assert story.facts[-1].text == "completed (max_tokens), 1 chars of attempt 3"
-    assert TRIED in shown(told)
+    assert TRIED in shown(log)
 
 
 def test_the_tries_of_a_jobs_step_are_told():
-    told = Told()
-    read = told.process(0)
-    told.claim(5, read)
-    asked = told.generate(10)
-    claim = told.claim(20, asked)
+    log = ScriptedLog()
+    log.hands_to_processor(RUN, PLAN)
+    log.at(5).claims(RUN)
+    log.at(10).hands_to_llm_worker(RUN, PLAN, 1, PROMPT, READ)
+    claim = log.at(20).claims(RUN)
     previous = PreviousAttempt(
         attempt=claim, text="{", reason="its answer missed the schema", tries=[BUSY]
     )
-    told.generate(300, n=2, misses=1, previous=previous)
+    log.at(300).hands_to_llm_worker(RUN, PLAN, 2, MISSED, READ, previous=previous)
 
-    story = story_of(told.of(RUN))
+    story = story_of(log.of(RUN))
 
     assert [attempt.tries for attempt in story.attempts] == [[], [BUSY]]
 
@@ -314,11 +316,12 @@ def test_the_tries_of_a_jobs_step_are_told():
 def test_facts_of_before_there_was_a_list_are_told_by_it(
     word: str | None, reason: str | None, line: str
 ):
-    told = Told()
-    claim = told.claim(0, told.todo(0, turn(1, "Hi")))
-    told.final(10, "He", attempt=claim, stop_reason=word)
+    log = ScriptedLog()
+    log.accepts(turn(1, "Hi"), RUN)
+    claim = log.claims(RUN)
+    log.at(10).ends(RUN, "He", attempt=claim, stop_reason=word)
 
-    story = story_of(told.of(RUN))
+    story = story_of(log.of(RUN))
 
     assert story.end is not None
     assert story.end.stop_reason == reason
@@ -326,20 +329,22 @@ def test_facts_of_before_there_was_a_list_are_told_by_it(
 
 
 def test_a_reply_that_goes_on_is_told_with_what_it_had():
-    told = Told()
+    log = ScriptedLog()
     before = Continued(length=11, tokens=3)
-    todo = told.todo(0, msgspec.structs.replace(turn(1, None), continues=before))
-    claim = told.claim(5, todo)
+    log.accepts(msgspec.structs.replace(turn(1, None), continues=before), RUN)
+    claim = log.at(5).claims(RUN)
     timeline = [(1, 11), (2001, 14), (3001, 20)]
-    told.final(4000, "Once upon a midnight", attempt=claim, timeline=timeline, first_delta_ms=2001)
+    log.at(4000).ends(
+        RUN, "Once upon a midnight", attempt=claim, timeline=timeline, first_delta_ms=2001
+    )
 
-    story = story_of(told.of(RUN))
+    story = story_of(log.of(RUN))
 
     [attempt] = story.attempts
     assert (story.continues, story.facts[0].text) == (11, "to go on: a reply of 11 chars")
     assert (attempt.first_delta_ms, attempt.deltas, attempt.rate) == (2001, 2, 6.0)
     assert attempt.gaps == [Gap(at_ms=2001, length=14, ms=1000)]
-    assert "chat, accepted 2026-11-26 03:00:00 UTC, goes on after 11 chars" in shown(told)
+    assert "chat, accepted 2026-11-26 03:00:00 UTC, goes on after 11 chars" in shown(log)
 
 
 def test_programs_read_a_fact_by_the_names_that_it_always_had():

@@ -11,7 +11,8 @@ from services.cli.display.terminal import Output
 from services.cli.stories.totals import KEYS, Total, Totals
 from shared.events import Fault, StopReason, Usage
 from shared.inspection import FoundRun
-from tests.unit.cli.told import RUN, SESSION, USER, at
+from tests.support.scripted_log import SESSION, USER
+from tests.unit.cli.samples import RUN, at
 
 DONE = FoundRun(
     id=RUN,

@@ -2,21 +2,21 @@
 
 import asyncio
 
-from tests.unit.gateway.logs import Log, feed_of, live
+from tests.unit.gateway.served_log import ServedLog, an_open_session, feed_of, live
 
 
-async def opened(log: Log):
+async def opened(log: ServedLog):
     feed = feed_of(log)
     await feed.open()
     return feed
 
 
 async def test_it_opens_with_the_text_that_is_there_already():
-    log = Log()
-    log.turn()
-    attempt = log.claim().seq
-    log.delta(attempt, 0, "Hel")
-    log.delta(attempt, 3, "lo")
+    log = an_open_session()
+    run = log.sends("Hello")
+    attempt = log.claims(run)
+    log.stores(run, attempt, 0, "Hel")
+    log.stores(run, attempt, 3, "lo")
 
     feed = await opened(log)
 
@@ -25,30 +25,30 @@ async def test_it_opens_with_the_text_that_is_there_already():
 
 
 async def test_a_delta_that_fits_is_appended_without_reading_anything():
-    log = Log()
-    log.turn()
-    attempt = log.claim().seq
+    log = an_open_session()
+    run = log.sends("Hello")
+    attempt = log.claims(run)
     feed = await opened(log)
-    reads, woken = log.reads, asyncio.Event()
+    reads, woken = log.bus_reads, asyncio.Event()
 
     with feed.watchers.watching(woken.set):
-        feed.on_token_event(live(log.delta(attempt, 0, "Hel")))
-        feed.on_token_event(live(log.delta(attempt, 2, "lo")))
+        feed.on_token_event(live(log.stores(run, attempt, 0, "Hel")))
+        feed.on_token_event(live(log.stores(run, attempt, 2, "lo")))
 
     assert feed.state.running is not None
     assert feed.state.running.text == "Helo"
     assert woken.is_set()
-    assert log.reads == reads
+    assert log.bus_reads == reads
 
 
 async def test_a_gap_is_filled_from_the_log():
-    log = Log()
-    log.turn()
-    attempt = log.claim().seq
+    log = an_open_session()
+    run = log.sends("Hello")
+    attempt = log.claims(run)
     feed = await opened(log)
-    log.delta(attempt, 0, "lost ")
+    log.stores(run, attempt, 0, "lost ")
 
-    feed.on_token_event(live(log.delta(attempt, 5, "found")))
+    feed.on_token_event(live(log.stores(run, attempt, 5, "found")))
     await feed.refilled()
 
     assert feed.state.running is not None
@@ -56,12 +56,12 @@ async def test_a_gap_is_filled_from_the_log():
 
 
 async def test_an_attempt_whose_claim_was_not_heard_of_is_read_from_the_log():
-    log = Log()
-    log.turn()
+    log = an_open_session()
+    run = log.sends("Hello")
     feed = await opened(log)
-    attempt = log.claim().seq
+    attempt = log.claims(run)
 
-    feed.on_token_event(live(log.delta(attempt, 0, "text")))
+    feed.on_token_event(live(log.stores(run, attempt, 0, "text")))
     await feed.refilled()
 
     assert feed.state.running is not None
@@ -69,64 +69,64 @@ async def test_an_attempt_whose_claim_was_not_heard_of_is_read_from_the_log():
 
 
 async def test_what_a_lost_attempt_still_says_is_ignored():
-    log = Log()
-    log.turn()
-    lost = log.claim().seq
+    log = an_open_session()
+    run = log.sends("Hello")
+    lost = log.claims(run)
     feed = await opened(log)
-    feed.on_token_event(live(log.delta(lost, 0, "old")))
-    claim = log.claim()
-    feed.on_fact(*claim)
-    feed.on_token_event(live(log.delta(claim.seq, 0, "new")))
+    feed.on_token_event(live(log.stores(run, lost, 0, "old")))
+    claim = log.claims(run)
+    feed.on_fact(*log.last)
+    feed.on_token_event(live(log.stores(run, claim, 0, "new")))
 
-    feed.on_token_event(live(log.delta(lost, 3, "er")))
+    feed.on_token_event(live(log.stores(run, lost, 3, "er")))
 
     assert feed.state.running is not None
     assert feed.state.running.text == "new"
 
 
 async def test_a_delta_after_the_end_is_ignored():
-    log = Log()
-    log.turn()
-    attempt = log.claim().seq
+    log = an_open_session()
+    run = log.sends("Hello")
+    attempt = log.claims(run)
     feed = await opened(log)
-    feed.on_fact(*log.end("done", attempt=attempt))
-    reads = log.reads
+    log.ends(run, "done")
+    feed.on_fact(*log.last)
+    reads = log.bus_reads
 
-    feed.on_token_event(live(log.delta(attempt, 0, "done")))
+    feed.on_token_event(live(log.stores(run, attempt, 0, "done")))
 
     assert feed.state.running is None
-    assert log.reads == reads
+    assert log.bus_reads == reads
 
 
 async def test_a_fact_whose_predecessor_is_missing_waits_for_it():
-    log = Log()
+    log = an_open_session()
     feed = await opened(log)
-    missed = log.turn()
-    claim = log.claim()
+    log.claims(log.sends("Hello"))
 
-    feed.on_fact(*claim)
+    feed.on_fact(*log.last)
     await feed.refilled()
 
-    assert [link.seq for link in feed.state.facts] == [missed.seq, claim.seq]
+    assert list(feed.state.facts) == log.entries[-2:]
 
 
 async def test_the_same_fact_twice_counts_once():
-    log = Log()
+    log = an_open_session()
     feed = await opened(log)
-    todo = log.turn()
+    log.sends("Hello")
 
-    feed.on_fact(*todo)
-    feed.on_fact(*todo)
+    feed.on_fact(*log.last)
+    feed.on_fact(*log.last)
 
-    assert [link.seq for link in feed.state.facts] == [todo.seq]
+    assert list(feed.state.facts) == log.entries[-1:]
 
 
 async def test_a_silent_reply_whose_chain_went_on_is_caught_up_with():
-    log = Log()
-    log.turn()
-    attempt = log.claim().seq
+    log = an_open_session()
+    run = log.sends("Hello")
+    log.claims(run)
     feed = await opened(log)
-    log.end("unheard", attempt=attempt)
+    log.ends(run, "unheard")
 
     await feed.check_silence()
     await feed.refilled()
@@ -136,14 +136,15 @@ async def test_a_silent_reply_whose_chain_went_on_is_caught_up_with():
 
 
 async def test_facts_beyond_those_it_keeps_come_from_the_cold_log():
-    log = Log()
+    log = an_open_session()
     feed = await opened(log)
     for _ in range(50):
-        for stored in (log.turn(), claim := log.claim(), log.end("x", attempt=claim.seq)):
-            feed.on_fact(*stored)
+        log.replies("Hello", "x")
+        for entry in log.entries[-3:]:
+            feed.on_fact(entry.seq, entry.subject, entry.data)
 
     old = await feed.facts_after(0)
 
-    assert [link.seq for link in old] == [s.seq for s in log.facts[:2]]
+    assert old == log.entries[:2]
     assert len(feed.state.facts) == 64
     assert len(feed.state.runs) <= 22

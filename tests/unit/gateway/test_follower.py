@@ -1,6 +1,7 @@
 """Whatever is lost, doubled or late on the way, a client's text is one attempt's, and whole."""
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from services.gateway.sessions.cursor import NOTHING_SEEN, Cursor, CursorCodec
 from services.gateway.sessions.feed import Feed
 from services.gateway.sessions.follower import Follower
 from shared.bus import Stored
-from tests.unit.gateway.logs import Log, feed_of, live
+from tests.unit.gateway.served_log import ServedLog, an_open_session, feed_of, live
 
 CURSORS = CursorCodec("epoch")
 
@@ -28,7 +29,7 @@ CURSORS = CursorCodec("epoch")
 class Client:
     """Puts a reply together from what it is shown, as a front end would."""
 
-    log: Log
+    log: ServedLog
     feed: Feed
     cursor: Cursor = NOTHING_SEEN
     text: str = ""
@@ -78,23 +79,23 @@ def attempts(draw: st.DrawFn) -> list[list[str]]:
 class Steps:
     """Stores a reply's facts and deltas one after another."""
 
-    def __init__(self, log: Log, replies: list[list[str]]) -> None:
+    def __init__(self, log: ServedLog, replies: list[list[str]]) -> None:
         self._log = log
         self._replies = replies
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Stored]:
         log = self._log
-        yield log.turn()
-        attempt = 0
+        run = log.sends("Hello")
+        yield log.last
         for pieces in self._replies:
-            claim = log.claim()
-            yield claim
-            attempt, offset = claim.seq, 0
+            attempt, offset = log.claims(run), 0
+            yield log.last
             for piece in pieces:
-                yield log.delta(attempt, offset, piece)
+                yield log.stores(run, attempt, offset, piece)
                 offset += len(piece)
             self.text = "".join(pieces)
-        yield log.end(self.text, attempt=attempt)
+        log.ends(run, self.text)
+        yield log.last
 
 
 def deliver(feed: Feed, stored: Stored) -> None:
@@ -110,7 +111,7 @@ def test_a_client_ends_with_the_whole_text_of_the_last_attempt(
     data: st.DataObject, replies: list[list[str]]
 ):
     async def play() -> None:
-        log = Log()
+        log = an_open_session()
         feed = feed_of(log)
         await feed.open()
         client, steps, held = Client(log, feed), Steps(log, replies), list[Stored]()
@@ -148,7 +149,7 @@ def test_a_client_that_changes_gateways_at_any_point_ends_with_the_same_text(
     data: st.DataObject, replies: list[list[str]]
 ):
     async def play() -> None:
-        log = Log()
+        log = an_open_session()
         feed = feed_of(log)
         await feed.open()
         client, steps = Client(log, feed), Steps(log, replies)
@@ -169,15 +170,17 @@ def test_a_client_that_changes_gateways_at_any_point_ends_with_the_same_text(
 
 
 async def test_a_client_that_reads_rarely_gets_one_large_piece():
-    log = Log()
+    log = an_open_session()
     feed = feed_of(log)
     await feed.open()
-    for stored in (log.turn(), claim := log.claim()):
-        feed.on_fact(*stored)
+    run = log.sends("Hello")
+    feed.on_fact(*log.last)
+    attempt = log.claims(run)
+    feed.on_fact(*log.last)
     client = Client(log, feed)
     await client.read()
     for offset in range(100):
-        feed.on_token_event(live(log.delta(claim.seq, offset, "x")))
+        feed.on_token_event(live(log.stores(run, attempt, offset, "x")))
 
     await client.read()
 
@@ -186,29 +189,34 @@ async def test_a_client_that_reads_rarely_gets_one_large_piece():
 
 
 async def test_a_turn_that_had_to_wait_is_accepted_once_and_due_later():
-    log = Log()
+    log = an_open_session()
     feed = feed_of(log)
     await feed.open()
     client = Client(log, feed)
-    feed.on_fact(*log.turn(waiting=True))
+    run = log.sends("Hello", waiting=True)
+    feed.on_fact(*log.last)
     await client.read()
-    feed.on_fact(*log.begin())
+    log.dispatches(run, None)
+    feed.on_fact(*log.last)
     await client.read()
 
     assert client.kinds == [TurnAccepted, ReplyDue]
 
 
 async def test_a_final_of_another_attempt_voids_what_was_shown():
-    log = Log()
+    log = an_open_session()
     feed = feed_of(log)
     await feed.open()
     client = Client(log, feed)
-    for stored in (log.turn(), claim := log.claim()):
-        feed.on_fact(*stored)
-    feed.on_token_event(live(log.delta(claim.seq, 0, "half")))
+    run = log.sends("Hello")
+    feed.on_fact(*log.last)
+    attempt = log.claims(run)
+    feed.on_fact(*log.last)
+    feed.on_token_event(live(log.stores(run, attempt, 0, "half")))
     await client.read()
 
-    feed.on_fact(*log.end("other", attempt=0))
+    log.ends(run, "other", attempt=0)
+    feed.on_fact(*log.last)
     await client.read()
 
     assert client.kinds == [TurnAccepted, TextAdded, ReplyReset, TextAdded, ReplyEnded]
@@ -216,14 +224,15 @@ async def test_a_final_of_another_attempt_voids_what_was_shown():
 
 
 async def test_whoever_follows_one_run_sees_no_other():
-    log = Log()
+    log = an_open_session()
     feed = feed_of(log)
     await feed.open()
-    for stored in (log.turn("first"), claim := log.claim(), log.end("one", attempt=claim.seq)):
-        feed.on_fact(*stored)
-    for stored in (log.turn("second"), log.claim()):
-        feed.on_fact(*stored)
-    follower = Follower(feed, Cursor(0), run_id=log.run_id)
+    log.replies("first", "one")
+    second = log.sends("second")
+    log.claims(second)
+    for entry in log.entries[1:]:
+        feed.on_fact(entry.seq, entry.subject, entry.data)
+    follower = Follower(feed, Cursor(0), run_id=second)
 
     events = await follower.next_events()
 

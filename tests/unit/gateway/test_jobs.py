@@ -1,9 +1,8 @@
 """What job clients are told, whatever is lost, repeated or comes late: rules, not examples."""
 
-import hashlib
 import random
 from collections.abc import Callable
-from typing import Any
+from itertools import count
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,146 +11,85 @@ from services.gateway.dialects.content import wire as content
 from services.gateway.dialects.documents import wire as documents
 from services.gateway.jobs.state import JobState
 from shared.deltas import Merge
-from shared.events import (
-    CancelRequested,
-    Delta,
-    DocumentPlan,
-    EndStatus,
-    FileRef,
-    PipelinePlan,
-    PipelineStep,
-    Plan,
-    PreviousAttempt,
-    Progress,
-    PromptSource,
-    RunClaimed,
-    RunEnded,
-    RunFact,
-    RunScheduled,
-    StepPrompt,
-    StepResult,
-    TodoGenerate,
-    TodoProcess,
-)
-from shared.ids import now
+from shared.events import Delta, EndStatus, Plan, Progress, StepResult
+from shared.log_entry import LogEntry
+from tests.support.plans import a_document, a_pipeline, a_result, an_ask
+from tests.support.scripted_log import SESSION, ScriptedLog
 
-AT = now()
-FILE = FileRef(id="f", name="a.txt", kind="text", media_type="text/plain", size=1, sha256="")
-DOCUMENT = DocumentPlan(file=FILE, prompt="?")
+RUN = "01a21600-0000-7000-8000-0000000000b1"
+DOCUMENT = a_document()
 STEPS = ["keywords", "content_generation", "compliance_check"]
-PIPELINE = PipelinePlan(
-    pipeline="content", steps=[PipelineStep(name=name, template="?") for name in STEPS], inputs={}
-)
+PIPELINE = a_pipeline(*STEPS)
+READ = a_result("extract", "the text")
 
 
-class Story:
-    """A job's facts, deltas and progress, written as its processor and workers would."""
+class JobLog(ScriptedLog):
+    """One job's log, and what was on TOKENS; with its todos counted and its results kept."""
 
     def __init__(self, plan: Plan = DOCUMENT) -> None:
+        super().__init__(first=2, step=2)
         self.plan = plan
-        self.facts: list[tuple[int, RunFact]] = []
         self.token_events: list[Delta | Progress] = []
         self.results: list[StepResult] = []
-        self.attempt = 0
-        self.text = ""
-        self.fraction = 0.0
-        self._n = -1
-
-    def scheduled(self) -> None:
-        self._add(RunScheduled(at=AT, plan=self.plan, priority=0, due=AT))
+        self._fraction = 0.0
+        self._todos = count()
 
     def process(self, step: str = "extract") -> None:
-        self._n += 1
-        self._add(TodoProcess(at=AT, n=self._n, priority=0, step=step, plan=self.plan))
+        self.hands_to_processor(RUN, self.plan, next(self._todos), step)
 
     def generate(self, step: str = "answer", *results: StepResult) -> None:
-        self._n += 1
         self.results += results
-        ask = StepPrompt(step=step, prompt="?")
-        fact = TodoGenerate(
-            at=AT,
-            n=self._n,
-            priority=0,
-            ask=ask,
-            plan=self.plan,
-            results=list(self.results),
-            last=False,
-        )
-        self._add(fact)
+        n, prompt = next(self._todos), an_ask(step)
+        self.hands_to_llm_worker(RUN, self.plan, n, prompt, self.results, last=False)
 
-    def claim(self, max_tokens: int | None = 10) -> None:
-        previous = None
-        if self.text:
-            previous = PreviousAttempt(attempt=self.attempt, text=self.text, reason="lost")
-        prompt = PromptSource(
-            provider="p",
-            model="m",
-            system=None,
-            message_ids=[],
-            temperature=None,
-            max_tokens=max_tokens,
-        )
-        fact = RunClaimed(
-            at=AT, worker="w", todo=0, prompt=prompt, previous=previous, fraction=self.fraction
-        )
-        self.attempt = self._add(fact)
-        self.text = ""
+    def claim(self, max_tokens: int = 10) -> None:
+        """The next attempt, which knows what the one before had written."""
+        previous = self.left("its worker was lost") if self.text else None
+        self.claims(RUN, previous=previous, fraction=self._fraction, max_tokens=max_tokens)
 
-    def read(self, fraction: float) -> None:
-        self.fraction = max(self.fraction, fraction)
-        self.token_events.append(Progress(attempt=self.attempt, step="extract", fraction=fraction))
+    def reads(self, thousandths: int) -> Progress:
+        progress = super().reads(thousandths)
+        self._fraction = max(self._fraction, progress.fraction)
+        self.token_events.append(progress)
+        return progress
 
-    def write(self, text: str) -> None:
-        self.token_events.append(Delta(attempt=self.attempt, offset=len(self.text), text=text))
-        self.text += text
+    def writes(self, text: str) -> Delta:
+        delta = super().writes(text)
+        self.token_events.append(delta)
+        return delta
 
     def end(self, status: EndStatus = "completed", more: str = "") -> None:
         text = self.text + more
-        self._add(
-            RunEnded(
-                at=AT,
-                status=status,
-                attempt=self.attempt,
-                text=text,
-                length=len(text),
-                sha256=hashlib.sha256(text.encode()).hexdigest(),
-                results=self.results,
-                fraction=self.fraction,
-            )
-        )
-
-    def add(self, fact: RunFact) -> None:
-        self._add(fact)
-
-    def _add(self, fact: RunFact) -> int:
-        seq = (self.facts[-1][0] if self.facts else 0) + 2
-        self.facts.append((seq, fact))
-        return seq
+        self.ends(RUN, text, status, results=self.results, fraction=self._fraction)
 
 
 def fresh(plan: Plan = DOCUMENT) -> JobState:
-    return JobState("run", "session", plan)
+    return JobState(RUN, SESSION, plan)
 
 
-def state_after(story: Story) -> JobState:
+def apply(state: JobState, entry: LogEntry) -> None:
+    state.apply(entry.seq, entry.fact)  # type: ignore[arg-type]
+
+
+def state_after(log: JobLog) -> JobState:
     """The state of whoever has read all there is."""
-    state = fresh(story.plan)
-    for seq, fact in story.facts:
-        state.apply(seq, fact)
-    for token_event in story.token_events:
+    state = fresh(log.plan)
+    for entry in log.entries:
+        apply(state, entry)
+    for token_event in log.token_events:
         state.merge(token_event)
     return state
 
 
-def as_delivered(story: Story, any_: random.Random) -> list[Any]:
+def as_delivered(log: JobLog, any_: random.Random) -> list[LogEntry | Delta | Progress]:
     """The facts in order, and between them most of what is on TOKENS, nothing before its claim."""
-    events: list[Any] = [*story.facts]
-    for token_event in story.token_events:
+    events: list[LogEntry | Delta | Progress] = [*log.entries]
+    for token_event in log.token_events:
         if any_.random() < 0.8:
             claim = next(
                 i
                 for i, e in enumerate(events)
-                if isinstance(e, tuple) and e[0] == token_event.attempt
+                if isinstance(e, LogEntry) and e.seq == token_event.attempt
             )
             events.insert(any_.randint(claim + 1, len(events)), token_event)
     return events
@@ -189,46 +127,44 @@ class Documents:
 
 # -- documents ----------------------------------------------------------------------
 
-ACTS: list[Callable[[Story, random.Random], None]] = [
-    lambda story, any_: story.write("".join(any_.choices("aä😀\n", k=any_.randint(1, 9)))),
-    lambda story, any_: story.write("".join(any_.choices("xyz", k=any_.randint(1, 9)))),
-    lambda story, _: story.claim(),
-    lambda story, _: story.add(CancelRequested(at=AT)),
+ACTS: list[Callable[[JobLog, random.Random], object]] = [
+    lambda log, any_: log.writes("".join(any_.choices("aä😀\n", k=any_.randint(1, 9)))),
+    lambda log, any_: log.writes("".join(any_.choices("xyz", k=any_.randint(1, 9)))),
+    lambda log, _: log.claim(),
+    lambda log, _: log.cancels(RUN),
 ]
 
 
-def a_story(any_: random.Random) -> Story:
-    story = Story()
+def a_documents_log(any_: random.Random) -> JobLog:
+    log = JobLog()
     if any_.random() < 0.2:
-        story.scheduled()
-    story.process()
+        log.schedules(RUN, log.plan, 0)
+    log.process()
     for _ in range(any_.randint(0, 3)):
-        story.claim(None)
-        story.read(any_.random())
+        log.claim()
+        log.reads(any_.randint(0, 1000))
     if any_.random() < 0.2:
-        story.end("failed")
-        return story
-    story.generate("answer", StepResult(step="extract", text="the text"))
-    story.claim()
+        log.end("failed")
+        return log
+    log.generate("answer", READ)
+    log.claim()
     for _ in range(any_.randint(0, 12)):
-        any_.choice(ACTS)(story, any_)
-    story.end(
-        any_.choice(["completed", "completed", "failed", "cancelled"]), any_.choice(["", "!"])
-    )
-    return story
+        any_.choice(ACTS)(log, any_)
+    log.end(any_.choice(["completed", "completed", "failed", "cancelled"]), any_.choice(["", "!"]))
+    return log
 
 
 @given(st.randoms(use_true_random=False))
 def test_chunks_are_always_the_partial_and_progress_never_falls(any_: random.Random):
-    """Ticks are lost, repeated and late; clients look when they can, and some come later."""
-    story = a_story(any_)
-    state, clients, reader = fresh(), [Documents()], state_after(story)
+    """Token events are lost, repeated and late; clients look when they can, and some come later."""
+    log = a_documents_log(any_)
+    state, clients, reader = fresh(), [Documents()], state_after(log)
 
-    for event in as_delivered(story, any_):
-        if isinstance(event, tuple):
-            state.apply(*event)
+    for event in as_delivered(log, any_):
+        if isinstance(event, LogEntry):
+            apply(state, event)
         elif state.merge(event) is Merge.GAP:
-            for token_event in any_.sample(story.token_events, len(story.token_events)):
+            for token_event in any_.sample(log.token_events, len(log.token_events)):
                 state.merge(token_event)
         for client in clients:
             if any_.random() < 0.5:
@@ -246,98 +182,98 @@ def test_chunks_are_always_the_partial_and_progress_never_falls(any_: random.Ran
 def test_whoever_reads_all_of_it_shows_at_least_the_progress_that_others_showed(
     any_: random.Random,
 ):
-    story, shown = a_story(any_), 0
-    for length in range(1, len(story.facts) + 1):
+    log, shown = a_documents_log(any_), 0
+    for length, last in enumerate(log.entries, start=1):
         seen = fresh()
-        for seq, fact in story.facts[:length]:
-            seen.apply(seq, fact)
-        for token_event in story.token_events:
-            if token_event.attempt <= story.facts[length - 1][0]:
+        for entry in log.entries[:length]:
+            apply(seen, entry)
+        for token_event in log.token_events:
+            if token_event.attempt <= last.seq:
                 seen.merge(token_event)
         assert seen.progress >= shown
         shown = seen.progress
 
 
 @given(st.randoms(use_true_random=False))
-def test_who_reads_an_ended_job_after_its_ticks_have_gone_shows_the_same_progress(
+def test_who_reads_an_ended_job_after_its_token_events_have_gone_shows_the_same_progress(
     any_: random.Random,
 ):
-    story = a_story(any_)
+    log = a_documents_log(any_)
     late = fresh()
 
-    for seq, fact in story.facts:
-        late.apply(seq, fact)
+    for entry in log.entries:
+        apply(late, entry)
 
-    assert late.progress == state_after(story).progress
+    assert late.progress == state_after(log).progress
 
 
 def test_progress_is_real():
-    story = Story()
-    story.process()
-    story.claim(None)
-    seen = [state_after(story).progress]
-    for fraction in (0.1, 0.5, 0.4, 1.0):
-        story.read(fraction)
-        seen.append(state_after(story).progress)
-    story.generate("answer", StepResult(step="extract", text="the text"))
-    story.claim(max_tokens=100)
+    log = JobLog()
+    log.process()
+    log.claim()
+    seen = [state_after(log).progress]
+    for thousandths in (100, 500, 400, 1000):
+        log.reads(thousandths)
+        seen.append(state_after(log).progress)
+    log.generate("answer", READ)
+    log.claim(max_tokens=100)
     for _ in range(3):
-        story.write("x" * 200)
-        seen.append(state_after(story).progress)
-    story.end()
-    seen.append(state_after(story).progress)
+        log.writes("x" * 200)
+        seen.append(state_after(log).progress)
+    log.end()
+    seen.append(state_after(log).progress)
 
     assert seen == [0, 5, 25, 25, 50, 74, 99, 99, 100]
 
 
 def test_a_schedule_that_fires_twice_or_after_the_end_changes_nothing():
-    story = Story()
-    story.scheduled()
-    story.process()
-    fired = story.facts[-1][1]
-    story.claim(None)
-    story.add(fired)
-    running = state_after(story)
-    story.end("cancelled")
-    story.add(fired)
+    log = JobLog()
+    log.schedules(RUN, log.plan, 0)
+    log.process()
+    fired = log.entries[-1].fact
+    log.claim()
+    log.append(fired, RUN)
+    running = state_after(log)
+    log.end("cancelled")
+    log.append(fired, RUN)
 
     assert (running.status, running.step) == ("running", "extract")
-    assert state_after(story).status == "cancelled"
+    assert state_after(log).status == "cancelled"
 
 
 # -- content --------------------------------------------------------------------------
 
 
-def a_pipeline(any_: random.Random) -> Story:
-    story, answers = Story(PIPELINE), []
-    story.process(STEPS[0])
+def a_pipelines_log(any_: random.Random) -> JobLog:
+    log, answers = JobLog(PIPELINE), []
+    log.process(STEPS[0])
     for index, step in enumerate(STEPS):
-        before = [StepResult(step=STEPS[index - 1], text=answers[-1])] if index else []
-        story.generate(step, *before)
+        before = [a_result(STEPS[index - 1], answers[-1])] if index else []
+        log.generate(step, *before)
         for _ in range(any_.randint(1, 3)):
-            story.claim()
+            log.claim()
             for _ in range(any_.randint(0, 4)):
-                story.write("".join(any_.choices("abc{}", k=3)))
+                log.writes("".join(any_.choices("abc{}", k=3)))
         if any_.random() < 0.2:  # it missed the schema
-            story.generate(step)
-            story.claim()
-            story.write("again")
-        answers.append(any_.choice([story.text, story.text + "!", "another", ""]))
+            log.generate(step)
+            log.claim()
+            log.writes("again")
+        answers.append(any_.choice([log.text, log.text + "!", "another", ""]))
     if any_.random() < 0.3:
-        story.end("failed")
+        log.end("failed")
     else:
-        story.results.append(StepResult(step=STEPS[-1], text=answers[-1]))
-        story.end()
-    return story
+        log.results.append(a_result(STEPS[-1], answers[-1]))
+        log.end()
+    return log
 
 
 @given(st.randoms(use_true_random=False), st.booleans())
 def test_each_step_is_told_once_in_order_with_all_of_its_text(any_: random.Random, streaming: bool):
-    story = a_pipeline(any_)
+    log = a_pipelines_log(any_)
     state, clients = fresh(PIPELINE), [Content(streaming)]
 
-    for event in as_delivered(story, any_):
-        state.apply(*event) if isinstance(event, tuple) else state.merge(event)
+    for event in as_delivered(log, any_):
+        apply(state, event) if isinstance(event, LogEntry) else state.merge(event)
         for client in clients:
             if any_.random() < 0.5:
                 client.look(state)

@@ -19,13 +19,15 @@ from services.gateway.sessions.cursor import Cursor, CursorCodec
 from services.gateway.sessions.follower import Follower
 from shared.bus import Stored
 from shared.errors import Conflict, InvalidRequest, NotFound
-from shared.events import AnyTokenEvent, EndStatus, Plan, StepResult, decode_fact, encode
+from shared.events import AnyTokenEvent, EndStatus, Plan, StepResult, encode
 from shared.ids import new_id
 from shared.plans import step_names
-from tests.unit.gateway.logs import SESSION, USER, feed_of, live
-from tests.unit.gateway.recorded import BUSY, DOCUMENT, PIPELINE, Recorder
+from tests.support.plans import a_document, a_pipeline, an_ask
+from tests.support.scripted_log import BUSY, SESSION, USER, ScriptedLog
+from tests.unit.gateway.served_log import ServedLog, feed_of, live
 
 CURSORS = CursorCodec("epoch")
+STEPS = ("keywords", "content_generation", "compliance_check")
 TEXTS = st.text("ab é🙂\u0301", min_size=1, max_size=6)
 PIECES = st.lists(TEXTS, max_size=4)
 PAUSE = st.integers(1, 4_000)
@@ -64,7 +66,7 @@ class Session:
     """Lives through a session: what happens next is drawn, and every client reads at once."""
 
     def __init__(self, draw: Callable[..., Any]) -> None:
-        self.log = Recorder()
+        self.log = ServedLog()
         self.clients: dict[tuple[str, str | None], Watching] = {}
         self._draw = draw
         self._feed = feed_of(self.log)
@@ -74,11 +76,11 @@ class Session:
         """A client that reads now and then; how often decides how large its pieces are."""
 
     async def live(self) -> None:
+        self.log.opens()
         await self._feed.open()
         for name in ("assistant-socket", "channels"):
             self._watch(name, None, Cursor(0))
         self.slow = self._watching("assistant-socket", None, Cursor(0))
-        await self._fact(self.log.opens())
         for _ in range(self._one_of(1, 2, 3)):
             await self._turn()
         await self.slow.read()
@@ -92,22 +94,25 @@ class Session:
         self._pause()
         if self._waiting:
             run_id = self._waiting.pop(0)
-            await self._fact(self.log.dispatches(run_id, self._leaf))
+            self.log.dispatches(run_id, self._leaf)
+            await self._fact()
         elif questions and self._one_of(False, True):
-            run_id, stored = self.log.asks_again(questions[-1])
-            await self._accepted(run_id, stored)
+            last = questions[-1]
+            run_id = self.log.sends(None, user_message_id=last.id, parent_id=last.parent_id)
+            await self._accepted(run_id)
         else:
-            run_id, stored = self.log.sends("Hello", waiting=False)
-            await self._accepted(run_id, stored)
+            run_id = self.log.sends("Hello")
+            await self._accepted(run_id)
         previous = None
         for lost in range(self._one_of(0, 1, 2) + 1):
             self._pause()
-            await self._fact(self.log.claims(run_id, previous=previous))
+            self.log.claims(run_id, previous=previous)
+            await self._fact()
             await self._write()
             if lost:
-                previous = self.log.went("its worker was lost")
+                previous = self.log.left("its worker was lost")
             else:
-                previous = self.log.went("the provider failed", fault=BUSY)
+                previous = self.log.left("the provider failed", fault=BUSY)
         await self._end(run_id)
         if self._waiting:
             await self._turn()
@@ -118,9 +123,11 @@ class Session:
             reply = replies[self._one_of(*range(len(replies)))].id
             match self._one_of("nothing", "rate", "choose"):
                 case "rate":
-                    await self._fact(self.log.rates(reply, self._one_of("up", "down", None)))
+                    self.log.rates(reply, self._one_of("up", "down", None))
+                    await self._fact()
                 case "choose":
-                    await self._fact(self.log.chooses(reply))
+                    self.log.chooses(reply)
+                    await self._fact()
                 case _:
                     pass
 
@@ -130,13 +137,15 @@ class Session:
             match self._one_of("write", "write", "write", "send", "rename", "rate"):
                 case "rate":
                     for reply in self.log.messages(role="assistant")[:1]:
-                        await self._fact(self.log.rates(reply.id, self._one_of("up", None)))
+                        self.log.rates(reply.id, self._one_of("up", None))
+                        await self._fact()
                 case "send":
-                    run_id, stored = self.log.sends("And then?", waiting=True)
+                    run_id = self.log.sends("And then?", waiting=True)
                     self._waiting.append(run_id)
-                    await self._accepted(run_id, stored)
+                    await self._accepted(run_id)
                 case "rename":
-                    await self._fact(self.log.renames(piece))
+                    self.log.updates(title=piece)
+                    await self._fact()
                 case _:
                     await self._token_event(self.log.writes(piece))
 
@@ -144,17 +153,20 @@ class Session:
         status: EndStatus = self._one_of("completed", "completed", "failed", "cancelled")
         self._pause()
         if status == "cancelled":
-            await self._fact(self.log.cancels(run_id))
+            self.log.cancels(run_id)
+            await self._fact()
             self._pause()
         nobodys = status == "cancelled" and not self.log.text and self._one_of(False, True)
         more = self._draw(st.sampled_from(["", "", "more"]))
-        await self._fact(self.log.ends(run_id, status, more=more, attempt=0 if nobodys else None))
+        text = self.log.text + more
+        self.log.ends(run_id, text, status, attempt=0 if nobodys else None)
+        await self._fact()
 
     # -- who looks on -------------------------------------------------------------------
 
-    async def _accepted(self, run_id: str, stored: Stored) -> None:
-        self._watch("assistant", run_id, Cursor(stored.seq - 1))
-        await self._fact(stored)
+    async def _accepted(self, run_id: str) -> None:
+        self._watch("assistant", run_id, Cursor(self.log.last.seq - 1))
+        await self._fact()
 
     def _watch(self, name: str, run_id: str | None, cursor: Cursor) -> None:
         self.clients[name, run_id] = self._watching(name, run_id, cursor)
@@ -167,8 +179,8 @@ class Session:
         translate = dialect.translator(recording, CURSORS)
         return Watching(follower, translate, dialect.opening(recording, CURSORS, cursor))
 
-    async def _fact(self, stored: Stored) -> None:
-        self._feed.on_fact(*stored)
+    async def _fact(self) -> None:
+        self._feed.on_fact(*self.log.last)
         await self._all_read()
 
     async def _token_event(self, token_event: AnyTokenEvent) -> None:
@@ -182,7 +194,7 @@ class Session:
             await self.slow.read()
 
     def _pause(self) -> None:
-        self.log.pass_time(self._draw(PAUSE))
+        self.log.passes(self._draw(PAUSE))
 
     def _one_of(self, *choices: Any) -> Any:
         return self._draw(st.sampled_from(choices))
@@ -194,12 +206,12 @@ def conversation(name: str) -> ConversationFormat:
     return dialect
 
 
-def recording_of(log: Recorder, run_id: str | None, *, empty: bool = False) -> Recording:
-    return Recording(USER, SESSION, [] if empty else log.links, run_id)
+def recording_of(log: ScriptedLog, run_id: str | None, *, empty: bool = False) -> Recording:
+    return Recording(USER, SESSION, [] if empty else log.entries, run_id)
 
 
 async def replayed(
-    log: Recorder, name: str, run_id: str | None = None, cursor: Cursor | None = None
+    log: ScriptedLog, name: str, run_id: str | None = None, cursor: Cursor | None = None
 ) -> list[bytes]:
     """Every frame of the replay, the opening first."""
     recording, dialect = recording_of(log, run_id), conversation(name)
@@ -272,7 +284,7 @@ class JobSession:
     """Lives through a job: readings, answers, misses, losses, and some end."""
 
     def __init__(self, draw: Callable[..., Any], plan: Plan) -> None:
-        self.log = Recorder()
+        self.log = ScriptedLog()
         self.run_id = new_id()
         self.sent: dict[str, list[bytes]] = {name: [] for name in job_dialects()}
         self._draw = draw
@@ -282,7 +294,8 @@ class JobSession:
 
     def live(self) -> None:
         if self._one_of(False, True):
-            self._fact(self.log.schedules(self.run_id, self._plan))
+            self.log.schedules(self.run_id, self._plan, 0)
+            self._fact()
         results: list[StepResult] = []
         previous = None
         status: EndStatus = self._one_of("completed", "completed", "failed", "cancelled")
@@ -290,38 +303,50 @@ class JobSession:
         last = steps[-1] if status == "completed" else self._one_of(*steps)
         for n, step in enumerate(steps):
             if step == "extract":
-                todo = self.log.wants_read(self.run_id, self._plan, n, step, results)
+                self.log.hands_to_processor(self.run_id, self._plan, n, step, results)
             else:
-                todo = self.log.wants_answer(self.run_id, self._plan, n, step, results, previous)
-            self._fact(todo)
+                self.log.hands_to_llm_worker(
+                    self.run_id,
+                    self._plan,
+                    n,
+                    an_ask(step),
+                    results,
+                    last=False,
+                    previous=previous,
+                )
+            self._fact()
             lost = None
             for again in range(self._one_of(0, 0, 1, 2) + 1):
-                self._fact(self.log.claims(self.run_id, previous=lost if again else None))
+                self.log.claims(self.run_id, previous=lost if again else None, max_tokens=10)
+                self._fact()
                 self._work(step)
-                lost = self.log.went("its worker was lost")
+                lost = self.log.left("its worker was lost")
             if step == last:
                 break
             more = "" if step == "extract" else self._one_of("", "!")
-            previous = self.log.went("its answer was taken", more=more)
+            previous = self.log.left("its answer was taken", more=more)
             results.append(StepResult(step=step, text=previous.text))
         if status == "cancelled":
-            self._fact(self.log.cancels(self.run_id))
-        self._fact(self.log.ends(self.run_id, status, more=self._one_of("", "."), results=results))
+            self.log.cancels(self.run_id)
+            self._fact()
+        text = self.log.text + self._one_of("", ".")
+        self.log.ends(self.run_id, text, status, results=results)
+        self._fact()
 
     def _work(self, step: str) -> None:
         if step == "extract":
             for thousandths in self._draw(st.lists(st.integers(0, 1000), max_size=3).map(sorted)):
                 self._pause()
-                self._token_event(self.log.has_read(thousandths))
+                self._token_event(self.log.reads(thousandths))
             return
         for piece in self._draw(PIECES):
             self._pause()
             self._token_event(self.log.writes(piece))
 
-    def _fact(self, stored: Stored) -> None:
+    def _fact(self) -> None:
         self._pause()
-        fact = decode_fact(stored.data)
-        self._state.apply(stored.seq, fact)  # type: ignore[arg-type]
+        entry = self.log.entries[-1]
+        self._state.apply(entry.seq, entry.fact)  # type: ignore[arg-type]
         self._show()
 
     def _token_event(self, token_event: AnyTokenEvent) -> None:
@@ -333,7 +358,7 @@ class JobSession:
             self.sent[name] += show(self._state)
 
     def _pause(self) -> None:
-        self.log.pass_time(self._draw(PAUSE))
+        self.log.passes(self._draw(PAUSE))
 
     def _one_of(self, *choices: Any) -> Any:
         return self._draw(st.sampled_from(choices))
@@ -343,7 +368,7 @@ def job_dialects() -> dict[str, JobFormat]:
     return {name: d for name, d in FORMATS.items() if isinstance(d, JobFormat)}
 
 
-@given(data=st.data(), plan=st.sampled_from([DOCUMENT, PIPELINE]))
+@given(data=st.data(), plan=st.sampled_from([a_document(), a_pipeline(*STEPS)]))
 def test_a_replayed_job_is_byte_for_byte_what_was_sent(data: st.DataObject, plan: Plan):
     async def play() -> None:
         session = JobSession(data.draw, plan)
@@ -363,17 +388,17 @@ def test_a_replayed_job_is_byte_for_byte_what_was_sent(data: st.DataObject, plan
 # -- by hand ----------------------------------------------------------------------
 
 
-def a_reply(*, ended: bool = True) -> tuple[Recorder, str]:
-    log = Recorder()
-    run_id, _ = log.sends("Hello", waiting=False)
-    log.pass_time(10)
+def a_reply(*, ended: bool = True) -> tuple[ScriptedLog, str]:
+    log = ScriptedLog()
+    run_id = log.sends("Hello")
+    log.passes(10)
     log.claims(run_id)
-    log.pass_time(5)
+    log.passes(5)
     log.writes("Good ")
-    log.pass_time(5)
+    log.passes(5)
     log.writes("day")
     if ended:
-        log.ends(run_id, "completed")
+        log.ends(run_id)
     return log, run_id
 
 
@@ -412,12 +437,12 @@ async def test_a_cursor_of_elsewhere_is_refused():
 
 
 async def test_text_that_has_no_times_is_shown_in_one_piece_and_said_to_be():
-    log = Recorder()
-    run_id, _ = log.sends("Hello", waiting=False)
+    log = ScriptedLog()
+    run_id = log.sends("Hello")
     log.claims(run_id)
     log.text = "Lost with TOKENS"
-    log.claims(run_id, previous=log.went("its worker was lost"))
-    log.ends(run_id, "completed", more="All.")
+    log.claims(run_id, previous=log.left("its worker was lost"))
+    log.ends(run_id, "All.")
 
     frames = await replayed(log, "channels", run_id)
 

@@ -12,10 +12,10 @@ from services.store.past import history_of
 from shared import ids
 from shared.commands import ChooseBranch, GetSession, ListMessages
 from shared.errors import Conflict, NotFound
-from shared.events import History, PastMessage, SessionCreated
+from shared.events import History, PastMessage
 from shared.records import Message
-from shared.subjects import session_address
-from tests.unit.store.story import START, USER, Story, dump
+from tests.support.scripted_log import START, USER
+from tests.unit.store.story import Story, dump
 
 
 def branch(story: Story, **fields: bool) -> list[str]:
@@ -36,9 +36,9 @@ def leaf_below(story: Story, message_id: str) -> str:
 
 def two_branches(story: Story) -> tuple[str, str]:
     """u1 a1 u2 a2, and u1' a1' beside u1; answers the two runs that began them."""
-    old = story.reply("u1", "a1")
-    story.reply("u2", "a2", parent=story.answered(old))
-    new = story.reply("u1'", "a1'")
+    old = story.replies("u1", "a1")
+    story.replies("u2", "a2", parent=story.answer(old))
+    new = story.replies("u1'", "a1'")
     return old, new
 
 
@@ -51,9 +51,9 @@ def test_a_turn_beside_the_first_one_is_a_branch_of_its_own(story: Story):
 
 def test_another_branch_is_chosen_by_its_last_message(story: Story):
     old, _ = two_branches(story)
-    leaf = leaf_below(story, story.asked(old))
+    leaf = leaf_below(story, story.question(old))
 
-    story.choose(leaf)
+    story.chooses(leaf)
 
     assert branch(story) == ["u1", "a1", "u2", "a2"]
     answer = queries.get_session(
@@ -64,50 +64,50 @@ def test_another_branch_is_chosen_by_its_last_message(story: Story):
 
 def test_the_leaf_below_a_message_is_the_newest_and_of_a_leaf_itself(story: Story):
     old, new = two_branches(story)
-    again = story.todo(None, user_message_id=story.asked(old))
-    story.end(again, "a1''", attempt=story.claim(again))
+    again = story.sends(None, user_message_id=story.question(old))
+    story.ends(again, "a1''", attempt=story.claims(again))
 
-    assert leaf_below(story, story.asked(old)) == story.answered(again)
-    assert leaf_below(story, story.answered(new)) == story.answered(new)
+    assert leaf_below(story, story.question(old)) == story.answer(again)
+    assert leaf_below(story, story.answer(new)) == story.answer(new)
 
 
 def test_a_branch_that_is_not_there_changes_nothing(story: Story):
     two_branches(story)
 
-    story.choose(ids.new_id())
+    story.chooses(ids.new_id())
 
     assert branch(story) == ["u1'", "a1'"]
 
 
 def test_only_what_is_in_a_branch_of_the_session_is_a_way_to_it(story: Story):
-    story.reply("u1", "a1")
+    story.replies("u1", "a1")
     other = Story(story.connection)
-    other.links = story.links
-    elsewhere = other.reply("v1", "b1")
-    waiting = story.wait("u2")
+    other.entries = story.entries
+    elsewhere = other.replies("v1", "b1")
+    waiting = story.sends("u2", waiting=True)
 
     def up_to(message_id: str) -> object:
         request = ChooseBranch(user_id=USER, session_id=story.session, message_id=message_id)
         return branches.branch_up_to(story.connection, request)
 
-    for message_id in (ids.new_id(), "no id", other.asked(elsewhere)):
+    for message_id in (ids.new_id(), "no id", other.question(elsewhere)):
         with pytest.raises(NotFound):
             up_to(message_id)
     with pytest.raises(Conflict):
-        up_to(story.asked(waiting))
+        up_to(story.question(waiting))
 
 
 # -- what replies are worth -----------------------------------------------------------
 
 
 def test_a_rating_is_kept_with_its_reply_and_taken_back(story: Story):
-    reply = story.answered(story.reply("u1", "a1"))
+    reply = story.answer(story.replies("u1", "a1"))
 
-    story.rate(reply, "up", "Well said.")
+    story.rates(reply, "up", "Well said.")
     said = message(story, reply).feedback
-    story.rate(reply, "down")
+    story.rates(reply, "down")
     changed = message(story, reply).feedback
-    story.rate(reply, None)
+    story.rates(reply, None)
 
     assert said == {"rating": "up", "comment": "Well said."}
     assert changed == {"rating": "down"}
@@ -141,21 +141,7 @@ HISTORY = [
 def begun_with(story: Story, history: History) -> None:
     """The story's next session, which begins with this."""
     story.session = ids.new_id()
-    story.tell(
-        session_address(USER, story.session).fact("session.created"),
-        SessionCreated(
-            at=story.now,
-            title=None,
-            mode="general",
-            model=None,
-            temperature=None,
-            max_tokens=None,
-            system_prompt=None,
-            context_tags=[],
-            on_busy="queue",
-            history=history,
-        ),
-    )
+    story.opens(history=history)
 
 
 def test_a_session_begins_with_the_branches_that_it_is_given(story: Story):
@@ -176,7 +162,7 @@ def test_a_session_begins_with_the_branches_that_it_is_given(story: Story):
 def test_it_goes_on_from_there(story: Story):
     begun_with(story, History(messages=HISTORY, leaf=HISTORY[1].id))
 
-    story.reply("u3", "a3", parent=HISTORY[1].id)
+    story.replies("u3", "a3", parent=HISTORY[1].id)
 
     assert branch(story) == ["u1", "a1", "u3", "a3"]
     assert leaf_below(story, HISTORY[2].id) == HISTORY[2].id
@@ -231,7 +217,7 @@ def test_what_is_copied_has_new_ids_and_the_same_shape(story: Story):
     request = ChooseBranch(
         user_id=USER,
         session_id=story.session,
-        message_id=story.answered(next(iter(story.runs))),
+        message_id=story.answer(next(iter(story.runs))),
     )
     found = branches.branch_up_to(story.connection, request)
 
@@ -248,21 +234,21 @@ def test_what_is_copied_has_new_ids_and_the_same_shape(story: Story):
 
 def test_a_replay_gives_the_same_rows_however_the_facts_are_batched(story: Story):
     old, _ = two_branches(story)
-    story.rate(story.answered(old), "up", "Good.")
-    story.choose(story.answered(old))
-    story.reply("u3", "a3", parent=story.answered(old))
+    story.rates(story.answer(old), "up", "Good.")
+    story.chooses(story.answer(old))
+    story.replies("u3", "a3", parent=story.answer(old))
     first = story.session
     begun_with(story, History(messages=HISTORY, leaf=HISTORY[3].id))
-    story.rate(HISTORY[2].id, "down")
+    story.rates(HISTORY[2].id, "down")
     once = dump(story.connection)
     words = searchable(story.connection)
 
     for seed in range(5):
-        chance, links = random.Random(seed), list(story.links)
+        chance, entries = random.Random(seed), list(story.entries)
         clear(story.connection)
-        while links:
+        while entries:
             size = chance.randint(1, 6)
-            batch, links = links[:size], links[size:]
+            batch, entries = entries[:size], entries[size:]
             apply(story.connection, batch, batch[-1].seq)
 
         assert dump(story.connection) == once

@@ -6,7 +6,8 @@ from services.store import queries
 from services.store.commands import decide
 from shared.errors import Conflict
 from shared.events import Turn
-from tests.unit.store.story import USER, Story
+from tests.support.scripted_log import USER
+from tests.unit.store.story import Story
 
 TURN = Turn(user_message_id="u", assistant_message_id="a", content="Hi", parent_id="leaf")
 WAITING = Turn(user_message_id="u", assistant_message_id="a", content="Hi")
@@ -17,7 +18,7 @@ def state(story: Story) -> queries.SessionState:
 
 
 def test_a_turn_begins_at_once_in_a_session_at_rest(story: Story):
-    story.reply("u1", "a1")
+    story.replies("u1", "a1")
 
     decision = decide(state(story), TURN)
 
@@ -25,7 +26,7 @@ def test_a_turn_begins_at_once_in_a_session_at_rest(story: Story):
 
 
 def test_a_turn_waits_behind_another_and_does_not_know_its_parent(story: Story):
-    story.todo("u1")
+    story.sends("u1")
 
     decision = decide(state(story), TURN)
 
@@ -33,8 +34,8 @@ def test_a_turn_waits_behind_another_and_does_not_know_its_parent(story: Story):
 
 
 def test_a_turn_that_interrupts_stops_all_before_it(story: Story):
-    story.update(on_busy="interrupt")
-    runs = [story.todo("u1"), story.wait("u2")]
+    story.updates(on_busy="interrupt")
+    runs = [story.sends("u1"), story.sends("u2", waiting=True)]
 
     decision = decide(state(story), TURN)
 
@@ -43,15 +44,15 @@ def test_a_turn_that_interrupts_stops_all_before_it(story: Story):
 
 
 def test_a_busy_session_may_reject(story: Story):
-    story.update(on_busy="reject")
-    story.todo("u1")
+    story.updates(on_busy="reject")
+    story.sends("u1")
 
     with pytest.raises(Conflict):
         decide(state(story), TURN)
 
 
 def test_an_inactive_session_takes_no_turn(story: Story):
-    story.update(status="inactive")
+    story.updates(status="inactive")
 
     with pytest.raises(Conflict):
         decide(state(story), TURN)

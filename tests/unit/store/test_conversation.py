@@ -2,7 +2,6 @@
 
 import random
 
-import msgspec
 import pytest
 import sqlalchemy as sa
 
@@ -13,10 +12,10 @@ from services.store.schema import messages, runs
 from shared import ids
 from shared.commands import ListMessages
 from shared.conversation import Conversation, MessageState
-from shared.events import EndStatus, Rating, SessionCreated
+from shared.events import EndStatus, Rating
 from shared.run_state import RunState
-from shared.subjects import session_address
-from tests.unit.store.story import USER, Story
+from tests.support.scripted_log import USER
+from tests.unit.store.story import Story
 
 ENDS: list[EndStatus] = ["completed", "completed", "failed", "cancelled"]
 RATINGS: list[Rating | None] = ["up", "down", None]
@@ -38,52 +37,52 @@ class Chance:
 
     def send(self) -> None:
         if self._active is None:
-            self._active = self._story.todo("Hi", parent_id=self._leaf)
+            self._active = self._story.sends("Hi", parent_id=self._leaf)
         else:
-            self._waiting.append(self._story.wait("And?"))
+            self._waiting.append(self._story.sends("And?", waiting=True))
 
     def end(self) -> None:
         if self._active is None:
             return
-        attempt = self._story.claim(self._active)
+        attempt = self._story.claims(self._active)
         text = "x" * self._chance.randrange(9)
-        self._story.end(self._active, text, self._chance.choice(ENDS), attempt=attempt)
+        self._story.ends(self._active, text, self._chance.choice(ENDS), attempt=attempt)
         self._ended.append(self._active)
         self._active = self._waiting.pop(0) if self._waiting else None
         if self._active is not None:
-            self._story.dispatch(self._active, self._leaf)
+            self._story.dispatches(self._active, self._leaf)
 
     def give_up(self) -> None:
         if self._waiting:
             run = self._waiting.pop()
-            self._story.cancel(run)
-            self._story.end(run, status=self._chance.choice(["cancelled", "failed"]), attempt=0)
+            self._story.cancels(run)
+            self._story.ends(run, status=self._chance.choice(["cancelled", "failed"]), attempt=0)
 
     def regenerate(self) -> None:
         if self._ended and self._active is None:
-            asked = self._story.asked(self._chance.choice(self._ended))
-            self._active = self._story.todo(None, user_message_id=asked)
+            asked = self._story.question(self._chance.choice(self._ended))
+            self._active = self._story.sends(None, user_message_id=asked)
 
     def edit(self) -> None:
         if self._ended and self._active is None:
-            old = self._story.asked(self._chance.choice(self._ended))
+            old = self._story.question(self._chance.choice(self._ended))
             parent = queries.find_message(self._story.connection, USER, old).parent_id
-            self._active = self._story.todo("Ho", parent_id=parent, edits=old)
+            self._active = self._story.sends("Ho", parent_id=parent, edits=old)
 
     def go_on(self) -> None:
         if self._ended and self._active is None:
             first = self._chance.choice(self._ended)
-            reply = queries.find_message(self._story.connection, USER, self._story.answered(first))
-            self._active = self._story.go_on(first, reply.content)
+            reply = queries.find_message(self._story.connection, USER, self._story.answer(first))
+            self._active = self._story.continues(first, reply.content)
 
     def choose(self) -> None:
         if self._ended and self._active is None:
-            self._story.choose(self._story.answered(self._chance.choice(self._ended)))
+            self._story.chooses(self._story.answer(self._chance.choice(self._ended)))
 
     def rate(self) -> None:
         if self._ended:
             rating = self._chance.choice(RATINGS)
-            self._story.rate(self._story.answered(self._chance.choice(self._ended)), rating, "Hm.")
+            self._story.rates(self._story.answer(self._chance.choice(self._ended)), rating, "Hm.")
 
     @property
     def _leaf(self) -> str | None:
@@ -100,9 +99,9 @@ def test_whatever_happens_the_tables_and_the_conversation_say_the_same(story: St
     chance = Chance(story, seed)
     for _ in range(60):
         chance.step()
-        for entry in story.links[taken:]:
+        for entry in story.entries[taken:]:
             conversation.apply(entry)
-        taken = len(story.links)
+        taken = len(story.entries)
 
         request = ListMessages(user_id=USER, session_id=story.session, limit=1000)
         assert [each.record() for each in conversation.active_branch()] == queries.list_messages(
@@ -117,18 +116,15 @@ def test_whatever_happens_the_tables_and_the_conversation_say_the_same(story: St
 
 
 def test_what_a_session_is_opened_with_is_its_conversations_beginning(story: Story):
-    run = story.reply("Hi", "Ho")
-    opened = story.links[0].fact
-    assert isinstance(opened, SessionCreated)
+    run = story.replies("Hi", "Ho")
     copied = history_of(
-        [message_of(story, story.asked(run)), message_of(story, story.answered(run))]
+        [message_of(story, story.question(run)), message_of(story, story.answer(run))]
     )
     story.session = ids.new_id()
-    fact = msgspec.structs.replace(opened, history=copied)
-    story.tell(session_address(USER, story.session).fact("created"), fact)
+    story.opens(history=copied)
     conversation = Conversation()
 
-    conversation.apply(story.links[-1])
+    conversation.apply(story.entries[-1])
 
     assert [each.content for each in conversation.active_branch()] == ["Hi", "Ho"]
     assert conversation.messages == {
@@ -137,14 +133,14 @@ def test_what_a_session_is_opened_with_is_its_conversations_beginning(story: Sto
 
 
 def test_each_way_to_go_on_from_a_message_is_its_child(story: Story):
-    run = story.reply("Hi", "Ho")
+    run = story.replies("Hi", "Ho")
     for content in ("This", "That"):
-        story.reply(content, "So.", parent=story.answered(run))
+        story.replies(content, "So.", parent=story.answer(run))
     conversation = Conversation()
-    for entry in story.links:
+    for entry in story.entries:
         conversation.apply(entry)
 
-    children = conversation.children(story.answered(run))
+    children = conversation.children(story.answer(run))
 
     assert [child.content for child in children] == ["This", "That"]
 

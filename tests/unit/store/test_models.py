@@ -4,17 +4,16 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-import sqlalchemy as sa
 
 from services.store.applying import apply, clear
 from services.store.models import compare, list_models, preferred_model
 from services.store.rows import ModelRow
 from shared.commands import ListModels, SyncModels
-from shared.events import LibraryFact, ModelDetails, ModelPreferred, ModelsSynced, OfferedModel
-from shared.log_entry import LogEntry
+from shared.events import ModelDetails, ModelPreferred, ModelsSynced, OfferedModel
 from shared.records import Model
-from shared.subjects import EVERYBODY, NONE, Address, user_address
-from tests.unit.store.story import START, USER, dump, tables
+from shared.subjects import EVERYBODY, NONE, user_address
+from tests.support.scripted_log import START, USER
+from tests.unit.store.story import ProjectedLog, dump, tables
 
 OTHER = "01900000-0000-7000-8000-00000000000b"
 LLAMA = OfferedModel(
@@ -30,16 +29,8 @@ LLAMA = OfferedModel(
 DEMO = OfferedModel(provider="demo", name="demo")
 
 
-class Told:
-    """Facts that were told, and the tables that know of them."""
-
-    def __init__(self, connection: sa.Connection) -> None:
-        self.connection = connection
-        self.links: list[LogEntry] = []
-
-    def tell(self, address: Address, happened: str, fact: LibraryFact) -> None:
-        self.links.append(LogEntry.of(len(self.links) + 1, address.fact(happened), fact))
-        apply(self.connection, self.links[-1:], len(self.links))
+class Catalogue(ProjectedLog):
+    """The models that are on offer, and those that users prefer."""
 
     def synced(
         self, *models: OfferedModel, removed: tuple[str, ...] = (), default: str | None = None
@@ -49,11 +40,11 @@ class Told:
             fact = ModelsSynced(
                 at=START, models=list(models), removed=list(removed), default=default
             )
-        self.tell(EVERYBODY, "model.synced", fact)
+        self.append_at(EVERYBODY, fact)
 
     def preferred(self, user: str, model: str | None) -> None:
         fact = ModelPreferred(at=START, model=model)
-        self.tell(user_address(user), "model.preferred", fact)
+        self.append_at(user_address(user), fact)
 
     def listed(self, user: str = USER) -> list[Model]:
         return list_models(self.connection, ListModels(user_id=user)).items
@@ -63,15 +54,15 @@ class Told:
 
 
 @pytest.fixture
-def told() -> Iterator[Told]:
+def catalogue() -> Iterator[Catalogue]:
     with tables() as connection:
-        yield Told(connection)
+        yield Catalogue(connection)
 
 
-def test_a_model_is_as_its_provider_described_it(told: Told):
-    told.synced(LLAMA, default="ollama/llama:3b")
+def test_a_model_is_as_its_provider_described_it(catalogue: Catalogue):
+    catalogue.synced(LLAMA, default="ollama/llama:3b")
 
-    assert told.listed() == [
+    assert catalogue.listed() == [
         Model(
             id="ollama/llama:3b",
             provider="ollama",
@@ -91,62 +82,65 @@ def test_a_model_is_as_its_provider_described_it(told: Told):
     ]
 
 
-def test_a_model_without_an_age_is_as_old_as_its_news(told: Told):
-    told.synced(DEMO)
+def test_a_model_without_an_age_is_as_old_as_its_news(catalogue: Catalogue):
+    catalogue.synced(DEMO)
 
-    assert told.listed()[0].modified_at == START
+    assert catalogue.listed()[0].modified_at == START
 
 
-def test_a_removed_model_is_still_known_and_may_come_back(told: Told):
-    told.synced(LLAMA, DEMO)
+def test_a_removed_model_is_still_known_and_may_come_back(catalogue: Catalogue):
+    catalogue.synced(LLAMA, DEMO)
 
-    told.synced(removed=("ollama/llama:3b", "ollama/never-there"))
-    gone = told.listed()
-    told.synced(LLAMA)
+    catalogue.synced(removed=("ollama/llama:3b", "ollama/never-there"))
+    gone = catalogue.listed()
+    catalogue.synced(LLAMA)
 
     assert [(m.id, m.is_available) for m in gone] == [
         ("demo/demo", True),
         ("ollama/llama:3b", False),
     ]
-    assert all(model.is_available for model in told.listed())
+    assert all(model.is_available for model in catalogue.listed())
 
 
-def test_the_default_is_the_users_else_the_systems(told: Told):
-    told.synced(LLAMA, DEMO, default="demo/demo")
+def test_the_default_is_the_users_else_the_systems(catalogue: Catalogue):
+    catalogue.synced(LLAMA, DEMO, default="demo/demo")
 
-    told.preferred(USER, "ollama/llama:3b")
+    catalogue.preferred(USER, "ollama/llama:3b")
 
-    assert (told.default(USER), told.default(OTHER)) == (["ollama/llama:3b"], ["demo/demo"])
-    assert preferred_model(told.connection, USER) == "ollama/llama:3b"
-    assert preferred_model(told.connection, OTHER) is None
+    assert (catalogue.default(USER), catalogue.default(OTHER)) == (
+        ["ollama/llama:3b"],
+        ["demo/demo"],
+    )
+    assert preferred_model(catalogue.connection, USER) == "ollama/llama:3b"
+    assert preferred_model(catalogue.connection, OTHER) is None
 
 
-def test_a_choice_counts_while_its_model_is_on_offer(told: Told):
-    told.synced(LLAMA, DEMO, default="demo/demo")
-    told.preferred(USER, "ollama/llama:3b")
+def test_a_choice_counts_while_its_model_is_on_offer(catalogue: Catalogue):
+    catalogue.synced(LLAMA, DEMO, default="demo/demo")
+    catalogue.preferred(USER, "ollama/llama:3b")
 
-    told.synced(removed=("ollama/llama:3b",))
-    without = told.default()
-    told.synced(LLAMA)
-    back = told.default()
-    told.preferred(USER, None)
+    catalogue.synced(removed=("ollama/llama:3b",))
+    without = catalogue.default()
+    catalogue.synced(LLAMA)
+    back = catalogue.default()
+    catalogue.preferred(USER, None)
 
     assert (without, back) == (["demo/demo"], ["ollama/llama:3b"])
-    assert told.default() == ["demo/demo"]
+    assert catalogue.default() == ["demo/demo"]
 
 
-def test_all_at_once_gives_the_same_rows_as_one_after_the_other(told: Told):
-    told.synced(LLAMA, DEMO, default="demo/demo")
-    told.preferred(USER, "ollama/llama:3b")
-    told.synced(removed=("ollama/llama:3b",), default="demo/demo")
-    told.synced(LLAMA)
-    told.preferred(USER, None)
-    before = dump(told.connection)
+def test_all_at_once_gives_the_same_rows_as_one_after_the_other(catalogue: Catalogue):
+    catalogue.synced(LLAMA, DEMO, default="demo/demo")
+    catalogue.preferred(USER, "ollama/llama:3b")
+    catalogue.synced(removed=("ollama/llama:3b",), default="demo/demo")
+    catalogue.synced(LLAMA)
+    catalogue.preferred(USER, None)
+    before = dump(catalogue.connection)
 
-    clear(told.connection)
-    apply(told.connection, told.links, len(told.links))
+    clear(catalogue.connection)
+    apply(catalogue.connection, catalogue.entries, len(catalogue.entries))
 
-    assert dump(told.connection) == before
+    assert dump(catalogue.connection) == before
 
 
 # -- what is news ---------------------------------------------------------------------
@@ -215,21 +209,21 @@ def test_a_model_that_is_back_was_added():
 
 
 @pytest.mark.parametrize(
-    ("default", "told"), [("demo/demo", False), (None, False), ("ollama/llama:3b", True)]
+    ("default", "is_new"), [("demo/demo", False), (None, False), ("ollama/llama:3b", True)]
 )
-def test_another_default_is_news_and_an_unknown_one_is_not(default: str | None, told: bool):
+def test_another_default_is_news_and_an_unknown_one_is_not(default: str | None, is_new: bool):
     news, _ = compare(KNOWN, "demo/demo", offer(LLAMA, DEMO, default=default))
 
-    assert (news is not None) is told
+    assert (news is not None) is is_new
     if news is not None:
         assert (news.models, news.removed, news.default) == ([], [], default)
 
 
-def test_a_time_to_the_microsecond_is_the_same_after_the_table(told: Told):
+def test_a_time_to_the_microsecond_is_the_same_after_the_table(catalogue: Catalogue):
     exact = OfferedModel(
         provider="ollama", name="a", modified_at=START + timedelta(microseconds=123_457)
     )
 
-    told.synced(exact)
+    catalogue.synced(exact)
 
-    assert told.listed()[0].modified_at == exact.modified_at
+    assert catalogue.listed()[0].modified_at == exact.modified_at

@@ -2,7 +2,6 @@
 
 import random
 
-import msgspec
 import pytest
 import sqlalchemy as sa
 
@@ -14,11 +13,12 @@ from services.store.rows import RunRow, SessionRow
 from services.store.schema import messages, runs, sessions, usage_log
 from shared import ids
 from shared.commands import GetSession, ListMessages
-from shared.events import EndStatus, SessionCreated, Thoughts, TodoProcess
+from shared.events import EndStatus, SessionCreated, Thoughts
 from shared.records import Message
 from shared.subjects import session_address
 from tests.support.plans import a_document
-from tests.unit.store.story import START, USER, Story, dump, tables
+from tests.support.scripted_log import START, USER
+from tests.unit.store.story import Story, dump, tables
 
 
 def branch(story: Story) -> list[Message]:
@@ -49,34 +49,34 @@ def test_a_session_is_as_it_was_created(story: Story):
     assert session.id == story.session
     assert session.user_id == USER
     assert (session.mode, session.status, session.on_busy) == ("general", "active", "queue")
-    assert (session.model, session.temperature, session.max_tokens) == ("demo", 0.5, None)
-    assert (session.system_prompt, session.context_tags) == ("Be kind.", ["a"])
+    assert (session.model, session.temperature, session.max_tokens) == ("demo", 0.7, 1024)
+    assert (session.system_prompt, session.context_tags) == ("Be brief.", ["tea"])
     assert session.created_at == session.updated_at == START
     assert (session.last_message_at, session.message_count) == (None, 0)
 
 
 def test_an_update_changes_only_the_fields_it_names(story: Story):
-    story.update(title="Cooking", temperature=None, status="inactive")
+    story.updates(title="Cooking", temperature=None, status="inactive")
 
     session = session_of(story)
     assert (session.title, session.temperature, session.status) == ("Cooking", None, "inactive")
-    assert (session.model, session.system_prompt) == ("demo", "Be kind.")
+    assert (session.model, session.system_prompt) == ("demo", "Be brief.")
     assert session.last_seq == 2
 
 
 def test_a_turn_is_shown_from_its_acceptance_to_its_reply(story: Story):
-    run = story.todo("Hi")
+    run = story.sends("Hi")
     accepted = shown(story)
-    attempt = story.claim(run)
+    attempt = story.claims(run)
     running = run_of(story, run).record()
-    story.end(run, "Hello!", attempt=attempt)
+    story.ends(run, "Hello!", attempt=attempt)
 
     assert accepted == [("Hi", "completed")]
     assert (running.status, running.attempt) == ("running", attempt)
     assert shown(story) == [("Hi", "completed"), ("Hello!", "completed")]
     question, answer = branch(story)
-    assert (question.id, question.parent_id) == (story.asked(run), None)
-    assert (answer.id, answer.parent_id) == (story.answered(run), question.id)
+    assert (question.id, question.parent_id) == (story.question(run), None)
+    assert (answer.id, answer.parent_id) == (story.answer(run), question.id)
     assert (answer.tokens, answer.latency_ms, answer.model, answer.run_id) == (5, 120, "demo", run)
     ended = run_of(story, run).record()
     assert (ended.status, ended.length, ended.attempt) == ("completed", 6, attempt)
@@ -85,16 +85,16 @@ def test_a_turn_is_shown_from_its_acceptance_to_its_reply(story: Story):
 
 
 def test_branches_grow_from_the_reply_before(story: Story):
-    first = story.reply("u1", "a1")
-    story.reply("u2", "a2", parent=story.answered(first))
+    first = story.replies("u1", "a1")
+    story.replies("u2", "a2", parent=story.answer(first))
 
     assert [m.content for m in branch(story)] == ["u1", "a1", "u2", "a2"]
     assert count(story) == 4
 
 
 def test_a_waiting_message_is_shown_at_the_end_and_parentless(story: Story):
-    active = story.todo("u1")
-    first, second = story.wait("u2"), story.wait("u3")
+    active = story.sends("u1")
+    first, second = story.sends("u2", waiting=True), story.sends("u3", waiting=True)
 
     assert shown(story) == [("u1", "completed"), ("u2", "waiting"), ("u3", "waiting")]
     assert [m.parent_id for m in branch(story)] == [None, None, None]
@@ -104,81 +104,81 @@ def test_a_waiting_message_is_shown_at_the_end_and_parentless(story: Story):
 
 
 def test_a_waiting_message_gets_its_parent_when_it_is_dispatched(story: Story):
-    active = story.todo("u1")
-    waiting = story.wait("u2")
-    story.end(active, "a1", attempt=story.claim(active))
+    active = story.sends("u1")
+    waiting = story.sends("u2", waiting=True)
+    story.ends(active, "a1", attempt=story.claims(active))
 
-    story.dispatch(waiting, story.answered(active))
-    story.end(waiting, "a2", attempt=story.claim(waiting))
+    story.dispatches(waiting, story.answer(active))
+    story.ends(waiting, "a2", attempt=story.claims(waiting))
 
     assert [m.content for m in branch(story)] == ["u1", "a1", "u2", "a2"]
-    assert branch(story)[2].parent_id == story.answered(active)
+    assert branch(story)[2].parent_id == story.answer(active)
     assert count(story) == 4
     assert run_of(story, waiting).first_seq == 3
 
 
 def test_a_turn_that_is_cancelled_while_it_waits_stays_outside_the_branch(story: Story):
-    active = story.todo("u1")
-    waiting = story.wait("u2")
-    story.cancel(waiting)
-    story.end(waiting, status="cancelled", attempt=0)
-    story.end(active, "a1", attempt=story.claim(active))
+    active = story.sends("u1")
+    waiting = story.sends("u2", waiting=True)
+    story.cancels(waiting)
+    story.ends(waiting, status="cancelled", attempt=0)
+    story.ends(active, "a1", attempt=story.claims(active))
 
     assert [m.content for m in branch(story)] == ["u1", "a1"]
     assert count(story) == 2
-    row = queries.find_message(story.connection, USER, story.asked(waiting))
+    row = queries.find_message(story.connection, USER, story.question(waiting))
     assert (row.status, row.parent_id, row.content) == ("cancelled", None, "u2")
-    reply = queries.find_message(story.connection, USER, story.answered(waiting))
+    reply = queries.find_message(story.connection, USER, story.answer(waiting))
     assert (reply.status, reply.content, reply.parent_id) == ("cancelled", "", row.id)
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
 def test_an_unhappy_end_has_a_reply_of_that_status(story: Story, status: str):
-    run = story.todo("u1")
-    story.end(run, "half", status, attempt=story.claim(run))  # type: ignore[arg-type]
+    run = story.sends("u1")
+    story.ends(run, "half", status, attempt=story.claims(run))  # type: ignore[arg-type]
 
     assert shown(story) == [("u1", "completed"), ("half", status)]
     assert run_of(story, run).status == status
 
 
 def test_regenerating_makes_a_sibling_and_moves_the_branch_to_it(story: Story):
-    first = story.reply("u1", "a1")
-    story.reply("u2", "a2", parent=story.answered(first))
+    first = story.replies("u1", "a1")
+    story.replies("u2", "a2", parent=story.answer(first))
 
-    again = story.todo(None, user_message_id=story.asked(first))
+    again = story.sends(None, user_message_id=story.question(first))
     while_it_runs = [m.content for m in branch(story)]
-    story.end(again, "a1'", attempt=story.claim(again))
+    story.ends(again, "a1'", attempt=story.claims(again))
 
     assert while_it_runs == ["u1"]
     assert [m.content for m in branch(story)] == ["u1", "a1'"]
-    assert branch(story)[1].parent_id == story.asked(first)
+    assert branch(story)[1].parent_id == story.question(first)
     assert count(story) == 2
 
 
 def test_a_regenerate_cancelled_while_it_waits_leaves_the_branch_alone(story: Story):
-    active = story.todo("u1")
-    waiting = story.wait(None, user_message_id=story.asked(active))
-    story.end(waiting, status="cancelled", attempt=0)
-    story.end(active, "a1", attempt=story.claim(active))
+    active = story.sends("u1")
+    waiting = story.sends(None, user_message_id=story.question(active), waiting=True)
+    story.ends(waiting, status="cancelled", attempt=0)
+    story.ends(active, "a1", attempt=story.claims(active))
 
     assert [m.content for m in branch(story)] == ["u1", "a1"]
     assert count(story) == 2
 
 
 def test_a_reply_leaves_a_branch_alone_that_was_changed_meanwhile(story: Story):
-    first = story.reply("u1", "a1")
-    slow = story.todo("u2", parent_id=story.answered(first))
-    other = story.todo("u3", parent_id=story.answered(first))
-    story.end(slow, "a2", attempt=story.claim(slow))
+    first = story.replies("u1", "a1")
+    slow = story.sends("u2", parent_id=story.answer(first))
+    other = story.sends("u3", parent_id=story.answer(first))
+    story.ends(slow, "a2", attempt=story.claims(slow))
 
     assert [m.content for m in branch(story)] == ["u1", "a1", "u3"]
     assert run_of(story, other).status == "queued"
 
 
 def test_a_cancel_is_kept_until_the_run_has_ended(story: Story):
-    run = story.todo("u1")
+    run = story.sends("u1")
 
-    seq = story.cancel(run)
+    seq = story.cancels(run)
 
     assert run_of(story, run).cancelled
     assert run_of(story, run).last_seq == seq
@@ -186,9 +186,9 @@ def test_a_cancel_is_kept_until_the_run_has_ended(story: Story):
 
 
 def test_deleting_a_session_leaves_only_what_it_cost(story: Story):
-    run = story.reply("u1", "a1")
+    run = story.replies("u1", "a1")
 
-    story.delete()
+    story.deletes()
 
     rows = dump(story.connection)
     assert rows["ai_chat_sessions"] == rows["ai_chat_messages"] == rows["runs"] == []
@@ -197,11 +197,11 @@ def test_deleting_a_session_leaves_only_what_it_cost(story: Story):
 
 
 def test_what_a_worker_says_after_the_deletion_leaves_only_what_it_cost(story: Story):
-    run = story.todo("u1")
-    attempt = story.claim(run)
-    story.delete()
+    run = story.sends("u1")
+    attempt = story.claims(run)
+    story.deletes()
 
-    story.end(run, "half", "cancelled", attempt=attempt)
+    story.ends(run, "half", "cancelled", attempt=attempt)
 
     rows = dump(story.connection)
     assert rows["ai_chat_sessions"] == rows["ai_chat_messages"] == rows["runs"] == []
@@ -209,17 +209,16 @@ def test_what_a_worker_says_after_the_deletion_leaves_only_what_it_cost(story: S
 
 
 def test_a_run_that_nobody_claimed_cost_nothing(story: Story):
-    run = story.todo("u1")
-    story.end(run, status="cancelled", attempt=0)
+    run = story.sends("u1")
+    story.ends(run, status="cancelled", attempt=0)
 
     assert dump(story.connection)["api_usage_log"] == []
 
 
 def test_a_run_without_a_turn_has_no_messages(story: Story):
     run = "01900000-0000-7000-8000-00000000000b"
-    todo = TodoProcess(at=START, n=0, priority=3, step="extract", plan=a_document())
-    story.tell(story.address(run).todo_process(3, 0), todo)
-    story.end(run, "done", attempt=story.claim(run))
+    story.hands_to_processor(run, a_document())
+    story.ends(run, "done", attempt=story.claims(run))
 
     record = run_of(story, run).record()
     assert (record.status, record.user_message_id) == ("completed", None)
@@ -229,42 +228,42 @@ def test_a_run_without_a_turn_has_no_messages(story: Story):
 def test_another_users_session_cannot_be_taken_by_its_id(story: Story):
     before = dump(story.connection)
     thief = session_address("01900000-0000-7000-8000-00000000000c", story.session)
-    created = story.links[0].fact
+    created = story.entries[0].fact
     assert isinstance(created, SessionCreated)
 
-    story.tell(thief.fact("session.created"), created)
+    story.append_at(thief, created)
 
     after = dump(story.connection)
     assert after["ai_chat_sessions"] == before["ai_chat_sessions"]
 
 
 def test_a_fact_that_was_applied_is_left_out_the_next_time(story: Story):
-    story.reply("u1", "a1")
+    story.replies("u1", "a1")
     before = dump(story.connection)
 
-    applied = apply(story.connection, story.links, len(story.links))
+    applied = apply(story.connection, story.entries, len(story.entries))
 
-    assert applied == len(story.links)
+    assert applied == len(story.entries)
     assert dump(story.connection) == before
 
 
 def lively(connection: sa.Connection) -> Story:
     """A session in which everything happens."""
     story = Story(connection)
-    first = story.reply("u1", "a1")
-    active = story.todo("u2", parent_id=story.answered(first))
-    waiting, gone = story.wait("u3"), story.wait("u4")
-    story.update(title="Everything")
-    story.cancel(gone)
-    story.end(gone, status="cancelled", attempt=0)
-    story.end(active, "a2", attempt=story.claim(active))
-    story.dispatch(waiting, story.answered(active))
-    story.claim(waiting)
-    story.end(waiting, "a3", "failed", attempt=story.claim(waiting))
-    again = story.todo(None, user_message_id=story.asked(waiting))
-    story.cancel(again)
-    story.end(again, "a3'", "cancelled", attempt=0)
-    story.reply("u5", "a5", parent=story.answered(first))
+    first = story.replies("u1", "a1")
+    active = story.sends("u2", parent_id=story.answer(first))
+    waiting, gone = story.sends("u3", waiting=True), story.sends("u4", waiting=True)
+    story.updates(title="Everything")
+    story.cancels(gone)
+    story.ends(gone, status="cancelled", attempt=0)
+    story.ends(active, "a2", attempt=story.claims(active))
+    story.dispatches(waiting, story.answer(active))
+    story.claims(waiting)
+    story.ends(waiting, "a3", "failed", attempt=story.claims(waiting))
+    again = story.sends(None, user_message_id=story.question(waiting))
+    story.cancels(again)
+    story.ends(again, "a3'", "cancelled", attempt=0)
+    story.replies("u5", "a5", parent=story.answer(first))
     return story
 
 
@@ -272,8 +271,8 @@ def lively(connection: sa.Connection) -> Story:
 def test_facts_give_the_same_rows_in_batches_of_any_size(size: int):
     with tables() as one_by_one, tables() as batched:
         story = lively(one_by_one)
-        for start in range(0, len(story.links), size):
-            part = story.links[start : start + size]
+        for start in range(0, len(story.entries), size):
+            part = story.entries[start : start + size]
             apply(batched, part, part[-1].seq)
 
         assert dump(batched) == dump(one_by_one)
@@ -286,7 +285,7 @@ def test_a_replay_into_cleared_tables_gives_the_same_rows():
 
         clear(connection)
         emptied = (read_applied(connection), connection.execute(sa.select(runs)).all())
-        apply(connection, story.links, len(story.links))
+        apply(connection, story.entries, len(story.entries))
 
         assert emptied == (0, [])
         assert dump(connection) == before
@@ -302,20 +301,20 @@ def test_the_count_of_messages_is_what_is_shown():
             leaf = session_of(story).active_leaf
             what = chance.choice(["send", "send", "end", "cancel", "regenerate"])
             if what == "send" and active is None:
-                active = story.todo("u", parent_id=leaf)
+                active = story.sends("u", parent_id=leaf)
             elif what == "send":
-                waiting.append(story.wait("u"))
+                waiting.append(story.sends("u", waiting=True))
             elif what == "end" and active is not None:
-                story.end(active, "a")
+                story.ends(active, "a")
                 active = waiting.pop(0) if waiting else None
                 if active is not None:
-                    story.dispatch(active, session_of(story).active_leaf)
+                    story.dispatches(active, session_of(story).active_leaf)
             elif what == "cancel" and waiting:
-                story.end(waiting.pop(), status="cancelled", attempt=0)
+                story.ends(waiting.pop(), status="cancelled", attempt=0)
             elif what == "regenerate" and active is None and leaf is not None:
                 parent = queries.find_message(connection, USER, leaf).parent_id
                 if parent is not None:
-                    active = story.todo(None, user_message_id=parent)
+                    active = story.sends(None, user_message_id=parent)
 
             assert count(story) == len(
                 queries.list_messages(
@@ -354,8 +353,8 @@ def test_every_table_is_written_by_some_fact():
     ],
 )
 def test_a_reply_and_its_run_say_how_they_ended(story: Story, word: str | None, reason: str | None):
-    run = story.todo("Hi")
-    story.end(run, "Ho", attempt=story.claim(run), stop_reason=word)
+    run = story.sends("Hi")
+    story.ends(run, "Ho", attempt=story.claims(run), stop_reason=word)
 
     usage = story.connection.execute(sa.select(usage_log.c.stop_reason)).scalar_one()
     assert branch(story)[-1].stop_reason == reason
@@ -365,8 +364,8 @@ def test_a_reply_and_its_run_say_how_they_ended(story: Story, word: str | None, 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
 def test_what_did_not_end_well_has_no_stop_reason(story: Story, status: EndStatus):
-    run = story.todo("Hi")
-    story.end(run, "Ho", status, attempt=story.claim(run), stop_reason="end_turn")
+    run = story.sends("Hi")
+    story.ends(run, "Ho", status, attempt=story.claims(run), stop_reason="end_turn")
 
     assert branch(story)[-1].stop_reason is None
     assert run_of(story, run).record().stop_reason is None
@@ -374,9 +373,9 @@ def test_what_did_not_end_well_has_no_stop_reason(story: Story, status: EndStatu
 
 def test_thoughts_are_kept_beside_the_text_with_whose_they_are(story: Story):
     thoughts = Thoughts(text="Hm.", blocks=[{"type": "thinking", "signature": "s"}])
-    run = story.todo("Hi")
-    story.end(run, "Ho", attempt=story.claim(run), thoughts=thoughts, provider="anthropic")
-    following = story.todo("And?", parent_id=story.answered(run))
+    run = story.sends("Hi")
+    story.ends(run, "Ho", attempt=story.claims(run), thoughts=thoughts, provider="anthropic")
+    following = story.sends("And?", parent_id=story.answer(run))
 
     _, reply, _ = story.context(following).messages
 
@@ -385,24 +384,21 @@ def test_thoughts_are_kept_beside_the_text_with_whose_they_are(story: Story):
 
 
 def test_thoughts_go_with_their_session(story: Story):
-    run = story.todo("Hi")
-    story.end(run, "Ho", attempt=story.claim(run), thoughts=Thoughts(text="Hm."))
-    story.delete()
+    run = story.sends("Hi")
+    story.ends(run, "Ho", attempt=story.claims(run), thoughts=Thoughts(text="Hm."))
+    story.deletes()
 
     assert story.connection.execute(sa.select(messages)).all() == []
 
 
 def test_a_branch_that_is_copied_takes_endings_and_thoughts_along(story: Story):
     thoughts = Thoughts(text="Hm.", blocks=[{"signature": "s"}])
-    run = story.todo("Hi")
-    story.end(run, "Ho", attempt=story.claim(run), thoughts=thoughts, stop_reason="max_tokens")
-    copied = history_of(branch_of(story.connection, story.answered(run)))
-    opened = story.links[0].fact
-    assert isinstance(opened, SessionCreated)
+    run = story.sends("Hi")
+    story.ends(run, "Ho", attempt=story.claims(run), thoughts=thoughts, stop_reason="max_tokens")
+    copied = history_of(branch_of(story.connection, story.answer(run)))
     story.session = ids.new_id()
-    fact = msgspec.structs.replace(opened, history=copied)
 
-    story.tell(session_address(USER, story.session).fact("session.created"), fact)
+    story.opens(history=copied)
 
     reply = branch_of(story.connection, copied.leaf)[-1]
     assert (reply.stop_reason, reply.thoughts, reply.provider) == ("max_tokens", thoughts, "demo")

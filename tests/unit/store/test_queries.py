@@ -8,8 +8,8 @@ from services.store.context import get_context
 from shared import ids
 from shared.commands import GetContext, GetRun, GetSession, ListMessages, ListSessions, OpenFeed
 from shared.errors import InvalidRequest, NotFound
-from shared.events import TodoChat
-from tests.unit.store.story import USER, Story
+from tests.support.scripted_log import USER, a_turn
+from tests.unit.store.story import Story
 
 STRANGER = "01900000-0000-7000-8000-00000000000c"
 
@@ -18,8 +18,8 @@ def other_session(story: Story, title: str) -> Story:
     """Another session beside the story's, in the same log."""
     other = Story.__new__(Story)
     other.__dict__ = story.__dict__ | {"session": ids.new_id()}
-    other.tell(f"evt.{USER}.{other.session}._.session.created", story.links[0].fact)
-    other.update(title=title)
+    other.opens()
+    other.updates(title=title)
     return other
 
 
@@ -33,19 +33,19 @@ def titles(story: Story, **fields: object) -> list[str | None]:
 
 
 def test_a_context_ends_with_the_message_to_answer(story: Story):
-    first = story.reply("u1", "a1")
-    run = story.todo("u2", parent_id=story.answered(first))
+    first = story.replies("u1", "a1")
+    run = story.sends("u2", parent_id=story.answer(first))
 
     assert context(story, run) == ["u1", "a1", "u2"]
 
 
 def test_a_context_is_the_same_before_the_tables_have_its_turn(story: Story):
-    first = story.answered(story.reply("u1", "a1"))
-    turn = story.turn("u2", parent_id=first, attachments=["gone"])
+    first = story.answer(story.replies("u1", "a1"))
+    turn = a_turn("u2", parent_id=first, attachments=["gone"])
     request = GetContext(user_id=USER, session_id=story.session, turn=turn)
 
     before = get_context(story.connection, request)
-    story.tell(story.address("r").todo_chat(0), TodoChat(at=story.now, n=0, turn=turn))
+    story.accepts(turn)
     after = get_context(story.connection, request)
 
     assert [m.content for m in before.messages] == ["u1", "a1", "u2"]
@@ -54,9 +54,9 @@ def test_a_context_is_the_same_before_the_tables_have_its_turn(story: Story):
 
 
 def test_a_context_is_of_its_own_branch(story: Story):
-    first = story.reply("u1", "a1")
-    story.reply("u2", "a2", parent=story.answered(first))
-    again = story.todo(None, user_message_id=story.asked(first))
+    first = story.replies("u1", "a1")
+    story.replies("u2", "a2", parent=story.answer(first))
+    again = story.sends(None, user_message_id=story.question(first))
 
     assert context(story, again) == ["u1"]
 
@@ -64,8 +64,8 @@ def test_a_context_is_of_its_own_branch(story: Story):
 def test_a_context_has_the_last_twenty_messages(story: Story):
     leaf = None
     for number in range(15):
-        leaf = story.answered(story.reply(f"u{number}", f"a{number}", parent=leaf))
-    run = story.todo("now", parent_id=leaf)
+        leaf = story.answer(story.replies(f"u{number}", f"a{number}", parent=leaf))
+    run = story.sends("now", parent_id=leaf)
 
     found = context(story, run)
 
@@ -74,30 +74,30 @@ def test_a_context_has_the_last_twenty_messages(story: Story):
 
 
 def test_a_context_may_be_another_sessions_branch(story: Story):
-    first = story.reply("u1", "a1")
-    asked = story.asked(story.reply("u2", "a2", parent=story.answered(first)))
+    first = story.replies("u1", "a1")
+    asked = story.question(story.replies("u2", "a2", parent=story.answer(first)))
     beside = other_session(story, "Beside")
 
-    again = beside.todo("u2", context=asked)
+    again = beside.sends("u2", context=asked)
 
     assert context(beside, again) == ["u1", "a1", "u2"]
 
 
 def test_a_context_that_is_gone_is_none(story: Story):
-    run = story.todo("u1", context=ids.new_id())
+    run = story.sends("u1", context=ids.new_id())
 
     assert context(story, run) == ["u1"]
 
 
 def test_empty_failed_and_waiting_messages_are_no_context(story: Story):
-    failed = story.todo("u1")
-    story.end(failed, "half", "failed", attempt=story.claim(failed))
-    empty = story.todo("u2", parent_id=story.answered(failed))
-    story.end(empty, "", "cancelled", attempt=0)
-    stopped = story.todo("u3", parent_id=story.answered(empty))
-    story.end(stopped, "part", "cancelled", attempt=story.claim(stopped))
-    run = story.todo("u4", parent_id=story.answered(stopped))
-    story.wait("u5")
+    failed = story.sends("u1")
+    story.ends(failed, "half", "failed", attempt=story.claims(failed))
+    empty = story.sends("u2", parent_id=story.answer(failed))
+    story.ends(empty, "", "cancelled", attempt=0)
+    stopped = story.sends("u3", parent_id=story.answer(empty))
+    story.ends(stopped, "part", "cancelled", attempt=story.claims(stopped))
+    run = story.sends("u4", parent_id=story.answer(stopped))
+    story.sends("u5", waiting=True)
 
     assert context(story, run) == ["u1", "u2", "u3", "part", "u4"]
 
@@ -105,30 +105,30 @@ def test_empty_failed_and_waiting_messages_are_no_context(story: Story):
 def test_what_is_no_context_does_not_take_the_place_of_what_is(story: Story):
     leaf, run = None, ""
     for number in range(30):
-        run = story.todo(f"u{number}", parent_id=leaf)
-        story.end(run, "", "failed", attempt=0)
-        leaf = story.answered(run)
+        run = story.sends(f"u{number}", parent_id=leaf)
+        story.ends(run, "", "failed", attempt=0)
+        leaf = story.answer(run)
 
     assert context(story, run) == [f"u{number}" for number in range(10, 30)]
 
 
 def test_a_turns_own_values_win_over_its_sessions(story: Story):
-    own = story.todo("u1", model="other", temperature=0.0, max_tokens=7)
+    own = story.sends("u1", model="other", temperature=0.0, max_tokens=7)
     mine = story.context(own)
-    story.end(own, "a1", attempt=story.claim(own))
-    plain = story.todo("u2", parent_id=story.answered(own))
+    story.ends(own, "a1", attempt=story.claims(own))
+    plain = story.sends("u2", parent_id=story.answer(own))
     default = story.context(plain)
 
     assert (mine.model, mine.temperature, mine.max_tokens) == ("other", 0.0, 7)
-    assert (default.model, default.temperature, default.max_tokens) == ("demo", 0.5, None)
-    assert mine.system_prompt == default.system_prompt == "Be kind."
-    assert default.seq == len(story.links)
+    assert (default.model, default.temperature, default.max_tokens) == ("demo", 0.7, 1024)
+    assert mine.system_prompt == default.system_prompt == "Be brief."
+    assert default.seq == len(story.entries)
 
 
 def test_messages_come_in_pages_in_either_direction(story: Story):
-    first = story.reply("u1", "a1")
-    story.todo("u2", parent_id=story.answered(first))
-    story.wait("u3")
+    first = story.replies("u1", "a1")
+    story.sends("u2", parent_id=story.answer(first))
+    story.sends("u3", waiting=True)
 
     def page(**fields: object) -> list[str]:
         request = ListMessages(user_id=USER, session_id=story.session, **fields)  # type: ignore[arg-type]
@@ -141,10 +141,10 @@ def test_messages_come_in_pages_in_either_direction(story: Story):
 
 
 def test_a_session_is_listed_by_when_it_was_written_to(story: Story):
-    story.update(title="old")
+    story.updates(title="old")
     for number in range(2):
         other_session(story, f"new {number}")
-    story.todo("u1")
+    story.sends("u1")
 
     assert titles(story) == ["old", "new 1", "new 0"]
     assert titles(story, limit=2) == ["old", "new 1"]
@@ -157,14 +157,14 @@ def test_a_session_is_listed_by_when_it_was_written_to(story: Story):
 
 @pytest.mark.parametrize("erased", [True, False])
 def test_a_list_goes_on_although_its_last_session_is_elsewhere_by_then(story: Story, erased: bool):
-    story.update(title="first")
+    story.updates(title="first")
     others = [other_session(story, f"new {number}") for number in range(3)]
 
     page = queries.list_sessions(story.connection, ListSessions(user_id=USER, limit=2))
     if erased:
-        others[1].delete()
+        others[1].deletes()
     else:
-        others[1].update(title="newest")
+        others[1].updates(title="newest")
 
     assert [session.title for session in page.items] == ["new 2", "new 1"]
     assert titles(story, before=page.next) == ["new 0", "first"]
@@ -173,7 +173,7 @@ def test_a_list_goes_on_although_its_last_session_is_elsewhere_by_then(story: St
 
 
 def test_inactive_sessions_and_those_of_stateless_calls_are_listed_when_asked_for(story: Story):
-    story.update(status="inactive")
+    story.updates(status="inactive")
 
     assert titles(story) == []
     assert titles(story, status="inactive") == [None]
@@ -188,10 +188,10 @@ def test_a_page_cannot_begin_before_the_start(story: Story):
 
 
 def test_a_feed_begins_with_what_is_unfinished_in_its_order(story: Story):
-    first = story.reply("u1", "a1")
-    active = story.todo("u2", parent_id=story.answered(first))
-    later, last = story.wait("u3"), story.wait("u4")
-    attempt = story.claim(active)
+    first = story.replies("u1", "a1")
+    active = story.sends("u2", parent_id=story.answer(first))
+    later, last = story.sends("u3", waiting=True), story.sends("u4", waiting=True)
+    attempt = story.claims(active)
 
     request = OpenFeed(user_id=USER, session_id=story.session)
     feed = queries.open_feed(story.connection, request)
@@ -200,12 +200,12 @@ def test_a_feed_begins_with_what_is_unfinished_in_its_order(story: Story):
     assert [r.attempt for r in feed.unfinished] == [attempt, 0, 0]
     assert [r.waiting for r in feed.unfinished] == [False, True, True]
     assert [r.user_message.content for r in feed.unfinished] == ["u2", "u3", "u4"]
-    assert feed.unfinished[0].assistant_message_id == story.answered(active)
-    assert feed.seq == len(story.links)
+    assert feed.unfinished[0].assistant_message_id == story.answer(active)
+    assert feed.seq == len(story.entries)
 
 
 def test_what_is_another_users_is_not_there(story: Story):
-    run = story.reply("u1", "a1")
+    run = story.replies("u1", "a1")
 
     with pytest.raises(NotFound):
         queries.get_session(

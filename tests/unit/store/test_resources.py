@@ -4,7 +4,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from services.store.accounts import check_token
 from services.store.applying import apply, clear
@@ -23,25 +22,19 @@ from shared.events import (
     UserDisabled,
     UserEnabled,
 )
-from shared.log_entry import LogEntry
 from shared.records import Preset
 from shared.subjects import user_address
-from tests.unit.store.story import START, USER, dump, tables
+from tests.support.scripted_log import START, USER
+from tests.unit.store.story import ProjectedLog, dump, tables
 
 OTHER = "01900000-0000-7000-8000-00000000000b"
 
 
-class Told:
-    """Facts that were told, and the tables that know of them."""
+class Library(ProjectedLog):
+    """What users have outside any session."""
 
-    def __init__(self, connection: sa.Connection) -> None:
-        self.connection = connection
-        self.links: list[LogEntry] = []
-
-    def tell(self, user: str, happened: str, fact: LibraryFact) -> None:
-        subject = user_address(user).fact(happened)
-        self.links.append(LogEntry.of(len(self.links) + 1, subject, fact))
-        apply(self.connection, self.links[-1:], len(self.links))
+    def append_for(self, user: str, fact: LibraryFact) -> None:
+        self.append_at(user_address(user), fact)
 
     def preset(self, user: str = USER, preset_id: str | None = None, **fields: Any) -> str:
         preset_id = preset_id or ids.new_id()
@@ -59,7 +52,7 @@ class Told:
                 **fields,
             },
         )
-        self.tell(user, "preset.created", fact)
+        self.append_for(user, fact)
         return preset_id
 
     def get(self, user: str, preset_id: str) -> Preset:
@@ -73,15 +66,15 @@ class Told:
 
 
 @pytest.fixture
-def told():
+def library():
     with tables() as connection:
-        yield Told(connection)
+        yield Library(connection)
 
 
-def test_a_preset_is_as_it_was_created(told: Told):
-    preset_id = told.preset(name="Editor", description="Shortens")
+def test_a_preset_is_as_it_was_created(library: Library):
+    preset_id = library.preset(name="Editor", description="Shortens")
 
-    assert told.get(USER, preset_id) == Preset(
+    assert library.get(USER, preset_id) == Preset(
         id=preset_id,
         name="Editor",
         description="Shortens",
@@ -94,56 +87,56 @@ def test_a_preset_is_as_it_was_created(told: Told):
     )
 
 
-def test_a_change_names_only_what_changed(told: Told):
-    preset_id = told.preset(name="Editor")
+def test_a_change_names_only_what_changed(library: Library):
+    preset_id = library.preset(name="Editor")
 
     later = START + timedelta(seconds=5)
     change = PresetUpdated(at=later, preset_id=preset_id, name="Strict editor", temperature=None)
-    told.tell(USER, "preset.updated", change)
+    library.append_for(USER, change)
 
-    preset = told.get(USER, preset_id)
+    preset = library.get(USER, preset_id)
     assert (preset.name, preset.temperature) == ("Strict editor", None)
     assert preset.system_prompt == "Be strict."
 
 
-def test_a_private_preset_exists_for_its_owner_only(told: Told):
-    private = told.preset(name="Mine")
-    told.preset(name="Shared", is_public=True)
+def test_a_private_preset_exists_for_its_owner_only(library: Library):
+    private = library.preset(name="Mine")
+    library.preset(name="Shared", is_public=True)
 
     with pytest.raises(NotFound):
-        told.get(OTHER, private)
-    assert told.names(USER) == ["Mine", "Shared"]
-    assert told.names(OTHER) == ["Shared"]
+        library.get(OTHER, private)
+    assert library.names(USER) == ["Mine", "Shared"]
+    assert library.names(OTHER) == ["Shared"]
 
 
-def test_a_deleted_preset_is_gone_and_its_id_free_of_it(told: Told):
-    preset_id = told.preset()
+def test_a_deleted_preset_is_gone_and_its_id_free_of_it(library: Library):
+    preset_id = library.preset()
 
-    told.tell(USER, "preset.deleted", PresetDeleted(at=START, preset_id=preset_id))
+    library.append_for(USER, PresetDeleted(at=START, preset_id=preset_id))
 
     with pytest.raises(NotFound):
-        told.get(USER, preset_id)
+        library.get(USER, preset_id)
 
 
-def test_facts_about_a_preset_of_somebody_else_change_nothing(told: Told):
-    preset_id = told.preset(is_public=True)
+def test_facts_about_a_preset_of_somebody_else_change_nothing(library: Library):
+    preset_id = library.preset(is_public=True)
 
-    told.tell(OTHER, "preset.updated", PresetUpdated(at=START, preset_id=preset_id, name="Mine!"))
-    told.tell(OTHER, "preset.deleted", PresetDeleted(at=START, preset_id=preset_id))
+    library.append_for(OTHER, PresetUpdated(at=START, preset_id=preset_id, name="Mine!"))
+    library.append_for(OTHER, PresetDeleted(at=START, preset_id=preset_id))
 
-    assert told.get(OTHER, preset_id).name == "Editor"
+    assert library.get(OTHER, preset_id).name == "Editor"
 
 
-def test_all_at_once_gives_the_same_rows_as_one_after_the_other(told: Told):
-    kept, gone = told.preset(name="Kept"), told.preset(name="Gone")
-    told.tell(USER, "preset.updated", PresetUpdated(at=START, preset_id=kept, is_public=True))
-    told.tell(USER, "preset.deleted", PresetDeleted(at=START, preset_id=gone))
-    before = dump(told.connection)
+def test_all_at_once_gives_the_same_rows_as_one_after_the_other(library: Library):
+    kept, gone = library.preset(name="Kept"), library.preset(name="Gone")
+    library.append_for(USER, PresetUpdated(at=START, preset_id=kept, is_public=True))
+    library.append_for(USER, PresetDeleted(at=START, preset_id=gone))
+    before = dump(library.connection)
 
-    clear(told.connection)
-    apply(told.connection, told.links, len(told.links))
+    clear(library.connection)
+    apply(library.connection, library.entries, len(library.entries))
 
-    assert dump(told.connection) == before
+    assert dump(library.connection) == before
 
 
 # -- users and tokens ------------------------------------------------------------------
@@ -153,42 +146,42 @@ def token(token_id: str, sha256: str) -> TokenCreated:
     return TokenCreated(at=START, token_id=token_id, sha256=sha256, label="", expires_at=None)
 
 
-def check(told: Told, sha256: str) -> str | None:
+def check(library: Library, sha256: str) -> str | None:
     """Whose token it is, if it counts."""
     request = CheckToken(user_id=USER, sha256=sha256)
-    holder = check_token(told.connection, request).holder
+    holder = check_token(library.connection, request).holder
     return None if holder is None else holder.user_id
 
 
-def test_a_token_is_its_users_until_it_is_revoked(told: Told):
-    made = [check_token(told.connection, CheckToken(user_id=USER, sha256="")).made]
-    told.tell(USER, "user.created", UserCreated(at=START, name="alice"))
-    told.tell(USER, "token.created", token("t", "a" * 64))
-    seen = [check(told, "a" * 64), check(told, "b" * 64)]
+def test_a_token_is_its_users_until_it_is_revoked(library: Library):
+    made = [check_token(library.connection, CheckToken(user_id=USER, sha256="")).made]
+    library.append_for(USER, UserCreated(at=START, name="alice"))
+    library.append_for(USER, token("t", "a" * 64))
+    seen = [check(library, "a" * 64), check(library, "b" * 64)]
 
-    told.tell(USER, "token.revoked", TokenRevoked(at=START, token_id="t"))
+    library.append_for(USER, TokenRevoked(at=START, token_id="t"))
 
-    made.append(check_token(told.connection, CheckToken(user_id=USER, sha256="")).made)
-    assert [*seen, check(told, "a" * 64)] == [USER, None, None]
+    made.append(check_token(library.connection, CheckToken(user_id=USER, sha256="")).made)
+    assert [*seen, check(library, "a" * 64)] == [USER, None, None]
     assert made == [False, True]
 
 
-def test_tokens_of_a_disabled_user_do_not_count_until_he_is_enabled(told: Told):
-    told.tell(USER, "user.created", UserCreated(at=START, name="alice"))
-    told.tell(USER, "token.created", token("t", "a" * 64))
+def test_tokens_of_a_disabled_user_do_not_count_until_he_is_enabled(library: Library):
+    library.append_for(USER, UserCreated(at=START, name="alice"))
+    library.append_for(USER, token("t", "a" * 64))
 
-    told.tell(USER, "user.disabled", UserDisabled(at=START))
-    disabled = check(told, "a" * 64)
-    told.tell(USER, "user.enabled", UserEnabled(at=START))
+    library.append_for(USER, UserDisabled(at=START))
+    disabled = check(library, "a" * 64)
+    library.append_for(USER, UserEnabled(at=START))
 
-    assert (disabled, check(told, "a" * 64)) == (None, USER)
+    assert (disabled, check(library, "a" * 64)) == (None, USER)
 
 
-def test_a_token_is_not_revoked_by_a_fact_of_somebody_else(told: Told):
-    told.tell(USER, "user.created", UserCreated(at=START, name="alice"))
-    told.tell(USER, "token.created", token("t", "a" * 64))
+def test_a_token_is_not_revoked_by_a_fact_of_somebody_else(library: Library):
+    library.append_for(USER, UserCreated(at=START, name="alice"))
+    library.append_for(USER, token("t", "a" * 64))
 
-    told.tell(OTHER, "token.revoked", TokenRevoked(at=START, token_id="t"))
-    told.tell(OTHER, "user.disabled", UserDisabled(at=START))
+    library.append_for(OTHER, TokenRevoked(at=START, token_id="t"))
+    library.append_for(OTHER, UserDisabled(at=START))
 
-    assert check(told, "a" * 64) == USER
+    assert check(library, "a" * 64) == USER

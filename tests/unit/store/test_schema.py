@@ -60,8 +60,8 @@ async def test_rows_that_know_less_of_a_turn_are_made_anew(tmp_path: Path):
     database = Database(tmp_path / "old.db", durable=False)
     await database.write(upgrade, "0003")
     await database.write(lambda c: c.execute(schema.projection.update().values(applied=7)))
-    told = "INSERT INTO presets VALUES ('p', 'u', 'Old', '', '', '', 0, 0, 0, '', '')"
-    await database.write(lambda c: c.execute(sa.text(told)))
+    statement = "INSERT INTO presets VALUES ('p', 'u', 'Old', '', '', '', 0, 0, 0, '', '')"
+    await database.write(lambda c: c.execute(sa.text(statement)))
 
     await migrate(database)
 
@@ -77,12 +77,12 @@ async def test_rows_that_know_less_of_a_turn_are_made_anew(tmp_path: Path):
 async def test_rows_that_know_no_endings_are_made_anew_with_their_words(tmp_path: Path):
     database = Database(tmp_path / "old.db", durable=False)
     await database.write(upgrade, "0007")
-    for told in (
+    for statement in (
         "UPDATE projection SET applied = 7",
         "INSERT INTO words(rowid, text, message_id) VALUES (1, 'once upon', 'm')",
         "INSERT INTO attachments VALUES ('f', 'm', 's')",
     ):
-        await database.write(lambda c, told=told: c.execute(sa.text(told)))
+        await database.write(lambda c, statement=statement: c.execute(sa.text(statement)))
 
     await migrate(database)
 

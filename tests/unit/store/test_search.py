@@ -12,9 +12,8 @@ from services.store.search import search_messages, snippet
 from shared import ids
 from shared.commands import HitPage, SearchMessages
 from shared.errors import InvalidRequest
-from shared.events import SessionCreated
-from shared.subjects import session_address
-from tests.unit.store.story import USER, Story, tables
+from tests.support.scripted_log import USER
+from tests.unit.store.story import Story, tables
 
 
 def find(story: Story, query: str, **fields: Any) -> HitPage:
@@ -27,13 +26,13 @@ def snippets(story: Story, query: str) -> list[str]:
 
 
 def test_a_message_is_found_by_its_words_the_newest_first(story: Story):
-    run = story.reply("Where does the cat sleep?", "The cat sleeps on the roof.")
+    run = story.replies("Where does the cat sleep?", "The cat sleeps on the roof.")
 
     found = find(story, "cat")
 
     assert [(h.session_id, h.message_id) for h in found.items] == [
-        (story.session, story.answered(run)),
-        (story.session, story.asked(run)),
+        (story.session, story.answer(run)),
+        (story.session, story.question(run)),
     ]
     assert (found.total, found.next) == (2, None)
 
@@ -63,7 +62,7 @@ def test_a_message_is_found_by_its_words_the_newest_first(story: Story):
     ],
 )
 def test_what_is_found(story: Story, said: str, query: str, is_found: bool):
-    story.reply(said, "")
+    story.replies(said, "")
 
     assert bool(find(story, query).items) is is_found
 
@@ -83,7 +82,7 @@ def test_what_is_found(story: Story, said: str, query: str, is_found: bool):
     ],
 )
 def test_no_word_means_anything_but_itself(story: Story, query: str):
-    story.reply("The cat sleeps", "It does.")
+    story.replies("The cat sleeps", "It does.")
 
     with suppress(InvalidRequest):
         assert len(find(story, query).items) <= 1
@@ -101,15 +100,15 @@ def test_nothing_to_search_for_is_a_bad_request(story: Story, query: str):
 def test_no_query_is_a_failure(query: str):
     with tables() as connection:
         story = Story(connection)
-        story.reply(f"Said: {query}", "Yes")
+        story.replies(f"Said: {query}", "Yes")
 
         with suppress(InvalidRequest):
             assert find(story, query).total <= 2
 
 
 def test_pages_go_on_where_they_end(story: Story):
-    runs = [story.reply(f"cat {n}", "Yes") for n in range(5)]
-    asked = [story.asked(run) for run in runs][::-1]
+    runs = [story.replies(f"cat {n}", "Yes") for n in range(5)]
+    asked = [story.question(run) for run in runs][::-1]
 
     found, before = list[str](), None
     while True:
@@ -124,40 +123,27 @@ def test_pages_go_on_where_they_end(story: Story):
 
 
 def test_a_branch_that_is_not_shown_is_searched_and_what_waits_is_not(story: Story):
-    story.reply("the old cat", "Yes")
-    story.reply("the new dog", "Yes")
-    story.wait("a waiting cat")
+    story.replies("the old cat", "Yes")
+    story.replies("the new dog", "Yes")
+    story.sends("a waiting cat", waiting=True)
 
     assert snippets(story, "cat") == ["the old cat"]
 
 
 def test_what_is_another_users_or_of_a_hidden_mode_is_not_found(story: Story):
-    story.reply("the cat", "Yes")
+    story.replies("the cat", "Yes")
     story.session = ids.new_id()
-    story.tell(
-        session_address(USER, story.session).fact("session.created"),
-        SessionCreated(
-            at=story.now,
-            title=None,
-            mode="adhoc",
-            model=None,
-            temperature=None,
-            max_tokens=None,
-            system_prompt=None,
-            context_tags=[],
-            on_busy="queue",
-        ),
-    )
-    story.reply("the adhoc cat", "Yes")
+    story.opens(mode="adhoc")
+    story.replies("the adhoc cat", "Yes")
 
     assert snippets(story, "cat") == ["the cat"]
     assert find(story, "cat", user_id=ids.new_id()).total == 0
 
 
 def test_no_part_of_the_index_keeps_a_word_of_a_deleted_session(story: Story):
-    story.reply("the xylophone", "a zeppelin, surely")
+    story.replies("the xylophone", "a zeppelin, surely")
 
-    story.delete()
+    story.deletes()
 
     assert find(story, "xylophone").items == []
     for table in ("words_data", "words_content"):
@@ -167,7 +153,7 @@ def test_no_part_of_the_index_keeps_a_word_of_a_deleted_session(story: Story):
 
 
 def test_what_is_dropped_can_be_taken_in_again(story: Story):
-    story.reply("the cat", "Yes")
+    story.replies("the cat", "Yes")
 
     clear(story.connection)
 

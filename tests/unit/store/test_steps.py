@@ -12,34 +12,27 @@ from shared.commands import GetJob
 from shared.events import (
     EndStatus,
     Plan,
-    RunEnded,
-    RunScheduled,
     StepResult,
-    TodoGenerate,
-    TodoProcess,
     Usage,
 )
 from shared.records import Job
-from shared.subjects import Address
 from tests.support.plans import a_document, a_pipeline, a_result, an_ask
-from tests.unit.store.story import START, USER, Story
+from tests.support.scripted_log import START, USER
+from tests.unit.store.story import Story
 
 PIPELINE = a_pipeline("one", "two")
-DUE = START + timedelta(hours=1)
+HOUR = 3_600_000
+DUE = START + timedelta(milliseconds=HOUR)
 COST = Usage(input_tokens=1, output_tokens=2)
 
 
-class Told:
-    """One job of a story's session."""
+class ScriptedJob:
+    """One job of a story's session, and what the tables say of it."""
 
     def __init__(self, story: Story, plan: Plan) -> None:
         self.story = story
         self.plan = plan
         self.run = ids.new_id()
-
-    @property
-    def address(self) -> Address:
-        return self.story.address(self.run)
 
     @property
     def job(self) -> Job:
@@ -56,54 +49,27 @@ class Told:
         return [type(step) for step in steps(unfinished, 0)]
 
     def scheduled(self) -> None:
-        fact = RunScheduled(at=self.story.now, plan=self.plan, priority=5, due=DUE)
-        self.story.tell(self.address.fact("scheduled"), fact)
+        self.story.schedules(self.run, self.plan, HOUR)
 
     def process(self, n: int, step: str, *results: StepResult) -> None:
-        fact = TodoProcess(
-            at=self.story.now,
-            n=n,
-            priority=5,
-            step=step,
-            plan=self.plan,
-            results=list(results),
-        )
-        self.story.tell(self.address.todo_process(5, n), fact)
+        self.story.hands_to_processor(self.run, self.plan, n, step, results)
 
     def generate(self, n: int, step: str, *results: StepResult) -> None:
-        fact = TodoGenerate(
-            at=self.story.now,
-            n=n,
-            priority=5,
-            ask=an_ask(step),
-            plan=self.plan,
-            results=list(results),
-            last=True,
-        )
-        self.story.tell(self.address.todo_generate(5, n), fact)
+        self.story.hands_to_llm_worker(self.run, self.plan, n, an_ask(step), results)
 
     def claim(self) -> int:
-        return self.story.claim(self.run)
+        return self.story.claims(self.run)
 
-    def end(self, status: EndStatus, attempt: int = 1, **fields: Any) -> None:
-        final = RunEnded(
-            at=self.story.now,
-            status=status,
-            attempt=attempt,
-            text="Tea.",
-            length=4,
-            sha256="0" * 64,
-            **fields,
-        )
-        self.story.tell(self.address.fact("final"), final)
+    def end(self, status: EndStatus, **fields: Any) -> None:
+        self.story.ends(self.run, "Tea.", status, **fields)
 
 
 @pytest.fixture
-def job(story: Story) -> Told:
-    return Told(story, PIPELINE)
+def job(story: Story) -> ScriptedJob:
+    return ScriptedJob(story, PIPELINE)
 
 
-def test_a_jobs_steps_go_one_after_another(job: Told):
+def test_a_jobs_steps_go_one_after_another(job: ScriptedJob):
     job.process(0, "one")
     seen = [job.steps]
     job.generate(1, "one")
@@ -132,7 +98,7 @@ def test_a_jobs_steps_go_one_after_another(job: Told):
     assert (job.job.text, [r.step for r in job.job.results]) == ("Tea.", ["one", "two"])
 
 
-def test_a_second_attempt_does_not_begin_a_step_again(job: Told):
+def test_a_second_attempt_does_not_begin_a_step_again(job: ScriptedJob):
     job.process(0, "one")
     job.claim()
     begun = job.job.steps
@@ -142,7 +108,7 @@ def test_a_second_attempt_does_not_begin_a_step_again(job: Told):
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
-def test_a_job_ends_at_its_step(job: Told, status: EndStatus):
+def test_a_job_ends_at_its_step(job: ScriptedJob, status: EndStatus):
     job.process(0, "one")
     job.generate(1, "one")
     job.claim()
@@ -151,7 +117,7 @@ def test_a_job_ends_at_its_step(job: Told, status: EndStatus):
     assert job.steps == [status, "pending"]
 
 
-def test_a_miss_leaves_the_step_running(job: Told):
+def test_a_miss_leaves_the_step_running(job: ScriptedJob):
     job.generate(1, "one")
     job.claim()
     job.generate(2, "one")
@@ -160,15 +126,15 @@ def test_a_miss_leaves_the_step_running(job: Told):
 
 
 def test_the_text_of_a_file_is_not_kept_in_the_rows(story: Story):
-    told = Told(story, a_document())
-    told.process(0, "extract")
-    told.generate(1, "answer", a_result("extract", "a long text", notes=["Cut."]))
+    job = ScriptedJob(story, a_document())
+    job.process(0, "extract")
+    job.generate(1, "answer", a_result("extract", "a long text", notes=["Cut."]))
 
-    assert told.job.results == [a_result("extract", "", notes=["Cut."])]
-    assert told.job.notes == ["Cut."]
+    assert job.job.results == [a_result("extract", "", notes=["Cut."])]
+    assert job.job.notes == ["Cut."]
 
 
-def test_a_job_costs_what_its_steps_did_although_nobody_had_claimed_the_last(job: Told):
+def test_a_job_costs_what_its_steps_did_although_nobody_had_claimed_the_last(job: ScriptedJob):
     job.process(0, "one")
     job.end("cancelled", attempt=0, results=[a_result("one", usage=COST)], usage=COST)
 
@@ -176,7 +142,7 @@ def test_a_job_costs_what_its_steps_did_although_nobody_had_claimed_the_last(job
     assert found.scalars().all() == [2]
 
 
-def test_a_job_for_later_waits_and_then_begins(job: Told):
+def test_a_job_for_later_waits_and_then_begins(job: ScriptedJob):
     job.scheduled()
     before = (job.job.run.status, job.job.due, job.needs)
     job.process(0, "one")
@@ -185,7 +151,7 @@ def test_a_job_for_later_waits_and_then_begins(job: Told):
     assert (job.job.run.status, job.needs) == ("queued", [])
 
 
-def test_a_schedule_that_fires_twice_changes_nothing(job: Told):
+def test_a_schedule_that_fires_twice_changes_nothing(job: ScriptedJob):
     job.scheduled()
     job.process(0, "one")
     job.generate(1, "one", a_result("zero"))
@@ -202,9 +168,9 @@ def test_a_schedule_that_fires_twice_changes_nothing(job: Told):
     assert after.run.last_seq == before.run.last_seq + 1
 
 
-def test_a_schedule_that_fires_after_the_end_changes_nothing(job: Told):
+def test_a_schedule_that_fires_after_the_end_changes_nothing(job: ScriptedJob):
     job.scheduled()
-    job.story.cancel(job.run)
+    job.story.cancels(job.run)
     job.end("cancelled", attempt=0)
     before = job.job
     job.process(0, "one")
@@ -213,19 +179,19 @@ def test_a_schedule_that_fires_after_the_end_changes_nothing(job: Told):
     assert (after.steps, after.run.status) == (before.steps, "cancelled")
 
 
-def test_a_cancelled_job_is_ended_by_who_has_it(job: Told):
+def test_a_cancelled_job_is_ended_by_who_has_it(job: ScriptedJob):
     job.process(0, "one")
     job.claim()
-    job.story.cancel(job.run)
+    job.story.cancels(job.run)
 
     assert job.needs == [Watch]
 
 
-def test_a_cancelled_job_that_nobody_has_is_ended_by_the_store(story: Story, job: Told):
+def test_a_cancelled_job_that_nobody_has_is_ended_by_the_store(story: Story, job: ScriptedJob):
     job.process(0, "one")
     job.claim()
     job.process(1, "two", a_result("one", usage=COST))
-    job.story.cancel(job.run)
+    job.story.cancels(job.run)
     (row,) = queries.unfinished_runs(story.connection, story.session)
 
     final = ended_by_store(row, "cancelled", "")
@@ -235,7 +201,7 @@ def test_a_cancelled_job_that_nobody_has_is_ended_by_the_store(story: Story, job
     assert [result.step for result in final.results] == ["one"]
 
 
-def test_only_a_job_that_has_begun_can_be_lost(story: Story, job: Told):
+def test_only_a_job_that_has_begun_can_be_lost(story: Story, job: ScriptedJob):
     job.scheduled()
     (waiting,) = queries.unfinished_runs(story.connection, story.session)
     job.process(0, "one")

@@ -4,7 +4,8 @@ import pytest
 
 from services.store import queries
 from services.store.titles import MOST, title_of
-from tests.unit.store.story import USER, Story
+from tests.support.scripted_log import USER
+from tests.unit.store.story import Story
 
 
 @pytest.mark.parametrize(
@@ -33,28 +34,28 @@ def title(story: Story) -> str | None:
 
 
 def test_a_session_without_a_title_is_named_after_its_first_message(story: Story):
-    story.reply("What is a cat?\nTell me.", "An animal.")
-    story.reply("And a dog?", "Another.")
+    story.replies("What is a cat?\nTell me.", "An animal.")
+    story.replies("And a dog?", "Another.")
 
     assert title(story) == "What is a cat?"
 
 
 def test_a_waiting_message_names_it_too(story: Story):
-    story.wait("What is a cat?")
+    story.sends("What is a cat?", waiting=True)
 
     assert title(story) == "What is a cat?"
 
 
 def test_a_title_that_was_given_stays(story: Story):
-    story.update(title="Animals")
-    story.reply("What is a cat?", "An animal.")
+    story.updates(title="Animals")
+    story.replies("What is a cat?", "An animal.")
 
     assert title(story) == "Animals"
 
 
 def test_a_title_that_was_taken_away_later_is_not_made_anew(story: Story):
-    story.reply("What is a cat?", "An animal.")
-    story.update(title=None)
-    story.reply("And a dog?", "Another.")
+    story.replies("What is a cat?", "An animal.")
+    story.updates(title=None)
+    story.replies("And a dog?", "Another.")
 
     assert title(story) is None

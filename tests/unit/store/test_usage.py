@@ -10,7 +10,8 @@ from shared import ids
 from shared.commands import GetUsage, UsagePage
 from shared.errors import InvalidRequest
 from shared.events import StepResult, Usage
-from tests.unit.store.story import START, USER, Story
+from tests.support.scripted_log import START, USER
+from tests.unit.store.story import Story
 
 SPENT = Usage(
     input_tokens=10, output_tokens=20, cache_creation_input_tokens=3, cache_read_input_tokens=4
@@ -22,8 +23,8 @@ def usage(story: Story, **fields: object) -> UsagePage:
 
 
 def call(story: Story, **fields: Any) -> None:
-    run = story.todo("u")
-    story.end(run, "a", attempt=story.claim(run), **fields)
+    run = story.sends("u")
+    story.ends(run, "a", attempt=story.claims(run), **fields)
 
 
 def test_calls_are_summed_by_model_and_what_is_unpriced_is_said(story: Story):
@@ -56,7 +57,7 @@ def test_calls_are_summed_by_day_and_session(story: Story):
 
     by_day, by_session = usage(story, group_by="day"), usage(story, group_by="session")
 
-    assert [group.key for group in by_day.items] == ["2026-11-20"]
+    assert [group.key for group in by_day.items] == ["2026-11-26"]
     assert [group.key for group in by_session.items] == [other]
 
 
@@ -75,16 +76,17 @@ def test_a_span_begins_with_its_start_and_ends_before_its_end(story: Story):
 def test_a_deleted_sessions_calls_stay_without_it(story: Story):
     call(story, cost=7)
 
-    story.delete()
+    story.deletes()
 
     page = usage(story, group_by="session")
     assert [(group.key, group.calls, group.cost) for group in page.items] == [(None, 1, 7)]
 
 
 def test_nothing_is_summed_of_a_run_that_called_nobody(story: Story):
-    run = story.todo("u")
+    run = story.sends("u")
     results = [StepResult(step="extract", text="")]
-    story.end(run, attempt=story.claim(run), provider=None, model=None, usage=None, results=results)
+    story.claims(run)
+    story.ends(run, provider=None, model=None, usage=None, results=results)
 
     assert usage(story).whole.calls == 0
 
