@@ -150,8 +150,8 @@ class Stage:
         self.todo = await extend(self.bus, self.run.todo_chat(0), self.delivery.fact, expected=0)
 
     async def _context(self, request: bytes) -> bytes:
-        asked = msgspec.json.decode(request, type=GetContext)
-        assert (asked.session_id, asked.min_seq) == (self.run.session, 0)  # the todo's predecessor
+        query = msgspec.json.decode(request, type=GetContext)
+        assert (query.session_id, query.min_seq) == (self.run.session, 0)  # the todo's predecessor
         chain = await self.chain()
         if not chain:
             raise NotFound("There is no such session.")
@@ -171,7 +171,7 @@ class Stage:
     async def chain(self) -> list[LogEntry]:
         return await read_chain(self.bus, self.run.facts)
 
-    async def said(self) -> list[str]:
+    async def kinds(self) -> list[str]:
         return [fact_kind(link.subject) for link in await self.chain()]
 
     async def claims(self) -> list[tuple[int, RunClaimed]]:
@@ -211,7 +211,7 @@ class Stage:
     async def ended(self) -> RunEnded:
         """Wait for the final."""
         async with asyncio.timeout(DEADLINE):
-            while (await self.said())[-1] != "final":  # noqa: ASYNC110  (as above)
+            while (await self.kinds())[-1] != "final":  # noqa: ASYNC110  (as above)
                 await asyncio.sleep(0.001)
         return await self.final()
 
@@ -257,7 +257,7 @@ async def test_a_todo_becomes_a_reply(stage: Stage):
     async with stage.worker(provider) as worker:
         await worker.handle(stage.delivery)
 
-    assert await stage.said() == ["todo.chat.0", "claim", "final"]
+    assert await stage.kinds() == ["todo.chat.0", "claim", "final"]
     [(attempt, claim)] = await stage.claims()
     final = await stage.final()
     assert claim == RunClaimed(
@@ -362,7 +362,7 @@ async def test_a_cancel_before_the_claim_ends_the_run_without_a_provider(stage: 
     async with stage.worker(provider) as worker:
         await worker.handle(stage.delivery)
 
-    assert await stage.said() == ["todo.chat.0", "cancel", "final"]
+    assert await stage.kinds() == ["todo.chat.0", "cancel", "final"]
     final = await stage.final()
     assert (final.status, final.attempt, final.text) == ("cancelled", 0, "")
     assert provider.prompts == []
@@ -378,7 +378,7 @@ async def test_a_cancel_before_the_first_token_closes_the_provider(stage: Stage)
         await soon(provider.closed)
         await working
 
-    assert await stage.said() == ["todo.chat.0", "claim", "cancel", "final"]
+    assert await stage.kinds() == ["todo.chat.0", "claim", "cancel", "final"]
     final = await stage.final()
     assert (final.status, final.text, final.timeline) == ("cancelled", "", [])
 
@@ -460,7 +460,7 @@ async def test_a_fault_before_the_first_delta_is_retried_unseen(stage: Stage):
     async with stage.worker(provider) as worker:
         await worker.handle(stage.delivery)
 
-    assert await stage.said() == ["todo.chat.0", "claim", "final"]
+    assert await stage.kinds() == ["todo.chat.0", "claim", "final"]
     assert ((await stage.final()).status, (await stage.final()).text) == ("completed", "Here I am.")
 
 
@@ -481,7 +481,7 @@ async def test_a_fault_after_the_first_delta_is_a_new_attempt_told_as_a_reset(st
         go_on.set()
         await working
 
-    assert await stage.said() == ["todo.chat.0", "claim", "claim", "final"]
+    assert await stage.kinds() == ["todo.chat.0", "claim", "claim", "final"]
     (first, one), (second, other) = await stage.claims()
     final = await stage.final()
     assert one.previous is None
@@ -496,11 +496,11 @@ async def test_a_fault_after_the_first_delta_is_a_new_attempt_told_as_a_reset(st
         tries=other.previous.tries if other.previous else [],
     )
     assert other.previous is not None
-    assert [told.message for told in other.previous.tries] == ["Overloaded."]
+    assert [tried.message for tried in other.previous.tries] == ["Overloaded."]
     assert (one.failures, other.failures) == (0, 1)
     assert (final.status, final.attempt, final.text) == ("completed", second, "The whole.")
-    said = [(delta.attempt, delta.offset, delta.text) for delta in heard[:2]]
-    assert said == [(first, 0, "Half of"), (second, 0, "")]
+    published = [(delta.attempt, delta.offset, delta.text) for delta in heard[:2]]
+    assert published == [(first, 0, "Half of"), (second, 0, "")]
 
 
 async def test_after_three_failures_the_run_fails_and_keeps_the_partial_text(stage: Stage):
@@ -552,9 +552,9 @@ async def test_every_failed_call_is_told_in_the_fact_that_ends_its_attempt(stage
     final = await stage.final()
     assert (first.previous, second.previous and second.previous.text) == (None, "Half")
     assert second.previous is not None
-    assert [told.message for told in second.previous.tries] == ["Overloaded."] * 2
-    [told] = final.tries
-    assert told == Try(ms=told.ms, code="provider_unavailable", message="Overloaded.")
+    assert [tried.message for tried in second.previous.tries] == ["Overloaded."] * 2
+    [tried] = final.tries
+    assert tried == Try(ms=tried.ms, code="provider_unavailable", message="Overloaded.")
     assert (final.status, final.text) == ("completed", "Whole.")
 
 
@@ -572,8 +572,8 @@ async def test_failed_calls_before_the_first_word_are_told_though_the_run_was_ca
             await working
 
     final = await stage.final()
-    [told] = final.tries
-    assert told == Try(ms=told.ms, code="timeout", message="Later.", status=504)
+    [tried] = final.tries
+    assert tried == Try(ms=tried.ms, code="timeout", message="Later.", status=504)
     assert (final.status, final.text) == ("cancelled", "")
 
 
@@ -653,15 +653,15 @@ async def test_a_failed_run_is_one_warning_with_its_code_and_nobodys_words(stage
             "length": 7,
         }
     ]
-    [told] = [line for line in logs if line["event"] == "provider.failed"]
-    assert told["url"] == "http://inner.example:8000/v1"
+    [logged] = [line for line in logs if line["event"] == "provider.failed"]
+    assert logged["url"] == "http://inner.example:8000/v1"
 
 
 async def test_what_a_provider_gives_away_is_in_no_fact_and_no_log(stage: Stage):
-    told = "No: the-configured-key, Bearer abcdefgh, inner.example:8000, http://10.0.0.9/x"
-    busy = ProviderError(told, transient=True, retry_after=0.0, text=told)
+    message = "No: the-configured-key, Bearer abcdefgh, inner.example:8000, http://10.0.0.9/x"
+    busy = ProviderError(message, transient=True, retry_after=0.0, text=message)
     moved = ProviderError(
-        told, transient=False, text=told, location="http://user:pass@10.0.0.9/x?key=abcdefgh"
+        message, transient=False, text=message, location="http://user:pass@10.0.0.9/x?key=abcdefgh"
     )
     provider = Scripted([busy], ["Half", busy], [moved])
 
@@ -673,7 +673,7 @@ async def test_what_a_provider_gives_away_is_in_no_fact_and_no_log(stage: Stage)
     final = await stage.final()
     shown = "No: [redacted], Bearer [redacted], [private address], http://[private address]/x"
     assert final.error == Fault(code="provider_error", message=shown)
-    assert [told.message for told in final.tries] == [shown]
+    assert [tried.message for tried in final.tries] == [shown]
     for secret in ("the-configured-key", "abcdefgh", "inner.example", "10.0.0.9"):
         assert secret not in facts
     assert "No:" not in str(logs)
@@ -699,7 +699,7 @@ async def test_a_run_whose_owner_is_at_it_is_left_alone(stage: Stage):
         await working
 
     assert str(later.value) == "its owner is at it"
-    assert await stage.said() == ["todo.chat.0", "claim", "final"]
+    assert await stage.kinds() == ["todo.chat.0", "claim", "final"]
     assert (await stage.final()).text == "Mine alone."
 
 
@@ -746,7 +746,7 @@ async def test_two_workers_that_race_for_a_todo_write_one_final(stage: Stage):
     final = await stage.final()
     assert (final.status, final.text) == ("completed", "Hello.")
     assert [seq for seq, _ in await stage.claims()][-1] == final.attempt
-    assert (await stage.said())[-1] == "final"
+    assert (await stage.kinds())[-1] == "final"
 
 
 @pytest.mark.parametrize("has_written", [True, False])
@@ -764,7 +764,7 @@ async def test_a_worker_that_was_overtaken_gives_up(stage: Stage, has_written: b
         with pytest.raises(RetryLater):
             await working
 
-    assert await stage.said() == ["todo.chat.0", "claim", "claim"]
+    assert await stage.kinds() == ["todo.chat.0", "claim", "claim"]
     if has_written:
         written = await read_attempt(stage.bus, stage.run)
         assert (written.attempt, written.text) == (newer, "Fresh")
@@ -800,7 +800,7 @@ async def test_a_cancel_does_not_let_an_overtaken_worker_end_the_run(stage: Stag
         with pytest.raises(RetryLater):
             await working
 
-    assert await stage.said() == ["todo.chat.0", "claim", "claim", "cancel"]
+    assert await stage.kinds() == ["todo.chat.0", "claim", "claim", "cancel"]
 
 
 async def test_a_run_that_the_store_ended_is_let_go(stage: Stage):
@@ -819,7 +819,7 @@ async def test_a_run_that_the_store_ended_is_let_go(stage: Stage):
 
         await worker.handle(stage.delivery)
 
-    assert await stage.said() == ["todo.chat.0", "claim", "final"]
+    assert await stage.kinds() == ["todo.chat.0", "claim", "final"]
 
 
 @pytest.mark.parametrize("cancelled", [True, False])
@@ -836,7 +836,7 @@ async def test_nothing_is_written_back_into_an_erased_session(stage: Stage, canc
         go_on.set()
         await asyncio.gather(working, return_exceptions=True)
 
-    assert (await stage.bus.read(TOKENS, stage.run.tokens), await stage.said()) in [
+    assert (await stage.bus.read(TOKENS, stage.run.tokens), await stage.kinds()) in [
         ([], []),
         ([], ["final"]),  # the cancel was faster than the erase
     ]
@@ -882,7 +882,7 @@ async def test_a_shutdown_lets_a_reply_finish_within_the_grace_period(stage: Sta
         go_on.set()
         await stopping
 
-    assert await stage.said() == ["todo.chat.0", "claim", "final"]
+    assert await stage.kinds() == ["todo.chat.0", "claim", "final"]
     assert (await stage.final()).text == "Half of it."
 
 
@@ -900,7 +900,7 @@ async def test_a_reply_outlives_the_death_of_its_server(own_nats_server: NatsSer
             await working
         written = await read_attempt(stage.bus, stage.run)
 
-        assert await stage.said() == ["todo.chat.0", "claim", "final"]
+        assert await stage.kinds() == ["todo.chat.0", "claim", "final"]
         final = await stage.final()
         assert (final.status, final.text) == ("completed", "Before, after.")
         assert final.text.startswith(written.text)
@@ -942,7 +942,7 @@ async def test_a_reply_that_cannot_be_kept_fails_and_is_paid_for_once(
         await refuse_large_fields(stage.bus)
         async with stage.consumer(worker):
             final = await stage.ended()
-        chain = await stage.said()
+        chain = await stage.kinds()
         [(attempt, _)] = await stage.claims()
 
     assert chain == ["todo.chat.0", "claim", "final"]
@@ -1124,7 +1124,7 @@ async def test_a_fault_before_the_first_new_word_is_retried_unseen(cut_stage: St
     async with cut_stage.worker(provider) as worker:
         await worker.handle(cut_stage.delivery)
 
-    assert await cut_stage.said() == ["todo.chat.0", "claim", "final"]
+    assert await cut_stage.kinds() == ["todo.chat.0", "claim", "final"]
     assert (await cut_stage.final()).text == "Once upon a midnight"
 
 

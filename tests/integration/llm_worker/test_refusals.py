@@ -172,7 +172,7 @@ async def test_refused_files_are_recognised_and_whether_it_is_all_or_these(
 
 
 @pytest.mark.parametrize(
-    ("status", "words"),
+    ("status", "text"),
     [
         (400, "This model's maximum context length is 8192 tokens; your image has more."),
         (400, "temperature must be at most 2"),
@@ -185,8 +185,8 @@ async def test_refused_files_are_recognised_and_whether_it_is_all_or_these(
         (400, "The system is overloaded by requests of an unknown kind"),
     ],
 )
-def test_other_faults_are_no_refusals(status: int | None, words: str):
-    fault = ProviderError(words, transient=False, status=status, text=words)
+def test_other_faults_are_no_refusals(status: int | None, text: str):
+    fault = ProviderError(text, transient=False, status=status, text=text)
     fault.sent = frozenset(("temperature", "max_tokens", "stream_options"))
     prompt = a_prompt("openai", files=[PNG], schema=SCHEMA)
 
@@ -194,8 +194,8 @@ def test_other_faults_are_no_refusals(status: int | None, words: str):
 
 
 def test_what_was_not_in_the_prompt_was_not_refused():
-    words = "response_format and image_url are not supported"
-    fault = ProviderError(words, transient=False, status=400, text=words)
+    text = "response_format and image_url are not supported"
+    fault = ProviderError(text, transient=False, status=400, text=text)
 
     assert as_refusal(fault, prompt_for("openai", "hello")) is None
 

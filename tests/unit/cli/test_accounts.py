@@ -13,7 +13,7 @@ NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    ("text", "moment"),
+    ("text", "expires"),
     [
         ("30d", datetime(2026, 12, 20, 12, 0, tzinfo=UTC)),
         ("12h", datetime(2026, 11, 21, 0, 0, tzinfo=UTC)),
@@ -25,8 +25,8 @@ NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
         ("2027-01-31T12:00+02:00", datetime(2027, 1, 31, 10, 0, tzinfo=UTC)),
     ],
 )
-def test_a_token_ends_after_a_while_or_at_a_time(text: str, moment: datetime):
-    assert expiry(text, NOW) == moment
+def test_a_token_ends_after_a_while_or_at_a_time(text: str, expires: datetime):
+    assert expiry(text, NOW) == expires
 
 
 @pytest.mark.parametrize("text", ["soon", "-1d", "0d", "2026-11-20", "999999w", "30 d", "1y"])
@@ -53,6 +53,6 @@ def test_where_nothing_runs_that_is_told(
 
     code = main(command)
 
-    told = capsys.readouterr()
-    assert (code, told.out) == (1, "")
-    assert told.err.startswith(f"natterlog: nothing runs on {tmp_path}. Start natterlog first")
+    output = capsys.readouterr()
+    assert (code, output.out) == (1, "")
+    assert output.err.startswith(f"natterlog: nothing runs on {tmp_path}. Start natterlog first")

@@ -9,12 +9,12 @@ from services.cli.display.comparison import Piece, differences, marked, word_dif
 from shared.endings import ended
 from shared.events import Usage
 
-WORDS = st.lists(st.sampled_from(["a", "the", "Ada", "été", "🙂", " ", "\n", ".", ", "])).map(
+TEXTS = st.lists(st.sampled_from(["a", "the", "Ada", "été", "🙂", " ", "\n", ".", ", "])).map(
     "".join
 )
 
 
-@given(old=WORDS, new=WORDS)
+@given(old=TEXTS, new=TEXTS)
 def test_both_texts_can_be_had_back(old: str, new: str):
     pieces = word_diff(old, new)
 
@@ -23,7 +23,7 @@ def test_both_texts_can_be_had_back(old: str, new: str):
     assert all(piece.text for piece in pieces)
 
 
-@given(text=WORDS)
+@given(text=TEXTS)
 def test_the_same_text_has_no_change(text: str):
     assert {piece.kind for piece in word_diff(text, text)} <= {"same"}
 

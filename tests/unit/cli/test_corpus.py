@@ -32,11 +32,11 @@ async def test_a_recorded_session_is_shown_as_it_was(name: str):
 @pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith(("document", "pipeline"))])
 def test_the_tables_hold_the_messages_that_clients_were_told(name: str):
     named = corpus.read(RECORDED / f"{name}.jsonl")
-    told = [
+    lines = [
         msgspec.json.decode(line, type=corpus.FrameLine)
         for line in (RECORDED / f"{name}.frames.jsonl").read_bytes().splitlines()[1:]
     ]
-    events = [msgspec.json.decode(x.frame) for x in told if x.dialect == "assistant-socket"]
+    events = [msgspec.json.decode(x.frame) for x in lines if x.dialect == "assistant-socket"]
     completed: dict[str, Message] = {}
     for event in events:
         if event["type"] == "message_complete":
@@ -46,8 +46,8 @@ def test_the_tables_hold_the_messages_that_clients_were_told(name: str):
                 completed[message["id"]] = msgspec.convert(message, Message)
     with tables() as connection:
         apply(connection, named.facts, named.facts[-1].seq)
-        asked = ListMessages(user_id=named.user, session_id=named.session_id, limit=1000)
-        kept = {m.id: m for m in queries.list_messages(connection, asked).items}
+        request = ListMessages(user_id=named.user, session_id=named.session_id, limit=1000)
+        kept = {m.id: m for m in queries.list_messages(connection, request).items}
 
     shown = [message for message in completed.values() if message.id in kept]
     assert [kept[message.id] for message in shown] == shown

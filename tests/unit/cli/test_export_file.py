@@ -114,10 +114,10 @@ def test_what_is_packed_badly_is_refused(tmp_path: Path):
     assert gzip.decompress(data).startswith(b'{"line":"log","format":1')
 
 
-def write_file(path: Path, *parts: bytes, said: bytes) -> None:
+def write_file(path: Path, *parts: bytes, claimed: bytes) -> None:
     """An export of one session with a file of these parts, which says that it is another."""
     line = FileLine(
-        session=SESSION, id="f", size=len(said), sha256=hashlib.sha256(said).hexdigest()
+        session=SESSION, id="f", size=len(claimed), sha256=hashlib.sha256(claimed).hexdigest()
     )
     with writing(path) as writer:
         writer.write(
@@ -131,7 +131,7 @@ def write_file(path: Path, *parts: bytes, said: bytes) -> None:
 
 def test_a_file_travels_in_pieces(tmp_path: Path):
     path = tmp_path / "log.jsonl.gz"
-    write_file(path, b"\x00\xff", b"words", said=b"\x00\xffwords")
+    write_file(path, b"\x00\xff", b"words", claimed=b"\x00\xffwords")
 
     check(path)
     found = [(line.session, line.id, list(parts)) for line, parts in files_in(path)]
@@ -142,7 +142,7 @@ def test_a_file_travels_in_pieces(tmp_path: Path):
 
 def test_an_empty_file_has_no_pieces(tmp_path: Path):
     path = tmp_path / "log.jsonl"
-    write_file(path, said=b"")
+    write_file(path, claimed=b"")
 
     check(path)
 
@@ -161,7 +161,7 @@ def test_an_empty_file_has_no_pieces(tmp_path: Path):
 )
 def test_a_file_that_is_not_what_it_says_is_refused(tmp_path: Path, parts: list[bytes], fault: str):
     path = tmp_path / "log.jsonl"
-    write_file(path, *parts, said=b"words")
+    write_file(path, *parts, claimed=b"words")
 
     with pytest.raises(InvalidRequest, match=fault):
         check(path)

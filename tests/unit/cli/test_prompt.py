@@ -185,7 +185,7 @@ def with_files(log: ScriptedLog, *sent: SentFile) -> ScriptedLog:
     return copy
 
 
-def asked_with_a_file() -> ScriptedLog:
+def question_with_a_file() -> ScriptedLog:
     log = ScriptedLog()
     log.opens()
     log.accepts(msgspec.structs.replace(turn(1, "Look"), attachments=[ATTACHMENT]), RUN)
@@ -223,7 +223,7 @@ def file_part(log: ScriptedLog, files: dict[str, AttachedFile]) -> Part:
 def test_a_messages_file_is_shown_by_reference_after_it():
     sent = SentFile(id=ATTACHMENT, message_id=question(1), characters=1200, length=40_000)
 
-    [prompt] = prompts(with_files(asked_with_a_file(), sent).entries, RUN, files=a_read_file())
+    [prompt] = prompts(with_files(question_with_a_file(), sent).entries, RUN, files=a_read_file())
 
     assert prompt.parts[1:] == [
         Part(role="user", text="Look", origin=f"asked in run {RUN}", seq=2, message_id=question(1)),
@@ -279,14 +279,14 @@ def test_how_a_file_went_along_is_said(
 ):
     file = msgspec.convert({"id": ATTACHMENT, "message_id": question(1), **sent}, SentFile)
 
-    part = file_part(with_files(asked_with_a_file(), file), files)
+    part = file_part(with_files(question_with_a_file(), file), files)
 
     assert part.notes[0] == note
     assert part.origin == (f"uploaded, read by run {READING}" if files else "erased since then")
 
 
 def test_a_file_that_no_claim_tells_of_was_gone_or_is_of_an_earlier_version():
-    log = asked_with_a_file()
+    log = question_with_a_file()
 
     assert file_part(with_files(log), {}).notes == ["not sent: it was gone"]
     assert file_part(log, a_read_file()).notes == ["how it went along was not recorded"]
@@ -337,9 +337,9 @@ def test_a_branch_of_another_session_that_was_asked_again_is_told_from_its_facts
 def test_a_prompt_reads_at_eighty_columns():
     log = ScriptedLog()
     log.opens(system_prompt="Be brief.")
-    words = "one two three " * 20 + "\x1b[31mred"
-    asked = msgspec.structs.replace(turn(1, words), attachments=[ATTACHMENT])
-    log.at(1).accepts(asked, RUN)
+    text = "one two three " * 20 + "\x1b[31mred"
+    with_file = msgspec.structs.replace(turn(1, text), attachments=[ATTACHMENT])
+    log.at(1).accepts(with_file, RUN)
     log.at(2).claims(RUN, message_ids=[question(1)])
     log = with_files(log, SentFile(id=ATTACHMENT, message_id=question(1), missing="unreadable"))
     fault = Fault(code="invalid_request", message="It is \x1b[31mdamaged. " * 9)

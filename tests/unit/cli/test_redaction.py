@@ -16,7 +16,7 @@ from tests.support.scripted_log import ScriptedLog
 from tests.unit.cli.samples import FILE, PLAN, RUN, restarted
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
-CARRIED = [kind for kind in get_args(AnyFact) if kind is not FactImported]
+KINDS = [kind for kind in get_args(AnyFact) if kind is not FactImported]
 SECRET = "Zanzibar Kumquat"
 
 
@@ -89,7 +89,7 @@ def filled_generic(kind: Any, name: str) -> Any:
     return kind()
 
 
-@pytest.mark.parametrize("kind", CARRIED, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_every_text_of_a_fact_is_redacted_that_is_not_known_to_be_no_word(kind: Any):
     fact = filled(kind)
 
@@ -106,8 +106,8 @@ def named_with(secret: str, value: Any, name: str = "") -> set[str]:
         return {n for key, each in value.items() for n in named_with(secret, each, key)}
     if isinstance(value, list):
         return {n for each in value for n in named_with(secret, each, name)}
-    words = secret.lower().split()
-    return {name} if isinstance(value, str) and any(w in value.lower() for w in words) else set()
+    parts = secret.lower().split()
+    return {name} if isinstance(value, str) and any(w in value.lower() for w in parts) else set()
 
 
 def test_what_is_kept_is_a_field_of_its_struct():
@@ -118,7 +118,7 @@ def test_what_is_kept_is_a_field_of_its_struct():
 def test_nobodys_words_are_among_what_is_always_kept():
     for fields in KEPT.values():
         assert not fields & {"content", "text", "title", "system_prompt", "message", "prompt"}
-    assert all(len(words) < 40 for words in OWN_TEXTS)
+    assert all(len(text) < 40 for text in OWN_TEXTS)
 
 
 def test_a_redacted_reply_can_be_verified_and_its_lost_text_is_still_its_beginning():

@@ -25,7 +25,7 @@ def shown(turns: Turns) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("said", "sent", "notes"),
+    ("sides", "sent", "notes"),
     [
         (["u:1", "a:2", "u:3"], ["u:1", "a:2", "u:3"], []),
         (["u:1", "u:2", "u:3"], ["u:1\n\n2\n\n3"], []),  # two replies failed
@@ -44,9 +44,9 @@ def shown(turns: Turns) -> list[str]:
     ],
 )
 def test_the_user_begins_and_the_sides_take_turns(
-    said: list[str], sent: list[str], notes: list[str]
+    sides: list[str], sent: list[str], notes: list[str]
 ):
-    turns = alternating(spoken(*said))
+    turns = alternating(spoken(*sides))
 
     assert (shown(turns), turns.notes) == (sent, notes)
 
@@ -82,23 +82,23 @@ def test_thoughts_stay_with_a_reply_that_is_whole():
     assert second.message.thoughts is None
 
 
-@pytest.mark.parametrize("said", [[], ["u: "], ["a:1"], ["u:1", "a:2", "u:\t\n"]])
-def test_nothing_to_be_answered_is_said_so(said: list[str]):
+@pytest.mark.parametrize("sides", [[], ["u: "], ["a:1"], ["u:1", "a:2", "u:\t\n"]])
+def test_nothing_to_be_answered_is_said_so(sides: list[str]):
     with pytest.raises(ProviderError) as raised:
-        alternating(spoken(*said))
+        alternating(spoken(*sides))
 
     assert (raised.value.code, raised.value.transient) == ("invalid_request", False)
 
 
 @given(st.lists(st.tuples(st.sampled_from("ua"), st.sampled_from(["", " ", "x", "y z"]))))
 def test_whatever_was_said_a_strict_template_takes_it(sides: list[tuple[str, str]]):
-    said = spoken(*(f"{side}:{text}" for side, text in sides), "u:And now?")
+    past = spoken(*(f"{side}:{text}" for side, text in sides), "u:And now?")
 
-    turns = alternating(said)
+    turns = alternating(past)
 
     roles = [message.role for message in turns.messages]
     assert roles == ["user", "assistant"] * (len(roles) // 2) + ["user"]
     assert all(message.content.strip() for message in turns.messages)
-    begin = next(n for n, each in enumerate(said) if each.id == turns.ids[0])
-    texts = [each.message.content for each in said[begin:] if each.message.content.strip()]
+    begin = next(n for n, each in enumerate(past) if each.id == turns.ids[0])
+    texts = [each.message.content for each in past[begin:] if each.message.content.strip()]
     assert "\n\n".join(m.content for m in turns.messages) == "\n\n".join(texts)

@@ -58,8 +58,8 @@ def known(outcome: tuple[str, Ended | ProviderError]) -> object:
     return text, ended
 
 
-def split(data: bytes, places: list[int]) -> list[bytes]:
-    at = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+def split(data: bytes, cuts: list[int]) -> list[bytes]:
+    at = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     return [data[start:end] for start, end in pairwise(at) if start < end]
 
 
@@ -140,11 +140,11 @@ def events(draw: st.DrawFn) -> tuple[str, bytes]:
 
 @given(events(), st.lists(st.integers(0, 10_000), max_size=8))
 def test_every_form_of_events_reads_the_same_wherever_it_is_cut(
-    stream: tuple[str, bytes], places: list[int]
+    stream: tuple[str, bytes], cuts: list[int]
 ):
     text, data = stream
 
-    found, ended = result("openai", split(data, places))
+    found, ended = result("openai", split(data, cuts))
 
     if text.strip():
         assert found == text
@@ -237,16 +237,16 @@ ODD = [
 
 
 @pytest.mark.parametrize("odd", ODD, ids=lambda odd: repr(odd[:20]))
-@pytest.mark.parametrize("place", ["before", "between", "after"])
-def test_what_is_no_object_is_left_out_and_counted(name: str, odd: bytes, place: str):
+@pytest.mark.parametrize("position", ["before", "between", "after"])
+def test_what_is_no_object_is_left_out_and_counted(name: str, odd: bytes, position: str):
     counter = "natterlog_provider_frames_skipped_total"
     before = REGISTRY.get_sample_value(counter, {"provider": name}) or 0.0
     lines = wire(name, ["one ", "two"]).split(b"\n")
     lines = [line for line in lines if line.strip()]
     one = next(n for n, line in enumerate(lines) if b"two" in line)
-    at = {"before": 0, "between": one, "after": one + 1}[place]
+    at = {"before": 0, "between": one, "after": one + 1}[position]
     if name == "anthropic" and at:
-        at -= place == "between"  # its event begins with the line before
+        at -= position == "between"  # its event begins with the line before
     framed = odd if name == "ollama" else b"data: " + odd + b"\n"
     lines.insert(at, framed)
 

@@ -31,7 +31,7 @@ async def bus() -> AsyncIterator[Bus]:
         yield bus
 
 
-def asked(content: str, *files: ContextFile, missing: int = 0) -> ContextMessage:
+def question(content: str, *files: ContextFile, missing: int = 0) -> ContextMessage:
     return ContextMessage(
         id=new_id(), role="user", content=content, files=list(files), missing_files=missing
     )
@@ -80,74 +80,79 @@ def answered(content: str = "Fine.", **fields: Any) -> ContextMessage:
     return ContextMessage(id=new_id(), role="assistant", content=content, **fields)
 
 
-async def told(bus: Bus, *messages: ContextMessage, takes: Any = nothing) -> Conversation:
+async def build(bus: Bus, *messages: ContextMessage, takes: Any = nothing) -> Conversation:
     return await conversation(bus, [*messages], takes, nobody, since=now())
 
 
 async def test_messages_without_files_are_as_they_were_said(bus: Bus):
-    messages = [asked("Hi"), answered(), asked("Ho")]
+    messages = [question("Hi"), answered(), question("Ho")]
 
-    said = await told(bus, *messages)
+    result = await build(bus, *messages)
 
-    assert [(m.role, m.content, m.files) for m in said.messages] == [
+    assert [(m.role, m.content, m.files) for m in result.messages] == [
         ("user", "Hi", []),
         ("assistant", "Fine.", []),
         ("user", "Ho", []),
     ]
-    assert (said.notes, said.ids) == ([], [message.id for message in messages])
+    assert (result.notes, result.ids) == ([], [message.id for message in messages])
 
 
 async def test_two_messages_of_a_user_are_one_with_the_files_of_both(bus: Bus):
-    first, second = asked("1", await a_picture(bus, b"1")), asked("2", await a_picture(bus, b"2"))
+    first, second = (
+        question("1", await a_picture(bus, b"1")),
+        question("2", await a_picture(bus, b"2")),
+    )
 
-    said = await told(bus, first, second, takes=everything)
+    result = await build(bus, first, second, takes=everything)
 
-    [message] = said.messages
+    [message] = result.messages
     assert [file.data for file in message.files] == [b"1", b"2"]
     assert re.fullmatch(r"1\n\nAttached .*\n\n2\n\nAttached .*", message.content, re.DOTALL)
-    assert said.ids == [first.id, second.id]
-    assert [file.message_id for file in said.sent] == [first.id, second.id]
+    assert result.ids == [first.id, second.id]
+    assert [file.message_id for file in result.sent] == [first.id, second.id]
 
 
 async def test_a_refusal_is_not_sent_back_as_if_the_model_had_said_it(bus: Bus):
     refused = answered("The model refused.", stop_reason="refusal")
     filtered = answered("A filter stopped it.", stop_reason="content_filter")
     cut = answered("Once upon", stop_reason="max_tokens")
-    last = asked("4")
+    last = question("4")
 
-    said = await told(bus, asked("1"), refused, asked("2"), filtered, asked("3"), cut, last)
+    result = await build(
+        bus, question("1"), refused, question("2"), filtered, question("3"), cut, last
+    )
 
-    assert [(m.role, m.content) for m in said.messages] == [
+    assert [(m.role, m.content) for m in result.messages] == [
         ("user", "1\n\n2\n\n3"),
         ("assistant", "Once upon"),
         ("user", "4"),
     ]
-    assert said.notes == ["2 refused replies were not sent."]
-    assert refused.id not in said.ids
+    assert result.notes == ["2 refused replies were not sent."]
+    assert refused.id not in result.ids
 
 
 async def test_thoughts_go_back_to_whoever_had_them(bus: Bus):
     mine = answered(thoughts=Thoughts(text="hm"), provider="p", model="m")
     theirs = answered(thoughts=Thoughts(text="ha"), provider="p", model="another")
 
-    said = await conversation(
+    result = await conversation(
         bus,
-        [asked("1"), mine, asked("2"), theirs, asked("3")],
+        [question("1"), mine, question("2"), theirs, question("3")],
         nothing,
         lambda message: message.model == "m",
         since=now(),
     )
 
-    assert [m.thoughts for m in said.messages if m.role == "assistant"] == [
+    assert [m.thoughts for m in result.messages if m.role == "assistant"] == [
         Thoughts(text="hm"),
         None,
     ]
 
 
 async def test_a_text_follows_the_message_as_fenced_data(bus: Bus):
-    said = await told(bus, asked("Look", await a_text(bus, "x```y")))
+    result = await build(bus, question("Look", await a_text(bus, "x```y")))
 
-    assert said.messages[0].content == (
+    assert result.messages[0].content == (
         f"Look\n\nAttached is the file “notes.txt”. {DATA}\n\n````text\nx```y\n````"
     )
 
@@ -155,8 +160,8 @@ async def test_a_text_follows_the_message_as_fenced_data(bus: Bus):
 async def test_a_model_that_can_see_is_sent_the_picture_and_others_are_told_of_it(bus: Bus):
     picture = await a_picture(bus)
 
-    seen = await told(bus, asked("Look", picture), takes=everything)
-    unseen = await told(bus, asked("Look", picture))
+    seen = await build(bus, question("Look", picture), takes=everything)
+    unseen = await build(bus, question("Look", picture))
 
     assert seen.messages[0].files == [
         PromptFile(name="cat.png", media_type="image/png", data=b"png")
@@ -172,8 +177,8 @@ async def test_a_model_that_can_see_is_sent_the_picture_and_others_are_told_of_i
 async def test_a_pdf_is_sent_whole_or_as_its_text(bus: Bus):
     pdf = await a_pdf(bus)
 
-    whole = await told(bus, asked("Look", pdf), takes=everything)
-    text = await told(bus, asked("Look", pdf))
+    whole = await build(bus, question("Look", pdf), takes=everything)
+    text = await build(bus, question("Look", pdf))
 
     assert [file.data for file in whole.messages[0].files] == [b"%PDF"]
     assert "read from it" not in whole.messages[0].content
@@ -182,27 +187,29 @@ async def test_a_pdf_is_sent_whole_or_as_its_text(bus: Bus):
 
 
 async def test_pictures_of_earlier_turns_stay_while_there_is_room_the_newest_first(bus: Bus):
-    messages = [asked(f"{n}", await a_picture(bus, b"%d" % n)) for n in range(MOST_IMAGES + 2)]
+    messages = [question(f"{n}", await a_picture(bus, b"%d" % n)) for n in range(MOST_IMAGES + 2)]
     in_turns = [each for message in messages for each in (message, answered())][:-1]
 
-    said = await told(bus, *in_turns, takes=everything)
+    result = await build(bus, *in_turns, takes=everything)
 
-    sent = [[f.data for f in message.files] for message in said.messages if message.role == "user"]
+    sent = [
+        [f.data for f in message.files] for message in result.messages if message.role == "user"
+    ]
     assert sent == [[], []] + [[b"%d" % n] for n in range(2, MOST_IMAGES + 2)]
-    assert len(said.notes) == 2
+    assert len(result.notes) == 2
 
 
 async def test_long_texts_are_cut_and_that_is_said(bus: Bus, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(attached, "MOST_TEXT", 8)
     older, newer = await a_text(bus, "o" * 5, "old.txt"), await a_text(bus, "n" * 5, "new.txt")
 
-    said = await told(bus, asked("1", older), answered(), asked("2", newer))
+    result = await build(bus, question("1", older), answered(), question("2", newer))
 
-    assert "```text\nnnnnn\n```" in said.messages[2].content
-    assert said.messages[0].content.endswith(
+    assert "```text\nnnnnn\n```" in result.messages[2].content
+    assert result.messages[0].content.endswith(
         "```text\nooo\n```\n“old.txt” is long: only 3 of its 5 characters are shown."
     )
-    assert said.notes == ["An attached file is long: only 3 of its 5 characters are shown."]
+    assert result.notes == ["An attached file is long: only 3 of its 5 characters are shown."]
 
 
 async def test_what_could_not_be_read_or_is_gone_is_said(bus: Bus):
@@ -212,14 +219,14 @@ async def test_what_could_not_be_read_or_is_gone_is_said(bus: Bus):
     erased = ContextFile(id=new_id(), ref=a_file(name="b.txt"), is_read=True, text=a_file())
     blank = ContextFile(id=new_id(), ref=a_file(name="c.txt"), is_read=True)
 
-    said = await told(bus, asked("Look", broken, erased, blank, missing=2))
+    result = await build(bus, question("Look", broken, erased, blank, missing=2))
 
-    content = said.messages[0].content
+    content = result.messages[0].content
     assert "“notes.txt” could not be read: It is damaged." in content
     assert "“b.txt” is gone." in content
     assert "No text could be read from “c.txt”." in content
     assert "2 attached file(s) are gone." in content
-    assert said.notes == [
+    assert result.notes == [
         "An attached file could not be read: It is damaged.",
         "An attached file is gone.",
         "2 attached file(s) are gone.",
@@ -239,13 +246,15 @@ async def test_how_each_file_went_along_is_told_by_its_id_in_the_messages_order(
     unread = ContextFile(id=new_id(), ref=a_file(), is_read=False)
     blank = ContextFile(id=new_id(), ref=a_file(), is_read=True)
     first, second = (
-        asked("1", older, picture, erased),
-        asked("2", newer, pdf, broken, unread, blank),
+        question("1", older, picture, erased),
+        question("2", newer, pdf, broken, unread, blank),
     )
 
-    said = await conversation(bus, [first, second], everything, nobody, since=now() - LONGEST_WAIT)
+    result = await conversation(
+        bus, [first, second], everything, nobody, since=now() - LONGEST_WAIT
+    )
 
-    assert said.sent == [
+    assert result.sent == [
         SentFile(id=older.id, message_id=first.id, characters=3, length=5),
         SentFile(id=picture.id, message_id=first.id, as_it_is=[picture.ref.id]),
         SentFile(id=erased.id, message_id=first.id, missing="gone"),
@@ -259,10 +268,10 @@ async def test_how_each_file_went_along_is_told_by_its_id_in_the_messages_order(
 
 async def test_a_reply_waits_for_its_files_but_not_for_ever(bus: Bus):
     unread = ContextFile(id=new_id(), ref=a_file(), is_read=False)
-    message = asked("Look", unread)
+    message = question("Look", unread)
 
     with pytest.raises(RetryLater):
         await conversation(bus, [message], nothing, nobody, since=now())
-    said = await conversation(bus, [message], nothing, nobody, since=now() - LONGEST_WAIT)
+    result = await conversation(bus, [message], nothing, nobody, since=now() - LONGEST_WAIT)
 
-    assert "has not been read yet" in said.messages[0].content
+    assert "has not been read yet" in result.messages[0].content

@@ -15,7 +15,7 @@ GONE = ProviderError("cannot be reached", transient=True, whole=True)
 REFUSED = ProviderError("refused", transient=False)
 
 
-class MemoryShelf:
+class MemoryBreakerStore:
     """Values with revisions; counts what it was asked; ``down`` makes it unreachable."""
 
     def __init__(self) -> None:
@@ -51,8 +51,8 @@ class Clock:
 
 
 @pytest.fixture
-def shelf() -> MemoryShelf:
-    return MemoryShelf()
+def store() -> MemoryBreakerStore:
+    return MemoryBreakerStore()
 
 
 @pytest.fixture
@@ -61,13 +61,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def breaker(shelf: MemoryShelf, clock: Clock) -> Breaker:
-    return worker(shelf, clock)
+def breaker(store: MemoryBreakerStore, clock: Clock) -> Breaker:
+    return worker(store, clock)
 
 
-def worker(shelf: MemoryShelf, clock: Clock) -> Breaker:
+def worker(store: MemoryBreakerStore, clock: Clock) -> Breaker:
     """One worker's breaker."""
-    return Breaker(shelf, threshold=THRESHOLD, cooldown=COOLDOWN, clock=clock)
+    return Breaker(store, threshold=THRESHOLD, cooldown=COOLDOWN, clock=clock)
 
 
 async def trip(breaker: Breaker, fault: ProviderError = BUSY) -> None:
@@ -147,8 +147,10 @@ async def test_a_failing_model_shows_that_its_provider_is_there(breaker: Breaker
     assert await is_let_through(breaker, model="another")
 
 
-async def test_a_probe_that_both_circuits_wait_for_is_one_call(shelf: MemoryShelf, clock: Clock):
-    workers = [worker(shelf, clock) for _ in range(10)]
+async def test_a_probe_that_both_circuits_wait_for_is_one_call(
+    store: MemoryBreakerStore, clock: Clock
+):
+    workers = [worker(store, clock) for _ in range(10)]
     await trip(workers[0])
     await trip(workers[0], GONE)
     clock.now += COOLDOWN
@@ -162,13 +164,13 @@ async def test_a_probe_that_both_circuits_wait_for_is_one_call(shelf: MemoryShel
 
 
 async def test_a_probe_that_is_won_of_one_circuit_alone_is_given_back(
-    breaker: Breaker, shelf: MemoryShelf, clock: Clock
+    breaker: Breaker, store: MemoryBreakerStore, clock: Clock
 ):
     await trip(breaker)
     await trip(breaker, GONE)
     clock.now += COOLDOWN
-    [of_model] = [key for key in shelf.values if key != "openai"]
-    put, late = shelf.put, [of_model]
+    [of_model] = [key for key in store.values if key != "openai"]
+    put, late = store.put, [of_model]
 
     async def put_late(key: str, value: bytes, revision: int) -> bool:
         stored = await put(key, value, revision)
@@ -177,7 +179,7 @@ async def test_a_probe_that_is_won_of_one_circuit_alone_is_given_back(
             return False
         return stored
 
-    shelf.put = put_late
+    store.put = put_late
     let_through = await is_let_through(breaker)
 
     assert not let_through
@@ -185,7 +187,7 @@ async def test_a_probe_that_is_won_of_one_circuit_alone_is_given_back(
 
 
 async def test_names_of_models_are_no_keys_and_are_forgotten_in_time(
-    breaker: Breaker, shelf: MemoryShelf, clock: Clock
+    breaker: Breaker, store: MemoryBreakerStore, clock: Clock
 ):
     evil = "a.b c>*\n" * 10_000
     for _ in range(THRESHOLD):
@@ -195,9 +197,9 @@ async def test_names_of_models_are_no_keys_and_are_forgotten_in_time(
     clock.now += FORGOTTEN + COOLDOWN + 1
 
     assert shut
-    assert all(re.fullmatch(r"[\w.]{1,60}", key) for key in shelf.values)
+    assert all(re.fullmatch(r"[\w.]{1,60}", key) for key in store.values)
     assert await is_let_through(breaker, model=evil)
-    assert shelf.puts == THRESHOLD
+    assert store.puts == THRESHOLD
 
 
 async def test_a_success_starts_the_count_again(breaker: Breaker):
@@ -216,8 +218,8 @@ async def test_a_refused_request_is_no_failure_of_the_provider(breaker: Breaker)
     assert await is_let_through(breaker)
 
 
-async def test_workers_count_together(shelf: MemoryShelf, clock: Clock):
-    workers = [worker(shelf, clock) for _ in range(THRESHOLD)]
+async def test_workers_count_together(store: MemoryBreakerStore, clock: Clock):
+    workers = [worker(store, clock) for _ in range(THRESHOLD)]
 
     await asyncio.gather(*(each.failed("openai", "m", BUSY) for each in workers))
 
@@ -226,9 +228,9 @@ async def test_workers_count_together(shelf: MemoryShelf, clock: Clock):
 
 
 async def test_after_the_cooldown_exactly_one_probe_is_let_through(
-    shelf: MemoryShelf, clock: Clock
+    store: MemoryBreakerStore, clock: Clock
 ):
-    workers = [worker(shelf, clock) for _ in range(10)]
+    workers = [worker(store, clock) for _ in range(10)]
     await trip(workers[0])
     clock.now += COOLDOWN
 
@@ -237,8 +239,8 @@ async def test_after_the_cooldown_exactly_one_probe_is_let_through(
     assert let_through.count(True) == 1
 
 
-async def test_a_probe_that_succeeds_closes_the_circuit(shelf: MemoryShelf, clock: Clock):
-    one, other = worker(shelf, clock), worker(shelf, clock)
+async def test_a_probe_that_succeeds_closes_the_circuit(store: MemoryBreakerStore, clock: Clock):
+    one, other = worker(store, clock), worker(store, clock)
     await trip(one)
     clock.now += COOLDOWN
     await one.admit("openai", "m")
@@ -274,8 +276,10 @@ async def test_a_probe_that_fails_opens_it_for_another_cooldown(breaker: Breaker
     assert await is_let_through(breaker)
 
 
-async def test_a_probe_whose_worker_died_is_up_for_winning_again(shelf: MemoryShelf, clock: Clock):
-    dead, living = worker(shelf, clock), worker(shelf, clock)
+async def test_a_probe_whose_worker_died_is_up_for_winning_again(
+    store: MemoryBreakerStore, clock: Clock
+):
+    dead, living = worker(store, clock), worker(store, clock)
     await trip(dead)
     clock.now += COOLDOWN
     await dead.admit("openai", "m")
@@ -296,23 +300,23 @@ async def test_late_news_of_calls_before_it_opened_change_nothing(breaker: Break
 
 
 async def test_a_healthy_model_costs_two_reads_a_second(
-    breaker: Breaker, shelf: MemoryShelf, clock: Clock
+    breaker: Breaker, store: MemoryBreakerStore, clock: Clock
 ):
     for _ in range(100):
         await breaker.admit("openai", "m")
         await breaker.succeeded("openai", "m")
 
-    assert (shelf.gets, shelf.puts) == (2, 0)
+    assert (store.gets, store.puts) == (2, 0)
     clock.now += 1
     await breaker.admit("openai", "m")
-    assert (shelf.gets, shelf.puts) == (4, 0)
+    assert (store.gets, store.puts) == (4, 0)
 
 
-async def test_when_the_shelf_is_down_everything_is_let_through(
-    breaker: Breaker, shelf: MemoryShelf, clock: Clock
+async def test_when_the_breakers_store_is_down_everything_is_let_through(
+    breaker: Breaker, store: MemoryBreakerStore, clock: Clock
 ):
     await trip(breaker)
-    shelf.down = True
+    store.down = True
     clock.now += 1
 
     assert await is_let_through(breaker)

@@ -265,8 +265,8 @@ async def test_now_and_then_the_whole_text_is_said_again(bus: MemoryBus):
         writer.add(piece)
         await quiet(writer)
 
-    said = await deltas(bus)
-    assert [(delta.offset, len(delta.text)) for delta in said] == [
+    published = await deltas(bus)
+    assert [(delta.offset, len(delta.text)) for delta in published] == [
         *((n * 10_000, 10_000) for n in range(6)),
         (0, 43_000),
         (43_000, 27_000),
@@ -287,10 +287,10 @@ async def test_a_long_text_is_said_again_as_often_as_it_doubles(bus: MemoryBus):
         writer.add("y" * 10_000)
         await quiet(writer)
 
-    said = await deltas(bus)
-    from_the_start = [n for n, delta in enumerate(said) if delta.offset == 0]
+    published = await deltas(bus)
+    from_the_start = [n for n, delta in enumerate(published) if delta.offset == 0]
     assert len(from_the_start) == 5  # the first, and at 70, 150, 310 and 630 thousand
-    assert sum(len(delta.text) for delta in said) < 3 * 1_000_000
+    assert sum(len(delta.text) for delta in published) < 3 * 1_000_000
     assert (await read_attempt(bus, RUN)).text == writer.text
 
 
@@ -325,8 +325,8 @@ async def test_text_that_comes_between_the_pieces_of_a_long_one_follows_them(bus
     bus.server.release_answers()
     await quiet(writer)
 
-    said = await deltas(bus)
-    assert [(delta.offset, len(delta.text)) for delta in said] == [
+    published = await deltas(bus)
+    assert [(delta.offset, len(delta.text)) for delta in published] == [
         (0, 43_000),
         (43_000, 43_000),
         (86_000, 14_000),

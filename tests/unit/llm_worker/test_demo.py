@@ -23,14 +23,14 @@ async def test_it_says_what_it_is_and_how_to_get_a_real_one():
     assert ended.stop_reason == "end_turn"
 
 
-@pytest.mark.parametrize("words", [0, 1, 5, 2000])
-async def test_it_is_as_long_as_it_is_asked_to_be(words: int):
-    prompt = prompt_for(f"Tell me more.\ndemo: words={words}", max_tokens=3, system="Be kind.")
+@pytest.mark.parametrize("length", [0, 1, 5, 2000])
+async def test_it_is_as_long_as_it_is_asked_to_be(length: int):
+    prompt = prompt_for(f"Tell me more.\ndemo: words={length}", max_tokens=3, system="Be kind.")
 
     text, ended = await reply_of(Demo(rate=0), prompt)
 
-    assert len(text.split()) == words
-    assert ended.usage == Usage(input_tokens=7, output_tokens=words)
+    assert len(text.split()) == length
+    assert ended.usage == Usage(input_tokens=7, output_tokens=length)
 
 
 async def test_it_keeps_to_the_limit_of_the_prompt():
@@ -43,11 +43,11 @@ async def test_it_keeps_to_the_limit_of_the_prompt():
 async def test_a_reply_that_goes_on_goes_on_where_it_was_cut():
     whole, _ = await reply_of(Demo(rate=0), prompt_for("hello"))
     cut, _ = await reply_of(Demo(rate=0), prompt_for("hello", max_tokens=4))
-    asked = prompt_for("hello")
+    prompt = prompt_for("hello")
     to_go_on = msgspec.structs.replace(
-        asked,
+        prompt,
         messages=[
-            *asked.messages,
+            *prompt.messages,
             PromptMessage("assistant", cut),
             PromptMessage("user", "Go on."),
         ],

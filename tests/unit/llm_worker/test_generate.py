@@ -75,17 +75,17 @@ class Guard:
 
     def __init__(self, closed: ProviderError | None = None) -> None:
         self._closed = closed
-        self.told: list[str] = []
+        self.calls: list[str] = []
 
     async def admit(self, provider: str, model: str) -> None:
         if self._closed:
             raise self._closed
 
     async def succeeded(self, provider: str, model: str) -> None:
-        self.told.append(f"{provider}/{model} succeeded")
+        self.calls.append(f"{provider}/{model} succeeded")
 
     async def failed(self, provider: str, model: str, fault: ProviderError) -> None:
-        self.told.append(f"{provider}/{model} failed: {fault}")
+        self.calls.append(f"{provider}/{model} failed: {fault}")
 
 
 async def outcome_of(
@@ -115,7 +115,7 @@ async def test_an_answer_is_written_and_its_end_told():
     outcome = await outcome_of(provider, paper, guard)
 
     assert outcome == Outcome(DONE, None, 0)
-    assert (paper.text, guard.told, provider.closed) == ("Good day", ["scripted/m succeeded"], 1)
+    assert (paper.text, guard.calls, provider.closed) == ("Good day", ["scripted/m succeeded"], 1)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ async def test_a_reply_ends_at_its_bound_between_two_characters_and_its_provider
     outcome = await outcome_of(provider, paper, guard, max_reply=10)
 
     assert outcome == Outcome(Ended(stop_reason="max_length", usage=None), None, 0)
-    assert (paper.text, guard.told, provider.closed) == (text, ["scripted/m succeeded"], 1)
+    assert (paper.text, guard.calls, provider.closed) == (text, ["scripted/m succeeded"], 1)
 
 
 async def test_a_reply_that_fills_its_bound_exactly_ends_as_it_would():
@@ -154,7 +154,7 @@ async def test_a_fault_before_the_first_piece_is_tried_again():
     outcome = await outcome_of(provider, paper, guard)
 
     assert (outcome, paper.text) == (Outcome(DONE, None, 2), "Late")
-    assert guard.told == [
+    assert guard.calls == [
         "scripted/m failed: Busy.",
         "scripted/m failed: Busy.",
         "scripted/m succeeded",
@@ -269,13 +269,13 @@ async def test_a_failed_call_is_told_with_what_it_cost_and_without_its_secrets()
 
     outcome = await outcome_of(Scripted([fault]), paper, guard)
 
-    [told] = paper.tries
-    assert told == Try(
-        ms=7, code="timeout", message=told.message, status=504, usage=Usage(input_tokens=3)
+    [tried] = paper.tries
+    assert tried == Try(
+        ms=7, code="timeout", message=tried.message, status=504, usage=Usage(input_tokens=3)
     )
-    assert told.message.startswith("No: [redacted]. xxx")
-    assert len(told.message) == LONGEST_REASON
-    assert "the-configured-key" not in f"{outcome} {guard.told}"
+    assert tried.message.startswith("No: [redacted]. xxx")
+    assert len(tried.message) == LONGEST_REASON
+    assert "the-configured-key" not in f"{outcome} {guard.calls}"
 
 
 async def test_only_the_last_failed_calls_are_told():
@@ -284,7 +284,7 @@ async def test_only_the_last_failed_calls_are_told():
 
     await outcome_of(provider, paper, Guard(), most_failures=99)
 
-    assert [told.message for told in paper.tries] == [f"{n}" for n in range(5, MOST_TRIES + 5)]
+    assert [tried.message for tried in paper.tries] == [f"{n}" for n in range(5, MOST_TRIES + 5)]
 
 
 async def test_a_refused_parameter_is_a_failed_call_but_no_failure_of_the_run():
@@ -295,7 +295,7 @@ async def test_a_refused_parameter_is_a_failed_call_but_no_failure_of_the_run():
     outcome = await outcome_of(Scripted([fault]), paper, Guard(), failures=1)
 
     assert isinstance(outcome.fault, PartRefused)
-    assert (outcome.failures, [told.status for told in paper.tries]) == (1, [400])
+    assert (outcome.failures, [tried.status for tried in paper.tries]) == (1, [400])
 
 
 async def test_what_breaks_the_reading_of_an_answer_is_that_answers_failure():

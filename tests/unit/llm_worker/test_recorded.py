@@ -37,8 +37,8 @@ class Stage:
         return session_id
 
     async def run(self, session_id: str, user: str = LOCAL_USER) -> str:
-        asked = SendMessage(user_id=user, session_id=session_id, content="Hello", run_id=new_id())
-        return (await self.store.send_message(asked)).run.id
+        request = SendMessage(user_id=user, session_id=session_id, content="Hello", run_id=new_id())
+        return (await self.store.send_message(request)).run.id
 
     async def claim(self, run_id: str, *, fault: Fault | None = None) -> None:
         await self.store.claim(run_id, prompt=SOURCE, fault=fault)
@@ -165,16 +165,16 @@ async def test_a_recorded_session_answers_a_sessions_runs_in_their_order(stage: 
         await stage.claim(run_id)
         await stage.store.end(run_id, text)
 
-    said: list[str | Ended] = []
+    texts: list[str | Ended] = []
     for _ in range(2):
         run_id = await stage.run(new)
         await stage.claim(run_id)
-        said += (await stage.hear(f"{old}@max", run_id))[:1]
+        texts += (await stage.hear(f"{old}@max", run_id))[:1]
         await stage.store.end(run_id, "")
     third = await stage.run(new)
     await stage.claim(third)
 
-    assert said == ["First", "Second"]
+    assert texts == ["First", "Second"]
     with pytest.raises(ProviderError, match="has 2 runs"):
         await stage.hear(f"{old}@max", third)
 

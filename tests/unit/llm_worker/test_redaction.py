@@ -36,7 +36,7 @@ def redaction() -> Redaction:
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("text", "shown"),
     [
         (f"Incorrect API key provided: {KEY}.", f"Incorrect API key provided: {SECRET}."),
         ("key configured%2Bkey%2F42%3D%3D", f"key {SECRET}"),
@@ -65,12 +65,12 @@ def redaction() -> Redaction:
         ("http://user:pass@api.example/v1", "http://api.example/v1"),
     ],
 )
-def test_secrets_are_taken_out(redaction: Redaction, said: str, shown: str):
-    assert redaction(said) == shown
+def test_secrets_are_taken_out(redaction: Redaction, text: str, shown: str):
+    assert redaction(text) == shown
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("text", "shown"),
     [
         (
             "Cannot connect to host 127.0.0.1:41234 ssl:default [Connect call failed "
@@ -95,12 +95,12 @@ def test_secrets_are_taken_out(redaction: Redaction, said: str, shown: str):
         ("proxy.company.example:3128 said no", f"{ADDRESS} said no"),
     ],
 )
-def test_private_addresses_are_taken_out(redaction: Redaction, said: str, shown: str):
-    assert redaction(said) == shown
+def test_private_addresses_are_taken_out(redaction: Redaction, text: str, shown: str):
+    assert redaction(text) == shown
 
 
 @pytest.mark.parametrize(
-    "said",
+    "text",
     [
         "Internal server error",
         "Bearer token is missing",
@@ -115,8 +115,8 @@ def test_private_addresses_are_taken_out(redaction: Redaction, said: str, shown:
         "",
     ],
 )
-def test_the_rest_stays_as_it_is(redaction: Redaction, said: str):
-    assert redaction(said) == said
+def test_the_rest_stays_as_it_is(redaction: Redaction, text: str):
+    assert redaction(text) == text
 
 
 def test_redacting_twice_is_redacting_once(redaction: Redaction):

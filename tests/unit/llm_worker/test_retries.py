@@ -7,8 +7,8 @@ from services.llm_worker.providers.base import ProviderError
 from services.llm_worker.retries import backoff, lasting, worth_another
 
 
-def a_fault(message: str, *, words: str = "", **more: float) -> ProviderError:
-    return ProviderError(message, transient=True, text=words, retry_after=more.get("retry_after"))
+def a_fault(message: str, *, text: str = "", **more: float) -> ProviderError:
+    return ProviderError(message, transient=True, text=text, retry_after=more.get("retry_after"))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_the_tries_are_bounded_by_the_settings_and_by_the_fault(
 
 
 @pytest.mark.parametrize(
-    "words",
+    "text",
     [
         '{"error": {"message": "Insufficient Balance", "code": "invalid_request_error"}}',
         '{"error": {"code": "insufficient_quota"}}',
@@ -63,8 +63,8 @@ def test_the_tries_are_bounded_by_the_settings_and_by_the_fault(
         "Your account has been deactivated",
     ],
 )
-def test_a_wrong_key_or_an_empty_account_lasts_whatever_the_status(words: str):
-    assert lasting(a_fault("openai answered 503", words=words))
+def test_a_wrong_key_or_an_empty_account_lasts_whatever_the_status(text: str):
+    assert lasting(a_fault("openai answered 503", text=text))
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
@@ -75,7 +75,7 @@ def test_a_status_of_the_key_lasts_whatever_a_header_wishes(status: int):
 
 
 @pytest.mark.parametrize(
-    "words",
+    "text",
     [
         "Rate limit reached for gpt-4 on tokens per min. Please try again in 6s. You can increase "
         "your rate limit by adding a payment method at https://platform.openai.com/account/billing",
@@ -85,5 +85,5 @@ def test_a_status_of_the_key_lasts_whatever_a_header_wishes(status: int):
         "Too many tokens",
     ],
 )
-def test_a_limit_of_the_moment_passes(words: str):
-    assert not lasting(a_fault("openai answered 429", words=words))
+def test_a_limit_of_the_moment_passes(text: str):
+    assert not lasting(a_fault("openai answered 429", text=text))

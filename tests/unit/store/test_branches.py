@@ -104,12 +104,12 @@ def test_a_rating_is_kept_with_its_reply_and_taken_back(story: Story):
     reply = story.answer(story.replies("u1", "a1"))
 
     story.rates(reply, "up", "Well said.")
-    said = message(story, reply).feedback
+    rated = message(story, reply).feedback
     story.rates(reply, "down")
     changed = message(story, reply).feedback
     story.rates(reply, None)
 
-    assert said == {"rating": "up", "comment": "Well said."}
+    assert rated == {"rating": "up", "comment": "Well said."}
     assert changed == {"rating": "down"}
     assert message(story, reply).feedback is None
     assert message(story, reply).content == "a1"
@@ -205,11 +205,11 @@ def _steps_to_the_leaf(story: Story, length: int) -> int:
 def chain(length: int) -> History:
     """So many messages, each after the one before it."""
     known = [ids.new_id() for _ in range(length)]
-    said = [
+    past = [
         PastMessage(id=new, parent_id=old, role="user", content="u", created_at=START)
         for old, new in zip([None, *known], known, strict=False)
     ]
-    return History(messages=said, leaf=known[-1])
+    return History(messages=past, leaf=known[-1])
 
 
 def test_what_is_copied_has_new_ids_and_the_same_shape(story: Story):
@@ -241,7 +241,7 @@ def test_a_replay_gives_the_same_rows_however_the_facts_are_batched(story: Story
     begun_with(story, History(messages=HISTORY, leaf=HISTORY[3].id))
     story.rates(HISTORY[2].id, "down")
     once = dump(story.connection)
-    words = searchable(story.connection)
+    searched = searchable(story.connection)
 
     for seed in range(5):
         chance, entries = random.Random(seed), list(story.entries)
@@ -252,7 +252,7 @@ def test_a_replay_gives_the_same_rows_however_the_facts_are_batched(story: Story
             apply(story.connection, batch, batch[-1].seq)
 
         assert dump(story.connection) == once
-        assert searchable(story.connection) == words
+        assert searchable(story.connection) == searched
     assert first != story.session
 
 

@@ -32,8 +32,8 @@ def branch(story: Story) -> list[Message]:
     return queries.list_messages(story.connection, request).items
 
 
-def found(story: Story, words: str) -> list[str]:
-    request = SearchMessages(user_id=USER, query=words)
+def found(story: Story, query: str) -> list[str]:
+    request = SearchMessages(user_id=USER, query=query)
     return [hit.message_id for hit in search_messages(story.connection, request).items]
 
 
@@ -167,9 +167,9 @@ def test_facts_give_the_same_rows_in_batches_of_any_size(size: int):
 
         assert dump(batched) == dump(one_by_one)
         assert found(story, "pondered") == [story.answer(run)]
-        words = "SELECT text, message_id FROM words ORDER BY message_id"
-        assert batched.exec_driver_sql(words).all() == one_by_one.exec_driver_sql(words).all()
-        assert len(one_by_one.exec_driver_sql(words).all()) == 2
+        select = "SELECT text, message_id FROM words ORDER BY message_id"
+        assert batched.exec_driver_sql(select).all() == one_by_one.exec_driver_sql(select).all()
+        assert len(one_by_one.exec_driver_sql(select).all()) == 2
 
 
 def test_the_context_ends_with_the_reply_that_goes_on(story: Story, first: str):
@@ -188,12 +188,12 @@ def test_the_context_ends_with_the_reply_that_goes_on(story: Story, first: str):
 
 
 def test_a_reply_of_another_sessions_prompt_goes_on_with_that_prompt(story: Story, first: str):
-    asked = story.question(first)
+    question_id = story.question(first)
     story.session = new_id()
     story.opens()
-    rerun = story.sends("Tell me a story.", context=asked)
+    rerun = story.sends("Tell me a story.", context=question_id)
     story.ends(rerun, "It was", attempt=story.claims(rerun), stop_reason="max_tokens")
-    run = story.continues(rerun, "It was", context=asked)
+    run = story.continues(rerun, "It was", context=question_id)
 
     assert [m.content for m in story.context(run).messages] == ["Tell me a story.", "It was"]
 

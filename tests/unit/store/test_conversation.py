@@ -60,8 +60,8 @@ class Chance:
 
     def regenerate(self) -> None:
         if self._ended and self._active is None:
-            asked = self._story.question(self._chance.choice(self._ended))
-            self._active = self._story.sends(None, user_message_id=asked)
+            question_id = self._story.question(self._chance.choice(self._ended))
+            self._active = self._story.sends(None, user_message_id=question_id)
 
     def edit(self) -> None:
         if self._ended and self._active is None:

@@ -170,9 +170,9 @@ KNOWN = {model.id: row(model) for model in (LLAMA, DEMO)}
 
 
 def test_what_is_known_is_no_news():
-    news, noted = compare(KNOWN, "demo/demo", offer(LLAMA, DEMO))
+    fact, noted = compare(KNOWN, "demo/demo", offer(LLAMA, DEMO))
 
-    assert news is None
+    assert fact is None
     assert (noted.added, noted.removed) == ([], [])
 
 
@@ -180,17 +180,17 @@ def test_only_what_is_new_or_different_is_news():
     other = OfferedModel(provider="ollama", name="llama:3b", digest="another")
     new = OfferedModel(provider="ollama", name="qwen")
 
-    news, noted = compare(KNOWN, "demo/demo", offer(other, new, DEMO))
+    fact, noted = compare(KNOWN, "demo/demo", offer(other, new, DEMO))
 
-    assert news is not None
-    assert (news.models, news.removed) == ([other, new], [])
+    assert fact is not None
+    assert (fact.models, fact.removed) == ([other, new], [])
     assert (noted.added, noted.removed) == (["ollama/qwen"], [])
 
 
 def test_a_provider_that_cannot_be_asked_keeps_its_models():
-    news, _ = compare(KNOWN, "demo/demo", offer(DEMO, unavailable=("ollama",)))
+    fact, _ = compare(KNOWN, "demo/demo", offer(DEMO, unavailable=("ollama",)))
 
-    assert news is None
+    assert fact is None
 
 
 def test_a_provider_that_is_no_longer_set_up_loses_them():
@@ -202,21 +202,21 @@ def test_a_provider_that_is_no_longer_set_up_loses_them():
 def test_a_model_that_is_back_was_added():
     known = {LLAMA.id: row(LLAMA, is_available=False), DEMO.id: row(DEMO)}
 
-    news, noted = compare(known, "demo/demo", offer(LLAMA, DEMO))
+    fact, noted = compare(known, "demo/demo", offer(LLAMA, DEMO))
 
-    assert news is not None
-    assert (news.models, noted.added) == ([LLAMA], ["ollama/llama:3b"])
+    assert fact is not None
+    assert (fact.models, noted.added) == ([LLAMA], ["ollama/llama:3b"])
 
 
 @pytest.mark.parametrize(
     ("default", "is_new"), [("demo/demo", False), (None, False), ("ollama/llama:3b", True)]
 )
 def test_another_default_is_news_and_an_unknown_one_is_not(default: str | None, is_new: bool):
-    news, _ = compare(KNOWN, "demo/demo", offer(LLAMA, DEMO, default=default))
+    fact, _ = compare(KNOWN, "demo/demo", offer(LLAMA, DEMO, default=default))
 
-    assert (news is not None) is is_new
-    if news is not None:
-        assert (news.models, news.removed, news.default) == ([], [], default)
+    assert (fact is not None) is is_new
+    if fact is not None:
+        assert (fact.models, fact.removed, fact.default) == ([], [], default)
 
 
 def test_a_time_to_the_microsecond_is_the_same_after_the_table(catalogue: Catalogue):

@@ -75,10 +75,10 @@ def test_a_context_has_the_last_twenty_messages(story: Story):
 
 def test_a_context_may_be_another_sessions_branch(story: Story):
     first = story.replies("u1", "a1")
-    asked = story.question(story.replies("u2", "a2", parent=story.answer(first)))
+    question_id = story.question(story.replies("u2", "a2", parent=story.answer(first)))
     beside = other_session(story, "Beside")
 
-    again = beside.sends("u2", context=asked)
+    again = beside.sends("u2", context=question_id)
 
     assert context(beside, again) == ["u1", "a1", "u2"]
 

@@ -38,7 +38,7 @@ def test_a_message_is_found_by_its_words_the_newest_first(story: Story):
 
 
 @pytest.mark.parametrize(
-    ("said", "query", "is_found"),
+    ("text", "query", "is_found"),
     [
         ("The cat sleeps", "CAT", True),
         ("The cat sleeps", "cat sleeps", True),
@@ -61,8 +61,8 @@ def test_a_message_is_found_by_its_words_the_newest_first(story: Story):
         ("see e-mail", "e-mail", True),
     ],
 )
-def test_what_is_found(story: Story, said: str, query: str, is_found: bool):
-    story.replies(said, "")
+def test_what_is_found(story: Story, text: str, query: str, is_found: bool):
+    story.replies(text, "")
 
     assert bool(find(story, query).items) is is_found
 
@@ -108,7 +108,7 @@ def test_no_query_is_a_failure(query: str):
 
 def test_pages_go_on_where_they_end(story: Story):
     runs = [story.replies(f"cat {n}", "Yes") for n in range(5)]
-    asked = [story.question(run) for run in runs][::-1]
+    questions = [story.question(run) for run in runs][::-1]
 
     found, before = list[str](), None
     while True:
@@ -119,7 +119,7 @@ def test_pages_go_on_where_they_end(story: Story):
         if before is None:
             break
 
-    assert found == asked
+    assert found == questions
 
 
 def test_a_branch_that_is_not_shown_is_searched_and_what_waits_is_not(story: Story):
