@@ -556,7 +556,7 @@ class ListMessages(Request[MessagePage], frozen=True, kw_only=True):
 
 
 class SearchMessages(Request[HitPage], frozen=True, kw_only=True):
-    """The user's messages in which all of these words stand, newest first.
+    """The user's messages that contain every word of ``query``, newest first.
 
     ``before`` is the last message of the page before; ``offset`` skips instead.
     """
@@ -579,7 +579,7 @@ class GetMessage(Request[MessageAnswer], frozen=True, kw_only=True):
 
 
 class ExportSession(Request[Export], frozen=True, kw_only=True):
-    """A session with everything that was said in it."""
+    """A session with all of its messages and files."""
 
     session_id: str
 

@@ -16,7 +16,7 @@ Circuit = Literal["closed", "open", "half_open"]
 
 
 class ProviderState(msgspec.Struct, frozen=True, kw_only=True):
-    """One provider: what it offers, or why it could not be asked."""
+    """One provider: what it offers, or why it did not list its models."""
 
     name: str
     models: list[OfferedModel]

@@ -89,7 +89,7 @@ class OwnedRun(Generic[W]):
 
 
 class RunOwnership(Generic[W]):
-    """Every run that this worker is at, and what is asked and said about them."""
+    """Every run that this worker is at: taking, claiming, watching and ending them."""
 
     def __init__(self, bus: Bus, worker_id: str) -> None:
         self._bus = bus
@@ -101,7 +101,7 @@ class RunOwnership(Generic[W]):
 
     @contextmanager
     def take(self, delivery: Delivery) -> Generator[OwnedRun[W]]:
-        """Be at the run, for whoever asks, until its handling ends.
+        """Own the run until its handling ends.
 
         Raises:
             RetryLater: this worker is at it already.
@@ -119,7 +119,7 @@ class RunOwnership(Generic[W]):
                 run.writer.close()
 
     async def look_up(self, run: OwnedRun[W], delivery: Delivery) -> None:
-        """Where the run stands, asked of the leader.
+        """Read the run's state from the leader.
 
         What a schedule fired was checked against no chain: so what came before a
         first todo may have ended the run, or be the same todo.
@@ -136,7 +136,7 @@ class RunOwnership(Generic[W]):
                     run.state.over |= happened == "final" or happened.startswith("todo.")
 
     async def leave_to_owner(self, run: OwnedRun[W]) -> None:
-        """Leave a run to the worker that claimed it, if it says that it is at it.
+        """Leave a run to the worker that claimed it, if that one answers that it is at it.
 
         Without asking, a server's pause of a few seconds takes every run from
         its healthy worker (docs/failures.md).
@@ -242,7 +242,7 @@ class RunOwnership(Generic[W]):
         self._bus.post(message.reply, b"1" if owned else b"0")
 
     def on_cancel(self, message: Incoming) -> None:
-        """Somebody wants a run to stop."""
+        """A cancel was stored: stop the run if it is this worker's."""
         run = self._runs.get(subjects.parse(message.subject).run)
         if run is not None:
             # The head stays where the chain was read last: between there and this

@@ -33,7 +33,7 @@ class StoreClient:
         self._seen = 0
 
     def heard(self, seq: int) -> None:
-        """A fact of this sequence was shown to somebody."""
+        """Note that a fact of this sequence was shown to a client."""
         self._seen = max(self._seen, seq)
 
     async def ask(self, request: c.Request[Answer]) -> Answer:

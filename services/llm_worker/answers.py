@@ -1,4 +1,4 @@
-"""Answers that must be JSON of a certain form: how they are asked for, and whether they are."""
+"""Answers that must be JSON of a certain form: the instruction for the model, and the check."""
 
 import re
 from typing import Any
@@ -16,11 +16,11 @@ _FENCED = re.compile(r"^```[a-z]*\n(.*)\n```$", re.DOTALL | re.IGNORECASE)
 
 
 class Missed(Exception):
-    """An answer is not what was asked for; the sentence says where."""
+    """An answer does not fit its schema; the message names the place."""
 
 
 def schema_instruction(schema: dict[str, Any]) -> str:
-    """The wish for an answer that fits ``schema``, in words that every model understands."""
+    """The instruction to answer with JSON that fits ``schema``, as text for any model."""
     text = msgspec.json.format(msgspec.json.encode(schema), indent=2).decode()
     return (
         "Answer with one JSON value that fits this JSON Schema, and with nothing else: no words "

@@ -115,7 +115,7 @@ class _Packing:
         return PromptMessage(message.role, "\n\n".join(parts), files, thoughts)
 
     async def _take(self, file: ContextFile, files: list[PromptFile]) -> tuple[list[str], SentFile]:
-        """What is said of a file, and how it went; what is sent as it is comes to ``files``."""
+        """The text for a file, and how it was sent; what goes as it is is added to ``files``."""
         name = quoted(file.ref.name)
         parts = [f"Attached is the file {name}. {_DATA}"]
         if file.error is not None:
@@ -160,6 +160,6 @@ class _Packing:
         return f"{fence(shown, file.ref.kind)}{cut}"
 
     def _note(self, name: str, what: str) -> str:
-        """Tell the model of a file by its name; notes are logged, so they leave it out."""
+        """A sentence about a file, for the model; notes are logged, so they leave out its name."""
         self.notes.append(f"An attached file {what}")
         return f"{name} {what}"

@@ -86,7 +86,7 @@ class _Seen(NamedTuple):
 
 
 class Breaker:
-    """Ask it before each call of a provider (:meth:`admit`), and tell it how the call ended."""
+    """Admits each call of a provider (:meth:`admit`), and counts how the calls ended."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class Breaker:
         await self._heal(_of_model(provider, model))
 
     async def failed(self, provider: str, model: str, fault: ProviderError) -> None:
-        """A call that was let through has failed; only a passing fault counts.
+        """A call that was let through has failed; only a transient fault counts.
 
         With any other the provider did answer: the request was wrong, not its health.
         """

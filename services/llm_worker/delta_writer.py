@@ -101,7 +101,7 @@ class DeltaWriter:
 
     @property
     def grew(self) -> bool:
-        """Whether the provider said anything."""
+        """Whether any text has come from the provider."""
         return self._length > self._opening
 
     @property

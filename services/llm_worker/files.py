@@ -1,4 +1,4 @@
-"""Which of a step's files a model is sent as they are, and what it is told instead."""
+"""Which of a step's files are sent to the model as they are, and which need their text instead."""
 
 from collections.abc import Callable
 from typing import NamedTuple

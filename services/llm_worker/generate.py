@@ -156,7 +156,7 @@ def _stand_in(ended: Ended, writer: DeltaWriter, redaction: Redaction) -> None:
 def _judged(
     failed: ProviderError, prompt: Prompt, writer: DeltaWriter, calls: Calls
 ) -> ProviderError:
-    """The fault as it may be told, and whether it is one that another prompt would not meet."""
+    """The fault without secrets, and whether another prompt would not meet it."""
     fault = calls.redaction.clean(failed)
     fault.transient = not lasting(fault)
     return fault if writer.grew else as_refusal(fault, prompt) or fault
@@ -165,7 +165,7 @@ def _judged(
 def _note(
     fault: ProviderError, provider: Provider, prompt: Prompt, writer: DeltaWriter, calls: Calls
 ) -> None:
-    """Keep a failed call for the run's facts, count it, and tell the operators where it was."""
+    """Keep a failed call for the run's facts, count it, and log where it was."""
     _calls.labels(provider.name, fault.code).inc()
     usage = fault.usage
     writer.tries[:] = writer.tries[1 - MOST_TRIES :]

@@ -1,4 +1,4 @@
-"""What this worker's providers offer, told to whoever asks, and to the store."""
+"""What this worker's providers offer: the answers to requests, and the store's list of models."""
 
 import asyncio
 
@@ -111,7 +111,7 @@ class Offering:
 
 
 def _offered(provider: str, info: ModelInfo) -> OfferedModel | None:
-    """What the provider says of a model, if a fact can hold it."""
+    """A provider's model as facts have it; None when a fact cannot hold it."""
     if not _is_usable(info.name):
         log.warning("models.name_unusable", provider=provider, length=len(info.name))
         return None
@@ -129,7 +129,7 @@ def _offered(provider: str, info: ModelInfo) -> OfferedModel | None:
 
 
 def _described(details: ModelDetails) -> ModelDetails:
-    """The details without what nobody could show."""
+    """The details without texts that cannot be shown."""
     texts = {
         name: _usable(value) or ""
         for name, value in msgspec.structs.asdict(details).items()

@@ -1,4 +1,4 @@
-"""What models refuse of a prompt: recognised in their servers' words, remembered for a while.
+"""Parts of prompts that models refuse: recognised in their servers' errors, remembered for a while.
 
 Many servers speak one API, and each takes another part of it: a schema for the
 answer, pictures, whole documents, a temperature, the system's role.  None says so
@@ -160,12 +160,12 @@ class RefusedBy:
         return self.has(_kind(file.media_type)) or self.has(file.sha256)
 
     def schema(self, schema: dict[str, Any]) -> bool:
-        """Whether it is not to be sent this schema, but for the words in the prompt."""
+        """Whether this schema is to be sent in the prompt's text only."""
         return self.has(_digest(schema))
 
     @property
     def learnt(self) -> frozenset[Learnt]:
-        """In which other way it is to be asked."""
+        """The other ways of making a request that this model has been found to need."""
         return frozenset(part for part in get_args(Learnt) if self.has(part))
 
     def notes(self, *, as_it_is: bool, schema: bool) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a todo asks of a model, and what comes after the answer: a chat's reply, or a job's step."""
+"""The prompt of a todo, and what follows its answer: a chat's reply, or a job's step."""
 
 from typing import NamedTuple, Protocol
 
@@ -77,7 +77,7 @@ class Task(Protocol):
     async def prompt(
         self, provider: Provider, model: str, context: Context, refused: RefusedBy
     ) -> Prompt:
-        """What the provider is asked, without what the model ``refused``.
+        """The prompt for the provider, without what the model ``refused``.
 
         Raises:
             ProviderError: it cannot be asked that.
@@ -169,7 +169,7 @@ class Reply:
 
 
 def _all_thoughts(before: ContextMessage, thoughts: Thoughts, final: RunEnded) -> Thoughts:
-    """Those of a reply that went on, with its first ones; blocks are for who made them alone."""
+    """The thoughts of a continued reply, old and new; blocks of another model are left out."""
     same = (before.provider, before.model) == (final.provider, final.model)
     blocks = thoughts.blocks if same else []
     if final.thoughts is None:
@@ -179,7 +179,7 @@ def _all_thoughts(before: ContextMessage, thoughts: Thoughts, final: RunEnded) -
 
 
 class Step:
-    """A job's step: its todo says what is asked, and what it must fit."""
+    """A job's step: the prompt and the schema of the answer are in its todo."""
 
     turn = None
 
@@ -271,7 +271,7 @@ class Step:
         return Next(subject, following, "its answer was taken")
 
     def _again(self, ask: StepPrompt, fault: str) -> Next | Fault:
-        """Ask once more, with the fault named; the misses so far are in the log."""
+        """The next todo of the same step, with the fault named; misses so far are in the log."""
         todo, misses, fault = self._todo, ask.misses + 1, shortened(fault)
         if misses >= MISSES:
             message = f"The answers of the step “{ask.step}” did not fit its schema: {fault}"

@@ -171,7 +171,7 @@ class Worker:
         return _fault(fault)
 
     async def _complete(self, run: Run, task: Task, ended: Ended, source: PromptSource) -> None:
-        """The provider said all: what comes next is the task's to say."""
+        """End the run or append its next todo, as the task judges the complete answer."""
         writer = run.own_writer
         verdict = task.judge(writer.text if writer else "", ended)
         match verdict:
@@ -317,7 +317,7 @@ class Worker:
 
 
 def _previous_attempt(writer: DeltaWriter, reason: str) -> PreviousAttempt:
-    """What an attempt of ours wrote; it writes no more, or a later delta would not be told."""
+    """What this worker's attempt wrote; its writer is closed first, so that no delta is missing."""
     writer.close()
     return PreviousAttempt(
         attempt=writer.attempt,

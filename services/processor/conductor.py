@@ -16,7 +16,7 @@ class Read(NamedTuple):
 
 
 class Generate(NamedTuple):
-    """A model is to be asked."""
+    """A model is to answer a prompt."""
 
     ask: StepPrompt
     last: bool
@@ -24,7 +24,7 @@ class Generate(NamedTuple):
 
 
 def conduct(plan: Plan, results: list[StepResult]) -> Read | Generate | None:
-    """The step that is due; None when all are done, which only a broken log says."""
+    """The step that is due; None when all are done, which only happens with a broken log."""
     step = due_step(plan, results)
     if step is None:
         return None

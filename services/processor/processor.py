@@ -1,4 +1,4 @@
-"""Work on process todos: read a file, or say what a model is to be asked next.
+"""Work on process todos: read a file, or append the todo for the next step.
 
 ``handle`` is the list of the steps.  Reading takes time and is claimed first;
 deciding takes none, and the chain itself sees to it that it is done once.
@@ -89,7 +89,7 @@ class Processor:
             log.warning("run.refused", run_id=delivery.address.run, step=todo.step)
 
     async def _attempt(self, run: Run, delivery: Delivery, todo: TodoProcess) -> None:
-        """One try; afterwards the run has gone on, or its standing says why not."""
+        """One try; afterwards the run has gone on, or its state shows why not."""
         if run.lost:
             raise RetryLater(LEASE, "another attempt has begun")
         if run.state.cancelled:
@@ -214,7 +214,7 @@ class Processor:
 
 
 def _previous_attempt(run: Run) -> PreviousAttempt | None:
-    """How the reading went that leads to a question; None where nothing was read."""
+    """The attempt that read the file before a model answers; None where nothing was read."""
     if run.own_writer is None:
         return None
     return PreviousAttempt(

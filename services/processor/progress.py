@@ -1,4 +1,4 @@
-"""Tells how much of a step is done: a few times a second, and never less than before."""
+"""Publishes how much of a step is done: a few times a second, and never less than before."""
 
 import asyncio
 import time
@@ -57,7 +57,7 @@ class ProgressWriter:
         self.close()
 
     def close(self) -> None:
-        """Tell nothing more: the next fact says that the step is done."""
+        """Publish nothing more: the next fact ends the step."""
         if self._writing is not None:
             self._writing.cancel()
 

@@ -49,6 +49,12 @@ class History:
         self._database = database
         self._pasts: OrderedDict[tuple[str, str], Past] = OrderedDict()
 
+    async def answer(self, query: Callable[[sa.Connection, R], A], request: R) -> A:
+        """What ``query`` finds now, or as of the fact that the request names."""
+        if request.at is None:
+            return await self._database.read(query, request)
+        return await self.as_of(request, request.at, query)
+
     async def as_of(self, request: R, at: int, query: Callable[[sa.Connection, R], A]) -> A:
         """What ``query`` would have found when ``at`` was the last fact.
 

@@ -51,8 +51,9 @@ class ModelNames:
         self._refreshing: asyncio.Task[None] | None = None
         self._refreshed_at = float("-inf")
 
-    def changed(self) -> None:
+    def on_synced(self, session_id: str) -> None:
         """Other models are on offer than before."""
+        del session_id  # it is a fact of none
         self._offered = None
         self._changes += 1
         self._words.clear()

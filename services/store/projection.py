@@ -6,6 +6,9 @@ rows, byte for byte.  How rows get out of the database and back is the business
 of :mod:`services.store.applying`.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 
 from services.store import resources as library
@@ -15,17 +18,23 @@ from services.store.titles import title_of
 from shared import conversation, run_state
 from shared.events import (
     BranchChosen,
+    CancelRequested,
+    Fact,
     FactImported,
     LibraryFact,
     MessageRated,
+    RunClaimed,
     RunEnded,
     RunFact,
+    RunScheduled,
     RunWaiting,
     SessionCreated,
     SessionDeleted,
     SessionFact,
     SessionUpdated,
     TodoChat,
+    TodoGenerate,
+    TodoProcess,
 )
 from shared.log_entry import LogEntry
 from shared.subjects import Address
@@ -84,10 +93,10 @@ def project(rows: Rows, entry: LogEntry) -> None:
     """Change ``rows`` as the fact says."""
     address, fact = entry.address, entry.fact
     if isinstance(fact, FactImported):
-        _import(rows, entry, fact)
+        import_fact(rows, entry, fact)
         return
     if isinstance(fact, LibraryFact):
-        library.project(rows.library, address.user, entry.seq, fact)
+        library.project(rows.library, address.user, fact)
         return
     session = rows.sessions.get(address.session)
     if session is not None and session.user_id != address.user:
@@ -100,10 +109,10 @@ def project(rows: Rows, entry: LogEntry) -> None:
     if session is not None:  # else deleted; what comes late is being erased, but for its cost
         session.last_seq = entry.seq
         session.updated_at = fact.at
-        _project_session(rows, session, entry, fact)
+        PROJECTORS[type(fact)](rows, session, entry, fact)
 
 
-def _import(rows: Rows, entry: LogEntry, imported: FactImported) -> None:
+def import_fact(rows: Rows, entry: LogEntry, imported: FactImported) -> None:
     """What happened elsewhere counts like what happened here, once all of it is here."""
     project(rows, entry.unwrapped())
     session = rows.sessions.get(entry.address.session)
@@ -111,22 +120,22 @@ def _import(rows: Rows, entry: LogEntry, imported: FactImported) -> None:
         session.importing = imported.position < imported.of - 1
 
 
-def _project_session(
-    rows: Rows, session: SessionRow, entry: LogEntry, fact: SessionFact | RunFact
-) -> None:
-    match fact:
-        case SessionUpdated():
-            _update(session, fact)
-        case SessionDeleted():
-            rows.drop_session(session.id)
-        case SessionCreated() | BranchChosen() | MessageRated():
-            _converse(rows, session, None, entry)
-        case _:
-            run = rows.runs.get(entry.address.run)
-            if run is None:
-                run = rows.runs[entry.address.run] = _new_run(entry, fact)
-            _converse(rows, session, run, entry)
-            run.apply(entry.seq, fact)
+def _delete(rows: Rows, session: SessionRow, entry: LogEntry, fact: SessionDeleted) -> None:
+    del entry, fact
+    rows.drop_session(session.id)
+
+
+def _project_message(rows: Rows, session: SessionRow, entry: LogEntry, fact: SessionFact) -> None:
+    del fact
+    _converse(rows, session, None, entry)
+
+
+def _project_run(rows: Rows, session: SessionRow, entry: LogEntry, fact: RunFact) -> None:
+    run = rows.runs.get(entry.address.run)
+    if run is None:
+        run = rows.runs[entry.address.run] = _new_run(entry, fact)
+    _converse(rows, session, run, entry)
+    run.apply(entry.seq, fact)
 
 
 def _converse(rows: Rows, session: SessionRow, run: RunRow | None, entry: LogEntry) -> None:
@@ -140,7 +149,8 @@ def _converse(rows: Rows, session: SessionRow, run: RunRow | None, entry: LogEnt
         session.title = title_of(first)
 
 
-def _update(session: SessionRow, fact: SessionUpdated) -> None:
+def _update(rows: Rows, session: SessionRow, entry: LogEntry, fact: SessionUpdated) -> None:
+    del rows, entry
     for field in CHANGEABLE:
         value = getattr(fact, field)
         if value is not msgspec.UNSET:
@@ -158,6 +168,26 @@ CHANGEABLE = (
     "on_busy",
     "enable_tools",
 )
+
+
+Projector = Callable[[Rows, SessionRow, LogEntry, Any], None]
+
+PROJECTORS: dict[type[Fact], Projector] = {
+    SessionCreated: _project_message,
+    SessionUpdated: _update,
+    BranchChosen: _project_message,
+    MessageRated: _project_message,
+    SessionDeleted: _delete,
+    RunWaiting: _project_run,
+    RunScheduled: _project_run,
+    TodoChat: _project_run,
+    TodoProcess: _project_run,
+    TodoGenerate: _project_run,
+    RunClaimed: _project_run,
+    CancelRequested: _project_run,
+    RunEnded: _project_run,
+}
+"""What each fact of a session does to the rows."""
 
 
 # -- new rows ---------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """What users have outside any session, from its facts into rows (architecture.md, law 1).
 
-A shelf is a table and the struct of its rows; :func:`project` says what a fact
+A resource kind is a table and the struct of its rows; :func:`project` says what a fact
 does to the rows that it names.  Which rows those are, :func:`_named` says without
 having read them, so that all of a batch can be read at once.
 """
@@ -27,6 +27,7 @@ from services.store.rows import (
 from services.store.saving import upsert
 from services.store.schema import models, preferences, presets, tokens, users
 from shared.events import (
+    Fact,
     LibraryFact,
     ModelPreferred,
     ModelsSynced,
@@ -41,7 +42,6 @@ from shared.events import (
     UserEnabled,
 )
 from shared.log_entry import LogEntry
-from shared.subjects import parse
 
 
 class ResourceKind(NamedTuple):
@@ -56,60 +56,43 @@ MODELS = ResourceKind(models, model_row)
 PREFERENCES = ResourceKind(preferences, preference_row)
 USERS = ResourceKind(users, user_row)
 TOKENS = ResourceKind(tokens, token_row)
-SHELVES = (PRESETS, MODELS, PREFERENCES, USERS, TOKENS)
-TABLES = tuple(shelf.table for shelf in SHELVES)
+KINDS = (PRESETS, MODELS, PREFERENCES, USERS, TOKENS)
+TABLES = tuple(kind.table for kind in KINDS)
 
 
 class Library:
     """The rows that some facts are about; None where a row was dropped."""
 
     def __init__(self) -> None:
-        self.rows: dict[ResourceKind, dict[str, Any]] = {shelf: {} for shelf in SHELVES}
+        self.rows: dict[ResourceKind, dict[str, Any]] = {kind: {} for kind in KINDS}
 
 
-def project(library: Library, user: str, seq: int, fact: LibraryFact) -> None:
+def project(library: Library, user: str, fact: LibraryFact) -> None:
     """Change the rows that the fact is about."""
-    del seq
-    presets = library.rows[PRESETS]
-    match fact:
-        case UserCreated() | UserDisabled() | UserEnabled():
-            _project_user(library.rows[USERS], user, fact)
-        case TokenCreated() | TokenRevoked():
-            _project_token(library.rows[TOKENS], user, fact)
-        case PresetCreated():
-            presets[fact.preset_id] = _new_preset(user, fact)
-        case PresetUpdated():
-            _change(presets.get(fact.preset_id), user, fact)
-        case PresetDeleted():
-            if (row := presets.get(fact.preset_id)) is not None and row.user_id == user:
-                presets[fact.preset_id] = None
-        case ModelPreferred():
-            library.rows[PREFERENCES][user] = PreferenceRow(id=user, model=fact.model)
-        case ModelsSynced():
-            _sync(library, user, fact)
+    PROJECTORS[type(fact)](library, user, fact)
 
 
-def load(connection: sa.Connection, links: list[LogEntry]) -> Library:
+def load(connection: sa.Connection, entries: list[LogEntry]) -> Library:
     """The rows that the facts are about, as they are before them."""
     library = Library()
     wanted: dict[ResourceKind, set[str]] = {}
-    for link in links:
-        if isinstance(link.fact, LibraryFact):
-            for shelf, row_id in _named(parse(link.subject).user, link.fact):
-                wanted.setdefault(shelf, set()).add(row_id)
-    for shelf, ids in wanted.items():
-        found = sa.select(shelf.table).where(shelf.table.c.id.in_(ids))
-        library.rows[shelf] = {row.id: shelf.read(row) for row in connection.execute(found)}
+    for entry in entries:
+        if isinstance(entry.fact, LibraryFact):
+            for kind, row_id in _named(entry.address.user, entry.fact):
+                wanted.setdefault(kind, set()).add(row_id)
+    for kind, ids in wanted.items():
+        found = sa.select(kind.table).where(kind.table.c.id.in_(ids))
+        library.rows[kind] = {row.id: kind.read(row) for row in connection.execute(found)}
     return library
 
 
 def save(connection: sa.Connection, library: Library) -> None:
     """Write the rows back, and drop those that are gone."""
-    for shelf, rows in library.rows.items():
+    for kind, rows in library.rows.items():
         gone = [row_id for row_id, row in rows.items() if row is None]
         if gone:
-            connection.execute(shelf.table.delete().where(shelf.table.c.id.in_(gone)))
-        upsert(connection, shelf.table, [row for row in rows.values() if row is not None])
+            connection.execute(kind.table.delete().where(kind.table.c.id.in_(gone)))
+        upsert(connection, kind.table, [row for row in rows.values() if row is not None])
 
 
 def _named(user: str, fact: LibraryFact) -> Iterator[tuple[ResourceKind, str]]:
@@ -133,28 +116,31 @@ def _named(user: str, fact: LibraryFact) -> Iterator[tuple[ResourceKind, str]]:
 # -- users and tokens -----------------------------------------------------------------
 
 
-def _project_user(
-    rows: dict[str, UserRow], user: str, fact: UserCreated | UserDisabled | UserEnabled
-) -> None:
-    row = rows.get(user)
-    if isinstance(fact, UserCreated):
-        rows.setdefault(user, UserRow(id=user, name=fact.name, created_at=fact.at))
-    elif row is not None:
+def _create_user(library: Library, user: str, fact: UserCreated) -> None:
+    row = UserRow(id=user, name=fact.name, created_at=fact.at)
+    library.rows[USERS].setdefault(user, row)
+
+
+def _enable_user(library: Library, user: str, fact: UserEnabled | UserDisabled) -> None:
+    row: UserRow | None = library.rows[USERS].get(user)
+    if row is not None:
         row.disabled_at = fact.at if isinstance(fact, UserDisabled) else None
 
 
-def _project_token(rows: dict[str, TokenRow], user: str, fact: TokenCreated | TokenRevoked) -> None:
-    row = rows.get(fact.token_id)
-    if isinstance(fact, TokenCreated):
-        rows[fact.token_id] = TokenRow(
-            id=fact.token_id,
-            user_id=user,
-            sha256=fact.sha256,
-            label=fact.label,
-            created_at=fact.at,
-            expires_at=fact.expires_at,
-        )
-    elif row is not None and row.user_id == user:
+def _create_token(library: Library, user: str, fact: TokenCreated) -> None:
+    library.rows[TOKENS][fact.token_id] = TokenRow(
+        id=fact.token_id,
+        user_id=user,
+        sha256=fact.sha256,
+        label=fact.label,
+        created_at=fact.at,
+        expires_at=fact.expires_at,
+    )
+
+
+def _revoke_token(library: Library, user: str, fact: TokenRevoked) -> None:
+    row: TokenRow | None = library.rows[TOKENS].get(fact.token_id)
+    if row is not None and row.user_id == user:
         row.revoked_at = row.revoked_at or fact.at
 
 
@@ -166,14 +152,15 @@ PRESET_FIELDS = (
 )
 
 
-def _new_preset(user: str, fact: PresetCreated) -> PresetRow:
+def _create_preset(library: Library, user: str, fact: PresetCreated) -> None:
     fields = {field: getattr(fact, field) for field in PRESET_FIELDS}
-    return PresetRow(
+    library.rows[PRESETS][fact.preset_id] = PresetRow(
         id=fact.preset_id, user_id=user, created_at=fact.at, updated_at=fact.at, **fields
     )
 
 
-def _change(row: PresetRow | None, user: str, fact: PresetUpdated) -> None:
+def _update_preset(library: Library, user: str, fact: PresetUpdated) -> None:
+    row: PresetRow | None = library.rows[PRESETS].get(fact.preset_id)
     if row is None or row.user_id != user:
         return  # deleted just before, or an id that two users chose
     row.updated_at = fact.at
@@ -183,10 +170,20 @@ def _change(row: PresetRow | None, user: str, fact: PresetUpdated) -> None:
             setattr(row, field, value)
 
 
+def _delete_preset(library: Library, user: str, fact: PresetDeleted) -> None:
+    row: PresetRow | None = library.rows[PRESETS].get(fact.preset_id)
+    if row is not None and row.user_id == user:
+        library.rows[PRESETS][fact.preset_id] = None
+
+
 # -- models -----------------------------------------------------------------------
 
 
-def _sync(library: Library, user: str, fact: ModelsSynced) -> None:
+def _prefer_model(library: Library, user: str, fact: ModelPreferred) -> None:
+    library.rows[PREFERENCES][user] = PreferenceRow(id=user, model=fact.model)
+
+
+def _sync_models(library: Library, user: str, fact: ModelsSynced) -> None:
     known = library.rows[MODELS]
     for model in fact.models:
         known[model.id] = _offered(model, known.get(model.id), fact.at)
@@ -205,3 +202,18 @@ def _offered(model: OfferedModel, before: ModelRow | None, at: datetime) -> Mode
         created_at=at if before is None else before.created_at,
         updated_at=at,
     )
+
+
+PROJECTORS: dict[type[Fact], Callable[[Library, str, Any], None]] = {
+    UserCreated: _create_user,
+    UserDisabled: _enable_user,
+    UserEnabled: _enable_user,
+    TokenCreated: _create_token,
+    TokenRevoked: _revoke_token,
+    PresetCreated: _create_preset,
+    PresetUpdated: _update_preset,
+    PresetDeleted: _delete_preset,
+    ModelPreferred: _prefer_model,
+    ModelsSynced: _sync_models,
+}
+"""What each fact outside sessions does to the rows of its user's."""

@@ -10,76 +10,51 @@ Commands only append facts; what they change, they change by way of this loop.
 import asyncio
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import Any, TypeVar
 
-import sqlalchemy as sa
 from msgspec import DecodeError
 from prometheus_client import Counter, Gauge
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.store import (
-    accounts,
-    file_queries,
-    inspection,
-    job_queries,
-    models,
-    presets,
-    queries,
-    statistics,
-    trim,
-)
-from services.store.answering import Endpoint, endpoint
+from services.store import trim
+from services.store.accounts import Accounts
+from services.store.answering import Endpoint
 from services.store.applying import apply, read_applied, read_epoch, set_epoch
 from services.store.archive import Archive, Entry, entry, links
 from services.store.branches import Branches
 from services.store.chains import Chains
 from services.store.commands import Commands
-from services.store.context import get_context
 from services.store.continuing import Continuing
 from services.store.database import Database, database_path
 from services.store.dispatch import Dispatcher
 from services.store.erase import Eraser
-from services.store.exporting import export_session
+from services.store.handlers import endpoints, react
 from services.store.history import History
 from services.store.hotlog import HotLog
 from services.store.jobs import Jobs
+from services.store.log_requests import LogRequests
 from services.store.migrate import migrate
 from services.store.model_names import ModelNames
+from services.store.models import Models
 from services.store.orphans import Orphans
-from services.store.rebuild import rebuild
+from services.store.presets import Presets
 from services.store.releasing import Releasing
-from services.store.search import search_messages
-from services.store.usage import get_usage
 from services.store.watermark import Watermark
-from shared import commands as asked
-from shared import operating
 from shared.bus import Bus, BusError, Incoming, Stored
-from shared.events import CancelRequested, ModelsSynced, RunEnded, RunScheduled, RunWaiting
-from shared.inspection import FindRuns, FindSessions, ReadFacts
 from shared.lifecycle import running
 from shared.log import get_logger
 from shared.objects import ObjectMissing, is_packed, unpack
 from shared.settings import Settings
 from shared.streams import ensure_streams
-from shared.subjects import EVENTS, EVERY_FACT, LIVE, LIVE_FACTS, parse, session_address
+from shared.subjects import EVENTS, EVERY_FACT, LIVE, LIVE_FACTS, parse
 
 log = get_logger()
-
-R = TypeVar("R", bound=asked.Request[Any])
-A = TypeVar("A")
-T = TypeVar("T", asked.GetSession, asked.GetMessage, asked.ListMessages)
-N = TypeVar("N", asked.SessionAnswer, asked.MessageAnswer, asked.MessagePage)
 
 BATCH = 500
 _TICK = 1.0
 _RETRY = 0.2
 _MOST_LIVE = 2_000
-
-_SETTLED_BY = RunEnded | CancelRequested | RunWaiting | RunScheduled
-"""Facts after which a session may need something of the store."""
 
 _archived = Counter("natterlog_store_facts", "Facts archived and applied")
 _lag = Gauge("natterlog_store_lag_facts", "Facts that are known of and not applied yet")
@@ -136,11 +111,12 @@ class Store:
         self.continuing = Continuing(self.commands, database, settings)
         self.releasing = Releasing(self.commands, database)
         self.eraser.release = self.releasing.release
-        self.presets = presets.Presets(self.chains, database, self.model_names)
-        self.accounts = accounts.Accounts(self.chains, database)
+        self.presets = Presets(self.chains, database, self.model_names)
+        self.accounts = Accounts(self.chains, database)
         self.history = History(archive, database)
         self.orphans = Orphans(bus, archive, database, self.applied)
-        self.models = models.Models(self.chains, database)
+        self.models = Models(self.chains, database)
+        self.log_requests = LogRequests(archive, database, self.applied)
         self._settings = settings
         self._live: deque[Stored] = deque()
         self._heard = 0
@@ -255,10 +231,8 @@ class Store:
             if session in self.archive.deleted:
                 self.history.forget(session)
                 self.eraser.came_late()
-            elif isinstance(item.fact, _SETTLED_BY):
-                self.dispatcher.look_at(session)
-            elif isinstance(item.fact, ModelsSynced):
-                self.model_names.changed()
+            elif item.fact is not None:
+                react((self.dispatcher, self.model_names), item.fact, session)
 
     # -- the log's incarnation ----------------------------------------------------------
 
@@ -317,91 +291,9 @@ class Store:
 
     def endpoints(self) -> dict[str, Endpoint]:
         """Every request that the store answers."""
-        do, ask, applied = self.commands, self._ask, self.applied
-        return dict(
-            (
-                endpoint(asked.CreateSession, do.create_session, applied),
-                endpoint(asked.UpdateSession, do.update_session, applied),
-                endpoint(asked.DeleteSession, do.delete_session, applied),
-                endpoint(asked.SendMessage, do.send_message, applied),
-                endpoint(asked.Regenerate, do.regenerate, applied),
-                endpoint(asked.ContinueReply, self.continuing.continue_reply, applied),
-                endpoint(asked.EditMessage, self.branches.edit, applied),
-                endpoint(asked.ForkSession, self.branches.fork, applied),
-                endpoint(asked.ChooseBranch, self.branches.choose, applied),
-                endpoint(asked.RateMessage, self.branches.rate, applied),
-                endpoint(asked.CancelRun, do.cancel_run, applied),
-                endpoint(asked.CreateJob, self.jobs.create_job, applied),
-                endpoint(asked.CreatePreset, self.presets.create, applied),
-                endpoint(asked.UpdatePreset, self.presets.update, applied),
-                endpoint(asked.DeletePreset, self.presets.delete, applied),
-                endpoint(asked.GetPreset, ask(presets.get_preset), applied),
-                endpoint(asked.ListPresets, ask(presets.list_presets), applied),
-                endpoint(operating.CreateUser, self.accounts.create_user, applied),
-                endpoint(operating.EnableUser, self.accounts.enable_user, applied),
-                endpoint(operating.CreateToken, self.accounts.create_token, applied),
-                endpoint(operating.RevokeToken, self.accounts.revoke_token, applied),
-                endpoint(operating.ListUsers, ask(accounts.list_users), applied),
-                endpoint(operating.ListTokens, ask(accounts.list_tokens), applied),
-                endpoint(asked.CheckToken, ask(accounts.check_token), applied),
-                endpoint(asked.GetStatistics, ask(statistics.get_statistics), applied),
-                endpoint(asked.SyncModels, self.models.sync, applied),
-                endpoint(asked.PreferModel, self.models.prefer, applied),
-                endpoint(asked.ListModels, ask(models.list_models), applied),
-                endpoint(asked.Rebuild, self.rebuild, applied),
-                endpoint(asked.GetSession, self._ask_then(queries.get_session), applied),
-                endpoint(asked.ListSessions, ask(queries.list_sessions), applied),
-                endpoint(asked.ListMessages, self._ask_then(queries.list_messages), applied),
-                endpoint(asked.GetRun, ask(queries.get_run), applied),
-                endpoint(asked.GetJob, ask(job_queries.get_job), applied),
-                endpoint(asked.ListJobs, ask(job_queries.list_jobs), applied),
-                endpoint(asked.GetContext, ask(get_context), applied),
-                endpoint(asked.SearchMessages, ask(search_messages), applied),
-                endpoint(asked.ExportSession, ask(export_session), applied),
-                endpoint(asked.GetMessage, self._ask_then(queries.get_message), applied),
-                endpoint(asked.GetFile, ask(file_queries.get_file), applied),
-                endpoint(asked.GetUsage, ask(get_usage), applied),
-                endpoint(asked.OpenFeed, ask(queries.open_feed), applied),
-                endpoint(asked.GetFacts, self.get_facts, applied),
-                endpoint(FindRuns, ask(inspection.find_runs), applied),
-                endpoint(FindSessions, ask(inspection.find_sessions), applied),
-                endpoint(ReadFacts, self.read_facts, applied),
-            )
-        )
-
-    def _ask(self, query: Callable[[sa.Connection, R], A]) -> Callable[[R], Awaitable[A]]:
-        return partial(self.database.read, query)
-
-    def _ask_then(self, query: Callable[[sa.Connection, T], N]) -> Callable[[T], Awaitable[N]]:
-        """Like :meth:`_ask`, and of the past when the request says so."""
-
-        async def answer(request: T) -> N:
-            if request.at is None:
-                return await self.database.read(query, request)
-            return await self.history.as_of(request, request.at, query)
-
-        return answer
-
-    async def get_facts(self, request: asked.GetFacts) -> asked.Facts:
-        """A session's facts from the cold log."""
-        upto = self.archive.archived
-        owned = asked.GetSession(user_id=request.user_id, session_id=request.session_id)
-        await self.database.read(queries.get_session, owned)
-        address = session_address(request.user_id, request.session_id)
-        facts = await self.archive.session_facts(address, request.after, request.limit)
-        return asked.Facts(facts=facts, upto=upto)
-
-    async def read_facts(self, request: ReadFacts) -> asked.Facts:
-        """A session's facts from the cold log, for an operator."""
-        upto = self.archive.archived
-        facts = await self.archive.read(inspection.read_facts, request)
-        return asked.Facts(facts=facts, upto=upto)
-
-    async def rebuild(self, request: asked.Rebuild) -> asked.Rebuilt:
-        """Make the tables anew from the cold log, while they are being read."""
-        rebuilt = await rebuild(self.archive, self.database)
-        self.applied.advance(max(rebuilt.seq, self.applied.seq))
-        return rebuilt
+        deciding = (self.commands, self.continuing, self.branches, self.jobs)
+        parts = (*deciding, self.presets, self.accounts, self.models, self.log_requests)
+        return endpoints(parts, self.database, self.history, self.applied)
 
     async def check(self) -> str | None:
         """Why the store is not ready, if it is not."""

@@ -120,7 +120,7 @@ async def test_what_was_said_is_there_and_no_worker_heard_of_it(
         unfinished = await there.store.database.read(queries.unsettled)
         assert unfinished == [mine]
         before = await there.dump()
-        await there.store.rebuild(Rebuild(user_id=there.user))
+        await there.store.log_requests.rebuild(Rebuild(user_id=there.user))
         assert await there.dump() == before
 
 

@@ -134,7 +134,7 @@ async def test_a_rebuild_gives_the_same_rows(at_work: StoreAtWork):
         await at_work.end(run, text, status, stop_reason="max_tokens")  # type: ignore[arg-type]
     before = await at_work.dump()
 
-    await at_work.store.rebuild(Rebuild(user_id=at_work.user))
+    await at_work.store.log_requests.rebuild(Rebuild(user_id=at_work.user))
 
     assert await at_work.dump() == before
     grown = await message(at_work, reply.assistant_message_id)

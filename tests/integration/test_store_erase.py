@@ -110,7 +110,7 @@ async def test_a_deleted_session_is_not_there(at_work: StoreAtWork):
     with pytest.raises(NotFound):
         await delete(at_work, session)
     with pytest.raises(NotFound):
-        await at_work.store.get_facts(facts)
+        await at_work.store.log_requests.get_facts(facts)
     with pytest.raises(Conflict):
         await at_work.store.commands.create_session(create)
     assert (await at_work.run(run)).status == "completed"
@@ -234,7 +234,7 @@ async def test_what_a_deleted_session_cost_survives_a_rebuild(at_work: StoreAtWo
     await delete(at_work, session)
     rows = await at_work.dump()
 
-    await at_work.store.rebuild(Rebuild(user_id=at_work.user))
+    await at_work.store.log_requests.rebuild(Rebuild(user_id=at_work.user))
 
     assert await at_work.dump() == rows
     assert [row[:3] for row in rows["api_usage_log"]] == [(run.id, at_work.user, None)]

@@ -269,6 +269,6 @@ async def test_the_tables_are_the_same_after_a_rebuild(at_work: StoreAtWork):
     await at_work.file(read=False)
     before = await at_work.dump()
 
-    await at_work.store.rebuild(Rebuild(user_id=at_work.user))
+    await at_work.store.log_requests.rebuild(Rebuild(user_id=at_work.user))
 
     assert await at_work.dump() == before

@@ -466,6 +466,6 @@ async def test_jobs_are_rebuilt_byte_for_byte(nats_server: NatsServer, tmp_path:
         await at.end(over.run, "An answer.", results=[a_result("extract", "words")])
         before = await at.dump()
 
-        await at.store.rebuild(Rebuild(user_id=at.user))
+        await at.store.log_requests.rebuild(Rebuild(user_id=at.user))
 
         assert await at.dump() == before

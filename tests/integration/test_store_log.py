@@ -33,7 +33,7 @@ def over(run: Run) -> bool:
 async def kinds(at_work: StoreAtWork, session: str, after: int = 0) -> list[str]:
     """What the cold log says happened in a session."""
     request = GetFacts(user_id=at_work.user, session_id=session, after=after)
-    facts = (await at_work.store.get_facts(request)).facts
+    facts = (await at_work.store.log_requests.get_facts(request)).facts
     return [fact.subject.split(".", 4)[4] for fact in facts]
 
 
@@ -75,7 +75,7 @@ async def test_a_large_field_is_whole_in_the_cold_log(nats_server: NatsServer, t
         await at_work.reply(session, content, text="x" * 500_000)
 
         request = GetFacts(user_id=at_work.user, session_id=session, after=0)
-        facts = (await at_work.store.get_facts(request)).facts
+        facts = (await at_work.store.log_requests.get_facts(request)).facts
 
     assert msgspec.json.decode(facts[1].data)["turn"]["content"] == content
     assert msgspec.json.decode(facts[3].data)["text"] == "x" * 500_000
@@ -306,7 +306,7 @@ async def test_rebuilt_rows_and_answers_are_the_same(nats_server: NatsServer, tm
             ]
 
         rows, answered = await at_work.dump(), await answers()
-        rebuilt = await at_work.store.rebuild(Rebuild(user_id=at_work.user))
+        rebuilt = await at_work.store.log_requests.rebuild(Rebuild(user_id=at_work.user))
 
         assert await at_work.dump() == rows
         assert await answers() == answered
