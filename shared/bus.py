@@ -289,17 +289,17 @@ class Bus(Connection):
             Unreached: it never got the request.
             Unavailable: it did not answer.
         """
-        asked = False
+        requested = False
         while True:
             give_up = time.monotonic() + restart
             try:
                 return await self._ask_somebody(subject, request, timeout, give_up)
             except NoResponders:
-                raise away(subject, errors.Unavailable if asked else errors.Unreached) from None
+                raise away(subject, errors.Unavailable if requested else errors.Unreached) from None
             except Unsendable:
                 raise errors.TooLarge("This is more than one request can carry.") from None
             except NoAnswer:
-                asked, tries = True, tries - 1
+                requested, tries = True, tries - 1
                 if not tries:
                     raise away(subject) from None
 

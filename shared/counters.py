@@ -50,9 +50,9 @@ def take_back(bus: Bus, subject: str) -> None:
 
 
 async def since(
-    bus: Bus, stream: str, subject: str, moment: datetime, *, timeout: float
+    bus: Bus, stream: str, subject: str, start: datetime, *, timeout: float
 ) -> Since | None:
-    """The first change since ``moment`` (UTC); None when there was none.
+    """The first change since ``start`` (UTC); None when there was none.
 
     One that was taken back counts although what it took back may be older: rather
     one too many than one too few.
@@ -60,7 +60,7 @@ async def since(
     Raises:
         BusError: it could not be read.
     """
-    query = {"start_time": moment, "next_by_subj": subject}
+    query = {"start_time": start, "next_by_subj": subject}
     answer = await bus.call(
         f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(query), timeout=timeout
     )

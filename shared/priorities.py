@@ -56,7 +56,7 @@ class PriorityConsumer(Pulling):
         self._pulls: dict[int, _Pull] = {}  # by level, one at most
         self._arrived: list[tuple[int, Incoming]] = []
         self._begun = 0
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._broken = False
 
     # -- pulling ----------------------------------------------------------------
@@ -112,21 +112,21 @@ class PriorityConsumer(Pulling):
 
     async def _something(self) -> None:
         """Wait until a pull was answered or a slot became free; notice a silent server."""
-        self._news.clear()
+        self._changed.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(PARKED):
-                await self._news.wait()
+                await self._changed.wait()
         oldest = min((pull.at for pull in self._pulls.values()), default=time.monotonic())
         if self._bus.connected and time.monotonic() - oldest > _SILENCE:
             log.warning("consumer.silent", consumer=self._name)
             self._broken = True
 
     def _freed(self) -> None:
-        self._news.set()
+        self._changed.set()
 
     def _mend(self) -> None:
         self._broken = True
-        self._news.set()
+        self._changed.set()
 
     async def _make_anew(self) -> None:
         await self._ensure()
@@ -151,7 +151,7 @@ class PriorityConsumer(Pulling):
             pull = self._pulls.get(level)
             if pull is not None and pull.number == number:
                 del self._pulls[level]
-            self._news.set()
+            self._changed.set()
         elif message.status != 100:  # 409 and 503: a consumer or its leader is gone
             self._mend()
 
@@ -168,7 +168,7 @@ class PriorityConsumer(Pulling):
         arrived, self._arrived = self._arrived, []
         for _, message in sorted(arrived, key=lambda item: item[0], reverse=True):
             self._begun += self._accept(message)
-        self._news.set()
+        self._changed.set()
 
     def _level_of(self, ack: str) -> int:
         """The level whose consumer an ack's subject names."""
