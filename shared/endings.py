@@ -124,15 +124,15 @@ async def end_unhandled(
     """
     while True:
         chain = await bus.facts_after(EVENTS, address.facts, 0)
-        said = [fact_kind(fact.subject) for fact in chain]
-        if not chain or "final" in said:
+        kinds = [fact_kind(fact.subject) for fact in chain]
+        if not chain or "final" in kinds:
             return False
-        if "claim" in said and not although_claimed:
+        if "claim" in kinds and not although_claimed:
             return False
         claims = [fact.seq for fact in chain if fact_kind(fact.subject) == "claim"]
         attempt = max(claims, default=0)
         written = await read_attempt(bus, address, attempt) if attempt else NOTHING
-        status = "cancelled" if "cancel" in said else "failed"
+        status = "cancelled" if "cancel" in kinds else "failed"
         final = msgspec.structs.replace(
             ended(
                 status,

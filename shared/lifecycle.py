@@ -120,13 +120,13 @@ class Life:
         if self.stopping.is_set():
             checks["service"] = "stopping"
         ready = not any(checks.values())
-        told = Readiness(
+        readiness = Readiness(
             status="ready" if ready else "not ready",
             service=self.service,
             checks={name: fault or "ok" for name, fault in checks.items()},
             restart_for=[name for name in names if name in self._own and checks[name]],
         )
-        return _json(told, status=200 if ready else 503)
+        return _json(readiness, status=200 if ready else 503)
 
     async def _metrics(self, _: web.Request) -> web.Response:
         """Show the numbers, for Prometheus."""

@@ -75,20 +75,20 @@ def read(path: Path) -> Pipeline:
         BadPipeline: it is none.
     """
     try:
-        told = msgspec.convert(tomllib.loads(path.read_text()), _File)
-        steps = [_step(step) for step in told.steps]
-        _check(told, steps)
+        written = msgspec.convert(tomllib.loads(path.read_text()), _File)
+        steps = [_step(step) for step in written.steps]
+        _check(written, steps)
     except (OSError, ValueError) as error:  # msgspec's and TOML's errors are ValueErrors
         raise BadPipeline(f"The pipeline {path} cannot be used: {error}") from error
-    return Pipeline(name=told.name, title=told.title, inputs=told.inputs, steps=steps)
+    return Pipeline(name=written.name, title=written.title, inputs=written.inputs, steps=steps)
 
 
-def _step(told: _Step) -> PipelineStep:
+def _step(step: _Step) -> PipelineStep:
     return PipelineStep(
-        name=told.name,
-        template=told.template.strip(),
-        system=told.system.strip() if told.system else None,
-        schema=None if told.schema is None else _schema(told.name, told.schema),
+        name=step.name,
+        template=step.template.strip(),
+        system=step.system.strip() if step.system else None,
+        schema=None if step.schema is None else _schema(step.name, step.schema),
     )
 
 
@@ -103,16 +103,16 @@ def _schema(step: str, text: str) -> dict[str, Any]:
     return schema
 
 
-def _check(told: _File, steps: list[PipelineStep]) -> None:
+def _check(written: _File, steps: list[PipelineStep]) -> None:
     """A template may name the inputs and the steps before it, and nothing else."""
-    names = [told.name, *told.inputs, *(step.name for step in steps)]
+    names = [written.name, *written.inputs, *(step.name for step in steps)]
     for name in names:
         msgspec.convert(name, _Name)
     if not steps:
         raise ValueError("it has no steps")
     if len(set(names[1:])) < len(names) - 1:
         raise ValueError("two of its inputs and steps have the same name")
-    known = set(told.inputs)
+    known = set(written.inputs)
     for step in steps:
         unknown = names_in(step.template) - known
         if unknown:

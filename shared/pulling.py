@@ -144,7 +144,7 @@ class Consumer(Pulling):
         lease: float = LEASE,
     ) -> None:
         super().__init__(bus, name, {name: list(filters)}, handler, slots=slots, lease=lease)
-        self._asked = 0  # messages that the server still owes us
+        self._owed = 0  # messages that the server still owes us
         self._heard = time.monotonic()
         self._mending: asyncio.Task[None] | None = None
 
@@ -163,7 +163,7 @@ class Consumer(Pulling):
 
     def _pull(self) -> None:
         """Ask for as many facts as there are free slots that nobody was asked to fill."""
-        free = self._work.free - self._asked
+        free = self._work.free - self._owed
         if not self._pulling or free <= 0 or not self._bus.connected:
             return
         query = {
@@ -171,7 +171,7 @@ class Consumer(Pulling):
             "expires": int(_EXPIRES * 1e9),
             "idle_heartbeat": int(_HEARTBEAT * 1e9),
         }
-        self._asked += free
+        self._owed += free
         with suppress(BusError):  # then nothing is heard, and the watch asks again
             self._bus.post(
                 f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{self._name}",
@@ -183,13 +183,13 @@ class Consumer(Pulling):
         self._heard = time.monotonic()
         status = message.status
         if status == 0 and message.reply:
-            self._asked = max(0, self._asked - 1)
+            self._owed = max(0, self._owed - 1)
             self._accept(message)
         elif status == 100:  # an idle heartbeat
             return
         elif status in (404, 408):  # the pull expired; this much of it was never sent
-            self._asked -= int(message.header(b"Nats-Pending-Messages") or self._asked)
-            self._asked = max(0, self._asked)
+            self._owed -= int(message.header(b"Nats-Pending-Messages") or self._owed)
+            self._owed = max(0, self._owed)
             self._pull()
         else:  # 409 and 503: the consumer or its leader is gone
             self._mend()
@@ -200,7 +200,7 @@ class Consumer(Pulling):
     async def _start(self) -> None:
         await self._listen_anew()
         self._heard = time.monotonic()
-        self._asked = 0
+        self._owed = 0
         self._pull()
 
     def _mend(self) -> None:
@@ -221,7 +221,7 @@ class Consumer(Pulling):
     async def _tend(self) -> None:
         while True:
             await asyncio.sleep(_HEARTBEAT)
-            if self._bus.connected and self._asked and time.monotonic() - self._heard > _SILENCE:
+            if self._bus.connected and self._owed and time.monotonic() - self._heard > _SILENCE:
                 log.warning("consumer.silent", consumer=self._name)
                 self._mend()
 
