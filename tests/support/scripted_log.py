@@ -323,7 +323,7 @@ class ScriptedLog:
         return self.append_at(Address(USER, self.session, run), fact)
 
     def append_at(self, address: Address, fact: AnyFact) -> int:
-        """A fact of wherever, in the same log."""
+        """Any fact, of this session or not, in the same log."""
         seq = self.entries[-1].seq + self._step if self.entries else self._first
         fact = msgspec.structs.replace(
             fact, prev=self._expected(address, fact), nonce=f"nonce-{seq}"

@@ -19,7 +19,7 @@ from services.gateway.sessions.cursor import Cursor, CursorCodec
 from services.gateway.sessions.follower import Follower
 from shared.bus import Stored
 from shared.errors import Conflict, InvalidRequest, NotFound
-from shared.events import AnyTokenEvent, EndStatus, Plan, StepResult, encode
+from shared.events import AnyTokenEvent, EndStatus, Plan, StepResult, Usage, encode
 from shared.ids import new_id
 from shared.plans import step_names
 from tests.support.plans import a_document, a_pipeline, an_ask
@@ -159,7 +159,8 @@ class Session:
         nobodys = status == "cancelled" and not self.log.text and self._one_of(False, True)
         more = self._draw(st.sampled_from(["", "", "more"]))
         text = self.log.text + more
-        self.log.ends(run_id, text, status, attempt=0 if nobodys else None)
+        usage = Usage(input_tokens=1, output_tokens=len(text))
+        self.log.ends(run_id, text, status, attempt=0 if nobodys else None, usage=usage)
         await self._fact()
 
     # -- who looks on -------------------------------------------------------------------
@@ -330,7 +331,8 @@ class JobSession:
             self.log.cancels(self.run_id)
             self._fact()
         text = self.log.text + self._one_of("", ".")
-        self.log.ends(self.run_id, text, status, results=results)
+        usage = Usage(input_tokens=1, output_tokens=len(text))
+        self.log.ends(self.run_id, text, status, results=results, usage=usage)
         self._fact()
 
     def _work(self, step: str) -> None:
