@@ -289,34 +289,34 @@ class Bus(Connection):
             Unreached: it never got the request.
             Unavailable: it did not answer.
         """
-        requested = False
+        reached = False
         while True:
             give_up = time.monotonic() + restart
             try:
-                return await self._ask_somebody(subject, request, timeout, give_up)
+                return await self._request_from_any(subject, request, timeout, give_up)
             except NoResponders:
-                raise away(subject, errors.Unavailable if requested else errors.Unreached) from None
+                raise away(subject, errors.Unavailable if reached else errors.Unreached) from None
             except Unsendable:
                 raise errors.TooLarge("This is more than one request can carry.") from None
             except NoAnswer:
-                requested, tries = True, tries - 1
+                reached, tries = True, tries - 1
                 if not tries:
                     raise away(subject) from None
 
-    async def _ask_somebody(
+    async def _request_from_any(
         self, subject: str, request: bytes, timeout: float, give_up: float
     ) -> bytes:
         while True:
             try:
-                return await self._ask_once(subject, request, timeout)
+                return await self._request_once(subject, request, timeout)
             except NoResponders:
                 if time.monotonic() > give_up:
                     raise
                 await asyncio.sleep(0.05)
 
-    async def _ask_once(self, subject: str, request: bytes, timeout: float) -> bytes:
+    async def _request_once(self, subject: str, request: bytes, timeout: float) -> bytes:
         frames: list[bytes] = []
-        async with aclosing(self.call_parts(subject, request, _frames_go_on, timeout)) as parts:
+        async with aclosing(self.call_parts(subject, request, _frames_follow, timeout)) as parts:
             async for part in parts:
                 if b"Nats-Service-Error" in part.headers:
                     fault = msgspec.json.decode(part.data, type=WireError)
@@ -386,5 +386,5 @@ def _direct_get_goes_on(part: Incoming) -> bool:
     return part.status == 0
 
 
-def _frames_go_on(part: Incoming) -> bool:
+def _frames_follow(part: Incoming) -> bool:
     return not part.is_last

@@ -172,7 +172,7 @@ def apply(
         case RunWaiting(turn=turn) if run is not None:
             return _wait(branch, run, turn, entry)
         case TodoChat(turn=turn) if run is not None:
-            return _ask(branch, run, turn, known, entry)
+            return _begin_turn(branch, run, turn, known, entry)
         case RunEnded() as final if run is not None and run.turn is not None:
             return _end(branch, run, run.turn, final, known, entry)
         case BranchChosen(leaf=leaf) if (depth := known.depth_of(leaf)) is not None:
@@ -231,7 +231,7 @@ def _wait(branch: BranchState, run: RunState, turn: Turn, entry: LogEntry) -> li
     return [_user_message(run, turn, turn.content, entry, status="waiting")]
 
 
-def _ask(
+def _begin_turn(
     branch: BranchState, run: RunState, turn: Turn, known: KnownMessages, entry: LogEntry
 ) -> list[MessageState]:
     """A turn has come: its user message is the end of the active branch."""

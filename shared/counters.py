@@ -1,7 +1,7 @@
 """Counters on JetStream: what is added to one, by whomever, is added once and seen by all.
 
 Every message of a counter's subject holds the total that it made.  So what was
-counted since a moment is the difference between two of them, to the message.
+counted since a time is the difference between two of them, to the message.
 """
 
 from datetime import datetime
@@ -13,7 +13,7 @@ from shared.bus import ApiError, Bus, BusError
 
 
 class Since(NamedTuple):
-    """The first change of a counter since a moment: when, and the total before it."""
+    """The first change of a counter since a time: when, and the total before it."""
 
     at: datetime
     before: int
@@ -50,9 +50,9 @@ def take_back(bus: Bus, subject: str) -> None:
 
 
 async def since(
-    bus: Bus, stream: str, subject: str, start: datetime, *, timeout: float
+    bus: Bus, stream: str, subject: str, since: datetime, *, timeout: float
 ) -> Since | None:
-    """The first change since ``start`` (UTC); None when there was none.
+    """The first change since ``since`` (UTC); None when there was none.
 
     One that was taken back counts although what it took back may be older: rather
     one too many than one too few.
@@ -60,7 +60,7 @@ async def since(
     Raises:
         BusError: it could not be read.
     """
-    query = {"start_time": start, "next_by_subj": subject}
+    query = {"start_time": since, "next_by_subj": subject}
     answer = await bus.call(
         f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(query), timeout=timeout
     )

@@ -97,8 +97,8 @@ async def read_attempt(bus: Bus, address: Address, attempt: int | None = None) -
                 found.setdefault(token_event.attempt, []).append(token_event)
             else:
                 fraction = max(fraction, token_event.fraction)
-                reached = (token_event.ms, round(token_event.fraction * 1000))
-                progress.setdefault(token_event.attempt, []).append(reached)
+                at = (token_event.ms, round(token_event.fraction * 1000))
+                progress.setdefault(token_event.attempt, []).append(at)
     wanted = attempt if attempt is not None else max(found, default=0)
     text = AttemptText(wanted)
     deltas = found.get(wanted, [])
@@ -110,8 +110,8 @@ async def read_attempt(bus: Bus, address: Address, attempt: int | None = None) -
 
 def _timeline(deltas: list[Delta], length: int) -> Timeline:
     """When the text got as long as each delta made it, said again or not."""
-    first_at: dict[int, int] = {}
+    times: dict[int, int] = {}
     for delta in deltas:
         end = delta.offset + len(delta.text)
-        first_at[end] = min(delta.ms, first_at.get(end, delta.ms))
-    return [(first_at[end], end) for end in sorted(first_at) if 0 < end <= length]
+        times[end] = min(delta.ms, times.get(end, delta.ms))
+    return [(times[end], end) for end in sorted(times) if 0 < end <= length]

@@ -36,5 +36,5 @@ def is_id(text: str) -> bool:
 
 def now() -> datetime:
     """The present, in UTC, to the millisecond."""
-    present = datetime.now(UTC)
-    return present.replace(microsecond=present.microsecond // 1000 * 1000)
+    time = datetime.now(UTC)
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)

@@ -75,22 +75,20 @@ def read(path: Path) -> Pipeline:
         BadPipeline: it is none.
     """
     try:
-        described = msgspec.convert(tomllib.loads(path.read_text()), _File)
-        steps = [_step(step) for step in described.steps]
-        _check(described, steps)
+        written = msgspec.convert(tomllib.loads(path.read_text()), _File)
+        steps = [_step(step) for step in written.steps]
+        _check(written, steps)
     except (OSError, ValueError) as error:  # msgspec's and TOML's errors are ValueErrors
         raise BadPipeline(f"The pipeline {path} cannot be used: {error}") from error
-    return Pipeline(
-        name=described.name, title=described.title, inputs=described.inputs, steps=steps
-    )
+    return Pipeline(name=written.name, title=written.title, inputs=written.inputs, steps=steps)
 
 
-def _step(described: _Step) -> PipelineStep:
+def _step(step: _Step) -> PipelineStep:
     return PipelineStep(
-        name=described.name,
-        template=described.template.strip(),
-        system=described.system.strip() if described.system else None,
-        schema=None if described.schema is None else _schema(described.name, described.schema),
+        name=step.name,
+        template=step.template.strip(),
+        system=step.system.strip() if step.system else None,
+        schema=None if step.schema is None else _schema(step.name, step.schema),
     )
 
 
@@ -105,16 +103,16 @@ def _schema(step: str, text: str) -> dict[str, Any]:
     return schema
 
 
-def _check(described: _File, steps: list[PipelineStep]) -> None:
+def _check(written: _File, steps: list[PipelineStep]) -> None:
     """A template may name the inputs and the steps before it, and nothing else."""
-    names = [described.name, *described.inputs, *(step.name for step in steps)]
+    names = [written.name, *written.inputs, *(step.name for step in steps)]
     for name in names:
         msgspec.convert(name, _Name)
     if not steps:
         raise ValueError("it has no steps")
     if len(set(names[1:])) < len(names) - 1:
         raise ValueError("two of its inputs and steps have the same name")
-    known = set(described.inputs)
+    known = set(written.inputs)
     for step in steps:
         unknown = names_in(step.template) - known
         if unknown:

@@ -56,7 +56,7 @@ class PriorityConsumer(Pulling):
         self._pulls: dict[int, _Pull] = {}  # by level, one at most
         self._arrived: list[tuple[int, Incoming]] = []
         self._begun = 0
-        self._changed = asyncio.Event()
+        self._wake = asyncio.Event()
         self._broken = False
 
     # -- pulling ----------------------------------------------------------------
@@ -76,7 +76,7 @@ class PriorityConsumer(Pulling):
     async def _fill(self) -> None:
         """Take what waits, the highest first; then park, and wait until something happens."""
         while self._pulling and self._work.free > 0 and not self._broken:
-            if not await self._ask_from_the_top():
+            if not await self._pull_highest():
                 break
         while self._pulling and self._work.free > 0 and not self._broken:
             for level in PRIORITIES:
@@ -86,7 +86,7 @@ class PriorityConsumer(Pulling):
         if not self._broken:  # all slots are taken, or it is over
             await self._something()
 
-    async def _ask_from_the_top(self) -> bool:
+    async def _pull_highest(self) -> bool:
         """Ask each level until one has something; False when none has."""
         for level in reversed(PRIORITIES):
             if level in self._pulls:  # parked there: what comes, comes
@@ -112,21 +112,21 @@ class PriorityConsumer(Pulling):
 
     async def _something(self) -> None:
         """Wait until a pull was answered or a slot became free; notice a silent server."""
-        self._changed.clear()
+        self._wake.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(PARKED):
-                await self._changed.wait()
+                await self._wake.wait()
         oldest = min((pull.at for pull in self._pulls.values()), default=time.monotonic())
         if self._bus.connected and time.monotonic() - oldest > _SILENCE:
             log.warning("consumer.silent", consumer=self._name)
             self._broken = True
 
     def _freed(self) -> None:
-        self._changed.set()
+        self._wake.set()
 
     def _mend(self) -> None:
         self._broken = True
-        self._changed.set()
+        self._wake.set()
 
     async def _make_anew(self) -> None:
         await self._ensure()
@@ -151,7 +151,7 @@ class PriorityConsumer(Pulling):
             pull = self._pulls.get(level)
             if pull is not None and pull.number == number:
                 del self._pulls[level]
-            self._changed.set()
+            self._wake.set()
         elif message.status != 100:  # 409 and 503: a consumer or its leader is gone
             self._mend()
 
@@ -168,7 +168,7 @@ class PriorityConsumer(Pulling):
         arrived, self._arrived = self._arrived, []
         for _, message in sorted(arrived, key=lambda item: item[0], reverse=True):
             self._begun += self._accept(message)
-        self._changed.set()
+        self._wake.set()
 
     def _level_of(self, ack: str) -> int:
         """The level whose consumer an ack's subject names."""

@@ -202,12 +202,12 @@ def list_users(connection: sa.Connection, request: ListUsers) -> UserList:
 
 
 def list_tokens(connection: sa.Connection, request: ListTokens) -> TokenList:
-    asked = sa.select(tokens, users.c.name).join(users, users.c.id == tokens.c.user_id)
+    query = sa.select(tokens, users.c.name).join(users, users.c.id == tokens.c.user_id)
     if request.user is not None:
         if find_user(connection, request.user) is None:
             raise NotFound(f"There is no user {request.user[:100]!r}.")
-        asked = asked.where(users.c.name == request.user)
-    rows = connection.execute(asked.order_by(tokens.c.created_at, tokens.c.id))
+        query = query.where(users.c.name == request.user)
+    rows = connection.execute(query.order_by(tokens.c.created_at, tokens.c.id))
     return TokenList(
         items=[_token(row) for row in rows],
         made=_any_made(connection),
@@ -240,8 +240,8 @@ def _user_answer(connection: sa.Connection, name: str) -> UserAnswer:
 
 
 def _token_answer(connection: sa.Connection, token_id: str) -> TokenAnswer:
-    asked = sa.select(tokens, users.c.name).join(users, users.c.id == tokens.c.user_id)
-    row = connection.execute(asked.where(tokens.c.id == token_id)).one_or_none()
+    query = sa.select(tokens, users.c.name).join(users, users.c.id == tokens.c.user_id)
+    row = connection.execute(query.where(tokens.c.id == token_id)).one_or_none()
     if row is None:
         raise not_found("token")
     return TokenAnswer(token=_token(row), seq=read_applied(connection))

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from services.store.database import Database
 from services.store.projection import was_called
-from services.store.schema import Moment
+from services.store.schema import UtcTime
 from shared.bus import FRAME
 from shared.events import (
     AnyFact,
@@ -53,7 +53,7 @@ facts = sa.Table(
     sa.Column("session", sa.String(36), nullable=False),
     sa.Column("run", sa.String(36), nullable=False),
     sa.Column("subject", sa.Text, nullable=False),
-    sa.Column("at", Moment),  # NULL: it could not be decoded
+    sa.Column("at", UtcTime),  # NULL: it could not be decoded
     sa.Column("data", sa.LargeBinary, nullable=False),
     sa.Index("ix_facts_session", "session", "seq"),
 )

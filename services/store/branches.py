@@ -110,8 +110,8 @@ class Branches:
                 )
 
         await self._commands.decide_on_session(user, session_id, attempt)
-        asked = GetSession(user_id=user, session_id=session_id)
-        return await self._database.read(queries.get_session, asked)
+        query = GetSession(user_id=user, session_id=session_id)
+        return await self._database.read(queries.get_session, query)
 
     async def rate(self, request: RateMessage) -> MessageAnswer:
         rated = await self._commands.message(request.user_id, request.message_id)

@@ -155,12 +155,12 @@ def _differences(
             if _session_of(table, one or other or {}) in going:
                 continue
             if one is None or other is None:
-                yield Difference(table.name, _told(key), None, one, other)
+                yield Difference(table.name, _key_text(key), None, one, other)
                 continue
             for column in one.keys() | other.keys():
                 mine, its = one.get(column), other.get(column)
                 if mine != its:
-                    yield Difference(table.name, _told(key), column, mine, its)
+                    yield Difference(table.name, _key_text(key), column, mine, its)
 
 
 def _rows(
@@ -196,7 +196,7 @@ def _session_of(table: sa.Table, row: dict[str, Any]) -> Any:
     return row.get("session_id", row["id"] if table.name == "ai_chat_sessions" else None)
 
 
-def _told(key: Sequence[Any]) -> str:
+def _key_text(key: Sequence[Any]) -> str:
     return " ".join(map(str, key))
 
 

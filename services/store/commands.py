@@ -266,17 +266,17 @@ class Commands:
         )
 
         async def turn_in(state: SessionState) -> Turn:
-            asked = await self._asked(request, state)
+            question = await self._question(request, state)
             return msgspec.structs.replace(
                 turn,
-                user_message_id=asked.id,
-                parent_id=asked.parent_id,
-                attachments=asked.attachments,
+                user_message_id=question.id,
+                parent_id=question.parent_id,
+                attachments=question.attachments,
             )
 
         return await self.accept(request.user_id, session_id, turn, turn_in, run_id=request.run_id)
 
-    async def _asked(self, request: Regenerate, state: SessionState) -> MessageRow:
+    async def _question(self, request: Regenerate, state: SessionState) -> MessageRow:
         """The user message that is to be answered anew."""
         message_id = request.message_id or state.session.active_leaf
         if message_id is None:

@@ -65,7 +65,7 @@ class Eraser:
         self._unrolled = False
         self._roll_after = 0.0
         self._late = asyncio.Event()
-        self._news = asyncio.Event()
+        self._new_fact = asyncio.Event()
         self.idle = asyncio.Event()
         """Nothing is left to erase, as far as is known."""
 
@@ -73,7 +73,7 @@ class Eraser:
         """A deleted session's tombstone was archived, or a fact after it."""
         self.idle.clear()
         self._late.set()
-        self._news.set()
+        self._new_fact.set()
 
     async def run(self) -> None:
         """Take up what an earlier life left, and whatever comes late, for ever."""
@@ -141,8 +141,8 @@ class Eraser:
         try:
             async with asyncio.timeout(WAIT_FOR_WORKERS):
                 while any(run.attempt for run in await self._unfinished(tombstone)):
-                    await self._news.wait()
-                    self._news.clear()
+                    await self._new_fact.wait()
+                    self._new_fact.clear()
         except TimeoutError:
             pass  # nobody is at it, or somebody who does not listen
         barred: set[int] = set()

@@ -64,8 +64,8 @@ def _matching(connection: sa.Connection, request: ListJobs) -> list[sa.ColumnEle
     return wanted
 
 
-def _unfinished_or_ended_after(moment: datetime) -> sa.ColumnElement[bool]:
-    return runs.c.ended_at.is_(None) | (runs.c.ended_at > moment)
+def _unfinished_or_ended_after(since: datetime) -> sa.ColumnElement[bool]:
+    return runs.c.ended_at.is_(None) | (runs.c.ended_at > since)
 
 
 def last_of_reference(connection: sa.Connection, user_id: str, client_ref: str) -> RunRow | None:

@@ -21,8 +21,8 @@ from shared.offers import FindModel, Refresh
 
 log = get_logger()
 
-PATIENCE = 1.0
-"""Seconds that a command waits for a worker's word on a name."""
+TIMEOUT = 1.0
+"""Seconds that a command waits for a worker's answer on a name."""
 FRESH = 30.0
 """Seconds for which a name that is on no list counts as found, and the lists as new."""
 RECENT = 5.0
@@ -31,7 +31,7 @@ MOST = 1000
 """Names of which something is remembered."""
 
 
-class _Word(NamedTuple):
+class _Answer(NamedTuple):
     """What was said of a name, and until when it is believed."""
 
     until: float
@@ -46,8 +46,8 @@ class ModelNames:
         self._workers = LlmClient(bus)
         self._offered: frozenset[str] | None = None
         self._changes = 0
-        self._words: OrderedDict[str, _Word] = OrderedDict()
-        self._asking: dict[str, tuple[float, asyncio.Task[None]]] = {}
+        self._known: OrderedDict[str, _Answer] = OrderedDict()
+        self._lookups: dict[str, tuple[float, asyncio.Task[None]]] = {}
         self._refreshing: asyncio.Task[None] | None = None
         self._refreshed_at = float("-inf")
 
@@ -56,10 +56,10 @@ class ModelNames:
         del session_id  # it is a fact of none
         self._offered = None
         self._changes += 1
-        self._words.clear()
+        self._known.clear()
 
     async def close(self) -> None:
-        going = [task for _, task in self._asking.values()]
+        going = [task for _, task in self._lookups.values()]
         going += [] if self._refreshing is None else [self._refreshing]
         for task in going:
             task.cancel()
@@ -76,11 +76,11 @@ class ModelNames:
         if name in await self._names():
             self._refresh(max_age=FRESH)
             return
-        word = self._words.get(name)
-        if word is None or word.until < _now():
-            word = await self._ask(name)
-        if word is not None and word.refusal is not None:
-            raise ModelNotFound(word.refusal, path=path)
+        answer = self._known.get(name)
+        if answer is None or answer.until < _now():
+            answer = await self._look_up(name)
+        if answer is not None and answer.refusal is not None:
+            raise ModelNotFound(answer.refusal, path=path)
 
     async def _names(self) -> frozenset[str]:
         """The names on offer, read anew once they changed."""
@@ -91,34 +91,34 @@ class ModelNames:
                 self._offered = offered
         return self._offered
 
-    async def _ask(self, name: str) -> _Word | None:
-        """A worker's word on the name; None while there is none."""
-        if name not in self._asking:
-            self._asking[name] = _now(), asyncio.create_task(self._find(name), name="find-model")
-        since, asking = self._asking[name]
+    async def _look_up(self, name: str) -> _Answer | None:
+        """A worker's answer on the name; None while there is none."""
+        if name not in self._lookups:
+            self._lookups[name] = _now(), asyncio.create_task(self._find(name), name="find-model")
+        since, lookup = self._lookups[name]
         # Who comes while a slow provider is being asked does not wait for it once more.
-        left = max(0.0, since + PATIENCE - _now())
-        await asyncio.wait({asking}, timeout=left)
-        return self._words.get(name) if asking.done() else None
+        left = max(0.0, since + TIMEOUT - _now())
+        await asyncio.wait({lookup}, timeout=left)
+        return self._known.get(name) if lookup.done() else None
 
     async def _find(self, name: str) -> None:
         try:
             await self._workers.ask(FindModel(model=name), restart=0.0)
-            self._keep(name, _Word(_now() + FRESH, None))
+            self._keep(name, _Answer(_now() + FRESH, None))
             self._refresh(max_age=RECENT)  # it may be a new one
         except ModelNotFound as error:
-            self._keep(name, _Word(_now() + RECENT, error.message))
+            self._keep(name, _Answer(_now() + RECENT, error.message))
         except (NatterlogError, BusError) as error:
             log.info("models.name_unchecked", error=str(error))
-            self._keep(name, _Word(_now() + RECENT, None))
+            self._keep(name, _Answer(_now() + RECENT, None))
         finally:
-            del self._asking[name]
+            del self._lookups[name]
 
-    def _keep(self, name: str, word: _Word) -> None:
-        self._words[name] = word
-        self._words.move_to_end(name)
-        if len(self._words) > MOST:
-            self._words.popitem(last=False)
+    def _keep(self, name: str, answer: _Answer) -> None:
+        self._known[name] = answer
+        self._known.move_to_end(name)
+        if len(self._known) > MOST:
+            self._known.popitem(last=False)
 
     def _refresh(self, *, max_age: float) -> None:
         """Have the lists compared with the providers, behind whoever uses them."""

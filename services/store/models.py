@@ -1,7 +1,7 @@
 """Models: what is noted of the providers' offers, and which one a session gets.
 
 The workers tell what is on offer, several of them perhaps, and each at its start:
-a fact is appended only when that is news.  The facts about models are a chain of
+a fact is appended only when something changed.  The facts about models are a chain of
 their own, a user's choice is on the user's.
 """
 
@@ -35,8 +35,8 @@ class Models:
         async def decide() -> ModelFact | None:
             nonlocal noted
             known, default = await self._database.read(_known)
-            news, noted = compare(known, default, request)
-            return news
+            change, noted = compare(known, default, request)
+            return change
 
         seq = await self._chains.append_outside(EVERYBODY, decide)
         return msgspec.structs.replace(noted, seq=seq)
@@ -56,15 +56,15 @@ class Models:
 def compare(
     known: dict[str, ModelRow], default: str | None, request: SyncModels
 ) -> tuple[ModelsSynced | None, ModelsNoted]:
-    """What is news in an offer (None: nothing), and what came and went."""
+    """The change that an offer makes (None: there is none), and what came and went."""
     offered = {model.id: model for model in request.models}
     available = {row.id: row for row in known.values() if row.is_available}
-    news = [
+    changed = [
         model
         for model in offered.values()
         if model.id not in available or available[model.id].offer() != model
     ]
-    added = [model.id for model in news if model.id not in available]
+    added = [model.id for model in changed if model.id not in available]
     removed = [
         row.id
         for row in available.values()
@@ -72,11 +72,11 @@ def compare(
     ]
     noted = ModelsNoted(added=added, removed=removed, seq=0)
     other_default = request.default is not None and request.default != default
-    if not (news or removed or other_default):
+    if not (changed or removed or other_default):
         return None, noted
     fact = ModelsSynced(
         at=ids.now(),
-        models=news,
+        models=changed,
         removed=removed,
         default=request.default if other_default and request.default else msgspec.UNSET,
     )

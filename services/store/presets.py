@@ -95,8 +95,8 @@ class Presets:
 
 def _fields(request: CreatePreset | UpdatePreset) -> dict[str, Any]:
     """The preset's own fields; a request has a name already, so there the preset's is a title."""
-    asked = {"name": "title"}
-    return {field: getattr(request, asked.get(field, field)) for field in PRESET_FIELDS}
+    names = {"name": "title"}
+    return {field: getattr(request, names.get(field, field)) for field in PRESET_FIELDS}
 
 
 # -- queries ------------------------------------------------------------------------

@@ -174,20 +174,20 @@ def get_run(connection: sa.Connection, request: GetRun) -> RunAnswer:
 def open_feed(connection: sa.Connection, request: OpenFeed) -> FeedState:
     session = find_session(connection, request.user_id, request.session_id)
     unfinished = unfinished_runs(connection, session.id)
-    asked = _by_id(connection, [r.user_message_id for r in unfinished if r.user_message_id])
+    questions = _by_id(connection, [r.user_message_id for r in unfinished if r.user_message_id])
     return FeedState(
         session=session.record(),
         unfinished=[
             UnfinishedRun(
                 run_id=run.id,
-                user_message=asked[run.user_message_id].record(),
+                user_message=questions[run.user_message_id].record(),
                 assistant_message_id=run.assistant_message_id,
                 attempt=run.attempt,
                 waiting=run.waiting,
                 continues=run.turn.continues if run.turn else None,
             )
             for run in unfinished
-            if run.user_message_id in asked and run.assistant_message_id
+            if run.user_message_id in questions and run.assistant_message_id
         ],
         seq=read_applied(connection),
     )

@@ -20,7 +20,7 @@ from shared.ids import LOCAL_USER
 from shared.settings import Settings
 from shared.subjects import store_command
 
-_PATIENCE = 3600.0
+_TIMEOUT = 3600.0
 
 
 async def rebuild(archive: Archive, database: Database) -> Rebuilt:
@@ -40,7 +40,9 @@ async def rebuild(archive: Archive, database: Database) -> Rebuilt:
 def main(settings: Settings) -> int:
     """``natterlog rebuild``: ask the store that runs, or do it on its files."""
     try:
-        work = _ask(settings.nats_url) if settings.nats_url else _offline(settings)
+        work = (
+            _rebuild_running(settings.nats_url) if settings.nats_url else _rebuild_files(settings)
+        )
         rebuilt = asyncio.run(work)
     except (NatterlogError, BusError, OSError) as error:
         sys.stderr.write(f"natterlog rebuild: {error}\n")
@@ -49,14 +51,14 @@ def main(settings: Settings) -> int:
     return 0
 
 
-async def _ask(url: str) -> Rebuilt:
+async def _rebuild_running(url: str) -> Rebuilt:
     request = msgspec.json.encode(Rebuild(user_id=LOCAL_USER))
     async with Bus(url, name="rebuild") as bus:
-        answer = await bus.ask(store_command(Rebuild.name), request, timeout=_PATIENCE)
+        answer = await bus.ask(store_command(Rebuild.name), request, timeout=_TIMEOUT)
     return msgspec.json.decode(answer, type=Rebuilt)
 
 
-async def _offline(settings: Settings) -> Rebuilt:
+async def _rebuild_files(settings: Settings) -> Rebuilt:
     archive = Archive(settings.data_dir / "log.db")
     database = Database(database_path(settings), durable=False)
     try:

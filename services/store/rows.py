@@ -182,10 +182,10 @@ class ModelRow(msgspec.Struct, kw_only=True):
         return OfferedModel(**fields)
 
     def record(self, default: str | None) -> Model:
-        said: dict[str, Any] = msgspec.structs.asdict(self.offer())
-        said["modified_at"] = self.modified_at or self.updated_at
+        fields: dict[str, Any] = msgspec.structs.asdict(self.offer())
+        fields["modified_at"] = self.modified_at or self.updated_at
         return Model(
-            **said,
+            **fields,
             id=self.id,
             is_available=self.is_available,
             is_default=self.id == default,

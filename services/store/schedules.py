@@ -39,7 +39,7 @@ async def publish(bus: Bus, run: RunRow, plan: Plan, due: datetime) -> int:
         step=step_names(plan)[0],
         plan=plan,
     )
-    data = await _without_words(bus, address, encode(todo))
+    data = await _without_text(bus, address, encode(todo))
     target = address.subject_of(todo)
     return await bus.schedule(address.schedule, data, at=due.astimezone(UTC), target=target)
 
@@ -64,7 +64,7 @@ async def delete(bus: Bus, subject_filter: str) -> None:
         await erase_message(bus, EVENTS, stored.seq)
 
 
-async def _without_words(bus: Bus, address: Address, data: bytes) -> bytes:
+async def _without_text(bus: Bus, address: Address, data: bytes) -> bytes:
     """The todo with its plan in FILES, however small it is."""
     fields = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
     plan = bytes(fields["plan"])

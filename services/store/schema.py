@@ -18,7 +18,7 @@ VERSION = "0008"
 """The newest migration."""
 
 
-class Moment(sa.TypeDecorator[datetime]):
+class UtcTime(sa.TypeDecorator[datetime]):
     """A time in UTC, with its zone on the way out although SQLite keeps none."""
 
     impl = sa.DateTime(timezone=True)
@@ -61,9 +61,9 @@ sessions = sa.Table(
     sa.Column("system_prompt", Document(str)),
     sa.Column("mode", sa.Text, nullable=False),
     sa.Column("status", sa.Text, nullable=False),
-    sa.Column("created_at", Moment, nullable=False),
-    sa.Column("updated_at", Moment, nullable=False),
-    sa.Column("last_message_at", Moment),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("updated_at", UtcTime, nullable=False),
+    sa.Column("last_message_at", UtcTime),
     sa.Column("model", sa.Text),
     sa.Column("temperature", sa.Float),
     sa.Column("max_tokens", sa.Integer),
@@ -90,7 +90,7 @@ messages = sa.Table(
     sa.Column("content", sa.Text, nullable=False),
     sa.Column("tokens", sa.Integer),
     sa.Column("latency_ms", sa.Integer),
-    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
     sa.Column("parent_id", sa.String(36)),
     # messages from the first to this one; 0 outside any branch (waiting, or never sent)
     sa.Column("depth", sa.Integer, nullable=False),
@@ -131,7 +131,7 @@ usage_log = sa.Table(
     sa.Column("cache_read_input_tokens", sa.Integer),
     sa.Column("latency_ms", sa.Integer),
     sa.Column("first_delta_ms", sa.Integer),
-    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
     # billionths of a US dollar; NULL: the model has no known price
     sa.Column("cost", sa.BigInteger),
     sa.Column("stop_reason", sa.Text),
@@ -156,8 +156,8 @@ runs = sa.Table(
     sa.Column("length", sa.Integer),
     sa.Column("usage", Document(Usage)),
     sa.Column("error", Document(Fault)),
-    sa.Column("created_at", Moment, nullable=False),
-    sa.Column("ended_at", Moment),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("ended_at", UtcTime),
     sa.Column("turn", Document(Turn)),
     sa.Column("user_message_id", sa.String(36)),
     sa.Column("assistant_message_id", sa.String(36)),
@@ -169,7 +169,7 @@ runs = sa.Table(
     # a job's, which a chat run has not
     sa.Column("plan", Document(Plan)),
     sa.Column("priority", sa.Integer, nullable=False),
-    sa.Column("due", Moment),
+    sa.Column("due", UtcTime),
     # the number of its latest todo; -1 before the first
     sa.Column("todo", sa.Integer, nullable=False),
     sa.Column("steps", Document(list[JobStep]), nullable=False),
@@ -196,8 +196,8 @@ presets = sa.Table(
     sa.Column("temperature", sa.Float),
     sa.Column("max_tokens", sa.Integer),
     sa.Column("is_public", sa.Boolean, nullable=False),
-    sa.Column("created_at", Moment, nullable=False),
-    sa.Column("updated_at", Moment, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("updated_at", UtcTime, nullable=False),
     sa.Index("ix_presets_user", "user_id", "name"),
 )
 
@@ -214,11 +214,11 @@ models = sa.Table(
     sa.Column("supports_vision", sa.Boolean, nullable=False),
     sa.Column("is_available", sa.Boolean, nullable=False),
     sa.Column("size", sa.BigInteger, nullable=False),
-    sa.Column("modified_at", Moment),
+    sa.Column("modified_at", UtcTime),
     sa.Column("digest", sa.Text),
     sa.Column("details", Document(ModelDetails)),
-    sa.Column("created_at", Moment, nullable=False),
-    sa.Column("updated_at", Moment, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("updated_at", UtcTime, nullable=False),
 )
 
 preferences = sa.Table(
@@ -233,8 +233,8 @@ users = sa.Table(
     metadata,
     sa.Column("id", sa.String(36), primary_key=True),
     sa.Column("name", sa.Text, nullable=False),
-    sa.Column("created_at", Moment, nullable=False),
-    sa.Column("disabled_at", Moment),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("disabled_at", UtcTime),
     sa.Index("ix_users_name", "name"),
 )
 
@@ -245,9 +245,9 @@ tokens = sa.Table(
     sa.Column("user_id", sa.String(36), nullable=False),
     sa.Column("sha256", sa.Text, nullable=False),
     sa.Column("label", sa.Text, nullable=False),
-    sa.Column("created_at", Moment, nullable=False),
-    sa.Column("expires_at", Moment),
-    sa.Column("revoked_at", Moment),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("expires_at", UtcTime),
+    sa.Column("revoked_at", UtcTime),
     sa.Index("ix_tokens_sha256", "sha256"),
     sa.Index("ix_tokens_user", "user_id"),
 )

@@ -49,8 +49,8 @@ def add(connection: sa.Connection, rows: Iterable[MessageRow]) -> None:
 
 def forget(connection: sa.Connection, session_ids: list[str]) -> None:
     """Leave nothing of what was said in these sessions, in whatever part of the index."""
-    said = sa.select(messages.c.id).where(messages.c.session_id.in_(session_ids))
-    dropped = drop(connection, connection.execute(said).scalars())
+    theirs = sa.select(messages.c.id).where(messages.c.session_id.in_(session_ids))
+    dropped = drop(connection, connection.execute(theirs).scalars())
     if dropped and not _HAS_SECURE_DELETE:
         # A dropped word stays in its segment until that is merged: merge all of them.
         connection.execute(_MERGE)
@@ -86,11 +86,11 @@ def _spaced(text: str) -> str:
 def search_messages(connection: sa.Connection, request: SearchMessages) -> HitPage:
     """The messages that hold all of the terms, of any branch, the newest first."""
     terms = _terms(request.query)
-    asked = {"terms": _expression(terms), "user": request.user_id, "before": request.before or "~"}
-    total = connection.execute(_COUNT, asked).scalar_one()
+    values = {"terms": _expression(terms), "user": request.user_id, "before": request.before or "~"}
+    total = connection.execute(_COUNT, values).scalar_one()
     limit = min(max(request.limit, 1), _PAGE)
     page = {"limit": limit + 1, "offset": max(request.offset, 0)}
-    found = connection.execute(_FIND, asked | page).all()
+    found = connection.execute(_FIND, values | page).all()
     rows = [message_row(row) for row in found[:limit]]
     return HitPage(
         items=[_hit(row, terms) for row in rows],
@@ -133,8 +133,8 @@ def _hit(row: MessageRow, terms: list[str]) -> Hit:
 
 def snippet(text: str, terms: list[str]) -> str:
     """What stands around the first of the terms, on one line."""
-    words = [re.escape(word) for term in terms for word in _WORD.findall(term)]
-    found = re.search("|".join(words), text, re.IGNORECASE)
+    patterns = [re.escape(word) for term in terms for word in _WORD.findall(term)]
+    found = re.search("|".join(patterns), text, re.IGNORECASE)
     start, end = found.span() if found else (0, 0)
     first, last = max(0, start - AROUND), min(len(text), end + AROUND)
     if first and (space := text.find(" ", first, start)) >= 0:

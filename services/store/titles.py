@@ -7,10 +7,10 @@ MOST = 60
 def title_of(message: str) -> str | None:
     """The first line of a message that says something, cut between words; None: there is none."""
     line = next((line for line in message.splitlines() if line.strip()), "")
-    words = " ".join(line.split())
-    if len(words) <= MOST:
-        return words or None
-    cut = words[: MOST - 1]
+    text = " ".join(line.split())
+    if len(text) <= MOST:
+        return text or None
+    cut = text[: MOST - 1]
     between = cut.rfind(" ")
     if between > MOST // 2:  # a language without spaces is cut where the room ends
         cut = cut[:between]

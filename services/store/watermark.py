@@ -4,7 +4,7 @@ import asyncio
 
 from shared.errors import Unavailable
 
-PATIENCE = 2.0
+TIMEOUT = 2.0
 """Seconds that an answer waits for a fact to be applied (docs/failures.md)."""
 LONG = 15.0
 """The same for a fact that brings a whole conversation."""
@@ -25,7 +25,7 @@ class Watermark:
                 item[1].set_result(None)
 
     async def wait_for(self, seq: int, *, within: float | None = None) -> None:
-        """Wait until the fact is applied, for ``within`` seconds (None: ``PATIENCE``).
+        """Wait until the fact is applied, for ``within`` seconds (None: ``TIMEOUT``).
 
         Raises:
             Unavailable: it takes too long; worth trying again.
@@ -35,7 +35,7 @@ class Watermark:
         item = (seq, asyncio.get_running_loop().create_future())
         self._waiting.add(item)
         try:
-            async with asyncio.timeout(PATIENCE if within is None else within):
+            async with asyncio.timeout(TIMEOUT if within is None else within):
                 await item[1]
         except TimeoutError:
             raise Unavailable(

@@ -68,7 +68,7 @@ async def offering(
 async def models(whole: Whole, offering: Offering, monkeypatch: pytest.MonkeyPatch) -> Whole:
     """A gateway whose store knows which models there are, however busy the machine is."""
     del offering
-    monkeypatch.setattr(model_names, "PATIENCE", 20.0)
+    monkeypatch.setattr(model_names, "TIMEOUT", 20.0)
     return whole
 
 
@@ -342,14 +342,14 @@ async def test_without_a_worker_whatever_is_named_is_let_through_at_once(whole: 
     noted = SyncModels(user_id=NONE, models=[], unavailable=[], default=None)
     await whole.store.store.models.sync(noted)
 
-    async with asyncio.timeout(model_names.PATIENCE):
+    async with asyncio.timeout(model_names.TIMEOUT):
         assert await opened(whole, "any") == 201
 
 
 async def test_nobody_waits_twice_for_a_worker_that_does_not_say_anything(
     whole: Whole, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(model_names, "PATIENCE", 0.05)
+    monkeypatch.setattr(model_names, "TIMEOUT", 0.05)
     answer = asyncio.Event()
     questions: list[bytes] = []
 

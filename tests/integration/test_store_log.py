@@ -192,7 +192,7 @@ async def test_what_was_archived_and_not_applied_is_applied_at_the_start(
     async with store_at_work(nats_server, tmp_path) as before:
         session = await before.create()
         with monkeypatch.context() as crash, contextlib.suppress(Unavailable):
-            crash.setattr("services.store.watermark.PATIENCE", 0.2)
+            crash.setattr("services.store.watermark.TIMEOUT", 0.2)
             crash.setattr("services.store.store.apply", _crash)
             await before.send(session, "Hi")
 

@@ -628,7 +628,7 @@ async def test_what_the_turn_asks_for_is_in_its_context(at_work: StoreAtWork):
 async def test_a_session_that_brings_a_conversation_is_waited_for_longer(
     at_work: StoreAtWork, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("services.store.watermark.PATIENCE", 0.0)
+    monkeypatch.setattr("services.store.watermark.TIMEOUT", 0.0)
     message = ids.new_id()
     past = PastMessage(
         id=message, parent_id=None, role="user", content="Long ago", created_at=ids.now()

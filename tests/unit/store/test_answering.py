@@ -41,7 +41,7 @@ async def test_what_is_no_request_is_refused(data: bytes):
 
 
 async def test_an_answer_waits_for_the_fact_that_it_must_know(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("services.store.watermark.PATIENCE", 0.01)
+    monkeypatch.setattr("services.store.watermark.TIMEOUT", 0.01)
     applied = Watermark()
     _, serve = endpoint(ListMessages, done, applied)
     request = b'{"user_id": "u", "session_id": "s", "min_seq": 5}'
