@@ -143,15 +143,19 @@ def test_every_json_example_is_json(document: Path):
 # -- architecture -------------------------------------------------------------------
 
 
-def test_the_tree_names_every_package():
+def test_the_tree_names_every_folder():
     text = (DOCS / "architecture.md").read_text()
-    packages = [
-        f"{init.parent.relative_to(REPOSITORY)}/"
-        for top in ("services", "shared")
-        for init in (REPOSITORY / top).glob("*/**/__init__.py")
-    ]
+    tops = ("services", "shared", "tests", "benchmarks", "examples", "docs", "deploy")
+    folders = {
+        file.parent.relative_to(REPOSITORY).as_posix()
+        for top in tops
+        for file in (REPOSITORY / top).rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    below = ("tests/unit/", "tests/integration/", "tests/support/", "benchmarks/results")
 
-    assert [package for package in packages if f"`{package}`" not in text] == []
+    missing = [folder for folder in sorted(folders) if f"`{folder}/" not in text]
+    assert [folder for folder in missing if not folder.startswith(below)] == []
 
 
 def test_the_streams_are_those_of_the_code():
