@@ -24,9 +24,9 @@ def names_in(template: str) -> set[str]:
 
 def fence(text: str, name: str) -> str:
     """``text`` as a fenced block called ``name``."""
-    longest = max((len(ticks) for ticks in _TICKS.findall(text)), default=0)
-    ticks = "`" * max(longest + 1, 3)
-    return f"{ticks}{name}\n{text}\n{ticks}"
+    longest = max((len(marks) for marks in _TICKS.findall(text)), default=0)
+    marks = "`" * max(longest + 1, 3)
+    return f"{marks}{name}\n{text}\n{marks}"
 
 
 def quoted(name: str) -> str:

@@ -48,7 +48,7 @@ class Connections:
         return len(self._open)
 
     @contextmanager
-    def holding(self, connection: Connection) -> Generator[None]:
+    def registered(self, connection: Connection) -> Generator[None]:
         self._open.add(connection)
         if self._stopping:
             connection.stop()

@@ -106,13 +106,13 @@ async def _reply(
     except ProviderError:
         raise
     except Exception as error:
-        place = [f"{frame.name}:{frame.lineno}" for frame in extract_tb(error.__traceback__)]
+        where = [f"{frame.name}:{frame.lineno}" for frame in extract_tb(error.__traceback__)]
         # Its own words may be the provider's.
         log.error(
             "provider.reading_failed",
             provider=provider.name,
             error=type(error).__name__,
-            place=place[-5:],
+            where=where[-5:],
         )
         raise faults.garbled(provider.name) from error
 

@@ -11,7 +11,7 @@ from shared.commands import Export, ExportSession
 
 def export_session(connection: sa.Connection, request: ExportSession) -> Export:
     session = queries.find_session(connection, request.user_id, request.session_id)
-    rows = [message_row(row) for row in connection.execute(_SAID, {"session": session.id})]
+    rows = [message_row(row) for row in connection.execute(_MESSAGES, {"session": session.id})]
     branch = branches.branch_of(connection, session.active_leaf)
     attached = dict.fromkeys(file for row in rows for file in row.attachments)
     return Export(
@@ -23,7 +23,7 @@ def export_session(connection: sa.Connection, request: ExportSession) -> Export:
     )
 
 
-_SAID = (
+_MESSAGES = (
     sa.select(messages)
     .where(messages.c.session_id == sa.bindparam("session"), messages.c.depth > 0)
     .order_by(messages.c.depth, messages.c.seq, messages.c.id)

@@ -25,7 +25,7 @@ Ask = Callable[[Request[Any]], Awaitable[Any]]
 
 
 @asynccontextmanager
-async def asking_files(settings: Settings) -> AsyncGenerator[Ask]:
+async def queries_to_files(settings: Settings) -> AsyncGenerator[Ask]:
     """Answer operators' questions from the files as they are.
 
     Raises:

@@ -52,7 +52,7 @@ from shared.subjects import EVENTS, EVERY_FACT, LIVE, LIVE_FACTS, parse
 log = get_logger()
 
 BATCH = 500
-_TICK = 1.0
+_STEP = 1.0
 _RETRY = 0.2
 _MOST_LIVE = 2_000
 
@@ -171,7 +171,7 @@ class Store:
                 await asyncio.sleep(_RETRY)
             except SQLAlchemyError:
                 log.exception("store.write_failed", archived=self.archive.archived)
-                await asyncio.sleep(_TICK)
+                await asyncio.sleep(_STEP)
                 await self.archive.look()
 
     async def take(self, batch: list[Stored]) -> None:
@@ -209,7 +209,7 @@ class Store:
 
     async def _woken(self) -> None:
         try:
-            async with asyncio.timeout(_TICK):
+            async with asyncio.timeout(_STEP):
                 await self._wake.wait()
         except TimeoutError:
             self._caught_up = False  # something may have been missed: read

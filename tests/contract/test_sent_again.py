@@ -78,6 +78,28 @@ async def test_a_native_socket_is_told_of_a_start_once_although_the_store_was_as
 
 
 @pytest.mark.usefixtures("hasty")
+async def test_a_native_socket_that_shows_a_turn_is_not_told_that_nobody_knows_of_it(
+    whole: Whole,
+):
+    session_id = await whole.store.create()
+    ws = await whole.stage.open(NATIVE)
+    await ws.send_json({"type": "subscribe", "session_id": session_id})
+    await frame(ws)
+    whole.between.lose(SendMessage, 9)
+
+    await ws.send_json(
+        {"type": "send", "session_id": session_id, "content": "Hi", "client_id": "c1"}
+    )
+    start = await frame(ws)
+    await ws.send_json({"type": "send", "session_id": session_id, "content": "Ho"})
+    unknown = [await frame(ws), await frame(ws)]
+
+    assert (start["type"], start["client_id"]) == ("message_start", "c1")
+    assert sorted(kinds(unknown)) == ["error", "message_start"]  # without an id nobody knows
+    await nothing_more(ws)
+
+
+@pytest.mark.usefixtures("hasty")
 async def test_a_channels_socket_is_told_of_a_message_once_although_the_store_was_asked_twice(
     whole: Whole,
 ):

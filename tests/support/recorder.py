@@ -6,7 +6,7 @@ from pathlib import Path
 
 from services.cli.main import parser
 from services.cli.recorder.recorded_log import RecordedLog, queries_to_store
-from services.store.files import asking_files
+from services.store.files import queries_to_files
 from shared.settings import Settings
 from tests.support.nats_server import NatsServer
 from tests.support.store_at_work import StoreAtWork, store_at_work
@@ -33,5 +33,5 @@ async def run(log: RecordedLog, *arguments: str) -> int:
 @asynccontextmanager
 async def log_of_files(data_dir: Path) -> AsyncIterator[RecordedLog]:
     """What is read when nothing runs."""
-    async with asking_files(Settings(data_dir=data_dir)) as ask:
+    async with queries_to_files(Settings(data_dir=data_dir)) as ask:
         yield RecordedLog(ask, None)

@@ -145,9 +145,9 @@ async def open_log(settings: Settings) -> AsyncGenerator[RecordedLog]:
 def _queries_to_files(settings: Settings) -> AbstractAsyncContextManager[RunQuery]:
     # The store's own code, because nobody else knows its files; imported where it is
     # needed, because SQLAlchemy comes with it.
-    from services.store.files import asking_files
+    from services.store.files import queries_to_files
 
-    return asking_files(settings)
+    return queries_to_files(settings)
 
 
 async def store_answers(bus: Bus) -> bool:

@@ -36,7 +36,7 @@ async def wait_for_end(gateway: Gateway, follower: Follower) -> ReplyEnded:
     """
     waiter = Waiter()
     with (
-        gateway.connections.holding(waiter),
+        gateway.connections.registered(waiter),
         follower.source.watchers.watching(waiter.wake),
     ):
         while events := await waiter.next(follower.next_events):

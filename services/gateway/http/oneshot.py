@@ -156,7 +156,7 @@ async def stream_reply(
     headers = {"Content-Type": shown_as.content_type, "X-Accel-Buffering": "no"}
     writer = StreamWriter(request, headers, comment=shown_as.comment)
     with (
-        run.gateway.connections.holding(writer),
+        run.gateway.connections.registered(writer),
         run.follower.source.watchers.watching(writer.wake),
     ):
         first = await _first_events(writer, run)

@@ -31,7 +31,7 @@ async def stream(
     """Answer with what ``follower`` sees, in the frames of a dialect, until its run has ended."""
     writer = StreamWriter(request, HEADERS)
     with (
-        gateway_of(request).connections.holding(writer),
+        gateway_of(request).connections.registered(writer),
         follower.source.watchers.watching(writer.wake),
     ):
         async with writer.begun():

@@ -258,7 +258,7 @@ async def serve(request: web.Request, converse: Converse) -> web.WebSocketRespon
         raise errors.InvalidRequest("Here a WebSocket is expected.") from error
     socket = Socket(ws, request)
     request[ENDING] = socket.refuse
-    with gateway.connections.holding(socket), CONNECTIONS.labels("socket").track_inprogress():
+    with gateway.connections.registered(socket), CONNECTIONS.labels("socket").track_inprogress():
         writer = asyncio.create_task(socket.write(), name="socket-writer")
         talk = asyncio.create_task(_talk(request, socket, converse), name="socket-reader")
         try:

@@ -104,11 +104,11 @@ class _Document:
     def add_subject(self, subject: Subject) -> None:
         """A channel of the bus; requests have one more for their answers."""
         name = subject.name
-        carried = [self._message(kind) for kind in subject.carries]
-        channel = self._channel(name, "bus", subject.tag, subject.address, carried)
+        messages = [self._message(kind) for kind in subject.payloads]
+        channel = self._channel(name, "bus", subject.tag, subject.address, messages)
         channel["title"] = subject.address
         channel["description"] = subject.meaning
-        operation = self._operation(name, subject.action, name, carried)
+        operation = self._operation(name, subject.action, name, messages)
         if subject.answer is not None:
             answer = [self._message(subject.answer)]
             self._channel(f"{name}.answer", "bus", subject.tag, None, answer)

@@ -41,7 +41,7 @@ class Subject(NamedTuple):
     address: str
     tag: str
     meaning: str
-    carries: tuple[Any, ...]
+    payloads: tuple[Any, ...]
     action: Literal["send", "receive"] = "send"
     answer: Any = None
     """What is answered to its requests, if they are any."""

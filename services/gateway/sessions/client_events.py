@@ -125,14 +125,14 @@ def view_of_turn(
     """The view of a run after this fact; ``before`` is what was known of it."""
     turn, waiting = fact.turn, isinstance(fact, RunWaiting)
     message = None if before is None else before.user_message
-    asked_at = fact.at if message is None else message.created_at
+    created_at = fact.at if message is None else message.created_at
     if turn.content is not None:
         message = message_state.user_message(
             turn,
             turn.content,
             session_id=session_id,
             run_id=run_id,
-            created_at=asked_at,
+            created_at=created_at,
             status="waiting" if waiting else "completed",
         )
     return RunView(

@@ -16,8 +16,8 @@ from services.llm_worker.providers.examples import as_json, example
 from shared.events import Usage
 
 MODEL = "demo"
-MOST_WORDS = 20_000
-TICK = 0.01
+MAX_PIECES = 20_000
+STEP = 0.01
 """Seconds between two pieces at least."""
 
 _ORDER = re.compile(r"^\s*demo:(.*)$", re.MULTILINE | re.IGNORECASE)
@@ -62,19 +62,19 @@ class Demo:
             raise await faults.no_such_model(self, prompt.model)
         message, written = _last_message(prompt)
         length, rate = _order(message)
-        words = _WORD.findall(_REPLY.format(quote=_quote(message)))
+        pieces = _WORD.findall(_REPLY.format(quote=_quote(message)))
         stop_reason = "end_turn"
         if prompt.schema is not None:
-            words = _WORD.findall(as_json(example(prompt.schema)))
+            pieces = _WORD.findall(as_json(example(prompt.schema)))
         elif length is not None:
-            words = _after(written, _of_length(words, length))
+            pieces = _after(written, _of_length(pieces, length))
         else:
-            words = _after(written, words)
-            if prompt.max_tokens is not None and prompt.max_tokens < len(words):
-                words, stop_reason = words[: prompt.max_tokens], "max_tokens"
-        async for text in _paced(words, self._rate if rate is None else rate):
+            pieces = _after(written, pieces)
+            if prompt.max_tokens is not None and prompt.max_tokens < len(pieces):
+                pieces, stop_reason = pieces[: prompt.max_tokens], "max_tokens"
+        async for text in _paced(pieces, self._rate if rate is None else rate):
             yield text
-        yield Ended(stop_reason=stop_reason, usage=_count(prompt, words))
+        yield Ended(stop_reason=stop_reason, usage=_count(prompt, pieces))
 
     def notes(self, prompt: Prompt) -> list[str]:
         return []
@@ -93,8 +93,8 @@ def _order(message: str) -> tuple[int | None, float | None]:
     """The (words, words a second) that a message asks for."""
     line = _ORDER.search(message)
     pairs = dict(_PAIR.findall(line[1])) if line else {}
-    words, rate = pairs.get("words"), pairs.get("rate")
-    return (min(int(float(words)), MOST_WORDS) if words else None, float(rate) if rate else None)
+    pieces, rate = pairs.get("words"), pairs.get("rate")
+    return (min(int(float(pieces)), MAX_PIECES) if pieces else None, float(rate) if rate else None)
 
 
 def _last_message(prompt: Prompt) -> tuple[str, str]:
@@ -105,10 +105,10 @@ def _last_message(prompt: Prompt) -> tuple[str, str]:
     return (texts[-1] if texts else ""), ""
 
 
-def _after(written: str, words: list[str]) -> list[str]:
+def _after(written: str, pieces: list[str]) -> list[str]:
     """The words that are to come; all of them where ``written`` is not their beginning."""
-    whole = "".join(words)
-    return _WORD.findall(whole.removeprefix(written)) or words
+    whole = "".join(pieces)
+    return _WORD.findall(whole.removeprefix(written)) or pieces
 
 
 def _quote(message: str) -> str:
@@ -116,26 +116,26 @@ def _quote(message: str) -> str:
     return f"{text[:_QUOTED]}…" if len(text) > _QUOTED else text or "(nothing)"
 
 
-def _of_length(words: list[str], length: int) -> list[str]:
+def _of_length(pieces: list[str], length: int) -> list[str]:
     more = cycle(_WORD.findall(_MORE))
-    return words[:length] + [next(more) for _ in range(length - len(words))]
+    return pieces[:length] + [next(more) for _ in range(length - len(pieces))]
 
 
-async def _paced(words: list[str], rate: float) -> AsyncGenerator[str, None]:
+async def _paced(pieces: list[str], rate: float) -> AsyncGenerator[str, None]:
     """The words at their times; those that are due together come together."""
-    if not rate and words:
-        yield "".join(words)
+    if not rate and pieces:
+        yield "".join(pieces)
         return
     loop = asyncio.get_running_loop()
     start, sent = loop.time(), 0
-    while sent < len(words):
-        due = min(int((loop.time() - start) * rate) + 1, len(words))
+    while sent < len(pieces):
+        due = min(int((loop.time() - start) * rate) + 1, len(pieces))
         if due > sent:
-            yield "".join(words[sent:due])
+            yield "".join(pieces[sent:due])
             sent = due
-        await asyncio.sleep(max(start + sent / rate - loop.time(), TICK))
+        await asyncio.sleep(max(start + sent / rate - loop.time(), STEP))
 
 
-def _count(prompt: Prompt, words: list[str]) -> Usage:
+def _count(prompt: Prompt, pieces: list[str]) -> Usage:
     texts = [prompt.system or "", *(message.content for message in prompt.messages)]
-    return Usage(input_tokens=sum(len(text.split()) for text in texts), output_tokens=len(words))
+    return Usage(input_tokens=sum(len(text.split()) for text in texts), output_tokens=len(pieces))

@@ -280,8 +280,8 @@ def shown_address(address: str) -> str:
         parts = urlsplit(address)
     except ValueError:
         return "an address that cannot be read"
-    place = parts.netloc.rpartition("@")[2]
-    return _short(urlunsplit((parts.scheme, place, parts.path, "", "")))
+    host = parts.netloc.rpartition("@")[2]
+    return _short(urlunsplit((parts.scheme, host, parts.path, "", "")))
 
 
 def _redirected(provider: str, status: int, location: str) -> ProviderError:

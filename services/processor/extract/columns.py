@@ -158,7 +158,7 @@ class Column:
     def _type_note(self) -> str:
         if self._type is None:
             return "empty"
-        if any({value.lower() for value in self._counts} == words for words in _BOOLEANS):
+        if any({value.lower() for value in self._counts} == pair for pair in _BOOLEANS):
             return "boolean"
         strays = f", but {self._strays:,} others" if self._strays and self._type != _TEXT else ""
         return self._type + strays

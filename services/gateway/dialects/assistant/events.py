@@ -78,7 +78,7 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
         tail = _Tail(feed, after, frame, follow=query.follow)
         comment = SSE_COMMENT if as_events else b""
         writer = StreamWriter(request, HEADERS if as_events else _LINES, comment=comment)
-        with gateway.connections.holding(writer), feed.watchers.watching(writer.wake):
+        with gateway.connections.registered(writer), feed.watchers.watching(writer.wake):
             async with writer.begun():
                 await tail.write(writer)
         return writer.response

@@ -33,13 +33,13 @@ from services.gateway.http.describe import describe_socket
 from services.gateway.http.requests import decode_json, require_id
 from services.gateway.http.start_run import start
 from services.gateway.http.websocket import Socket, Track, serve
-from services.gateway.sessions.client_events import ClientEvent
+from services.gateway.sessions.client_events import ClientEvent, TurnAccepted
 from services.gateway.sessions.cursor import NOTHING_SEEN, Cursor
 from services.gateway.sessions.feed import Feed
 from services.gateway.sessions.follower import Follower
 from services.gateway.sessions.typing_signals import Typing, send_typing
 from shared.commands import CancelRun, SendMessage
-from shared.errors import InvalidRequest, NatterlogError
+from shared.errors import InvalidRequest, NatterlogError, Unavailable
 
 
 def routes() -> list[web.RouteDef]:
@@ -76,6 +76,8 @@ class _Client:
         self._user = user
         self._socket = socket
         self._subscriptions: dict[str, tuple[Track, AsyncExitStack]] = {}
+        self._begun: set[tuple[str, str | None]] = set()
+        """(session, client id) of turns that were shown since the latest message was taken."""
         self._handlers: dict[type[ClientMessage], Callable[[Any], Awaitable[None]]] = {
             Subscribe: self._on_subscribe,
             Unsubscribe: self._on_unsubscribe,
@@ -88,11 +90,19 @@ class _Client:
     async def take(self, text: bytes) -> None:
         """Do what one message asks for; what is refused is answered, and the socket stays."""
         message: ClientMessage | None = None
+        self._begun.clear()
         try:
             known = message = decode_json(text, decode_message)
             await self._handlers[type(known)](known)
         except NatterlogError as error:
-            self._refuse(message, error)
+            if not self._was_accepted(message, error):
+                self._refuse(message, error)
+
+    def _was_accepted(self, message: ClientMessage | None, error: NatterlogError) -> bool:
+        """Whether only the store's answer was lost: the message's own turn is shown already."""
+        if not isinstance(error, Unavailable) or not isinstance(message, Send):
+            return False
+        return bool(message.client_id) and (message.session_id, message.client_id) in self._begun
 
     async def leave(self) -> None:
         for session_id in list(self._subscriptions):
@@ -187,6 +197,8 @@ class _Client:
 
     def _follow(self, feed: Feed, cursor: Cursor, stack: AsyncExitStack) -> None:
         def translate(cursor: Cursor, event: ClientEvent) -> list[bytes]:
+            if isinstance(event, TurnAccepted):
+                self._begun.add((feed.session_id, event.run.client_id))
             return frames_of(event, **self._where(feed, cursor))
 
         def show_typing(signal: Typing) -> None:
