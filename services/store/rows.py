@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from shared.conversation import BranchState, MessageState
+from shared.conversation import BranchState
 from shared.events import (
     EndStatus,
     ModelDetails,
@@ -16,6 +16,7 @@ from shared.events import (
     SessionStatus,
     StopReason,
 )
+from shared.message_state import MessageState
 from shared.records import (
     Job,
     Model,

@@ -24,12 +24,12 @@ from services.cli.stories.prompt import SentPrompt, branch_of, prompts
 from services.cli.stories.story import set_running_length, story_of
 from services.cli.stories.totals import KEYS, Totals
 from shared.bus import Bus, Incoming
-from shared.conversation import thoughts_text
 from shared.errors import Unavailable
 from shared.events import RunEnded
 from shared.ids import now
 from shared.inspection import FindRuns, FoundRun
 from shared.log_entry import LogEntry
+from shared.message_state import thoughts_text
 from shared.objects import ObjectMissing, unpack
 from shared.records import RunStatus
 from shared.subjects import LIVE, LIVE_FACTS, NONE

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from services.cli.recorder.attachments import AttachedFile
-from shared.conversation import Conversation, MessageState, branch_to
+from shared.conversation import Conversation, branch_to
 from shared.events import (
     FileRef,
     MessageRated,
@@ -21,6 +21,7 @@ from shared.events import (
     TodoGenerate,
 )
 from shared.log_entry import LogEntry
+from shared.message_state import MessageState
 
 CONTEXT_MESSAGES = 20
 """As many messages of a branch as a chat's prompt has at most."""

@@ -12,7 +12,6 @@ from itertools import pairwise
 
 import msgspec
 
-from shared.conversation import thoughts_text
 from shared.events import (
     CancelRequested,
     EndStatus,
@@ -31,6 +30,7 @@ from shared.events import (
     Usage,
 )
 from shared.log_entry import LogEntry
+from shared.message_state import thoughts_text
 from shared.plans import kind_of_plan
 from shared.run_state import RunState, state_before, stop_reason
 

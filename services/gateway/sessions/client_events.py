@@ -9,7 +9,7 @@ import hashlib
 
 import msgspec
 
-from shared import conversation
+from shared import message_state
 from shared.commands import UnfinishedRun
 from shared.events import Continued, RunEnded, RunWaiting, SessionUpdated, TodoChat
 from shared.records import Message, Run
@@ -127,7 +127,7 @@ def view_of_turn(
     message = None if before is None else before.user_message
     created_at = fact.at if message is None else message.created_at
     if turn.content is not None:
-        message = conversation.user_message(
+        message = message_state.user_message(
             turn,
             turn.content,
             session_id=session_id,
@@ -178,7 +178,7 @@ def view_of_run(run: Run) -> RunView:
 
 def reply_of(run: RunView, final: RunEnded) -> Message:
     """The reply as the store keeps it once it has applied ``final`` and that changed it."""
-    return conversation.reply(
+    return message_state.reply(
         final,
         message_id=run.assistant_message_id,
         parent_id=run.user_message_id,
@@ -192,4 +192,4 @@ def question_of(run: RunView) -> Message | None:
     """The user's message as it is once its run has ended; None when it is not known."""
     if run.user_message is None or run.regenerated or not run.waiting:
         return run.user_message
-    return msgspec.structs.replace(run.user_message, status=conversation.UNSENT)
+    return msgspec.structs.replace(run.user_message, status=message_state.UNSENT)

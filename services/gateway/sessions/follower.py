@@ -22,7 +22,6 @@ from services.gateway.sessions.client_events import (
 from services.gateway.sessions.cursor import Cursor
 from services.gateway.sessions.state import SessionState
 from services.gateway.sessions.watchers import Watchers
-from shared.conversation import grows
 from shared.errors import NotFound
 from shared.events import (
     BranchChosen,
@@ -36,6 +35,7 @@ from shared.events import (
     TodoChat,
 )
 from shared.log_entry import LogEntry
+from shared.message_state import grows
 from shared.records import Message
 
 ClientEvents = list[tuple[Cursor, ClientEvent]]

@@ -11,8 +11,9 @@ from services.store.rows import message_row, run_row
 from services.store.schema import messages, runs
 from shared import ids
 from shared.commands import ListMessages
-from shared.conversation import Conversation, MessageState
+from shared.conversation import Conversation
 from shared.events import EndStatus, Rating
+from shared.message_state import MessageState
 from shared.run_state import RunState
 from tests.support.scripted_log import USER
 from tests.unit.store.story import Story
