@@ -1,6 +1,7 @@
 """What tests of every kind may ask for."""
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterator
 
 import hypothesis
 import pytest
@@ -13,6 +14,17 @@ hypothesis.settings.register_profile("natterlog", deadline=None)
 # `make unit` draws a fifth of the examples, all tests together draw them all.
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=20)
 hypothesis.settings.load_profile("natterlog")
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """A test that sets up logging, as commands do, leaves its closed stream to no other."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield
+    for handler in [handler for handler in root.handlers if handler not in before]:
+        root.removeHandler(handler)
+    root.setLevel(level)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
