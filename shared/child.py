@@ -22,8 +22,20 @@ from pathlib import Path
 from shared.confinement import die_with
 
 MACHINE_VARIABLES = (
-    *("PATH", "HOME", "TMPDIR", "TZ", "LANG", "LANGUAGE", "LC_*", "TERM", "NO_COLOR"),
-    *("LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_*", "PYTHON*"),
+    *(
+        "PATH",
+        "HOME",
+        "TMPDIR",
+        "TEMP",
+        "TMP",
+        "TZ",
+        "LANG",
+        "LANGUAGE",
+        "LC_*",
+        "TERM",
+        "NO_COLOR",
+    ),
+    *("LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_*", "PYTHON*", "OPENSSL_*"),
     *("GOMAXPROCS", "GOMEMLIMIT", "GOGC"),
 )
 """What a program needs to know of the machine that it runs on: patterns of variables."""

@@ -336,13 +336,15 @@ ONLY_READ_BY: dict[str, str] = {
 for all."""
 
 
+_READ_BY_SDKS = {"llm_worker": ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_CUSTOM_HEADERS")}
+"""What a service's SDK takes from the environment besides our settings."""
+
+
 def variables_of(service: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """The settings in ``environ`` that a service may know."""
-    return {
-        variable: environ[variable]
-        for variable in VARIABLES
-        if variable in environ and ONLY_READ_BY.get(variable, service) == service
-    }
+    """The settings in ``environ`` that a service may know, and what its SDK reads by itself."""
+    known = [name for name in VARIABLES if ONLY_READ_BY.get(name, service) == service]
+    known += _READ_BY_SDKS.get(service, ())
+    return {variable: environ[variable] for variable in known if variable in environ}
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:

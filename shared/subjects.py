@@ -117,8 +117,12 @@ def parse(subject: str) -> Address:
 
 
 def fact_kind(subject: str) -> str:
-    """The kind of the fact at ``subject``: ``session.created``, ``todo.chat.0``, ``final``, …"""
-    kind = subject.removeprefix(LIVE).split(".", 4)[4]
+    """The kind of the fact at ``subject``: ``session.created``, ``todo.chat.0``, ``final``, …
+
+    Empty where the subject ends before it: somebody else wrote there.
+    """
+    tokens = subject.removeprefix(LIVE).split(".", 4)
+    kind = tokens[4] if len(tokens) > 4 else ""
     return _OLD_KINDS.get(kind, kind)
 
 

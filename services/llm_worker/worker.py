@@ -8,6 +8,7 @@ order.  What is asked, and what comes after the answer, is the task's
 
 import asyncio
 from contextlib import suppress
+from datetime import timedelta
 
 import msgspec
 import structlog
@@ -30,6 +31,7 @@ from shared.deltas import read_attempt
 from shared.endings import ended as ended_now
 from shared.errors import NotFound, Unavailable, shortened
 from shared.events import EndStatus, Fault, PreviousAttempt, PromptSource
+from shared.ids import now
 from shared.log import get_logger
 from shared.ownership import OwnedRun, RunOwnership
 from shared.settings import Settings
@@ -37,6 +39,9 @@ from shared.store_client import StoreClient
 from shared.subjects import TOKENS
 
 log = get_logger()
+
+_NEW = timedelta(seconds=5.0)
+"""How old a todo is at most that nobody can have taken up long ago."""
 
 MOST_REFUSALS = 20
 """Attempts of a run of which each may find out something that the model does not take."""
@@ -86,7 +91,8 @@ class Worker:
             context = await self._context(delivery, task)
             if context is None:
                 return
-            if delivery.delivered > 1:  # the first time the claim itself finds out who was faster
+            # Of a new todo the claim itself finds out who was faster; an old one may be long over.
+            if delivery.delivered > 1 or now() - delivery.fact.at > _NEW:
                 await self.owned.look_up(run, delivery)
                 await self.owned.leave_to_owner(run)
             await self._answer(run, delivery, context, task)

@@ -211,7 +211,7 @@ def _add(connection: sa.Connection, entries: list[Entry], deleted: set[str]) -> 
     for item in entries:
         address = parse(item.subject)
         rows.append(_row(item, address))
-        if fact_kind(item.subject) == _TOMBSTONE:
+        if address.run == NONE and fact_kind(item.subject) == _TOMBSTONE:
             new.add(address.session)
             connection.execute(_tombstone(address, item.seq))
         elif address.session in deleted or address.session in new:

@@ -360,7 +360,7 @@ class Commands:
             fact = CancelRequested(at=ids.now(), reason=reason)
             return await self._chains.append(address, fact, expected=run.last_seq, scope=Scope.RUN)
 
-        await self._applied.wait_for(await self._decide(run_id, attempt))
+        await self._applied.wait_for(await self._decide(f"run {run_id}", attempt))
 
     # -- deciding ---------------------------------------------------------------------
 

@@ -263,8 +263,9 @@ async def _write_reply(
     encoder = ReplyEncoder(shown_as)
     try:
         while True:
-            await writer.send(b"".join(encoder.frame(event) for _, event in events))
-            run.over = run.over or encoder.over
+            frames = b"".join(encoder.frame(event) for _, event in events)
+            run.over = run.over or encoder.over  # before the client can go away
+            await writer.send(frames)
             if encoder.done:
                 return
             events = await writer.next(run.follower.next_events)

@@ -36,7 +36,7 @@ async def stream(
     ):
         async with writer.begun():
             await writer.send(first + RETRY)
-            while events := await writer.next(follower.next_events):
+            while not writer.stopping and (events := await writer.next(follower.next_events)):
                 frames = [made for cursor, event in events if (made := frame(cursor, event))]
                 await writer.send(b"".join(frames))
                 if any(isinstance(event, ReplyEnded | SessionGone) for _, event in events):

@@ -122,7 +122,11 @@ class StreamWriter(Waiter):
     def beat(self, now: float) -> None:
         if self._line.is_stalled(now):
             self._line.abort()
-        elif not self._line.is_writing and now - self._line.wrote_at >= COMMENT_EVERY:
+        elif (
+            self._comment
+            and not self._line.is_writing
+            and now - self._line.wrote_at >= COMMENT_EVERY
+        ):
             self._comment_due = True
             self._wake.set()
 

@@ -1,6 +1,7 @@
 """A gateway's job feeds: one a user, opened by his first client, kept a while after the last."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
@@ -8,7 +9,6 @@ from typing import Self
 
 from services.gateway.jobs.feed import JobFeed
 from services.gateway.jobs.log import JobLog
-from services.gateway.jobs.state import JobState
 from services.gateway.sessions.hub import Hub
 from services.gateway.sessions.shared_feeds import SharedFeeds
 from shared.bus import Bus, BusError
@@ -20,6 +20,7 @@ from shared.store_client import StoreClient
 log = get_logger()
 
 _ROUND = 1.0
+_MOST_ENDED = 10_000
 
 
 class JobHub:
@@ -30,6 +31,8 @@ class JobHub:
         self._bus = bus
         self._store = store
         self._feeds = SharedFeeds(self._new_feed, _opening)
+        self._ended: OrderedDict[str, int] = OrderedDict()
+        """Run → progress of jobs that ended, which never changes; the latest that were listed."""
         self._keeper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -55,15 +58,24 @@ class JobHub:
         """
         return self._feeds.feed(user)
 
-    async def state_of(self, user: str, record: Job) -> JobState:
-        """How one job stands, by the user's feed if it is open, else read without following it.
+    async def progress_of(self, user: str, record: Job) -> int:
+        """How far one job has got, by the user's feed if it is open, else read without following.
 
         Raises:
             Unavailable, BusError: the store or the log cannot be asked.
         """
+        run_id = record.run.id
         feed = self._feeds.opened(user)
-        followed = None if feed is None else feed.jobs.get(record.run.id)
-        return followed or await JobLog(self._bus, self._store, user).state_of(record)
+        if feed is not None and run_id in feed.jobs:
+            return feed.jobs[run_id].progress
+        if run_id in self._ended:
+            return self._ended[run_id]
+        progress = (await JobLog(self._bus, self._store, user).state_of(record)).progress
+        if record.run.ended_at is not None:
+            self._ended[run_id] = progress
+            if len(self._ended) > _MOST_ENDED:
+                self._ended.popitem(last=False)
+        return progress
 
     def _new_feed(self, user: str) -> JobFeed:
         return JobFeed(self._hub, self._bus, self._store, user)

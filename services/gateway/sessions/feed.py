@@ -118,7 +118,9 @@ class Feed:
 
     def _apply(self, entry: LogEntry) -> None:
         self.state.apply(entry)
-        self._heard_at = self._loop.time()
+        running = self.state.running
+        if running is not None and entry.address.run == running.run_id:
+            self._heard_at = self._loop.time()
 
     # -- what is read again -----------------------------------------------------------
 

@@ -108,13 +108,13 @@ class SharedFeeds(Generic[K, F]):
         for key, shared in [*self._shared.items()]:
             idle = now - shared.left_at > LINGER or is_over(shared.feed)
             if not shared.clients and idle:
-                await self._drop(key)
+                await self._drop(key, shared)
 
     async def drop_all(self) -> None:
-        for key in [*self._shared]:
-            await self._drop(key)
+        for key, shared in [*self._shared.items()]:
+            await self._drop(key, shared)
 
-    async def _drop(self, key: K) -> None:
-        shared = self._shared.pop(key, None)
-        if shared is not None:
+    async def _drop(self, key: K, shared: SharedFeed[F]) -> None:
+        if self._shared.get(key) is shared:  # else another was opened in its place meanwhile
+            del self._shared[key]
             await shared.close()

@@ -45,6 +45,10 @@ def test_subjects_of_before_say_the_same(old: str):
     assert fact_kind(f"live.evt.u.s._.{old}") == f"session.{old}"
 
 
+def test_what_somebody_else_wrote_has_no_kind():
+    assert fact_kind("evt.a.b.c") == fact_kind("live.evt.a.b.c") == ""
+
+
 @given(addresses, timed_events, st.sampled_from(Scope))
 def test_a_chains_filter_covers_the_subject_that_it_was_derived_from(
     address: Address, happened: str, scope: Scope

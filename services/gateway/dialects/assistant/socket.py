@@ -76,8 +76,9 @@ class _Client:
         self._user = user
         self._socket = socket
         self._subscriptions: dict[str, tuple[Track, AsyncExitStack]] = {}
-        self._begun: set[tuple[str, str | None]] = set()
-        """(session, client id) of turns that were shown since the latest message was taken."""
+        self._sending: tuple[str, str] | None = None
+        """(session, client id) of the message that is being sent; its turn may be shown already."""
+        self._was_shown = False
         self._handlers: dict[type[ClientMessage], Callable[[Any], Awaitable[None]]] = {
             Subscribe: self._on_subscribe,
             Unsubscribe: self._on_unsubscribe,
@@ -90,19 +91,14 @@ class _Client:
     async def take(self, text: bytes) -> None:
         """Do what one message asks for; what is refused is answered, and the socket stays."""
         message: ClientMessage | None = None
-        self._begun.clear()
+        self._sending, self._was_shown = None, False
         try:
             known = message = decode_json(text, decode_message)
             await self._handlers[type(known)](known)
         except NatterlogError as error:
-            if not self._was_accepted(message, error):
+            only_the_answer_was_lost = self._was_shown and isinstance(error, Unavailable)
+            if not only_the_answer_was_lost:
                 self._refuse(message, error)
-
-    def _was_accepted(self, message: ClientMessage | None, error: NatterlogError) -> bool:
-        """Whether only the store's answer was lost: the message's own turn is shown already."""
-        if not isinstance(error, Unavailable) or not isinstance(message, Send):
-            return False
-        return bool(message.client_id) and (message.session_id, message.client_id) in self._begun
 
     async def leave(self) -> None:
         for session_id in list(self._subscriptions):
@@ -137,6 +133,8 @@ class _Client:
         require_id(message.session_id, "session")
         check_text(message.content, self._gateway.settings, path="$.content")
         key = f"{message.session_id}:{message.client_id}" if message.client_id else None
+        if message.client_id:
+            self._sending = (message.session_id, message.client_id)
         accepted = await start(
             self._socket.request,
             SendMessage(
@@ -197,8 +195,9 @@ class _Client:
 
     def _follow(self, feed: Feed, cursor: Cursor, stack: AsyncExitStack) -> None:
         def translate(cursor: Cursor, event: ClientEvent) -> list[bytes]:
-            if isinstance(event, TurnAccepted):
-                self._begun.add((feed.session_id, event.run.client_id))
+            if isinstance(event, TurnAccepted) and self._sending is not None:
+                shown = (feed.session_id, event.run.client_id)
+                self._was_shown = self._was_shown or shown == self._sending
             return frames_of(event, **self._where(feed, cursor))
 
         def show_typing(signal: Typing) -> None:

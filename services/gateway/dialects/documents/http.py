@@ -115,10 +115,18 @@ async def list_jobs(request: web.Request) -> web.Response:
 
     async def view(job: Job, plan: DocumentPlan) -> wire.JobView:
         async with limit:
-            return wire.job_view(job, plan, await _progress(gateway, user, job))
+            progress = _known_progress(job)
+            if progress is None:
+                progress = await gateway.jobs.progress_of(user, job)
+            return wire.job_view(job, plan, progress)
 
-    jobs = [view(job, job.plan) for job in page.items if isinstance(job.plan, DocumentPlan)]
-    views = await asyncio.gather(*jobs)
+    jobs = [(job, job.plan) for job in page.items if isinstance(job.plan, DocumentPlan)]
+    reading = [asyncio.create_task(view(job, plan), name="job-view") for job, plan in jobs]
+    try:
+        views = await asyncio.gather(*reading)
+    finally:
+        for task in reading:
+            task.cancel()
     return _json(wire.JobList(jobs=views, next_cursor=page.next_before))
 
 
@@ -168,17 +176,19 @@ async def _job(request: web.Request) -> tuple[Job, DocumentPlan]:
 
 
 async def _answer(request: web.Request, job: Job, plan: DocumentPlan) -> web.Response:
-    progress = await _progress(gateway_of(request), request[USER].id, job)
+    """Answer with the job, its progress never less than its sockets were shown (from a feed)."""
+    progress = _known_progress(job)
+    if progress is None:
+        async with gateway_of(request).jobs.of(request[USER].id) as feed:
+            progress = (await feed.find(run_id=job.run.id)).progress
     return _json(wire.job_view(job, plan, progress))
 
 
-async def _progress(gateway: Gateway, user: str, job: Job) -> int:
-    """How far the job has got, never less than its sockets were shown."""
+def _known_progress(job: Job) -> int | None:
+    """How far a job has got of which the record says it: it is done, or nobody began."""
     if job.run.status == "completed":
         return 100
-    if job.run.ended_at is None and not job.run.attempt:
-        return 0
-    return (await gateway.jobs.state_of(user, job)).progress
+    return 0 if job.run.ended_at is None and not job.run.attempt else None
 
 
 def _json(data: object) -> web.Response:
