@@ -22,19 +22,8 @@ from pathlib import Path
 from shared.confinement import die_with
 
 MACHINE_VARIABLES = (
-    *(
-        "PATH",
-        "HOME",
-        "TMPDIR",
-        "TEMP",
-        "TMP",
-        "TZ",
-        "LANG",
-        "LANGUAGE",
-        "LC_*",
-        "TERM",
-        "NO_COLOR",
-    ),
+    *("PATH", "HOME", "TMPDIR", "TEMP", "TMP", "TERM", "NO_COLOR"),
+    *("TZ", "LANG", "LANGUAGE", "LC_*"),
     *("LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_*", "PYTHON*", "OPENSSL_*"),
     *("GOMAXPROCS", "GOMEMLIMIT", "GOGC"),
 )
