@@ -97,17 +97,7 @@ async def send_message(request: web.Request) -> web.StreamResponse:
 )
 async def regenerate(request: web.Request) -> web.StreamResponse:
     """Answer a message once more, as a sibling of its reply."""
-    streaming = wants_stream(request)
-    message_id = message_id_of(request)
-    accepted = await start(
-        request,
-        Regenerate(
-            user_id=request[USER].id,
-            message_id=message_id,
-            idempotency_key=idempotency_key(request),
-        ),
-    )
-    return await _answer_turn(request, accepted, streaming=streaming)
+    return await _answer_again(request, Regenerate)
 
 
 @describe(
@@ -123,17 +113,7 @@ async def continue_reply(request: web.Request) -> web.StreamResponse:
     It must be the last of its branch.  The stream tells the whole of it, the old text
     first; a continuation that fails leaves the message as it was.
     """
-    streaming = wants_stream(request)
-    message_id = message_id_of(request)
-    accepted = await start(
-        request,
-        ContinueReply(
-            user_id=request[USER].id,
-            message_id=message_id,
-            idempotency_key=idempotency_key(request),
-        ),
-    )
-    return await _answer_turn(request, accepted, streaming=streaming)
+    return await _answer_again(request, ContinueReply)
 
 
 @describe(
@@ -181,6 +161,22 @@ async def rate(request: web.Request) -> web.Response:
         )
     )
     return answer(rated.message)
+
+
+async def _answer_again(
+    request: web.Request, command: type[Regenerate | ContinueReply]
+) -> web.StreamResponse:
+    """Begin another run about a message that is there, and answer with its turn."""
+    streaming = wants_stream(request)
+    accepted = await start(
+        request,
+        command(
+            user_id=request[USER].id,
+            message_id=message_id_of(request),
+            idempotency_key=idempotency_key(request),
+        ),
+    )
+    return await _answer_turn(request, accepted, streaming=streaming)
 
 
 async def _answer_turn(
