@@ -59,7 +59,7 @@ async def read_bytes(request: web.Request) -> bytes:
         raise InvalidRequest("The body cannot be read as its headers say.") from error
 
 
-def decode_json(data: bytes | str, decode: Callable[[bytes], T]) -> T:
+def decode_json(data: bytes | str, decode: Callable[[bytes], T], *, what: str = "body") -> T:
     """``data`` as JSON, with the place of a fault as ``$.options.temperature``.
 
     Raises:
@@ -70,7 +70,16 @@ def decode_json(data: bytes | str, decode: Callable[[bytes], T]) -> T:
     except msgspec.ValidationError as error:
         raise _misfit(str(error)) from error
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise InvalidRequest(f"The body is no valid JSON: {error}", path="$") from error
+        raise InvalidRequest(f"The {what} is no valid JSON: {error}", path="$") from error
+
+
+def decode_frame(data: bytes, decode: Callable[[bytes], T]) -> T:
+    """A message of a socket as JSON.
+
+    Raises:
+        InvalidRequest: as for :func:`decode_json`.
+    """
+    return decode_json(data, decode, what="message")
 
 
 def _misfit(text: str) -> InvalidRequest:
