@@ -104,6 +104,7 @@ messages = sa.Table(
     # what the model thought, and whose that is
     sa.Column("thoughts", Document(Thoughts)),
     sa.Column("provider", sa.Text),
+    sa.Column("error", Document(Fault)),
     sa.Index("ix_ai_chat_messages_session", "session_id", "status", "seq"),
 )
 

@@ -1,4 +1,4 @@
-"""How runs restarted, and when their users saw a first word.
+"""How runs restarted, when their users saw a first word, and why replies failed.
 
 Revision ID: 0009
 Revises: 0008
@@ -22,6 +22,7 @@ def upgrade() -> None:
     for table in _PROJECTED:
         op.execute(f"DELETE FROM {table}")  # noqa: S608  (no input of anybody's)
     op.execute("UPDATE projection SET applied = 0")
+    op.add_column("ai_chat_messages", sa.Column("error", sa.Text(), nullable=True))
     op.add_column("runs", sa.Column("restarts", sa.Integer(), nullable=False, server_default="0"))
     op.add_column("runs", sa.Column("claimed_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("runs", sa.Column("first_word_at", sa.DateTime(timezone=True), nullable=True))
