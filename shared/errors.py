@@ -39,6 +39,13 @@ class NatterlogError(Exception):
         self.retry_after = retry_after
         """Seconds after which another try makes sense."""
 
+    @property
+    def located(self) -> str:
+        """The sentence, after the field that is at fault: for envelopes without a place for it."""
+        if self.path in (None, "$"):
+            return self.message
+        return f"{self.path}: {self.message}"
+
 
 class InvalidRequest(NatterlogError):
     code, status = "invalid_request", 400

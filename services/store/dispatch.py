@@ -262,7 +262,8 @@ class Dispatcher:
             self._schedules.pop(run.id, None)
             await schedules.delete(self._bus, _address(run).schedule)
         log.info("store.run_ended", run_id=run.id, seq=seq)
-        log_end(final, run_id=run.id, session_id=run.session_id)
+        claims = run.restarts + 1 if run.worker else 0
+        log_end(final, claims=claims, run_id=run.id, session_id=run.session_id)
 
 
 def ended_by_store(

@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from msgspec import DecodeError
 from prometheus_client import Counter, Gauge
@@ -29,6 +30,7 @@ from services.store.continuing import Continuing
 from services.store.database import Database, database_path
 from services.store.dispatch import Dispatcher
 from services.store.erase import Eraser
+from services.store.gauges import measure_runs
 from services.store.handlers import endpoints, react
 from services.store.history import History
 from services.store.hotlog import HotLog
@@ -67,6 +69,7 @@ async def main(settings: Settings) -> None:
     sys.setswitchinterval(0.0005)
     async with running(settings, "store") as life, opened(settings, life.bus) as store:
         life.add_check("projection", store.check)
+        life.measure(partial(measure_runs, database=store.database))
         async with store.at_work():
             await life.bus.serve("store", store.endpoints())
             life.ready()

@@ -476,6 +476,7 @@ async def test_a_breaker_store_is_changed_by_whoever_knows_what_lies_there(bus: 
 
     assert (empty, first, too_late, value, second) == ((None, 0), True, False, b"first", True)
     assert (await store.get(key))[0] == b"second"
+    assert await store.every_value() == [b"second"]
 
 
 # -- requests -----------------------------------------------------------------------
