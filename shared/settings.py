@@ -227,7 +227,7 @@ def _of_scheme(url: str, schemes: tuple[str, ...], what: str) -> str:
     if parts.scheme not in schemes or not _HOST.fullmatch(host) or _UNSEEN.search(url):
         raise ValueError(f"expected {what}")
     if not _has_possible_port(parts):
-        raise ValueError("expected a port from 1 to 65535 in it, or none")
+        raise ValueError("expected a URL whose port is 1 to 65535")
     return url
 
 
