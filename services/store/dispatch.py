@@ -20,6 +20,7 @@ from shared import ids
 from shared.bus import Bus, BusError, NoAnswer
 from shared.chain import Overtaken
 from shared.deltas import NOTHING, Written, read_attempt
+from shared.due import LATEST
 from shared.endings import ended, log_end
 from shared.errors import Unavailable
 from shared.events import EndStatus, Fault, RunEnded, TodoChat, Turn
@@ -212,8 +213,8 @@ class Dispatcher:
 
     async def _schedule(self, run: RunRow) -> None:
         """Make sure of a job's schedule; one whose time has passed fires at once."""
-        if run.plan is None or run.due is None:
-            return
+        if run.plan is None or run.due is None or run.due > LATEST:
+            return  # a time beyond the server's clock would begin the job at once
         overdue = run.due < ids.now()
         if not overdue and self._schedules.get(run.id, 0) >= max(self._hot.first, 1):
             return

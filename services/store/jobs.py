@@ -21,6 +21,7 @@ from services.store.database import Database
 from services.store.queries import SessionState
 from shared import ids
 from shared.commands import CreateJob, CreateSession, GetJob, JobAccepted
+from shared.due import check_due
 from shared.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from shared.events import DocumentPlan, PipelinePlan, RunScheduled, TodoProcess
 from shared.plans import step_names
@@ -134,8 +135,8 @@ def _check(request: CreateJob) -> None:
         raise InvalidRequest(
             f"A priority is a number from {PRIORITIES[0]} to {PRIORITIES[-1]}.", path="$.priority"
         )
-    if request.due is not None and request.due.tzinfo is None:
-        raise InvalidRequest("A time has a zone.", path="$.due")
+    if request.due is not None:
+        check_due(request.due, path="$.due")
     if request.client_ref is not None and isinstance(request.plan, DocumentPlan):
         # its file lies in the session that the asker chose
         raise InvalidRequest("A job about a file has no reference.", path="$.client_ref")

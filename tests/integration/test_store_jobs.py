@@ -20,8 +20,9 @@ from shared.commands import (
     ListJobs,
     Rebuild,
 )
+from shared.due import LATEST
 from shared.errors import InvalidRequest, NotFound
-from shared.events import TodoGenerate
+from shared.events import RunScheduled, TodoGenerate
 from shared.objects import ObjectMissing
 from shared.records import Job
 from shared.subjects import EVENTS, Address, fact_kind
@@ -227,6 +228,7 @@ async def test_jobs_are_listed_newest_first_to_their_user_only(
         {"session_id": "no id"},
         {"run_id": "evt.>"},
         {"plan": a_pipeline("one", "one")},
+        {"due": LATEST + timedelta(seconds=1)},
         {"due": datetime(2100, 1, 1)},  # noqa: DTZ001  (that is what is wrong with it)
     ],
     ids=str,
@@ -259,6 +261,33 @@ async def test_a_time_in_the_past_means_now(nats_server: NatsServer, tmp_path: P
         made = await create(at, due=ids.now() - HOUR)
 
     assert (made.run.status, made.due) == ("queued", None)
+
+
+async def test_the_latest_time_is_one_that_the_server_keeps(
+    nats_server: NatsServer, tmp_path: Path
+):
+    async with store_at_work(nats_server, tmp_path) as at:
+        made = await create(at, due=LATEST)
+        await until_scheduled(at, made)
+        soon = await create(at, due=ids.now() + timedelta(seconds=2))
+        await at.until(soon.run.id, lambda run: run.status == "queued")
+
+        assert await chain(at, made) == ["scheduled"]
+
+
+async def test_a_job_for_beyond_the_servers_clock_waits_and_holds_nothing_up(
+    nats_server: NatsServer, tmp_path: Path
+):
+    async with store_at_work(nats_server, tmp_path) as at:
+        address = Address(at.user, await at.create(), ids.new_id())
+        fact = RunScheduled(at=ids.now(), plan=a_document(), priority=0, due=LATEST + HOUR)
+        seq = await extend(at.bus, address.subject_of(fact), fact, expected=0)
+        await at.store.applied.wait_for(seq)
+
+        await at.store.dispatcher.settle(address.session)
+        await at.store.trim()
+        assert await at.bus.head(EVENTS, address.schedule) is None
+        assert (await at.run(address.run)).status == "scheduled"
 
 
 async def test_a_schedule_fires_after_everything_was_killed(
