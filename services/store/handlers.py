@@ -23,7 +23,7 @@ from services.store.accounts import Accounts
 from services.store.answering import Endpoint, endpoint
 from services.store.branches import Branches
 from services.store.commands import Commands
-from services.store.context import get_context
+from services.store.context import Contexts
 from services.store.continuing import Continuing
 from services.store.database import Database
 from services.store.dispatch import Dispatcher
@@ -35,6 +35,7 @@ from services.store.model_names import ModelNames
 from services.store.models import Models
 from services.store.presets import Presets
 from services.store.search import search_messages
+from services.store.turns import Turns
 from services.store.usage import get_usage
 from services.store.watermark import Watermark
 from shared import commands as c
@@ -75,10 +76,14 @@ COMMANDS: dict[type[Any], dict[Request, Callable[[Any, Any], Awaitable[msgspec.S
         c.CreateSession: Commands.create_session,
         c.UpdateSession: Commands.update_session,
         c.DeleteSession: Commands.delete_session,
-        c.SendMessage: Commands.send_message,
-        c.Regenerate: Commands.regenerate,
-        c.CancelRun: Commands.cancel_run,
     },
+    Turns: {
+        c.SendMessage: Turns.send_message,
+        c.Regenerate: Turns.regenerate,
+        c.CancelRun: Turns.cancel_run,
+        c.OpenFeed: Turns.open_feed,
+    },
+    Contexts: {c.GetContext: Contexts.get_context},
     Continuing: {c.ContinueReply: Continuing.continue_reply},
     Branches: {
         c.EditMessage: Branches.edit,
@@ -107,11 +112,14 @@ COMMANDS: dict[type[Any], dict[Request, Callable[[Any, Any], Awaitable[msgspec.S
 }
 """Requests that change something, or are about the log, by who carries them out."""
 
+FROM_MEMORY: frozenset[Request] = frozenset(
+    {c.CreateSession, c.SendMessage, c.CancelRun, c.OpenFeed, c.GetContext}
+)
+"""Those that wait for the tables only when they need them."""
+
 QUERIES: dict[Request, Callable[[sa.Connection, Any], msgspec.Struct]] = {
     c.ListSessions: queries.list_sessions,
     c.GetRun: queries.get_run,
-    c.OpenFeed: queries.open_feed,
-    c.GetContext: get_context,
     c.GetJob: job_queries.get_job,
     c.ListJobs: job_queries.list_jobs,
     c.GetFile: file_queries.get_file,
@@ -154,4 +162,7 @@ def endpoints(
         answers |= {kind: partial(do, part) for kind, do in COMMANDS[type(part)].items()}
     answers |= {kind: partial(database.read, query) for kind, query in QUERIES.items()}
     answers |= {kind: partial(history.answer, query) for kind, query in PAST_QUERIES.items()}
-    return dict(endpoint(kind, answer, applied) for kind, answer in answers.items())
+    return dict(
+        endpoint(kind, answer, None if kind in FROM_MEMORY else applied.catch_up)
+        for kind, answer in answers.items()
+    )
