@@ -8,10 +8,9 @@ Sessions and sockets are opened before; each is used for one turn at a time, in 
 import argparse
 import asyncio
 import gc
-
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -165,14 +164,13 @@ async def measure(plan: Plan) -> Measured:
 async def _send(plan: Plan, talkers: list[Talker]) -> list[Turn]:
     """Send evenly over time; one whose turn is still going lets the next one begin."""
     loop = asyncio.get_running_loop()
-    due, turns, number = loop.time(), list[Turn](), 0
+    due, turns, waiting = loop.time(), list[Turn](), deque(talkers)
     for _ in range(plan.turns):
         for _ in range(len(talkers)):
-            talker = talkers[number % len(talkers)]
-            number += 1
-            if talker.free:
+            waiting.rotate(-1)
+            if waiting[0].free:
                 break
-        turn = Turn()
+        talker, turn = waiting[0], Turn()
         talker.begin(turn)
         turns.append(turn)
         due += 1 / plan.rate

@@ -12,6 +12,7 @@ from services.store.chains import Chains
 from services.store.database import Database
 from services.store.erase import Eraser
 from services.store.histories import read_history
+from services.store.memory import Memory
 from services.store.model_names import ModelNames
 from services.store.models import preferred_model
 from services.store.projection import CHANGEABLE
@@ -40,6 +41,7 @@ class Commands:
         archive: Archive,
         chains: Chains,
         session_log: SessionLog,
+        memory: Memory,
         applied: Watermark,
         eraser: Eraser,
         model_names: ModelNames,
@@ -50,6 +52,7 @@ class Commands:
         self._archive = archive
         self._chains = chains
         self._log = session_log
+        self._memory = memory
         self._applied = applied
         self._eraser = eraser
         self._model_names = model_names
@@ -85,7 +88,10 @@ class Commands:
         if self.was_deleted(session_id):
             raise Conflict("This session was deleted; please open another.")
         address = session_address(user_id, session_id)
-        await self._database.read(queries.check_free, user_id, session_id)
+        if (owner := self._memory.owner(session_id)) is None:
+            owner = await self._database.read(queries.owner, session_id)
+        if owner not in (None, user_id):
+            raise Conflict("This session id is taken; please choose another.")
         try:
             seq = await self._chains.append(address, fact, expected=0)
         except Overtaken as overtaken:  # it is there already: the same request came twice

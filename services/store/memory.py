@@ -15,6 +15,7 @@ import asyncio
 import copy
 from collections import OrderedDict
 from collections.abc import Iterable
+from typing import Any
 from weakref import WeakValueDictionary
 
 from prometheus_client import Gauge
@@ -30,7 +31,6 @@ from shared import conversation
 from shared.bus import Bus
 from shared.chain import read_chain
 from shared.events import (
-    AnyFact,
     FactImported,
     RunFact,
     RunScheduled,
@@ -50,7 +50,7 @@ _RUNS = 64
 _BYTES = 6_000
 """What a session takes without its messages' text; each message adds ``_BYTES_A_MESSAGE``."""
 _BYTES_A_MESSAGE = 1_000
-_KEYS = 100_000
+_RUNS_KNOWN = 100_000
 
 _held = Gauge("natterlog_store_hot_sessions", "Sessions in memory")
 _bytes = Gauge("natterlog_store_hot_bytes", "What the sessions in memory take, about")
@@ -201,6 +201,8 @@ class Memory:
         self._loading: dict[str, list[LogEntry]] = {}
         """Live facts that come while their session is being read."""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._begun: OrderedDict[str, Address] = OrderedDict()
+        """The runs that began last, by their ids."""
         self._keys: OrderedDict[tuple[str, str], Address] = OrderedDict()
         """The latest run that began with a user's idempotency key."""
         self._heard = 0
@@ -275,7 +277,7 @@ class Memory:
 
     def take(self, entry: LogEntry) -> None:
         """Take in a fact that is in the log and follows the session's last one here."""
-        self._note_key(entry)
+        self._note_run(entry)
         session_id = entry.address.session
         if session_id in self._loading:
             self._loading[session_id].append(entry)
@@ -325,6 +327,7 @@ class Memory:
     def forget_all(self) -> None:
         """Begin anew, with another incarnation of the log or with tables made anew."""
         self._sessions.clear()
+        self._begun.clear()
         self._keys.clear()
         self._size = 0
         self._heard = 0
@@ -343,19 +346,31 @@ class Memory:
         _held.set(len(self._sessions))
         _bytes.set(self._size)
 
-    # -- idempotency keys --------------------------------------------------------------------
+    # -- what is known of runs -----------------------------------------------------------------
+
+    def owner(self, session_id: str) -> str | None:
+        """Whose session it is, if it is here."""
+        found = self._sessions.get(session_id)
+        return None if found is None or found.row is None else found.row.user_id
+
+    def begun(self, run_id: str) -> Address | None:
+        """Where a run of this id began, if it did so lately."""
+        return self._begun.get(run_id)
 
     def keyed(self, user: str, key: str) -> Address | None:
         """The latest run that is known here to have begun with this key of the user's."""
         return self._keys.get((user, key))
 
-    def _note_key(self, entry: LogEntry) -> None:
-        key = _key_of(entry.fact)
-        if key is not None:
-            self._keys[entry.address.user, key] = entry.address
-            if len(self._keys) > _KEYS:
-                self._keys.popitem(last=False)
+    def _note_run(self, entry: LogEntry) -> None:
+        fact, address = entry.fact, entry.address
+        if not isinstance(fact, RunFact) or not _begins(fact):
+            return
+        _keep_last(self._begun, address.run, address)
+        if isinstance(fact, RunWaiting | TodoChat) and fact.turn.idempotency_key is not None:
+            _keep_last(self._keys, (address.user, fact.turn.idempotency_key), address)
 
 
-def _key_of(fact: AnyFact) -> str | None:
-    return fact.turn.idempotency_key if isinstance(fact, RunWaiting | TodoChat) else None
+def _keep_last(known: OrderedDict[Any, Address], key: object, address: Address) -> None:
+    known[key] = address
+    if len(known) > _RUNS_KNOWN:
+        known.popitem(last=False)

@@ -197,10 +197,9 @@ def find_session(
     return session_row(row)
 
 
-def check_free(connection: sa.Connection, user_id: str, session_id: str) -> None:
-    """Refuse to open a session whose id another user's has."""
-    if connection.execute(_OWNER, {"id": session_id}).scalar() not in (None, user_id):
-        raise Conflict("This session id is taken; please choose another.")
+def owner(connection: sa.Connection, session_id: str) -> str | None:
+    """Whose session it is; None where there is none."""
+    return connection.execute(_OWNER, {"id": session_id}).scalar()
 
 
 def run_by_id(connection: sa.Connection, run_id: str) -> RunRow | None:

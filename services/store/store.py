@@ -117,7 +117,7 @@ class Store:
         self.contexts = Contexts(self.memory, database, self.applied)
         self.commands = Commands(
             *(bus, settings, database, archive, self.chains, self.session_log),
-            *(self.applied, self.eraser, self.model_names),
+            *(self.memory, self.applied, self.eraser, self.model_names),
         )
         self.jobs = Jobs(self.session_log, self.commands)
         self.branches = Branches(self.session_log, self.commands, self.turns, database)

@@ -234,13 +234,17 @@ class Turns:
         Raises:
             Conflict: it is another session's.
         """
+        began = self._memory.begun(address.run)
         hot = await self._log.hot(address.user, address.session)
-        if (found := hot.run(address.run)) is not None:
+        if began in (None, address) and (found := hot.run(address.run)) is not None:
             return found
-        if ids.age(address.run) < FRESH:  # a request that comes again does so within seconds
+        if (
+            began is None and ids.age(address.run) < FRESH
+        ):  # a request that comes again does so within seconds
             return None
         found = await self._log.read_at(state.session.last_seq, queries.run_by_id, address.run)
-        if found is not None and _address(found) != address:
+        began = began if found is None else _address(found)
+        if began not in (None, address):
             raise Conflict("This run id is taken; please choose another.")
         return found
 
@@ -293,13 +297,19 @@ class Turns:
 
     async def open_feed(self, request: OpenFeed) -> FeedState:
         """Where the session stands, for whoever follows it from here."""
-        hot = await self._log.hot(request.user_id, request.session_id, min_seq=request.min_seq)
-        unfinished = [_unfinished(run, hot) for run in hot.unfinished()]
-        return FeedState(
-            session=hot.session().record(),
-            unfinished=[run for run in unfinished if run is not None],
-            seq=hot.seq,
+        return feed_state(
+            await self._log.hot(request.user_id, request.session_id, min_seq=request.min_seq)
         )
+
+
+def feed_state(hot: HotSession) -> FeedState:
+    """Where a session stands (pure)."""
+    unfinished = [_unfinished(run, hot) for run in hot.unfinished()]
+    return FeedState(
+        session=hot.session().record(),
+        unfinished=[run for run in unfinished if run is not None],
+        seq=hot.seq,
+    )
 
 
 def _unfinished(run: RunRow, hot: HotSession) -> UnfinishedRun | None:

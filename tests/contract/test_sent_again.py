@@ -330,7 +330,7 @@ async def begun(whole: Whole, session_id: str, count: int = 1) -> Run:
     """The session's run that goes on, once it has begun so many."""
     async with asyncio.timeout(DEADLINE):
         while True:
-            going = await whole.store.store.database.read(unfinished_runs, session_id)
+            going = await whole.store.store.session_log.read(unfinished_runs, session_id)
             if going and await runs_of(whole, session_id) == count:
                 return going[0].record()
             await whole.store.next_fact()

@@ -95,7 +95,7 @@ async def test_a_number_that_no_table_can_hold_does_not_stop_the_store(
         await at_work.reply(await at_work.create())  # only possible when that was passed by
 
         request = GetSession(user_id=at_work.user, session_id=session)
-        found = await at_work.store.database.read(queries.get_session, request)
+        found = await at_work.store.session_log.read(queries.get_session, request)
         assert found.session.max_tokens == 7
 
 

@@ -53,4 +53,4 @@ def drop_database(directory: Path) -> None:
 
 async def found(at_work: StoreAtWork, user: str) -> int:
     request = SearchMessages(user_id=user, query="cat")
-    return (await at_work.store.database.read(search_messages, request)).total
+    return (await at_work.store.session_log.read(search_messages, request)).total
