@@ -238,9 +238,8 @@ class Turns:
         hot = await self._log.hot(address.user, address.session)
         if began in (None, address) and (found := hot.run(address.run)) is not None:
             return found
-        if (
-            began is None and ids.age(address.run) < FRESH
-        ):  # a request that comes again does so within seconds
+        # A request that comes again does so within seconds, so a new id began nothing.
+        if began is None and ids.age(address.run) < FRESH:
             return None
         found = await self._log.read_at(state.session.last_seq, queries.run_by_id, address.run)
         began = began if found is None else _address(found)

@@ -38,7 +38,7 @@ async def test_then_answers_as_it_answered_then(nats_server: NatsServer, tmp_pat
         seen: dict[int, list[Any]] = {}
 
         async def look() -> None:
-            seen[at_work.store.applied.seq] = await both_answers(at_work, session)
+            seen[await at_work.settled()] = await both_answers(at_work, session)
 
         session = await at_work.create(title="Tea")
         await look()
@@ -71,7 +71,7 @@ async def test_what_was_is_answered_in_whatever_order_it_is_asked_for(
         for number in range(3):
             for session in sessions:
                 await at_work.reply(session, f"u{number}", f"a{number}")
-                seen[at_work.store.applied.seq, session] = await both_answers(at_work, session)
+                seen[await at_work.settled(), session] = await both_answers(at_work, session)
         order = [*seen, *reversed(seen), *sorted(seen, key=lambda it: it[1])]
 
         one_after_another = [await both_answers(at_work, s, at) for at, s in order]

@@ -251,7 +251,7 @@ async def test_sequences_never_repeat_after_the_log_was_lost(tmp_path: Path):
         await before.reply(session, "u1", "a1")
         unfinished = (await before.send(session, "u2")).run
         waiting = (await before.send(session, "u3")).run
-        last = before.store.applied.seq
+        last = await before.settled()
 
     async with NatsServer() as new, store_at_work(new, tmp_path) as after:
         after.user = before.user

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from services.store.chains import Chains
-from services.store.commands import Commands
 from services.store.keys import digest
+from services.store.session_log import SessionLog
 from shared import ids
 from shared.bus import NoAnswer
 from shared.commands import (
@@ -27,7 +27,7 @@ from shared.events import Fault, History, PastMessage
 from shared.objects import put
 from shared.records import Run
 from shared.store_client import StoreClient
-from shared.subjects import owns
+from shared.subjects import Address, owns
 from tests.support.absent import ABSENT_ID
 from tests.support.nats_server import NatsServer
 from tests.support.store_at_work import StoreAtWork, store_at_work
@@ -339,11 +339,11 @@ async def test_a_message_interrupts_although_the_store_died_before_it_did(
     session, run_id = await at_work.create(on_busy="interrupt"), ids.new_id()
     active = (await at_work.send(session, "u1")).run
 
-    async def dies(self: Commands, run_id: str, user_id: str, reason: str) -> None:
+    async def dies(self: SessionLog, address: Address, reason: str) -> None:
         raise NoAnswer(reason)
 
     with monkeypatch.context() as dying:
-        dying.setattr(Commands, "_cancel", dies)
+        dying.setattr(SessionLog, "cancel", dies)
         with pytest.raises(NoAnswer):
             await at_work.send(session, "u2", run_id=run_id)
 
@@ -608,7 +608,7 @@ async def test_a_feed_shows_what_is_running_and_what_waits(at_work: StoreAtWork)
         (active.id, attempt, False),
         (waiting.id, 0, True),
     ]
-    assert feed.seq == at_work.store.applied.seq
+    assert feed.seq == at_work.store.applied.known
 
 
 async def test_what_the_turn_asks_for_is_in_its_context(at_work: StoreAtWork):

@@ -107,6 +107,11 @@ class StoreAtWork:
                 await self.next_fact()
         return found
 
+    async def settled(self) -> int:
+        """Wait until the tables have all that the store knows of; answers up to where that is."""
+        await self.store.applied.wait_for(self.store.applied.known)
+        return self.store.applied.seq
+
     async def next_fact(self) -> None:
         seen = self.store.applied.seq
         waiting = asyncio.ensure_future(self.store.applied.wait_for(seen + 1))
