@@ -156,7 +156,7 @@ async def test_a_trim_by_another_store_is_noticed(nats_server: NatsServer, tmp_p
         session = await at_work.create()
         await at_work.reply(session, "u1", "a1")
         await at_work.reply(await at_work.create())
-        await trimming.store.applied.wait_for(at_work.store.applied.seq)
+        await trimming.store.applied.wait_for(at_work.store.applied.known)
         await trimming.store.trim()
 
         await at_work.reply(session, "u2", "a2")
@@ -310,7 +310,7 @@ async def test_rebuilt_rows_and_answers_are_the_same(nats_server: NatsServer, tm
 
         assert await at_work.dump() == rows
         assert await answers() == answered
-        assert rebuilt.facts == rebuilt.seq == at_work.store.applied.seq
+        assert rebuilt.facts == rebuilt.seq == at_work.store.applied.known
         await at_work.reply(await at_work.create())
 
 
@@ -319,7 +319,7 @@ async def test_a_rebuild_works_on_the_files_alone(
 ):
     async with store_at_work(nats_server, tmp_path) as at_work:
         await lively(at_work)
-        rows, facts = await at_work.dump(), at_work.store.applied.seq
+        rows, facts = await at_work.dump(), at_work.store.applied.known
     (tmp_path / "natterlog.db").unlink()
 
     code = await asyncio.to_thread(rebuild.main, Settings(data_dir=tmp_path))

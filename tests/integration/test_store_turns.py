@@ -188,7 +188,7 @@ async def test_the_same_request_twice_begins_one_run_and_is_no_repeat(
         two.user = one.user
         for _ in range(20):
             session, run_id = await one.create(), ids.new_id()
-            await two.store.applied.wait_for(one.store.applied.seq)
+            await two.store.applied.wait_for(one.store.applied.known)
 
             answers = await asyncio.gather(
                 *(store.send(session, run_id=run_id) for store in (one, two) * 2)
@@ -365,7 +365,7 @@ async def test_of_many_sends_at_once_one_store_or_two_start_exactly_one_run(
         two.user = one.user
         for _ in range(100):
             session = await one.create(on_busy="reject")
-            await two.store.applied.wait_for(one.store.applied.seq)
+            await two.store.applied.wait_for(one.store.applied.known)
 
             answers = await asyncio.gather(
                 *(store.send(session) for store in (one, two) * 3), return_exceptions=True
