@@ -20,6 +20,7 @@ from services.store import (
     statistics,
 )
 from services.store.accounts import Accounts
+from services.store.admission import Admission
 from services.store.answering import Endpoint, endpoint
 from services.store.branches import Branches
 from services.store.commands import Commands
@@ -146,6 +147,12 @@ PAST_QUERIES: dict[Request, Callable[[sa.Connection, Any], Any]] = {
 """Those that are answered as of an earlier fact as well, where the request names one."""
 
 
+NEVER_WAITS: frozenset[Request] = frozenset(
+    {c.CancelRun, c.OpenFeed, c.GetContext, c.SyncModels, c.GetFacts, i.ReadFacts, c.Rebuild}
+)
+"""Commands, and what is about the log, that no flood of messages holds up."""
+
+
 def react(parts: Iterable[object], fact: Fact, session_id: str) -> None:
     """Let those look who may have something to do now."""
     for part in parts:
@@ -153,13 +160,28 @@ def react(parts: Iterable[object], fact: Fact, session_id: str) -> None:
             reaction(part, session_id)
 
 
+async def _admitted(
+    admission: Admission, carry_out: Callable[[Any], Awaitable[msgspec.Struct]], request: Any
+) -> msgspec.Struct:
+    """Carry out a command when its turn has come."""
+    async with admission.slot(request.user_id):
+        return await carry_out(request)
+
+
 def endpoints(
-    parts: Iterable[object], database: Database, history: History, applied: Watermark
+    parts: Iterable[object],
+    database: Database,
+    history: History,
+    applied: Watermark,
+    admission: Admission,
 ) -> dict[str, Endpoint]:
     """What answers each request, by its subject; ``parts`` carry out the commands."""
     answers: dict[Request, Callable[[Any], Awaitable[msgspec.Struct]]] = {}
     for part in parts:
-        answers |= {kind: partial(do, part) for kind, do in COMMANDS[type(part)].items()}
+        for kind, do in COMMANDS[type(part)].items():
+            carry_out = partial(do, part)
+            admitted = partial(_admitted, admission, carry_out)
+            answers[kind] = carry_out if kind in NEVER_WAITS else admitted
     answers |= {kind: partial(database.read, query) for kind, query in QUERIES.items()}
     answers |= {kind: partial(history.answer, query) for kind, query in PAST_QUERIES.items()}
     return dict(

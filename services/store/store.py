@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from services.store import trim
 from services.store.accounts import Accounts
+from services.store.admission import Admission
 from services.store.answering import Endpoint
 from services.store.applying import apply, read_applied, read_epoch, set_epoch
 from services.store.archive import Archive, Entry, entry, links
@@ -60,6 +61,8 @@ BATCH = 500
 _STEP = 1.0
 _RETRY = 0.2
 _MOST_LIVE = 2_000
+MOST_REQUESTS = 10_000
+"""Requests that may be here at once, most of them waiting (:mod:`services.store.admission`)."""
 
 _archived = Counter("natterlog_store_facts", "Facts archived and applied")
 _lag = Gauge("natterlog_store_lag_facts", "Facts that are known of and not applied yet")
@@ -73,7 +76,7 @@ async def main(settings: Settings) -> None:
     async with running(settings, "store") as life, opened(settings, life.bus) as store:
         life.add_check("projection", store.check)
         async with store.at_work():
-            await life.bus.serve("store", store.endpoints())
+            await life.bus.serve("store", store.endpoints(), most=MOST_REQUESTS)
             life.ready()
             await life.stopping.wait()
 
@@ -130,6 +133,7 @@ class Store:
         self.orphans = Orphans(bus, archive, database, self.applied)
         self.models = Models(self.chains, database)
         self.log_requests = LogRequests(archive, database, self.applied)
+        self.admission = Admission()
         self._settings = settings
         self._live: deque[Entry] = deque()
         self._heard = 0
@@ -333,7 +337,7 @@ class Store:
             self.models,
             self.log_requests,
         )
-        return endpoints(parts, self.database, self.history, self.applied)
+        return endpoints(parts, self.database, self.history, self.applied, self.admission)
 
     async def check(self) -> str | None:
         """Why the store is not ready, if it is not."""
