@@ -16,12 +16,14 @@ _LONG: dict[type[c.Request[Any]], float] = {
     c.Rebuild: 3600.0,
 }
 """Seconds for what takes long, and must not be done twice."""
-PATIENCE = 12.0
+TIMEOUT = 12.0
 """Seconds for everything else: longer than the store lets anybody wait for his turn."""
 _COPYING = 20.0
 """Seconds for what copies a whole conversation."""
 _LOOK = 2.0
-"""Seconds of silence after which one looks whether the store that was asked is still there."""
+"""Seconds of silence after which one looks whether the store that got the request is there."""
+_LATE = 8.0
+"""Seconds after which an answer must have been lost: no store lets anybody wait so long."""
 
 
 class StoreClient:
@@ -72,30 +74,31 @@ class StoreClient:
         if timeout := _LONG.get(type(request)):
             answer = await self._bus.ask(subject, data, timeout=timeout)
         else:
-            answer = await self._ask_once(subject, data, _patience(request))
+            answer = await self._ask_once(subject, data, _timeout(request))
         return request.decode_answer(answer)
 
-    async def _ask_once(self, subject: str, data: bytes, patience: float) -> bytes:
+    async def _ask_once(self, subject: str, data: bytes, timeout: float) -> bytes:
         """The store's answer; asked again only where the store may have died with the request.
 
         A store that is only slow is not given the same work twice.
         """
         loop = asyncio.get_running_loop()
-        give_up = loop.time() + patience
-        asked = [asyncio.create_task(self._bus.ask(subject, data, timeout=patience))]
+        began = loop.time()
+        requests = [asyncio.create_task(self._bus.ask(subject, data, timeout=timeout))]
         try:
             while True:
-                left = give_up - loop.time()
                 done, _ = await asyncio.wait(
-                    asked, timeout=min(_LOOK, left), return_when=asyncio.FIRST_COMPLETED
+                    requests, timeout=_LOOK, return_when=asyncio.FIRST_COMPLETED
                 )
-                if done or left <= _LOOK:
-                    return await (done.pop() if done else asked[0])
-                if await self._another_store():
-                    again = self._bus.ask(subject, data, timeout=give_up - loop.time())
-                    asked.append(asyncio.create_task(again))
+                if done:
+                    return await done.pop()
+                waited = loop.time() - began
+                is_lost = waited >= _LATE and len(requests) == 1
+                if is_lost or await self._another_store():
+                    again = self._bus.ask(subject, data, timeout=max(timeout - waited, _LOOK))
+                    requests.append(asyncio.create_task(again))
         finally:
-            for task in asked:
+            for task in requests:
                 if task.done() and not task.cancelled():
                     task.exception()  # nobody waits for it any more
                 task.cancel()
@@ -108,11 +111,11 @@ class StoreClient:
         return changed
 
 
-def _patience(request: c.Request[Any]) -> float:
+def _timeout(request: c.Request[Any]) -> float:
     match request:
         case c.ForkSession() | c.ExportSession():
             return _COPYING
         case c.CreateSession(history_file=str()):
             return _COPYING
         case _:
-            return PATIENCE
+            return TIMEOUT

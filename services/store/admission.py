@@ -20,7 +20,7 @@ SLOTS = 64
 """Commands on their way into the log at once."""
 LONGEST_WAIT = 8.0
 """Seconds that a command may be expected to wait; beyond that it is refused at once."""
-PATIENCE = 11.0
+TIMEOUT = 11.0
 """Seconds after which whoever asked has given up, or is about to (shared/store_client.py)."""
 MOST_OF_ONE = 100
 """Commands of one user that may wait while others wait as well."""
@@ -88,11 +88,11 @@ class Admission:
         self.waiting += 1
         self._show()
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 await turn
         except TimeoutError:
             self._leave(user, turn)
-            raise self._overloaded(PATIENCE) from None
+            raise self._overloaded(TIMEOUT) from None
         except asyncio.CancelledError:
             self._leave(user, turn)
             raise

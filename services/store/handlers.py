@@ -161,11 +161,11 @@ def react(parts: Iterable[object], fact: Fact, session_id: str) -> None:
 
 
 async def _admitted(
-    admission: Admission, carry_out: Callable[[Any], Awaitable[msgspec.Struct]], request: Any
+    admission: Admission, command: Callable[[Any], Awaitable[msgspec.Struct]], request: Any
 ) -> msgspec.Struct:
     """Carry out a command when its turn has come."""
     async with admission.slot(request.user_id):
-        return await carry_out(request)
+        return await command(request)
 
 
 def endpoints(
@@ -179,9 +179,9 @@ def endpoints(
     answers: dict[Request, Callable[[Any], Awaitable[msgspec.Struct]]] = {}
     for part in parts:
         for kind, do in COMMANDS[type(part)].items():
-            carry_out = partial(do, part)
-            admitted = partial(_admitted, admission, carry_out)
-            answers[kind] = carry_out if kind in NEVER_WAITS else admitted
+            command = partial(do, part)
+            admitted = partial(_admitted, admission, command)
+            answers[kind] = command if kind in NEVER_WAITS else admitted
     answers |= {kind: partial(database.read, query) for kind, query in QUERIES.items()}
     answers |= {kind: partial(history.answer, query) for kind, query in PAST_QUERIES.items()}
     return dict(

@@ -295,10 +295,10 @@ class Store:
         self._live.append(item)
         self._heard = seq
         self.applied.note(seq)
-        self._tell_memory(item)
+        self._hand_to_memory(item)
         self._wake.set()
 
-    def _tell_memory(self, item: Entry) -> None:
+    def _hand_to_memory(self, item: Entry) -> None:
         address = parse(item.subject)
         if item.fact is None:
             self.memory.hear(item.seq, None, address.session)

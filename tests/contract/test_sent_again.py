@@ -33,7 +33,9 @@ NATIVE = "/api/v1/chat/ws"
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """The gateway does not wait long for an answer."""
-    monkeypatch.setattr(store_client, "_USUAL", 0.3)
+    monkeypatch.setattr(store_client, "_LOOK", 0.3)
+    monkeypatch.setattr(store_client, "_LATE", 0.3)
+    monkeypatch.setattr(store_client, "TIMEOUT", 0.9)
 
 
 async def nothing_more(ws: Any) -> None:
