@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from services.gateway.dialects.interview.wire import decode_generate, last
 from services.gateway.http import oneshot
+from services.gateway.http.stream_writer import Line
 from shared import commands as c
 from shared.events import Fault, ModelDetails, RunEnded, Usage
 from tests.support.absent import ABSENT_ID
@@ -296,6 +298,24 @@ async def test_a_call_without_a_session_stops_when_its_client_goes(on_stage: Sta
     run = await talk.begun()
 
     talk.posting.cancel()
+
+    assert await cancelled(on_stage) == run
+
+
+async def test_a_line_that_breaks_in_the_middle_of_a_write_stops_the_run_all_the_same(
+    on_stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    talk = Talk(on_stage)
+    run = await talk.begun()
+    await line(await talk.write("Half"))
+    write = Line.write
+
+    async def broken(self: Line, writing: Awaitable[None]) -> None:
+        self.abort()  # the handler is cancelled for that when it has left the stream already
+        await write(self, writing)
+
+    monkeypatch.setattr(Line, "write", broken)
+    await on_stage.store.write(run, 4, " of it")
 
     assert await cancelled(on_stage) == run
 

@@ -130,7 +130,9 @@ async def _begun(
                 yield run
     finally:
         if prompt.session_id is None and not (run is not None and run.over):
-            await _stop(gateway, user, accepting)
+            # In a task of its own, because a line that breaks in the middle of a write
+            # cancels this one only now.
+            await Flight(_stop(gateway, user, accepting), name="one-shot-stop").result()
 
 
 async def whole_reply(run: OneShotRun) -> ReplyEnded:
