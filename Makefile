@@ -68,6 +68,7 @@ $(VENV)/.made:
 
 # The build back end is in the lock too, so that nothing is fetched behind it.
 $(VENV)/.run: $(VENV)/.made requirements.txt pyproject.toml
+	@echo "Installing what natterlog needs into $(VENV), once; this takes a minute or two." >&2
 	$(PIP) install --quiet --require-hashes -r requirements.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

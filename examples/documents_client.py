@@ -68,4 +68,7 @@ async def main(path: str, prompt: str = "What is in this file?") -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    try:
+        asyncio.run(main(*sys.argv[1:]))
+    except aiohttp.ClientConnectionError as error:
+        sys.exit(f"Nothing answers at {URL} (NATTERLOG_URL): {error}. Does natterlog run there?")

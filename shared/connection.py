@@ -124,6 +124,7 @@ class Connection:
         self._inbox = f"_INBOX.{new_id()}"
         self._tokens = itertools.count(1)
         self._pending: dict[str, _Pending] = {}
+        self._answered_at = time.monotonic()
         self._sweeper: asyncio.Task[None] | None = None
         self._services: list[Service] = []
         self._reconnected: list[Callable[[], None]] = []
@@ -307,7 +308,12 @@ class Connection:
             raise NoResponders(f"nobody listens on {subject}")
         return message
 
+    def silence(self) -> float:
+        """Seconds since anything that was asked over the bus was answered."""
+        return time.monotonic() - self._answered_at
+
     def _on_answer(self, message: Incoming) -> None:
+        self._answered_at = time.monotonic()
         # Answers in several parts keep their token until the last part has come.
         token = message.subject.rpartition(".")[2]
         pending = self._pending.pop(token, None) if message.is_last else self._pending.get(token)

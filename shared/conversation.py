@@ -285,9 +285,10 @@ def _reply(turn: Turn, final: RunEnded, entry: LogEntry, *, depth: int, seq: int
     )
     state = _state(message, entry, depth=depth, seq=seq)
     state.thoughts, state.provider = final.thoughts, final.provider
+    state.error = message.error or None
     return state
 
 
 def _state(message: Message, entry: LogEntry, *, depth: int, seq: int) -> MessageState:
-    fields: dict[str, Any] = msgspec.structs.asdict(message) | {"thoughts": None}
+    fields: dict[str, Any] = msgspec.structs.asdict(message) | {"thoughts": None, "error": None}
     return MessageState(**fields, user_id=entry.address.user, depth=depth, seq=seq)

@@ -88,14 +88,20 @@ def not_kept(final: RunEnded) -> RunEnded:
     )
 
 
-def log_end(final: RunEnded, **where: str) -> None:
-    """One line a run: that it ended, or why it failed, in nobody's words.
+def log_end(final: RunEnded, *, claims: int, **where: str) -> None:
+    """Log in one line that a run ended, or why it failed, in nobody's words.
 
-    ``where`` names the run, unless the context of the log does.
+    ``claims`` are the attempts at its last todo; ``where`` names the run, unless the
+    context of the log does.
     """
     if final.status != "failed":
         log.info(
-            "run.ended", status=final.status, attempt=final.attempt, length=final.length, **where
+            "run.ended",
+            status=final.status,
+            attempt=final.attempt,
+            attempts=claims,
+            length=final.length,
+            **where,
         )
         return
     log.warning(
@@ -104,6 +110,7 @@ def log_end(final: RunEnded, **where: str) -> None:
         provider=final.provider,
         model=final.model,
         attempt=final.attempt,
+        attempts=claims,
         tries=len(final.tries),
         length=final.length,
         **where,
@@ -148,5 +155,5 @@ async def end_unhandled(
             await append_final(bus, address, final, expected=chain[-1].seq, tries=2)
         except Overtaken:
             continue
-        log_end(final, run_id=address.run, session_id=address.session)
+        log_end(final, claims=len(claims), run_id=address.run, session_id=address.session)
         return True

@@ -38,8 +38,14 @@ class FoundRun(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it has ended and a model was called for it."""
     cost: int | None
     """Billionths of a US dollar; None: no model was called, or it has no known price."""
+    restarts: int
+    """Attempts that were lost, so that another one began anew."""
     latency_ms: int | None
+    """From the last claim to the end."""
     first_delta_ms: int | None
+    """From the last claim to its first text."""
+    first_word_at: datetime | None
+    """When the first text came, be it of an attempt that was lost."""
     created_at: datetime
     ended_at: datetime | None
     first_seq: int
@@ -70,6 +76,7 @@ class FindRuns(Operation[FoundRuns], frozen=True, kw_only=True):
 
     ``user``, ``session`` and ``prefix`` (of the run's id) are beginnings; ``error`` is
     a code, and empty for any; ``message`` is one that the run answered or wrote, whole.
+    ``restarted`` runs lost an attempt.
     ``since`` and ``until`` are about the acceptance, ``before`` is when a page's last run
     was accepted, and its first fact, for the page that follows.
     """
@@ -81,6 +88,7 @@ class FindRuns(Operation[FoundRuns], frozen=True, kw_only=True):
     model: str | None = None
     error: str | None = None
     message: str | None = None
+    restarted: bool = False
     since: datetime | None = None
     until: datetime | None = None
     before: tuple[datetime, int] | None = None

@@ -74,6 +74,7 @@ class Life:
         self._ready = False
         self._checks: dict[str, Check] = {}
         self._own: set[str] = set()
+        self._measures: list[Callable[[], Awaitable[None]]] = []
         self.add_check("bus", self._bus_connected, own=True)
 
     def ready(self, **known: str) -> None:
@@ -83,6 +84,7 @@ class Life:
         descriptor = os.environ.get("NATTERLOG_READY_FD")
         if descriptor:
             note = {"service": self.service, "health_port": self.health_port, "pid": os.getpid()}
+            note |= known
             os.write(int(descriptor), json.dumps(note).encode() + b"\n")
 
     def add_check(self, name: str, check: Check, *, own: bool = False) -> None:
@@ -94,6 +96,10 @@ class Life:
         self._checks[name] = check
         if own:
             self._own.add(name)
+
+    def measure(self, measure: Callable[[], Awaitable[None]]) -> None:
+        """Let ``measure`` set its gauges whenever somebody looks at /metrics."""
+        self._measures.append(measure)
 
     def health_routes(self) -> list[web.RouteDef]:
         """The routes /livez, /readyz and /metrics; none needs a token."""
@@ -129,7 +135,12 @@ class Life:
         return _json(readiness, status=200 if ready else 503)
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        """Show the numbers, for Prometheus."""
+        """Show the numbers, for Prometheus; one that cannot be measured stays as it was."""
+        for measure in self._measures:
+            try:
+                await measure()
+            except Exception:  # the other numbers are true all the same
+                log.exception("service.not_measured")
         return web.Response(
             body=prometheus_client.generate_latest(),
             headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST},

@@ -3,8 +3,9 @@
 from datetime import datetime
 
 import msgspec
+from msgspec import UNSET
 
-from shared.events import Continued, PastMessage, RunEnded, StopReason, Thoughts, Turn
+from shared.events import Continued, Fault, PastMessage, RunEnded, StopReason, Thoughts, Turn
 from shared.log_entry import LogEntry
 from shared.records import Message, MessageStatus, Role
 from shared.run_state import stop_reason
@@ -38,6 +39,8 @@ class MessageState(msgspec.Struct, kw_only=True):
     thoughts: Thoughts | None = None
     provider: str | None = None
     """Of its model: thoughts are for whoever had them."""
+    error: Fault | None = None
+    """Why it failed, if it did."""
 
     def record(self) -> Message:
         """The message as clients know it."""
@@ -57,6 +60,7 @@ class MessageState(msgspec.Struct, kw_only=True):
             run_id=self.run_id,
             stop_reason=self.stop_reason,
             thoughts=thoughts_text(self.thoughts),
+            error=UNSET if self.error is None else self.error,
         )
 
 
@@ -145,6 +149,7 @@ def reply(
         run_id=run_id,
         stop_reason=stop_reason(final.status, final.stop_reason),
         thoughts=thoughts_text(final.thoughts),
+        error=final.error if final.status == "failed" and final.error else UNSET,
     )
 
 

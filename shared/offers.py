@@ -15,6 +15,19 @@ Circuit = Literal["closed", "open", "half_open"]
 """How a provider's circuit breaker stands: open means that it is left alone."""
 
 
+class OpenCircuit(msgspec.Struct, frozen=True, kw_only=True):
+    """What is left alone because it kept failing."""
+
+    provider: str
+    model: str | None
+    """Its model of that name; None: the provider as a whole, because nobody is there."""
+    state: Circuit
+    retry_after: int
+    """Seconds until it is tried again."""
+    last_run: str | None = None
+    """The run that met the latest failure."""
+
+
 class ProviderState(msgspec.Struct, frozen=True, kw_only=True):
     """One provider: what it offers, or why it did not list its models."""
 
@@ -24,6 +37,8 @@ class ProviderState(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: int | None
     """How long it took to list its models; None when it did not."""
     error: str | None = None
+    open_models: list[str] = []
+    """Its models that are left alone, each by a circuit of its own."""
 
 
 class Offers(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +66,10 @@ class FoundModel(msgspec.Struct, frozen=True, kw_only=True):
     id: str
 
 
+class OpenCircuits(msgspec.Struct, frozen=True, kw_only=True):
+    circuits: list[OpenCircuit]
+
+
 class LlmRequest(BusRequest[Answer], frozen=True, kw_only=True):
     """A request to any llm_worker."""
 
@@ -70,3 +89,7 @@ class FindModel(LlmRequest[FoundModel], frozen=True, kw_only=True):
     """Which model a name means, or an error that names those there are."""
 
     model: str
+
+
+class ListOpenCircuits(LlmRequest[OpenCircuits], frozen=True, kw_only=True):
+    """What is left alone at the moment, as all workers see it."""

@@ -187,6 +187,14 @@ class RunOwnership(Generic[W]):
             run.take_in(overtaken)
             await self.leave_to_owner(run)
             return None
+        before = run.state.claim
+        if before is not None and before.worker != self.worker_id:
+            log.warning(
+                "attempt.taken_over",
+                attempt=attempt,
+                previous_attempt=run.state.attempt,
+                previous_worker=before.worker,
+            )
         run.state.head = attempt
         run.state.take_claim(claim, attempt)
         return attempt
@@ -232,7 +240,7 @@ class RunOwnership(Generic[W]):
                 _check_still_ours(run, attempt)
             else:
                 run.state.over = True
-                log_end(final)
+                log_end(final, claims=run.state.claims)
 
     # -- being asked, cancelled, cut off ---------------------------------------------
 

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from shared.events import (
     Continued,
@@ -65,6 +66,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     """How a reply ended; null: it failed, was cancelled, or is none."""
     thoughts: str | None = None
     """What the model thought before it answered."""
+    error: Fault | UnsetType = UNSET
+    """Why a reply failed; only one that did has it."""
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):

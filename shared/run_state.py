@@ -5,7 +5,7 @@ facts comes to the same state; what is shown of it is the reader's.
 """
 
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, get_args
 
 import msgspec
@@ -16,6 +16,7 @@ from shared.events import (
     EndStatus,
     Fault,
     Plan,
+    PreviousAttempt,
     RunClaimed,
     RunEnded,
     RunFact,
@@ -76,6 +77,12 @@ class RunState(msgspec.Struct, kw_only=True):
     text: str = ""
     """A job's answer, once it has ended."""
     stop_reason: StopReason | None = None
+    restarts: int = 0
+    """Attempts that were lost, so that another one began the same todo anew."""
+    claimed_at: datetime | None = None
+    """When the latest attempt began."""
+    first_word_at: datetime | None = None
+    """When the first text came, be it of an attempt that was lost."""
 
     @property
     def under_way(self) -> bool:
@@ -114,6 +121,7 @@ class RunState(msgspec.Struct, kw_only=True):
         """What left a result is done, and nobody owns what comes next."""
         if self.ended_at is not None or is_repeated(todo, self.todo):
             return False
+        self._see_first_word(todo.previous)
         self.todo, self.worker = todo.n, None
         if self.status == "scheduled":
             self.status = "queued"
@@ -123,12 +131,26 @@ class RunState(msgspec.Struct, kw_only=True):
         return True
 
     def _begin_attempt(self, seq: int, claim: RunClaimed) -> None:
+        self._see_first_word(claim.previous)
+        self.restarts += self.worker is not None
         self.status, self.attempt, self.worker = "running", seq, claim.worker
+        self.claimed_at = claim.at
         self._change_current_step(lambda step: _begun(step, claim.at))
         if claim.prompt is not None:
             self.provider, self.model = claim.prompt.provider, claim.prompt.model
 
+    def _see_first_word(self, written: PreviousAttempt | RunEnded | None) -> None:
+        """Note when the first text came, if the latest attempt wrote it, as what it wrote says."""
+        if written is None or written.attempt != self.attempt or self.claimed_at is None:
+            return
+        continues = self.turn.continues if self.turn else None
+        before = continues.length if continues else 0
+        own = (ms for ms, length in written.timeline if length > before)
+        if self.first_word_at is None and (ms := next(own, None)) is not None:
+            self.first_word_at = self.claimed_at + timedelta(milliseconds=ms)
+
     def _end(self, final: RunEnded) -> None:
+        self._see_first_word(final)
         self.status, self.ended_at, self.waiting = final.status, final.at, False
         self.sha256, self.length = final.sha256, final.length
         self.usage, self.error = final.usage, final.error

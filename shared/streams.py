@@ -4,7 +4,7 @@ from typing import Any
 
 from shared.bus import ApiError, Bus
 from shared.ids import new_id
-from shared.subjects import EVENTS, RATES, TOKENS
+from shared.subjects import EVENTS, EVERY_BREAKER, RATES, TOKENS
 
 FILES = "OBJ_FILES"
 BREAKERS = "KV_BREAKERS"
@@ -53,7 +53,7 @@ STREAMS: dict[str, dict[str, Any]] = {
     },
     # A circuit a model, and models are named by whoever likes: the oldest are forgotten.
     BREAKERS: {
-        "subjects": ["$KV.BREAKERS.>"],
+        "subjects": [EVERY_BREAKER],
         "max_msgs_per_subject": 1,
         "max_msgs": 10_000,
         "max_age": 24 * 60 * _MINUTE,

@@ -229,6 +229,10 @@ def breaker(circuit: str) -> str:
     return f"$KV.BREAKERS.{circuit}"
 
 
+EVERY_BREAKER = "$KV.BREAKERS.>"
+"""The filter over the states of all circuits."""
+
+
 def process_todos(priority: int) -> str:
     """The filter over all process todos of one priority."""
     return f"evt.*.*.*.todo.process.{priority}.*"

@@ -56,7 +56,7 @@ def to_natterlog_error(raised: Exception) -> NatterlogError:
         case web.HTTPMethodNotAllowed():
             return errors.MethodNotAllowed(f'Method "{raised.method}" not allowed.')
         case web.HTTPNotFound():
-            return errors.NotFound("There is nothing under this path.")
+            return errors.NotFound("There is nothing under this path; /docs shows what there is.")
         case web.HTTPRequestEntityTooLarge():
             return errors.TooLarge("The body is too large.")
         case web.HTTPException() if raised.status < 500:

@@ -152,7 +152,7 @@ def health_of(offers: Offers) -> Health:
 def _status(provider: ProviderState) -> Status:
     if provider.error is not None:
         return "unhealthy"
-    return "healthy" if provider.circuit == "closed" else "degraded"
+    return "healthy" if provider.circuit == "closed" and not provider.open_models else "degraded"
 
 
 def bare_names(models: list[Model]) -> dict[str, str]:

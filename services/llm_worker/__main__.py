@@ -35,6 +35,7 @@ async def main(settings: Settings) -> None:
         )
         worker = Worker(life.bus, settings, registry, breaker, worker_id)
         offering = Offering(registry, breaker, StoreClient(life.bus))
+        life.measure(offering.measure)
         await life.bus.serve("llm_worker", handlers.endpoints(offering))
         await handlers.listen(life.bus, worker.owned)
         life.bus.on_reconnect(worker.owned.on_reconnect)

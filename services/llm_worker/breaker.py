@@ -9,7 +9,7 @@ A model of a provider has a circuit of its own, so that a broken one costs the o
 nothing.  A provider as a whole has one for what cannot be a model's: nobody is there.
 A call goes through when both let it.
 
-One state for all workers: records on a shelf that they share, and whoever wants to
+One state for all workers: records in a store that they share, and whoever wants to
 change one has to have seen its latest revision.  So exactly one of them wins the probe.
 A probe whose worker died is up for winning again after another cooldown.  What nobody
 has touched for an hour is forgotten: names of models come from strangers.
@@ -25,7 +25,7 @@ import msgspec
 
 from services.llm_worker.providers.base import ProviderError
 from shared.log import get_logger
-from shared.offers import Circuit
+from shared.offers import OpenCircuit
 
 log = get_logger()
 
@@ -37,8 +37,8 @@ SOON = 5.0
 """Seconds after which to ask again while somebody else's probe is under way."""
 FORGOTTEN = 3600.0
 """Seconds after its last change, and its cooldown, for which a record counts."""
-LONGEST_NAME = 100
-"""Characters of a model's name that are shown."""
+LONGEST_NAME = 300
+"""Characters of a model's name that anybody will want to see."""
 MOST = 1_000
 """Circuits whose state one worker remembers at a time."""
 
@@ -50,7 +50,7 @@ class BreakerStore(Protocol):
         """The value and its revision.
 
         Raises:
-            ShelfUnavailable: it cannot be reached.
+            BreakerStoreUnavailable: it cannot be reached.
         """
         ...
 
@@ -58,13 +58,33 @@ class BreakerStore(Protocol):
         """Store ``value`` if ``revision`` is still the latest; False when somebody was faster.
 
         Raises:
-            ShelfUnavailable: it cannot be reached.
+            BreakerStoreUnavailable: it cannot be reached.
+        """
+        ...
+
+    async def every_value(self) -> list[bytes]:
+        """Every value that is kept.
+
+        Raises:
+            BreakerStoreUnavailable: they cannot be read.
         """
         ...
 
 
 class BreakerStoreUnavailable(Exception):
-    """The shelf does not answer; then the breaker lets everything through."""
+    """The records cannot be reached; then the breaker lets everything through."""
+
+
+class LastFailure(msgspec.Struct, frozen=True):
+    """The latest failure that counted; a provider's sentence may quote a user, and is not kept."""
+
+    code: str
+    status: int | None = None
+    run: str | None = None
+
+    def __str__(self) -> str:
+        what = self.code if self.status is None else f"status {self.status}"
+        return f"{what} in run {self.run}" if self.run else what
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -72,11 +92,33 @@ class Record(msgspec.Struct, frozen=True):
 
     failures: int = 0
     """In a row; of calls that were let through while the circuit was closed."""
+    last: LastFailure | None = None
     opened_at: float | None = None
     probed_at: float | None = None
     """When the latest probe was let through, if it has not been heard of since."""
     at: float = 0.0
     """When this was written."""
+    provider: str = ""
+    model: str | None = None
+    """Whose circuit it is, the beginning of its name; None: the provider's as a whole."""
+
+
+class _Circuit(NamedTuple):
+    """Whose state it is: a model's, or that of a provider as a whole."""
+
+    provider: str
+    model: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Where it is kept: names of models are no parts of a subject, and may be long."""
+        if self.model is None:
+            return self.provider
+        return f"{self.provider}.{hashlib.sha256(self.model.encode()).hexdigest()[:32]}"
+
+    @property
+    def shown_model(self) -> str | None:
+        return None if self.model is None else self.model[:LONGEST_NAME]
 
 
 class _Seen(NamedTuple):
@@ -104,29 +146,30 @@ class Breaker:
         self._cooldown = cooldown
         self._clock = clock
         """Shared by all workers, so a time of day."""
-        self._seen: dict[str, _Seen] = {}
+        self._seen: dict[_Circuit, _Seen] = {}
 
     async def admit(self, provider: str, model: str) -> None:
-        """Let a call through, or not.
+        """Let a call through, or refuse it while one of its circuits is open.
 
         Raises:
             ProviderError: not now; ``retry_after`` says when to ask again.
         """
-        circuits = (provider, _of_model(provider, model))
+        circuits = (_Circuit(provider), _Circuit(provider, model))
         try:
             while True:
-                seen = {key: await self._look(key) for key in circuits}
-                left = {key: self._left(seen[key].record) for key in circuits}
-                if shut := next((key for key in circuits if left[key]), None):
+                seen = {each: await self._look(each) for each in circuits}
+                left = {each: self._left(seen[each].record) for each in circuits}
+                if shut := next((each for each in circuits if left[each]), None):
                     break
-                if await self._probe({key: seen[key] for key in circuits if left[key] == 0}):
+                if await self._probe({each: seen[each] for each in circuits if left[each] == 0}):
                     return
         except BreakerStoreUnavailable:
             return
-        name = model[:LONGEST_NAME]
-        what = provider if shut == provider else f"The model {name!r} of {provider}"
+        name, last = shut.shown_model, seen[shut].record.last
+        what = provider if name is None else f"The model {name!r} of {provider}"
         raise ProviderError(
-            f"{what} has failed {self._threshold} times in a row and is left alone for a while. "
+            f"{what} has failed {self._threshold} times in a row"
+            f"{f', last with {last},' if last else ''} and is left alone for a while. "
             f"Try again in {ceil(left[shut] or 0)} s.",
             code="provider_unavailable",
             transient=True,
@@ -134,49 +177,69 @@ class Breaker:
         )
 
     async def succeeded(self, provider: str, model: str) -> None:
-        """A call that was let through has ended well."""
-        await self._heal(provider)
-        await self._heal(_of_model(provider, model))
+        """Count a call that was let through and has ended well."""
+        await self._heal(_Circuit(provider))
+        await self._heal(_Circuit(provider, model))
 
-    async def failed(self, provider: str, model: str, fault: ProviderError) -> None:
-        """A call that was let through has failed; only a transient fault counts.
+    async def failed(
+        self, provider: str, model: str, fault: ProviderError, *, run: str | None = None
+    ) -> None:
+        """Count a call that was let through and has failed, if its fault is transient.
 
         With any other the provider did answer: the request was wrong, not its health.
         """
+        last = LastFailure(fault.code, fault.status, run)
         if provider in self._exempt or (fault.whole and not fault.transient):
             return
         if not fault.transient:
             await self.succeeded(provider, model)
         elif fault.whole:
-            if await self._hurt(provider):
+            if await self._hurt(_Circuit(provider), last):
                 log.warning("breaker.opened", provider=provider)
         else:
-            await self._heal(provider)  # it was there
-            if await self._hurt(_of_model(provider, model)):
+            await self._heal(_Circuit(provider))  # it was there
+            if await self._hurt(_Circuit(provider, model), last):
                 log.warning("breaker.opened", provider=provider, model=model[:LONGEST_NAME])
 
-    async def circuit(self, provider: str) -> Circuit:
-        """For people: how ``provider`` stands."""
+    async def open_circuits(self) -> list[OpenCircuit]:
+        """Every circuit that is not closed, whichever worker opened it; none if they are unknown.
+
+        For people: it is read anew each time.
+        """
         try:
-            record = (await self._look(provider)).record
+            records = [
+                msgspec.json.decode(v, type=Record) for v in await self._breakers.every_value()
+            ]
         except BreakerStoreUnavailable:
-            return "closed"
-        if record.opened_at is None:
-            return "closed"
-        return "open" if record.probed_at is None else "half_open"
+            return []
+        return sorted(
+            (
+                OpenCircuit(
+                    provider=record.provider,
+                    model=record.model,
+                    state="open" if record.probed_at is None else "half_open",
+                    retry_after=ceil(left),
+                    last_run=record.last.run if record.last else None,
+                )
+                for record in records
+                if record.provider and self._counts(record)
+                if (left := self._left(record)) is not None
+            ),
+            key=lambda circuit: (circuit.provider, circuit.model or ""),
+        )
 
     # -- one circuit --------------------------------------------------------------
 
-    async def _probe(self, due: dict[str, _Seen]) -> bool:
+    async def _probe(self, due: dict[_Circuit, _Seen]) -> bool:
         """Win the probe of every circuit that is due for one; False when somebody was faster."""
-        won: list[str] = []
+        won: list[_Circuit] = []
         now = self._clock()
-        for key, seen in due.items():
+        for circuit, seen in due.items():
             probed = msgspec.structs.replace(seen.record, probed_at=now)
-            if await self._store(key, probed, seen.revision):
-                won.append(key)
+            if await self._store(circuit, probed, seen.revision):
+                won.append(circuit)
                 continue
-            await self._read(key)
+            await self._read(circuit)
             for other in won:  # no call will tell how it went
                 await self._change(
                     other,
@@ -189,30 +252,31 @@ class Breaker:
             return False
         return True
 
-    async def _heal(self, key: str) -> None:
+    async def _heal(self, circuit: _Circuit) -> None:
         def healed(record: Record) -> Record:
             if record.opened_at is None:
                 return Record() if record.failures else record
             late = record.probed_at is None
             return record if late else Record()
 
-        if (seen := self._seen.get(key)) and healed(seen.record) == seen.record:
+        if (seen := self._seen.get(circuit)) and healed(seen.record) == seen.record:
             return
-        await self._change(key, healed)
+        await self._change(circuit, healed)
 
-    async def _hurt(self, key: str) -> bool:
+    async def _hurt(self, circuit: _Circuit, last: LastFailure) -> bool:
         """Count a failure; True when the circuit opened with it."""
 
         def hurt(record: Record) -> Record:
             if record.opened_at is not None:
                 # the probe has failed; without one this is news of before it opened
-                return record if record.probed_at is None else Record(opened_at=self._clock())
+                late = record.probed_at is None
+                return record if late else Record(opened_at=self._clock(), last=last)
             failures = record.failures + 1
             if failures < self._threshold:
-                return Record(failures=failures)
-            return Record(opened_at=self._clock())
+                return Record(failures=failures, last=last)
+            return Record(opened_at=self._clock(), last=last)
 
-        before, after = await self._change(key, hurt)
+        before, after = await self._change(circuit, hurt)
         return before.opened_at is None and after.opened_at is not None
 
     def _left(self, record: Record) -> float | None:
@@ -223,42 +287,45 @@ class Breaker:
             return max(0.0, record.opened_at + self._cooldown - self._clock())
         return min(SOON, max(0.0, record.probed_at + self._cooldown - self._clock()))
 
-    async def _look(self, key: str) -> _Seen:
-        seen = self._seen.get(key)
+    def _counts(self, record: Record) -> bool:
+        """Is the record recent enough to count?"""
+        return self._clock() - record.at <= FORGOTTEN + self._cooldown
+
+    async def _look(self, circuit: _Circuit) -> _Seen:
+        seen = self._seen.get(circuit)
         if seen is None or self._clock() - seen.at >= BELIEVED:
-            return await self._read(key)
+            return await self._read(circuit)
         return seen
 
-    async def _read(self, key: str) -> _Seen:
-        value, revision = await self._breakers.get(key)
+    async def _read(self, circuit: _Circuit) -> _Seen:
+        value, revision = await self._breakers.get(circuit.key)
         record = msgspec.json.decode(value, type=Record) if value else Record()
         now = self._clock()
-        if now - record.at > FORGOTTEN + self._cooldown:
+        if not self._counts(record):
             record = Record()
         if len(self._seen) >= MOST:
             self._seen.clear()
-        seen = self._seen[key] = _Seen(record, revision, now)
+        seen = self._seen[circuit] = _Seen(record, revision, now)
         return seen
 
-    async def _store(self, key: str, record: Record, revision: int) -> bool:
-        record = msgspec.structs.replace(record, at=self._clock())
-        stored = await self._breakers.put(key, msgspec.json.encode(record), revision)
-        self._seen.pop(key, None)  # its new revision is not known
+    async def _store(self, circuit: _Circuit, record: Record, revision: int) -> bool:
+        record = msgspec.structs.replace(
+            record, at=self._clock(), provider=circuit.provider, model=circuit.shown_model
+        )
+        stored = await self._breakers.put(circuit.key, msgspec.json.encode(record), revision)
+        self._seen.pop(circuit, None)  # its new revision is not known
         return stored
 
-    async def _change(self, key: str, change: Callable[[Record], Record]) -> tuple[Record, Record]:
+    async def _change(
+        self, circuit: _Circuit, change: Callable[[Record], Record]
+    ) -> tuple[Record, Record]:
         """Change the record, from what to what; when others are faster every time, not at all."""
         try:
             for _ in range(TRIES):
-                seen = await self._read(key)
+                seen = await self._read(circuit)
                 record = change(seen.record)
-                if record == seen.record or await self._store(key, record, seen.revision):
+                if record == seen.record or await self._store(circuit, record, seen.revision):
                     return seen.record, record
         except BreakerStoreUnavailable:
             pass
         return Record(), Record()
-
-
-def _of_model(provider: str, model: str) -> str:
-    """The key of a model's circuit: names of models are no parts of a subject, and may be long."""
-    return f"{provider}.{hashlib.sha256(model.encode()).hexdigest()[:32]}"

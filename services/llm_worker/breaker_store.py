@@ -3,7 +3,10 @@
 from services.llm_worker.breaker import BreakerStoreUnavailable
 from shared.bus import Bus, BusError, WrongSequence
 from shared.streams import BREAKERS
-from shared.subjects import breaker
+from shared.subjects import EVERY_BREAKER, breaker
+
+MOST = 10_000
+"""Circuits that the bucket keeps: all of them."""
 
 
 class KvBreakerStore:
@@ -16,7 +19,7 @@ class KvBreakerStore:
         """(value, revision); (None, 0) when there is none.
 
         Raises:
-            ShelfUnavailable: the bucket could not be asked.
+            BreakerStoreUnavailable: the bucket could not be asked.
         """
         try:
             stored = await self._bus.head(BREAKERS, breaker(key))
@@ -28,7 +31,7 @@ class KvBreakerStore:
         """Set it if nobody was faster since ``revision``.
 
         Raises:
-            ShelfUnavailable: it is not known to be set.
+            BreakerStoreUnavailable: it is not known to be set.
         """
         try:
             await self._bus.append(breaker(key), value, expected=revision)
@@ -37,3 +40,15 @@ class KvBreakerStore:
         except BusError as error:
             raise BreakerStoreUnavailable(str(error)) from error
         return True
+
+    async def every_value(self) -> list[bytes]:
+        """The last value of every key.
+
+        Raises:
+            BreakerStoreUnavailable: they could not be read.
+        """
+        try:
+            kept = await self._bus.read(BREAKERS, EVERY_BREAKER, limit=MOST)
+        except BusError as error:
+            raise BreakerStoreUnavailable(str(error)) from error
+        return [stored.data for stored in kept]

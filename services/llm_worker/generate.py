@@ -81,7 +81,8 @@ async def generate(
         except ProviderError as failed:
             fault = _judged(failed, prompt, writer, calls)
             _note(fault, provider, prompt, writer, calls)
-            await calls.breaker.failed(name, model, fault)
+            run = prompt.asker.run if prompt.asker else None
+            await calls.breaker.failed(name, model, fault, run=run)
             if isinstance(fault, PartRefused):  # it was asked for too much, and did not fail
                 return Outcome(None, fault, failures)
             failures += 1

@@ -13,7 +13,7 @@ from shared.bus import Bus, Incoming
 from shared.consumer import Delivery
 from shared.errors import InvalidRequest
 from shared.events import CancelRequested, Fact, TodoChat, TodoGenerate
-from shared.offers import FindModel, ListOffers, LlmRequest, Refresh
+from shared.offers import FindModel, ListOffers, ListOpenCircuits, LlmRequest, Refresh
 from shared.ownership import RunOwnership
 from shared.requests import BusRequest
 from shared.subjects import live_facts, llm_command, owns
@@ -41,6 +41,7 @@ REQUESTS: dict[type[LlmRequest[Any]], Callable[[Offering, Any], Awaitable[msgspe
     ListOffers: Offering.list_offers,
     Refresh: Offering.refresh,
     FindModel: Offering.find_model,
+    ListOpenCircuits: Offering.list_open_circuits,
 }
 """Requests that any worker answers."""
 

@@ -3,8 +3,9 @@
 import asyncio
 
 import msgspec
+from prometheus_client import Gauge
 
-from services.llm_worker.breaker import Breaker
+from services.llm_worker.breaker import LONGEST_NAME, Breaker
 from services.llm_worker.providers.base import ModelInfo, ProviderError
 from services.llm_worker.providers.registry import FRESH, Registry
 from shared.bus import BusError
@@ -13,10 +14,13 @@ from shared.errors import Unavailable, from_code
 from shared.events import ModelDetails, OfferedModel
 from shared.log import get_logger
 from shared.offers import (
+    Circuit,
     FindModel,
     FoundModel,
     ListOffers,
+    ListOpenCircuits,
     Offers,
+    OpenCircuits,
     ProviderState,
     Refresh,
     Refreshed,
@@ -27,12 +31,16 @@ from shared.subjects import NONE
 
 log = get_logger()
 
-LONGEST_NAME = 300
-"""Characters of a model's name, or of another text about it, that anybody will want to see."""
 LONGEST_LIST = 1024 * 1024
 """Bytes of JSON of one provider's models: the lists of all go to the store as one message."""
 MOST_FAMILIES = 20
 _AGAIN = 1.0
+
+_circuits = Gauge(
+    "natterlog_open_circuits",
+    "1 for each model that is left alone because it kept failing; no model: the whole provider",
+    ["provider", "model"],
+)
 
 
 class Offering:
@@ -56,23 +64,28 @@ class Offering:
                 return
 
     async def list_offers(self, request: ListOffers) -> Offers:
+        """Ask every provider what it offers."""
         del request
         catalogue = await self._registry.models(max_age=0.0)
         failures = dict(catalogue.unavailable)
+        circuits = await self._breaker.open_circuits()
+        of_provider: dict[str, Circuit] = {c.provider: c.state for c in circuits if c.model is None}
         offered = [_offered(provider, info) for provider, info in catalogue.models]
         states = [
             ProviderState(
                 name=name,
                 models=_first([m for m in offered if m is not None and m.provider == name]),
-                circuit=await self._breaker.circuit(name),
+                circuit=of_provider.get(name, "closed"),
                 latency_ms=None if name in failures else self._registry.latency_ms(name),
                 error=failures[name].message if name in failures else None,
+                open_models=[c.model for c in circuits if c.provider == name and c.model],
             )
             for name in self._registry.providers
         ]
         return Offers(providers=states, default=await self._default())
 
     async def refresh(self, request: Refresh) -> Refreshed:
+        """Ask every provider what it offers, and have the store note it."""
         del request
         async with self._refreshing:  # an older list is noted before a newer one is asked for
             offers = await self.list_offers(ListOffers())
@@ -96,7 +109,20 @@ class Offering:
             seq=noted.seq,
         )
 
+    async def list_open_circuits(self, request: ListOpenCircuits) -> OpenCircuits:
+        """Say what is left alone at the moment."""
+        del request
+        return OpenCircuits(circuits=await self._breaker.open_circuits())
+
+    async def measure(self) -> None:
+        """Set the gauge of open circuits, for whoever looks at the metrics."""
+        circuits = await self._breaker.open_circuits()
+        _circuits.clear()
+        for circuit in circuits:
+            _circuits.labels(circuit.provider, circuit.model or "").set(1)
+
     async def find_model(self, request: FindModel) -> FoundModel:
+        """Say which model a name means."""
         try:
             return FoundModel(id=await self._registry.find(request.model))
         except ProviderError as error:

@@ -15,7 +15,9 @@ from services.store import queries, schedules
 from services.store.chains import Chains
 from services.store.database import Database
 from services.store.hotlog import HotLog
+from services.store.memory import Memory
 from services.store.rows import RunRow, SessionRow
+from services.store.watermark import Watermark
 from shared import ids
 from shared.bus import Bus, BusError, NoAnswer
 from shared.chain import Overtaken
@@ -105,11 +107,21 @@ def _is_lost(run: RunRow, first: int) -> bool:
 class Dispatcher:
     """Looks at sessions and appends what they need; owns the list of those to look at."""
 
-    def __init__(self, bus: Bus, database: Database, hot: HotLog, chains: Chains) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        database: Database,
+        hot: HotLog,
+        chains: Chains,
+        memory: Memory,
+        applied: Watermark,
+    ) -> None:
         self._bus = bus
         self._database = database
         self._hot = hot
         self._chains = chains
+        self._memory = memory
+        self._applied = applied
         self._due: set[str] = set()
         self._wake = asyncio.Event()
         self._cancelled_at: dict[str, float] = {}
@@ -164,6 +176,8 @@ class Dispatcher:
     async def _look_again(self, session_id: str, overtaken: Overtaken) -> None:
         try:
             await self._chains.catch_up(overtaken)
+            if overtaken.entries:
+                await self._applied.wait_for(overtaken.entries[-1].seq)
         except (BusError, Unavailable) as error:
             log.warning("store.dispatch_postponed", session_id=session_id, error=str(error))
         else:
@@ -176,7 +190,7 @@ class Dispatcher:
             Overtaken: the session went on meanwhile.
             NoAnswer: the bus is away.
         """
-        found = await self._database.read(queries.dispatchable, session_id)
+        found = await self._look(session_id)
         if found is None:
             return
         session, unfinished = found
@@ -192,6 +206,13 @@ class Dispatcher:
                     await self._end(run, "failed", error=_LOST)
                 case Schedule(run):
                     await self._schedule(run)
+
+    async def _look(self, session_id: str) -> tuple[SessionRow, list[RunRow]] | None:
+        """The session and its unfinished runs: from memory if it is there, else from the tables."""
+        hot = self._memory.held(session_id)
+        if hot is None or hot.row is None:
+            return await self._database.read(queries.dispatchable, session_id)
+        return hot.session(), hot.unfinished()
 
     async def _begin(self, session: SessionRow, run: RunRow) -> None:
         turn = run.turn
@@ -263,7 +284,8 @@ class Dispatcher:
             self._schedules.pop(run.id, None)
             await schedules.delete(self._bus, _address(run).schedule)
         log.info("store.run_ended", run_id=run.id, seq=seq)
-        log_end(final, run_id=run.id, session_id=run.session_id)
+        claims = run.restarts + 1 if run.worker else 0
+        log_end(final, claims=claims, run_id=run.id, session_id=run.session_id)
 
 
 def ended_by_store(

@@ -57,6 +57,13 @@ def _runs_wanted(request: FindRuns) -> list[sa.ColumnElement[bool]]:
     if request.message is not None:
         messages = (runs.c.user_message_id, runs.c.assistant_message_id)
         wanted.append(sa.or_(*(message == request.message for message in messages)))
+    if request.restarted:
+        wanted.append(runs.c.restarts > 0)
+    return [*wanted, *_accepted_when(request)]
+
+
+def _accepted_when(request: FindRuns) -> list[sa.ColumnElement[bool]]:
+    wanted: list[sa.ColumnElement[bool]] = []
     if request.since is not None:
         wanted.append(runs.c.created_at >= request.since)
     if request.until is not None:

@@ -14,7 +14,7 @@ from sqlalchemy import event
 from shared.events import Fault, ModelDetails, Plan, StepResult, Thoughts, Turn, Usage
 from shared.records import JobStep
 
-VERSION = "0008"
+VERSION = "0009"
 """The newest migration."""
 
 
@@ -104,6 +104,7 @@ messages = sa.Table(
     # what the model thought, and whose that is
     sa.Column("thoughts", Document(Thoughts)),
     sa.Column("provider", sa.Text),
+    sa.Column("error", Document(Fault)),
     sa.Index("ix_ai_chat_messages_session", "session_id", "status", "seq"),
 )
 
@@ -177,6 +178,9 @@ runs = sa.Table(
     sa.Column("notes", Document(list[str]), nullable=False),
     sa.Column("text", sa.Text, nullable=False),
     sa.Column("stop_reason", sa.Text),
+    sa.Column("restarts", sa.Integer, nullable=False),
+    sa.Column("claimed_at", UtcTime),
+    sa.Column("first_word_at", UtcTime),
     sa.Index("ix_runs_session", "session_id", "ended_at", "first_seq"),
     sa.Index("ix_runs_unfinished", "ended_at", "first_seq"),
     # not unique: two stores may accept one key in two sessions at the same moment,

@@ -24,6 +24,8 @@ class AlreadyRunning(DataDirUnusable):
 class RunningChild(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     health_port: int | None = None
+    worker: str | None = None
+    """The name under which it claims runs, where it does."""
 
 
 class RunningSystem(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +51,10 @@ def hold(data_dir: Path) -> Generator[None]:
     # half a second, because whoever reads run.json tries the lock for an instant
     with _locked(data_dir / "up.lock", timeout=0.5) as lock:
         if lock is None:
-            raise AlreadyRunning(f"natterlog runs already on {data_dir.resolve()}{_who(data_dir)}.")
+            raise AlreadyRunning(
+                f"natterlog runs already on {data_dir.resolve()}{_who(data_dir)}. Stop that one "
+                "first, with Ctrl-C or SIGTERM, or give this one its own --data-dir and --port."
+            )
         yield
         _run_file(data_dir).unlink(missing_ok=True)
 

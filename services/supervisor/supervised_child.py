@@ -51,6 +51,26 @@ class ReadyReport(msgspec.Struct, frozen=True):
     service: str = ""
     pid: int = 0
     health_port: int | None = None
+    worker: str | None = None
+    """The name under which it claims runs, where it does."""
+
+
+class EndedProcess(msgspec.Struct, frozen=True):
+    """How one of a child's processes ended."""
+
+    pid: int
+    code: int
+    """Below zero: the number of the signal that killed it."""
+    signal: str | None
+    worker: str | None
+    """The name under which it had claimed runs, if it came to be ready."""
+
+
+def signal_of(code: int) -> str | None:
+    """The name of the signal that an exit code tells of; None where the process ended itself."""
+    with suppress(ValueError):
+        return signal.Signals(-code).name
+    return None
 
 
 class Backoff(msgspec.Struct, frozen=True):
@@ -90,6 +110,7 @@ class SupervisedChild:
         self.program = program
         self.pid: int | None = None
         self.health_port: int | None = None
+        self.worker: str | None = None
         self.ready = asyncio.Event()
         self.last_lines: deque[str] = deque(maxlen=20)
         self._lifeline = lifeline
@@ -148,18 +169,23 @@ class SupervisedChild:
         pause = 0.0
         while not self._stop.is_set():
             self._ready_at = loop.time() + 1e9
-            code = await self._run_once()
+            ended = await self._run_once()
             if self._stop.is_set():
                 return
-            if code == self.program.cannot_start and not self._was_ready:
-                raise CannotStart(self.describe_failure(), code)
+            if ended.code == self.program.cannot_start and not self._was_ready:
+                raise CannotStart(self.describe_failure(), ended.code)
             pause = self._backoff.after(pause, healthy=loop.time() - self._ready_at)
-            log.warning("supervisor.child_ended", child=self.name, code=code, starts_again_in=pause)
+            log.warning(
+                "supervisor.child_ended",
+                child=self.name,
+                **msgspec.structs.asdict(ended),
+                starts_again_in=pause,
+            )
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), pause)
 
-    async def _run_once(self) -> int:
-        """Run the process from its start to its end → its exit code."""
+    async def _run_once(self) -> "EndedProcess":
+        """Run the process from its start to its end, and say how it ended."""
         self._alive = True
         out, err = _Lines(partial(self._on_line, 1)), _Lines(partial(self._on_line, 2))
         try:
@@ -171,10 +197,10 @@ class SupervisedChild:
             code = await process.wait()
             self._kill_all_of_it()  # what a dead child leaves behind would hold its work and ports
             await asyncio.wait({out.ended, err.ended}, timeout=1)
-            return code
+            return EndedProcess(process.pid, code, signal_of(code), self.worker)
         finally:
             self._alive = False
-            self.pid = self.health_port = None
+            self.pid = self.health_port = self.worker = None
             self.ready.clear()
             self._changed()
 
@@ -217,7 +243,8 @@ class SupervisedChild:
     def _set_ready(self, report: ReadyReport) -> None:
         if not self._alive:  # the report of a process that has died since
             return
-        self.health_port = report.health_port
+        self.health_port, self.worker = report.health_port, report.worker
+        log.info("supervisor.child_ready", child=self.name, pid=self.pid, worker=self.worker)
         self._was_ready = True
         self._ready_at = asyncio.get_running_loop().time()
         self.ready.set()

@@ -228,7 +228,9 @@ class Family:
     def _write_run_file(self) -> None:
         """Write ``run.json``, by which other commands find the running system."""
         alive = {
-            child.name: run_file.RunningChild(pid=child.pid, health_port=child.health_port)
+            child.name: run_file.RunningChild(
+                pid=child.pid, health_port=child.health_port, worker=child.worker
+            )
             for child in self._children
             if child.pid is not None
         }
@@ -287,7 +289,7 @@ def _try_to_listen(settings: Settings) -> None:
         why = os.strerror(number) if number > 0 else error.strerror
         raise CannotListen(
             f"Cannot listen on {settings.host}:{settings.port}: {why}. "
-            "Choose another address with --port and --host."
+            "Choose another address with --port and --host (make run ARGS='--port …')."
         ) from error
 
 

@@ -69,6 +69,30 @@ async def test_a_body_that_does_not_fit_is_named_by_its_place(
     assert on_stage.store.sessions == {}
 
 
+async def test_a_value_that_is_none_of_a_field_s_is_refused_with_those_that_are(on_stage: Stage):
+    _, of_body = await refused(on_stage, "POST", SESSIONS, json={"on_busy": "wait"})
+    _, of_query = await refused(on_stage, "GET", f"{SESSIONS}?status=open")
+
+    assert [of_body["detail"], of_query["detail"]] == [
+        "Invalid enum value 'wait'; there are: interrupt, queue, reject.",
+        "Invalid enum value 'open'; there are: active, all, inactive.",
+    ]
+
+
+async def test_a_change_of_nothing_that_there_is_is_a_mistake(on_stage: Stage):
+    path = f"{SESSIONS}/{await on_stage.session()}"
+
+    status, problem = await refused(on_stage, "PATCH", path, json={"titel": "Tea"})
+    async with (
+        on_stage.http.patch(path, json={}) as empty,
+        on_stage.http.patch(path, json={"title": "Tea", "pinned": True}) as more,
+    ):
+        assert (empty.status, more.status) == (200, 200)
+
+    assert (status, problem["path"]) == (400, "$.titel")
+    assert problem["detail"].startswith("There is no such field; there are: title, status, model,")
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "path"),
     [

@@ -200,6 +200,28 @@ async def test_a_bad_message_is_answered_and_the_socket_stays_open(
     assert await frame(ws) == {"type": "pong"}
 
 
+async def test_a_refusal_names_the_field_and_the_message_that_it_is_about(on_stage: Stage):
+    ws = await on_stage.open(PATH)
+
+    await ws.send_json({"type": "send", "session_id": "s", "client_id": "c", "content": 5})
+    mistyped = await frame(ws)
+    await ws.send_json({"type": "send", "session_id": ["s"], "client_id": "c" * 201})
+    unnamed = await frame(ws)
+    await ws.send_str("{")
+    garbled = await frame(ws)
+
+    assert mistyped == {
+        "type": "error",
+        "session_id": "s",
+        "client_id": "c",
+        "message": "Expected `str`, got `int`.",
+        "code": "invalid_request",
+        "path": "$.content",
+    }
+    assert set(unnamed) == {"type", "message", "code", "path"}
+    assert garbled["message"].startswith("The message is no valid JSON: ")
+
+
 async def test_a_deleted_session_is_gone_although_a_socket_still_holds_it(on_stage: Stage):
     session_id = await on_stage.session()
     ws = await on_stage.open(PATH)

@@ -217,6 +217,7 @@ DOWN: dict[str, Any] = {"latency_ms": None, "error": "It is away."}
         ([state("ollama", **DOWN), DEMO], "unhealthy"),
         ([state("ollama", **DOWN), state("openai"), DEMO], "degraded"),
         ([state("ollama", circuit="open"), DEMO], "degraded"),
+        ([state("ollama", open_models=["llama:3b"]), DEMO], "degraded"),
         ([state("ollama", circuit="half_open"), state("openai", **DOWN), DEMO], "degraded"),
     ],
 )
@@ -257,6 +258,23 @@ async def test_a_provider_is_told_with_its_circuit_and_its_error(on_stage: Stage
             },
         ],
     }
+
+
+async def test_models_that_are_left_alone_are_named_where_their_provider_answers(on_stage: Stage):
+    names = [f"model-{number:02}" for number in range(22)]
+    on_stage.store.workers.providers = [
+        state("openai", open_models=["m1"]),
+        state("ollama", open_models=names),
+    ]
+    await on_stage.store.workers.serve()
+
+    _, health = await call(on_stage, "GET", HEALTH)
+
+    why = "Left alone for a while, because they kept failing"
+    assert [(p["status"], p["circuit"], p["error"]) for p in health["providers"]] == [
+        ("degraded", "closed", f"{why}: m1."),
+        ("degraded", "closed", f"{why}: {', '.join(names[:20])} and 2 more."),
+    ]
 
 
 async def test_many_who_ask_at_once_are_one_question_to_the_workers(on_stage: Stage):

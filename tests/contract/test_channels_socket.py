@@ -215,6 +215,19 @@ async def test_a_bad_message_is_answered_and_the_socket_stays_open(on_stage: Sta
     assert on_stage.store.runs == {}
 
 
+async def test_a_field_that_does_not_fit_is_named(on_stage: Stage):
+    ws = await on_stage.open(path(await on_stage.session()))
+    await frame(ws)
+
+    await ws.send_json({"type": "send_message", "message": 5})
+    mistyped = await frame(ws)
+    await ws.send_str("{")
+    garbled = await frame(ws)
+
+    assert mistyped["message"] == "$.message: Expected `str | null`, got `int`."
+    assert garbled["message"].startswith("The message is no valid JSON: ")
+
+
 async def test_the_same_client_id_again_is_answered_and_starts_nothing(on_stage: Stage):
     session_id = await on_stage.session()
     ws = await on_stage.open(path(session_id))

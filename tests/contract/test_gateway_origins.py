@@ -16,7 +16,8 @@ async def test_pages_of_this_machine_may(on_stage: Stage, origin: str):
     async with on_stage.http.get(SESSIONS, headers={"Origin": origin}) as answer:
         assert answer.status == 200
         assert answer.headers["Access-Control-Allow-Origin"] == origin
-        assert "X-Run-Id" in answer.headers["Access-Control-Expose-Headers"]
+        exposed = answer.headers["Access-Control-Expose-Headers"].split(", ")
+        assert {"Retry-After", "X-Run-Id", "X-Request-Id", "X-Error-Code"} <= set(exposed)
     ws = await on_stage.open("/api/v1/chat/ws", origin=origin)
     await ws.send_json({"type": "ping"})
     assert await frame(ws) == {"type": "pong"}

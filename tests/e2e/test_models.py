@@ -35,6 +35,19 @@ async def call(natterlog: Running, method: str, path: str, **options: Any) -> An
         return await answer.json()
 
 
+async def command_line(natterlog: Running, *args: str) -> "subprocess.CompletedProcess[str]":
+    environ = {**os.environ, "NATTERLOG_NATS_URL": natterlog.system.nats.url}
+    return await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "services.cli", *args],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
 async def synced(natterlog: Running) -> list[ModelsSynced]:
     links = await read_chain(natterlog.bus, EVERYBODY.session_facts)
     return [link.fact for link in links if isinstance(link.fact, ModelsSynced)]
@@ -118,22 +131,39 @@ async def test_a_users_default_is_used_by_every_dialect(natterlog: Running):
 
 
 async def test_the_models_are_listed_on_the_command_line(natterlog: Running):
-    environ = {**os.environ, "NATTERLOG_NATS_URL": natterlog.system.nats.url}
-
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-m", "services.cli", "models", "--sync"],
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    done = await command_line(natterlog, "models", "--sync")
 
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["MODEL", "DEFAULT", "CONTEXT", "TOOLS", "VISION", "STATE"]
     assert "openai/fake-gpt       yes" in lines
+
+
+async def test_a_model_that_keeps_failing_is_seen_by_everybody_who_looks():
+    async with running_system(
+        services=("store", "llm-worker", "gateway"),
+        NATTERLOG_PROVIDER_FAILURES="1",
+        CLAUDE_CB_THRESHOLD="1",
+    ) as natterlog:
+        worker = natterlog.system.one("llm-worker")
+        session = await natterlog.client.session()
+        failed = await natterlog.client.send(session, "fail=500")
+        refused = await natterlog.client.send(session, "not asked")
+
+        health = await call(natterlog, "GET", HEALTH)
+        listed = await command_line(natterlog, "models")
+        url = f"http://127.0.0.1:{worker.health_port}/metrics"
+        async with natterlog.client.http.get(url) as answer:
+            metrics = await answer.text()
+
+    run = failed.run_id
+    assert refused.end is not None
+    (openai,) = [p for p in health["providers"] if p["name"] == "openai"]
+    assert openai["status"] == "degraded"
+    assert openai["error"].endswith("kept failing: fake-gpt.")
+    assert f"last with status 500 in run {run}," in refused.end["message"]
+    assert f"kept failing, see run {run[:18]}; left alone for" in listed.stdout
+    assert 'natterlog_open_circuits{model="fake-gpt",provider="openai"} 1.0' in metrics
 
 
 async def test_the_health_tells_of_a_provider_that_is_down_and_of_no_worker():

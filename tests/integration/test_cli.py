@@ -14,6 +14,7 @@ from services.cli.commands.models import table
 from services.cli.commands.service import run_service
 from services.cli.commands.up import with_options
 from services.cli.main import main
+from shared.offers import OpenCircuit
 from shared.settings import Settings
 from tests.support.fake_models import a_model
 
@@ -111,9 +112,35 @@ def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path):
     assert result.returncode == 1
     assert result.stderr == (
         f"natterlog: Cannot listen on 127.0.0.1:{port}: Address already in use. "
-        "Choose another address with --port and --host.\n"
+        "Choose another address with --port and --host (make run ARGS='--port …').\n"
     )
     assert not (tmp_path / "data").exists()
+
+
+def test_a_command_that_is_almost_right_is_named():
+    result = natterlog("run", "ls")
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        "natterlog: There is no command 'run'. Did you mean runs? `natterlog --help` lists them.\n"
+    )
+
+
+def test_a_setting_that_is_misspelled_is_told_at_the_start(tmp_path: Path):
+    result = natterlog(
+        "up",
+        NATTERLOG_LEASES="5",
+        NATTERLOG_XYZ="5",
+        NATTERLOG_URL="http://an.example",
+        NATTERLOG_PORT="no port",
+        NATTERLOG_DATA_DIR=str(tmp_path),
+    )
+
+    assert result.stderr.splitlines()[:2] == [
+        "natterlog: NATTERLOG_LEASES is no setting, and changes nothing. "
+        "Did you mean NATTERLOG_LEASE?",
+        "natterlog: NATTERLOG_XYZ is no setting, and changes nothing.",
+    ]
 
 
 def test_models_are_listed_in_aligned_columns():
@@ -127,6 +154,30 @@ def test_models_are_listed_in_aligned_columns():
         "a/b                 8,192           yes\n"
         "long/name  yes                              no longer on offer\n"
     )
+
+
+def test_a_model_that_is_left_alone_is_listed_with_why_and_for_how_long():
+    models = [a_model("a/b"), a_model("a/c"), a_model("b/d"), a_model("b/e")]
+    circuits = [
+        OpenCircuit(
+            provider="a",
+            model="b",
+            state="open",
+            retry_after=25,
+            last_run="01a21645-bd32-7679-97b7-11daf62003e4",
+        ),
+        OpenCircuit(provider="a", model="c", state="half_open", retry_after=5),
+        OpenCircuit(provider="b", model=None, state="open", retry_after=60),
+    ]
+
+    lines = table(models, circuits).splitlines()
+
+    assert [line.split(maxsplit=1) for line in lines[1:]] == [
+        ["a/b", "kept failing, see run 01a21645-bd32-7679; left alone for 25 s more"],
+        ["a/c", "kept failing; one call tries it now"],
+        ["b/d", "its provider cannot be reached; left alone for 60 s more"],
+        ["b/e", "its provider cannot be reached; left alone for 60 s more"],
+    ]
 
 
 def test_models_of_a_system_that_does_not_run_are_not_listed(tmp_path: Path):

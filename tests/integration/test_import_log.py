@@ -118,7 +118,7 @@ async def test_what_was_said_is_there_and_no_worker_heard_of_it(
         for session in sessions[:2]:
             assert await there.shown(session) == await here.shown(session)
         assert await there.shown(sessions[2]) == [("Going on", "completed"), ("", "failed")]
-        unfinished = await there.store.database.read(queries.unsettled)
+        unfinished = await there.store.session_log.read(queries.unsettled)
         assert unfinished == [mine]
         before = await there.dump()
         await there.store.log_requests.rebuild(Rebuild(user_id=there.user))
@@ -256,10 +256,10 @@ async def test_an_import_that_was_killed_anywhere_shows_nothing_begins_nothing_a
 
 async def seen_by_user(at_work: StoreAtWork, session: str) -> bool:
     listed = ListSessions(user_id=at_work.user)
-    page = await at_work.store.database.read(queries.list_sessions, listed)
+    page = await at_work.store.session_log.read(queries.list_sessions, listed)
     request = GetSession(user_id=at_work.user, session_id=session)
     try:
-        await at_work.store.database.read(queries.get_session, request)
+        await at_work.store.session_log.read(queries.get_session, request)
     except NotFound:
         assert page.items == []
         return False

@@ -54,12 +54,12 @@ async def called(at: StoreAtWork, reference: str) -> Job:
 
 async def job(at: StoreAtWork, run: str) -> Job:
     request = GetJob(user_id=at.user, run_id=run)
-    return (await at.store.database.read(job_queries.get_job, request)).job
+    return (await at.store.session_log.read(job_queries.get_job, request)).job
 
 
 async def jobs(at: StoreAtWork, **fields: Any) -> list[str]:
     request = ListJobs(user_id=at.user, **fields)
-    page = await at.store.database.read(job_queries.list_jobs, request)
+    page = await at.store.session_log.read(job_queries.list_jobs, request)
     return [item.run.id for item in page.items]
 
 
@@ -326,7 +326,7 @@ async def test_a_schedule_that_was_never_kept_is_published_by_the_next_store(
 async def test_firing_twice_is_firing_once(nats_server: NatsServer, tmp_path: Path):
     async with store_at_work(nats_server, tmp_path) as at:
         made = await create(at, due=ids.now() + timedelta(seconds=3))
-        row = await at.store.database.read(queries.find_run, at.user, made.run.id)
+        row = await at.store.session_log.read(queries.find_run, at.user, made.run.id)
         await at.until(made.run.id, lambda run: run.status == "queued")
         before = await job(at, made.run.id)
         assert row.plan is not None
@@ -378,7 +378,7 @@ async def test_a_trim_keeps_schedules_and_passes_the_jobs_that_wait(
 
 
 async def cancel(at: StoreAtWork, of: Job) -> None:
-    await at.store.commands.cancel_run(CancelRun(user_id=at.user, run_id=of.run.id))
+    await at.store.turns.cancel_run(CancelRun(user_id=at.user, run_id=of.run.id))
 
 
 async def ended(at: StoreAtWork, of: Job) -> Job:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import os
 import re
 import shutil
@@ -84,6 +85,7 @@ async def test_a_killed_service_is_started_again_without_what_it_left_behind(tmp
         await it.line("natterlog is ready")
 
         os.kill(int(first[1]), signal.SIGKILL)
+        ended = await it.line(r".*supervisor\.child_ended.*")
         second = await it.line(r"began (\d+) (\d+) (\S+)")
         await gone(int(first[2]))
 
@@ -92,6 +94,14 @@ async def test_a_killed_service_is_started_again_without_what_it_left_behind(tmp
 
     assert second[1] != first[1]
     assert second[3] == first[3]
+    told = json.loads(ended[0])
+    assert {name: told[name] for name in ("child", "pid", "code", "signal", "worker")} == {
+        "child": "gateway",
+        "pid": int(first[1]),
+        "code": -9,
+        "signal": "SIGKILL",
+        "worker": None,
+    }
     assert code == 0
 
 
@@ -152,8 +162,10 @@ async def test_two_on_one_data_directory_is_an_error_that_says_so(tmp_path: Path
             code = await second.ended()
 
     assert code == 1
-    already = f"natterlog runs already on {tmp_path} (process {first.process.pid})."
-    assert already in second.lines[-1]
+    assert second.lines[-1].endswith(
+        f"natterlog runs already on {tmp_path} (process {first.process.pid}). Stop that one first, "
+        "with Ctrl-C or SIGTERM, or give this one its own --data-dir and --port."
+    )
 
 
 async def test_nothing_outlives_a_killed_supervisor_and_the_next_one_starts(tmp_path: Path):

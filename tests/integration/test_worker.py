@@ -720,6 +720,26 @@ async def test_a_run_whose_owner_is_silent_is_taken_over(stage: Stage):
     assert deltas[:2] == [Delta(lost, 0, "Half of"), Delta(attempt, 0, "")]
 
 
+async def test_who_takes_over_a_run_logs_whose_it_was(stage: Stage):
+    lost = await stage.claim()
+    [(_, before)] = await stage.claims()
+
+    with capture_logs() as logs:
+        async with stage.worker(Scripted(["The whole.", DONE])) as worker:
+            await worker.handle(stage.delivery)
+
+    (_, _), (attempt, _) = await stage.claims()
+    told = {line["event"]: line for line in logs}
+    assert told["attempt.taken_over"] == {
+        "event": "attempt.taken_over",
+        "log_level": "warning",
+        "attempt": attempt,
+        "previous_attempt": lost,
+        "previous_worker": before.worker,
+    }
+    assert told["run.ended"]["attempts"] == 2
+
+
 async def test_six_vanished_workers_are_enough(stage: Stage):
     last = [await stage.claim() for _ in range(6)][-1]
     await stage.write(last, "Half of")

@@ -75,7 +75,7 @@ class Clock:
 
 
 class Empty:
-    """A shelf on which nothing was put."""
+    """Breakers of which nothing is kept."""
 
     async def get(self, key: str) -> tuple[bytes | None, int]:
         del key
@@ -83,3 +83,6 @@ class Empty:
 
     async def put(self, key: str, value: bytes, revision: int) -> bool:
         raise AssertionError
+
+    async def every_value(self) -> list[bytes]:
+        return []

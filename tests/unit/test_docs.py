@@ -26,7 +26,7 @@ from services.gateway.dialects.content import wire as content
 from services.gateway.dialects.documents import wire as documents
 from services.gateway.http import websocket as sockets
 from shared import errors, events, streams
-from shared.records import RunStatus
+from shared.records import Message, RunStatus
 from shared.settings import VARIABLES, Settings
 from tests.support.case_provider import read_cases
 
@@ -364,7 +364,7 @@ def is_code(value: object) -> bool:
     return isinstance(value, int) and 1000 <= value < 5000
 
 
-def test_every_error_that_is_told_is_of_the_family():
+def test_every_error_of_the_family_is_explained_and_no_other():
     family = {(e.status, e.code) for e in errors.NatterlogError.__subclasses__()}
     documented: set[tuple[int, str]] = set()
     for row in rows((DOCS / "failures.md").read_text(), head="status"):
@@ -374,7 +374,7 @@ def test_every_error_that_is_told_is_of_the_family():
             statuses *= len(codes)
         documented |= set(zip(statuses, codes, strict=True))
 
-    assert documented <= family
+    assert documented == family
 
 
 def test_every_log_line_that_is_explained_is_logged():
@@ -442,6 +442,27 @@ def test_every_message_of_a_socket_is_described(family: type[msgspec.Struct]):
     kinds = family.__subclasses__() or [family]
 
     assert [tag(kind) for kind in kinds if f"`{tag(kind)}`" not in text] == []
+
+
+def test_the_contents_of_the_api_are_its_headings_in_their_order_of_kind():
+    text = (DOCS / "api.md").read_text()
+    contents = re.search(r"^\*\*Contents\.\*\*.*?\n\n", text, re.MULTILINE | re.DOTALL)
+    assert contents is not None
+
+    listed = re.findall(r"\[([^\]]+)\]\(#", contents[0])
+
+    assert sorted(listed) == sorted(re.findall(r"^## (.+)$", text, re.MULTILINE))
+
+
+def example_of(heading: str) -> dict[str, Any]:
+    """The first JSON object below a heading of the API's document."""
+    section = (DOCS / "api.md").read_text().split(f"\n## {heading}\n")[1]
+    return json.loads(blocks(section, "json")[0])
+
+
+def test_the_message_and_the_run_that_are_shown_have_every_field():
+    assert set(example_of("Messages")) == set(Message.__struct_encode_fields__) - {"error"}
+    assert set(example_of("Runs")) == set(assistant.RunStateView.__struct_encode_fields__)
 
 
 def curls(document: Path) -> Iterator[tuple[str, str]]:

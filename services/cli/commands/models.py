@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import os
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -15,7 +16,7 @@ from shared.commands import ListModels
 from shared.errors import NatterlogError
 from shared.ids import LOCAL_USER
 from shared.llm_client import LlmClient
-from shared.offers import Refresh, UnavailableProvider
+from shared.offers import ListOpenCircuits, OpenCircuit, Refresh
 from shared.records import Model
 from shared.settings import read_settings
 from shared.store_client import StoreClient
@@ -24,10 +25,11 @@ HEADS = ("MODEL", "DEFAULT", "CONTEXT", "TOOLS", "VISION", "STATE")
 
 
 class Listed(NamedTuple):
-    """The models, and the providers that could not be asked when they were synced."""
+    """The models, what is left alone, and what could not be found out."""
 
     models: list[Model]
-    unavailable: list[UnavailableProvider]
+    circuits: list[OpenCircuit]
+    faults: list[str]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,41 +50,73 @@ def run(args: argparse.Namespace) -> int:
         listed = asyncio.run(_listed(nats_url, sync=args.sync))
     except (NatterlogError, BusError, OSError) as error:
         return _fail(str(error))
-    for provider in listed.unavailable:
-        sys.stderr.write(f"natterlog models: {provider.error}\n")
-    text = _json(listed.models) if args.json else table(listed.models)
-    sys.stdout.write(text)
+    for fault in listed.faults:
+        sys.stderr.write(f"natterlog models: {fault}\n")
+    sys.stdout.write((_json if args.json else table)(listed.models, listed.circuits))
     return 0
 
 
 async def _listed(url: str, *, sync: bool) -> Listed:
     async with Bus(url, name="models") as bus:
-        store, unavailable = StoreClient(bus), list[UnavailableProvider]()
+        store, workers, faults = StoreClient(bus), LlmClient(bus), list[str]()
         if sync:
-            refreshed = await LlmClient(bus).ask(Refresh())
+            refreshed = await workers.ask(Refresh())
             store.heard(refreshed.seq)
-            unavailable = refreshed.unavailable
-        return Listed((await store.ask(ListModels(user_id=LOCAL_USER))).items, unavailable)
+            faults = [provider.error for provider in refreshed.unavailable]
+        models = (await store.ask(ListModels(user_id=LOCAL_USER))).items
+        try:
+            circuits = (await workers.ask(ListOpenCircuits())).circuits
+        except NatterlogError:
+            circuits = []
+            faults.append("no llm_worker answers, so whether a model keeps failing is not known.")
+        return Listed(models, circuits, faults)
 
 
-def table(models: list[Model]) -> str:
-    """The models in aligned columns."""
-    return "".join(f"{line}\n" for line in aligned([HEADS, *map(_row, models)]))
+def table(models: list[Model], circuits: Sequence[OpenCircuit] = ()) -> str:
+    """The models in aligned columns, and how each is."""
+    rows = [_row(model, _circuit_of(model, circuits)) for model in models]
+    return "".join(f"{line}\n" for line in aligned([HEADS, *rows]))
 
 
-def _row(model: Model) -> tuple[str, ...]:
+def _circuit_of(model: Model, circuits: Sequence[OpenCircuit]) -> OpenCircuit | None:
+    """The circuit that keeps calls of ``model`` back: its provider's as a whole, or its own."""
+    whole, own = (model.provider, None), (model.provider, model.name)
+    found = {(circuit.provider, circuit.model): circuit for circuit in circuits}
+    return found.get(whole) or found.get(own)
+
+
+def _row(model: Model, circuit: OpenCircuit | None) -> tuple[str, ...]:
     return (
         model.id,
         "yes" if model.is_default else "",
         "" if model.context_window is None else f"{model.context_window:,}",
         "yes" if model.supports_tools else "",
         "yes" if model.supports_vision else "",
-        "" if model.is_available else "no longer on offer",
+        _state(model, circuit),
     )
 
 
-def _json(models: list[Model]) -> str:
-    return msgspec.json.format(msgspec.json.encode(models), indent=2).decode() + "\n"
+def _state(model: Model, circuit: OpenCircuit | None) -> str:
+    if not model.is_available:
+        return "no longer on offer"
+    if circuit is None:
+        return ""
+    if circuit.state == "half_open":
+        return "kept failing; one call tries it now"
+    what = "kept failing" if circuit.model else "its provider cannot be reached"
+    seen = f", see run {circuit.last_run[:18]}" if circuit.last_run else ""
+    return f"{what}{seen}; left alone for {circuit.retry_after} s more"
+
+
+def _json(models: list[Model], circuits: Sequence[OpenCircuit]) -> str:
+    listed = [
+        {
+            **msgspec.structs.asdict(model),
+            "circuit": circuit.state if (circuit := _circuit_of(model, circuits)) else "closed",
+        }
+        for model in models
+    ]
+    return msgspec.json.format(msgspec.json.encode(listed), indent=2).decode() + "\n"
 
 
 def _fail(sentence: str) -> int:

@@ -38,6 +38,7 @@ from shared.subjects import LIVE, LIVE_FACTS, NONE
 EXAMPLES = """\
 examples:
   natterlog runs ls --since 1h --state failed
+  natterlog runs ls --since 1d --restarted
   natterlog runs ls --user 0000 --model demo --json
   natterlog runs sum --since 2026-11-26 --by model
   natterlog runs show 01a21645-bd32
@@ -85,6 +86,7 @@ def _add_filters(ls: argparse.ArgumentParser) -> None:
     ls.add_argument(
         "--error", metavar="CODE", nargs="?", const="", help="that failed, with this code if given"
     )
+    ls.add_argument("--restarted", action="store_true", help="that lost an attempt and began anew")
     add_times(ls, about="accepted")
 
 
@@ -109,6 +111,7 @@ def _query(
         state=args.state,
         model=args.model,
         error=args.error,
+        restarted=args.restarted,
         since=args.since,
         until=args.until,
         before=before,

@@ -47,25 +47,28 @@ def list_runs(out: Output, runs: Sequence[FoundRun]) -> None:
             run.status,
             span(first_word_ms(run)),
             _took(run),
-            run.error.code if run.error else _written_by(run),
+            _how_it_went(run),
         )
         for run in runs
     ]
     table(out, ("RUN", "ACCEPTED (UTC)", "STATE", "FIRST", "TOOK", "MODEL OR ERROR"), rows)
 
 
-def _written_by(run: FoundRun) -> str:
-    """The model, or the run's kind where there is none; before it an unusual stop reason."""
-    model = run.model or run.kind
-    return model if run.stop_reason in (None, "end_turn") else f"{run.stop_reason}, {model}"
+def _how_it_went(run: FoundRun) -> str:
+    """The error, else the model or the run's kind; before it what is unusual."""
+    parts = [run.error.code] if run.error else [run.model or run.kind]
+    if run.error is None and run.stop_reason not in (None, "end_turn"):
+        parts.insert(0, run.stop_reason)
+    if run.restarts:
+        parts.insert(0, f"{run.restarts + 1} attempts")
+    return ", ".join(parts)
 
 
 def first_word_ms(run: FoundRun) -> float | None:
-    """Milliseconds from the acceptance to the first delta; None until the run has ended."""
-    if run.ended_at is None or run.latency_ms is None or run.first_delta_ms is None:
+    """Milliseconds from the acceptance to the first text that its user saw."""
+    if run.first_word_at is None:
         return None
-    all_of_it = (run.ended_at - run.created_at).total_seconds() * 1000
-    return max(all_of_it - run.latency_ms, 0) + run.first_delta_ms
+    return max((run.first_word_at - run.created_at).total_seconds() * 1000, 0)
 
 
 def _took(run: FoundRun) -> str:

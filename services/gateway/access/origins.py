@@ -14,7 +14,13 @@ _HEADERS = (
     "X-Session-Id"
 )
 _ORIGIN: web.RequestKey[str] = web.RequestKey("origin", str)
-_EXPOSED = "RateLimit, RateLimit-Policy, Retry-After, X-Run-Id"
+_EXPOSED = ", ".join(
+    (
+        *("RateLimit", "RateLimit-Policy", "Retry-After", "X-Run-Id", "X-Request-Id"),
+        *("X-Error-Code", "Content-Disposition", "WWW-Authenticate"),
+    )
+)
+"""Headers of an answer that a page of another origin may read."""
 
 
 class Origins:

@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
+from services.gateway.http.choices import choices_at
 from shared.errors import InvalidRequest, NotFound, TooLarge
 from shared.errors import Timeout as TooSlow
 from shared.ids import is_id
@@ -35,6 +36,7 @@ _EXPECTED = {
 """What is said of a text without the form that it must have."""
 _PATH = re.compile(r" - at `(\$[^`]*)`$")
 _NO_SUCH_TYPE = re.compile(r"Invalid value '(.*)'$", re.DOTALL)
+_NO_SUCH_VALUE = re.compile(r"Invalid enum value ")
 _MISSING = re.compile(r"missing required field `([^`]+)`")
 
 
@@ -47,6 +49,23 @@ async def read_body(request: web.Request, decode: Callable[[bytes], T]) -> T:
         InvalidRequest: it is no JSON, or does not fit, or is not packed as it says.
     """
     return decode_json(await read_bytes(request) or b"{}", decode)
+
+
+async def read_change(request: web.Request, decode: Callable[[bytes], Q], nothing: Q) -> Q:
+    """What is to be changed; ``nothing`` is that of a body that says nothing.
+
+    A body all of whose fields are unknown is a mistake: the answer to it would look like a success.
+
+    Raises:
+        InvalidRequest: so is this one, or as for :func:`read_body`.
+    """
+    data = await read_bytes(request) or b"{}"
+    change = decode_json(data, decode)
+    if change == nothing and (given := msgspec.json.decode(data, type=dict[str, msgspec.Raw])):
+        known = ", ".join(nothing.__struct_encode_fields__)
+        path = f"$.{next(iter(given))[:40]}"
+        raise InvalidRequest(f"There is no such field; there are: {known}.", path=path)
+    return change
 
 
 async def read_bytes(request: web.Request) -> bytes:
@@ -68,7 +87,7 @@ async def read_bytes(request: web.Request) -> bytes:
         raise InvalidRequest("The body cannot be read as its headers say.") from error
 
 
-def decode_json(data: bytes | str, decode: Callable[[bytes], T]) -> T:
+def decode_json(data: bytes | str, decode: Callable[[bytes], T], *, what: str = "body") -> T:
     """``data`` as JSON, with the place of a fault as ``$.options.temperature``.
 
     Raises:
@@ -77,12 +96,23 @@ def decode_json(data: bytes | str, decode: Callable[[bytes], T]) -> T:
     try:
         return decode(data.encode() if isinstance(data, str) else data)
     except msgspec.ValidationError as error:
-        raise _misfit(str(error)) from error
+        decoder = getattr(decode, "__self__", None)  # that of a method of msgspec's own
+        raise _misfit(str(error), getattr(decoder, "type", None)) from error
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise InvalidRequest(f"The body is no valid JSON: {error}", path="$") from error
+        raise InvalidRequest(f"The {what} is no valid JSON: {error}", path="$") from error
 
 
-def _misfit(text: str) -> InvalidRequest:
+def decode_frame(data: bytes, decode: Callable[[bytes], T]) -> T:
+    """A message of a socket as JSON.
+
+    Raises:
+        InvalidRequest: as for :func:`decode_json`.
+    """
+    return decode_json(data, decode, what="message")
+
+
+def _misfit(text: str, shape: object) -> InvalidRequest:
+    """What is wrong with what does not fit into ``shape``, where that is known."""
     at = _PATH.search(text)
     path = at.group(1) if at else "$"
     sentence = _PATH.sub("", text)
@@ -91,6 +121,8 @@ def _misfit(text: str) -> InvalidRequest:
             return InvalidRequest(f"{expected}.", path=path)
     if path == "$.type" and (unknown := _NO_SUCH_TYPE.match(sentence)):
         return InvalidRequest(f"There is no message of type {unknown.group(1)[:40]!r}.", path=path)
+    if _NO_SUCH_VALUE.match(sentence) and (choices := choices_at(shape, path)):
+        return InvalidRequest(f"{sentence}; there are: {', '.join(choices)}.", path=path)
     missing = _MISSING.search(sentence)
     if missing:
         path = f"{path}.{missing.group(1)}"
@@ -133,4 +165,4 @@ def read_query(request: web.Request, shape: type[Q]) -> Q:
     try:
         return msgspec.convert(given, shape, strict=False)
     except msgspec.ValidationError as error:
-        raise _misfit(str(error)) from error
+        raise _misfit(str(error), shape) from error

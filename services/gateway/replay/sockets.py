@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 
 from services.gateway.context import gateway_of
-from services.gateway.http.requests import decode_json
+from services.gateway.http.requests import decode_frame
 from services.gateway.http.websocket import Socket, Track
 from services.gateway.replay.formats import ConversationFormat, TranslateJob
 from services.gateway.replay.player import JobReplay, Replay
@@ -35,7 +35,7 @@ def answer_message(
 ) -> None:
     """Answer a front end that takes a recording for its live socket."""
     try:
-        message = decode_json(text, decode_message)
+        message = decode_frame(text, decode_message)
         if message.type == "ping":
             socket.reply(pong)
         elif message.type not in _IGNORED:

@@ -45,7 +45,7 @@ _SPENT = re.compile(r"insufficient_(?:quota|balance|credits)|billing")
 _A_MODEL = re.compile(r"model", re.IGNORECASE)
 
 _ADDRESSES = {
-    "openai": "OPENAI_BASE_URL",
+    "openai": "OPENAI_BASE_URL (or LLM_SERVER_URL)",
     "anthropic": "ANTHROPIC_BASE_URL",
     "ollama": "OLLAMA_HOST",
 }

@@ -31,8 +31,10 @@ DONE = FoundRun(
     error=None,
     called=True,
     cost=2_500_000,
+    restarts=0,
     latency_ms=2000,
     first_delta_ms=30,
+    first_word_at=at(3030),
     created_at=at(0),
     ended_at=at(5000),
     first_seq=2,
@@ -103,7 +105,7 @@ def test_runs_are_added_up_by_what_is_asked(by: str, keys: list[str]):
 
 def test_the_first_word_is_counted_from_the_acceptance():
     assert first_word_ms(DONE) == 3030
-    assert first_word_ms(msgspec.structs.replace(DONE, ended_at=None)) is None
+    assert first_word_ms(msgspec.structs.replace(DONE, first_word_at=None)) is None
 
 
 def test_lists_fit_the_width():
@@ -137,6 +139,19 @@ def test_runs_are_added_up_by_how_they_ended():
         ("max_tokens", 1, 0),
         ("–", 2, 1),
     ]
+
+
+def test_a_list_says_which_runs_took_several_attempts():
+    out = io.StringIO()
+    again = {"restarts": 2}
+
+    list_runs(
+        Output(out, coloured=False),
+        [msgspec.structs.replace(run, **again) for run in (DONE, FAILED)],
+    )
+
+    ends = [line.rpartition(" s  ")[2] for line in out.getvalue().splitlines()[1:]]
+    assert ends == ["3 attempts, big", "3 attempts, time…"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The circuit breaker, on a shelf in memory and by a clock that is moved by hand."""
+"""The circuit breaker, on records in memory and by a clock that is moved by hand."""
 
 import asyncio
 import re
@@ -7,6 +7,7 @@ import pytest
 
 from services.llm_worker.breaker import FORGOTTEN, Breaker, BreakerStoreUnavailable
 from services.llm_worker.providers.base import ProviderError
+from shared.offers import Circuit, OpenCircuit
 
 THRESHOLD = 3
 COOLDOWN = 60.0
@@ -35,6 +36,10 @@ class MemoryBreakerStore:
             return False
         self.values[key] = (value, revision + 1)
         return True
+
+    async def every_value(self) -> list[bytes]:
+        await self._travel()
+        return [value for value, _ in self.values.values()]
 
     async def _travel(self) -> None:
         await asyncio.sleep(0)
@@ -75,6 +80,13 @@ async def trip(breaker: Breaker, fault: ProviderError = BUSY) -> None:
         await breaker.failed("openai", "m", fault)
 
 
+async def whole_provider(breaker: Breaker) -> Circuit:
+    """How the circuit of the provider as a whole is."""
+    circuits = await breaker.open_circuits()
+    states: list[Circuit] = [each.state for each in circuits if each.model is None]
+    return states[0] if states else "closed"
+
+
 async def is_let_through(breaker: Breaker, provider: str = "openai", model: str = "m") -> bool:
     try:
         await breaker.admit(provider, model)
@@ -105,6 +117,23 @@ async def test_an_open_circuit_says_when_to_come_back(breaker: Breaker, clock: C
     assert fault.message.endswith(" is left alone for a while. Try again in 40 s.")
 
 
+async def test_an_open_circuit_names_the_failure_and_the_run_but_not_what_the_provider_said(
+    breaker: Breaker,
+):
+    for run in ("first", "last"):
+        fault = ProviderError("no “my secret plan” today", transient=True, status=500)
+        await breaker.failed("openai", "m", fault, run=run)
+    await breaker.failed("openai", "m", BUSY, run="that opened it")
+
+    with pytest.raises(ProviderError) as raised:
+        await breaker.admit("openai", "m")
+
+    assert raised.value.message == (
+        "The model 'm' of openai has failed 3 times in a row, last with provider_error in run "
+        "that opened it, and is left alone for a while. Try again in 60 s."
+    )
+
+
 async def test_one_provider_s_failures_are_not_another_s(breaker: Breaker):
     await trip(breaker)
     await trip(breaker, GONE)
@@ -119,7 +148,7 @@ async def test_a_broken_model_is_left_alone_and_the_others_of_its_provider_are_n
 
     assert not await is_let_through(breaker)
     assert await is_let_through(breaker, model="another")
-    assert await breaker.circuit("openai") == "closed"
+    assert await whole_provider(breaker) == "closed"
 
 
 async def test_a_provider_that_cannot_be_reached_is_left_alone_with_all_its_models(
@@ -129,11 +158,11 @@ async def test_a_provider_that_cannot_be_reached_is_left_alone_with_all_its_mode
         await breaker.failed("openai", model, GONE)
 
     assert not await is_let_through(breaker, model="another")
-    assert await breaker.circuit("openai") == "open"
+    assert await whole_provider(breaker) == "open"
     clock.now += COOLDOWN
     assert await is_let_through(breaker, model="another")
     assert not await is_let_through(breaker, model="a")
-    assert await breaker.circuit("openai") == "half_open"
+    assert await whole_provider(breaker) == "half_open"
 
 
 async def test_a_failing_model_shows_that_its_provider_is_there(breaker: Breaker, clock: Clock):
@@ -143,7 +172,7 @@ async def test_a_failing_model_shows_that_its_provider_is_there(breaker: Breaker
 
     await breaker.failed("openai", "m", BUSY)
 
-    assert await breaker.circuit("openai") == "closed"
+    assert await whole_provider(breaker) == "closed"
     assert await is_let_through(breaker, model="another")
 
 
@@ -200,6 +229,37 @@ async def test_names_of_models_are_no_keys_and_are_forgotten_in_time(
     assert all(re.fullmatch(r"[\w.]{1,60}", key) for key in store.values)
     assert await is_let_through(breaker, model=evil)
     assert store.puts == THRESHOLD
+
+
+async def test_what_is_left_alone_is_listed_by_any_worker_with_when_it_is_tried_again(
+    store: MemoryBreakerStore, clock: Clock
+):
+    one, other = worker(store, clock), worker(store, clock)
+    await trip(one)
+    await trip(one, GONE)
+    await one.failed("openai", "healthy", BUSY)
+    clock.now += 20
+
+    listed = await other.open_circuits()
+
+    assert listed == [
+        OpenCircuit(provider="openai", model=None, state="open", retry_after=40),
+        OpenCircuit(provider="openai", model="m", state="open", retry_after=40),
+    ]
+
+
+async def test_what_recovered_is_not_listed_and_what_is_tried_is_half_open(
+    breaker: Breaker, clock: Clock
+):
+    await trip(breaker)
+    clock.now += COOLDOWN
+    await breaker.admit("openai", "m")
+
+    tried = await breaker.open_circuits()
+    await breaker.succeeded("openai", "m")
+
+    assert [(each.model, each.state) for each in tried] == [("m", "half_open")]
+    assert await breaker.open_circuits() == []
 
 
 async def test_a_success_starts_the_count_again(breaker: Breaker):
@@ -322,4 +382,4 @@ async def test_when_the_breakers_store_is_down_everything_is_let_through(
     assert await is_let_through(breaker)
     await breaker.failed("openai", "m", BUSY)
     await breaker.succeeded("openai", "m")
-    assert await breaker.circuit("openai") == "closed"
+    assert await whole_provider(breaker) == "closed"

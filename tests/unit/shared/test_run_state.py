@@ -1,5 +1,6 @@
-"""What a run's chain says to somebody who is about to work on it."""
+"""What a run's facts say: to somebody who is about to work on it, and to everybody."""
 
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -7,6 +8,7 @@ import pytest
 
 from shared.events import (
     CancelRequested,
+    Continued,
     Fault,
     PreviousAttempt,
     PromptSource,
@@ -18,7 +20,7 @@ from shared.events import (
 )
 from shared.ids import now
 from shared.log_entry import LogEntry
-from shared.run_state import ChainState
+from shared.run_state import ChainState, RunState, begin
 from tests.support.plans import a_document
 
 SOURCE = PromptSource(
@@ -87,3 +89,58 @@ def test_facts_that_come_later_are_taken_in():
     state.add([LogEntry.of(20, "evt.u.s.r.cancel", CANCEL)])
 
     assert (state.claim, state.head, state.cancelled) == (CLAIM, 20, True)
+
+
+# -- how it went ---------------------------------------------------------------------------
+
+BEGAN = now()
+
+
+def a_claim(seconds: float, previous: PreviousAttempt | None = None) -> RunClaimed:
+    at = BEGAN + timedelta(seconds=seconds)
+    return msgspec.structs.replace(CLAIM, at=at, previous=previous)
+
+
+def state_of(*facts: Any) -> RunState:
+    """A reply's state after its todo, which has the sequence 1, and these facts."""
+    state = begin(1, TODO)
+    for seq, fact in enumerate((TODO, *facts), start=1):
+        state.apply(seq, fact)
+    return state
+
+
+def test_the_first_word_is_the_one_that_a_lost_attempt_had_shown():
+    lost = PreviousAttempt(attempt=2, text="ab", reason="lost", timeline=[(30, 1), (40, 2)])
+    final = msgspec.structs.replace(FINAL, attempt=3, timeline=[(7, 1)])
+
+    state = state_of(a_claim(1), a_claim(9, lost), final)
+
+    assert state.first_word_at == BEGAN + timedelta(seconds=1.03)
+    assert (state.restarts, state.claimed_at) == (1, BEGAN + timedelta(seconds=9))
+
+
+def test_an_attempt_that_was_lost_without_a_word_is_not_the_first():
+    lost = PreviousAttempt(attempt=2, text="", reason="lost")
+    final = msgspec.structs.replace(FINAL, attempt=3, timeline=[(7, 1)])
+
+    state = state_of(a_claim(1), a_claim(9, lost), final)
+
+    assert state.first_word_at == BEGAN + timedelta(seconds=9.007)
+
+
+def test_a_reply_that_goes_on_has_its_first_word_where_it_grows():
+    goes_on = msgspec.structs.replace(TODO.turn, continues=Continued(length=5))
+    final = msgspec.structs.replace(FINAL, attempt=3, timeline=[(0, 5), (300, 6)])
+
+    state = state_of(msgspec.structs.replace(TODO, turn=goes_on), a_claim(1), final)
+
+    assert state.first_word_at == BEGAN + timedelta(seconds=1.3)
+
+
+def test_a_step_after_another_is_no_restart():
+    state = begin(1, ECHO)
+
+    for seq, fact in enumerate((ECHO, a_claim(1), STEP, a_claim(2)), start=1):
+        state.apply(seq, fact)
+
+    assert state.restarts == 0

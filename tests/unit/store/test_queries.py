@@ -2,12 +2,15 @@
 
 import msgspec
 import pytest
+from msgspec import UNSET
 
 from services.store import queries
 from services.store.context import get_context
+from services.store.turns import feed_state
 from shared import ids
-from shared.commands import GetContext, GetRun, GetSession, ListMessages, ListSessions, OpenFeed
+from shared.commands import GetContext, GetRun, GetSession, ListMessages, ListSessions
 from shared.errors import InvalidRequest, NotFound
+from shared.events import Fault
 from tests.support.scripted_log import USER, a_turn
 from tests.unit.store.story import Story
 
@@ -193,8 +196,7 @@ def test_a_feed_begins_with_what_is_unfinished_in_its_order(story: Story):
     later, last = story.sends("u3", waiting=True), story.sends("u4", waiting=True)
     attempt = story.claims(active)
 
-    request = OpenFeed(user_id=USER, session_id=story.session)
-    feed = queries.open_feed(story.connection, request)
+    feed = feed_state(story.hot())
 
     assert [r.run_id for r in feed.unfinished] == [active, later, last]
     assert [r.attempt for r in feed.unfinished] == [attempt, 0, 0]
@@ -214,6 +216,17 @@ def test_what_is_another_users_is_not_there(story: Story):
     with pytest.raises(NotFound):
         queries.get_run(story.connection, GetRun(user_id=STRANGER, run_id=run))
     with pytest.raises(NotFound):
-        queries.open_feed(story.connection, OpenFeed(user_id=STRANGER, session_id=story.session))
-    with pytest.raises(NotFound):
         queries.get_run(story.connection, GetRun(user_id=USER, run_id="nonsense"))
+
+
+def test_a_reply_that_failed_says_why_and_no_other_does(story: Story):
+    story.replies("u1", "a1")
+    run = story.sends("u2", parent_id=story.answer(story.runs[0]))
+    fault = Fault(code="timeout", message="It took too long.", retryable=True)
+    story.claims(run)
+    story.ends(run, "", "failed", error=fault)
+
+    request = ListMessages(user_id=USER, session_id=story.session)
+    listed = queries.list_messages(story.connection, request).items
+
+    assert [message.error for message in listed] == [UNSET, UNSET, UNSET, fault]

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from services.gateway.context import gateway_of
 from services.gateway.dialects.assistant import socket_wire, wire
-from services.gateway.http.requests import decode_json, read_query
+from services.gateway.http.requests import decode_frame, read_query
 from services.gateway.http.sse import RETRY, stream
 from services.gateway.http.websocket import Socket, serve
 from services.gateway.replay.formats import ConversationFormat, Translate
@@ -100,7 +100,7 @@ async def socket(request: web.Request) -> web.WebSocketResponse:
 
 def _subscribe(text: bytes) -> ClientMessage | None:
     try:
-        message = decode_json(text, decode_message)
+        message = decode_frame(text, decode_message)
     except InvalidRequest:
         return None
     return message if message.type == "subscribe" else None

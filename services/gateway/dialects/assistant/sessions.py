@@ -12,7 +12,7 @@ from services.gateway.dialects.assistant.requests import (
 )
 from services.gateway.dialects.assistant.wire import PREFIX
 from services.gateway.http.describe import describe
-from services.gateway.http.requests import read_body, read_query, require_id
+from services.gateway.http.requests import read_body, read_change, read_query, require_id
 from services.gateway.presets import find_preset, with_preset
 from shared.commands import ChooseBranch, DeleteSession, ForkSession, GetSession, ListSessions
 from shared.errors import Conflict, ModelNotFound, NotFound
@@ -80,7 +80,7 @@ async def get_session(request: web.Request) -> web.Response:
 async def change_session(request: web.Request) -> web.Response:
     """Change some fields of a session; what is not sent stays."""
     session_id = session_id_of(request)
-    body = await read_body(request, wire.decode_session_change)
+    body = await read_change(request, wire.decode_session_change, wire.SessionChange())
     command = wire.update_session(body, request[USER].id, session_id)
     changed = await gateway_of(request).store.ask(command)
     return answer(wire.session_view(changed.session))

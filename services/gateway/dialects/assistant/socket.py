@@ -26,11 +26,12 @@ from services.gateway.dialects.assistant.socket_wire import (
     TypingNow,
     Unsubscribe,
     UserTyping,
+    addressed_in,
     decode_message,
     frames_of,
 )
 from services.gateway.http.describe import describe_socket
-from services.gateway.http.requests import decode_json, require_id
+from services.gateway.http.requests import decode_frame, require_id
 from services.gateway.http.start_run import start
 from services.gateway.http.websocket import Socket, Track, serve
 from services.gateway.sessions.client_events import ClientEvent, TurnAccepted
@@ -90,15 +91,14 @@ class _Client:
 
     async def take(self, text: bytes) -> None:
         """Do what one message asks for; what is refused is answered, and the socket stays."""
-        message: ClientMessage | None = None
         self._sending, self._was_shown = None, False
         try:
-            known = message = decode_json(text, decode_message)
-            await self._handlers[type(known)](known)
+            message = decode_frame(text, decode_message)
+            await self._handlers[type(message)](message)
         except NatterlogError as error:
             only_the_answer_was_lost = self._was_shown and isinstance(error, Unavailable)
             if not only_the_answer_was_lost:
-                self._refuse(message, error)
+                self._refuse(text, error)
 
     async def leave(self) -> None:
         for session_id in list(self._subscriptions):
@@ -225,12 +225,13 @@ class _Client:
     def _send_subscribed(self, feed: Feed, cursor: Cursor) -> None:
         self._socket.reply(wire.encode(Subscribed(**self._where(feed, cursor))))
 
-    def _refuse(self, message: ClientMessage | None, error: NatterlogError) -> None:
-        session_id = getattr(message, "session_id", None)
-        client_id = getattr(message, "client_id", None)
+    def _refuse(self, text: bytes, error: NatterlogError) -> None:
+        """Tell the client which of its messages was refused, and what is wrong with it."""
+        session_id, client_id = addressed_in(text)
         frame = Refused(
             message=error.message,
             code=error.code,
+            path=UNSET if error.path is None else error.path,
             session_id=UNSET if session_id is None else session_id,
             client_id=UNSET if client_id is None else client_id,
             retry_after=UNSET if error.retry_after is None else error.retry_after,

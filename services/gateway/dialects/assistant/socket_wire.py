@@ -1,5 +1,7 @@
 """The messages of the native WebSocket, in both directions (docs/api.md)."""
 
+from typing import Any
+
 import msgspec
 from msgspec import UNSET, UnsetType
 
@@ -54,6 +56,24 @@ ClientMessage = Subscribe | Unsubscribe | Send | Cancel | TypingNow | Ping
 decode_message = msgspec.json.Decoder(ClientMessage).decode
 
 
+class _Addressed(msgspec.Struct):
+    session_id: Any = None
+    client_id: Any = None
+
+
+def addressed_in(text: bytes) -> tuple[str | None, str | None]:
+    """The session and the client id that a message names, whatever else is wrong with it."""
+    try:
+        named = msgspec.json.decode(text, type=_Addressed)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None, None
+    return _if_an_id(named.session_id), _if_an_id(named.client_id)
+
+
+def _if_an_id(value: object) -> str | None:
+    return value if isinstance(value, str) and len(value) <= wire.LONGEST_ID else None
+
+
 # -- what only sockets are sent -----------------------------------------------------
 
 
@@ -88,7 +108,10 @@ class Refused(wire.Event, frozen=True, kw_only=True, tag="error"):
 
     message: str
     code: str
+    path: str | UnsetType = UNSET
+    """The field at fault, as `$.content`."""
     client_id: str | UnsetType = UNSET
+    """As the client sent it."""
     retry_after: float | UnsetType = UNSET
 
 

@@ -48,6 +48,7 @@ class ProviderHealth(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: int | None
     circuit: Circuit
     error: str | None
+    """Why it does not answer, or which of its models are left alone."""
 
 
 class HealthView(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +57,9 @@ class HealthView(msgspec.Struct, frozen=True, kw_only=True):
     detail: str | UnsetType = UNSET
     """Why nobody could be asked."""
 
+
+MOST_NAMED = 20
+"""Models that the health names, of a provider of which more keep failing."""
 
 MODEL_CHANGE = Fields(ModelChange)
 
@@ -94,9 +98,18 @@ def health_view(health: Health) -> HealthView:
                 status=status,
                 latency_ms=provider.latency_ms,
                 circuit=provider.circuit,
-                error=provider.error,
+                error=provider.error or _left_alone(provider.open_models),
             )
             for provider, status in health.providers
         ],
         detail=UNSET if health.fault is None else health.fault,
     )
+
+
+def _left_alone(models: list[str]) -> str | None:
+    """Which models of a provider that answers fail all the same; None when there are none."""
+    if not models:
+        return None
+    names, more = ", ".join(models[:MOST_NAMED]), len(models) - MOST_NAMED
+    rest = f" and {more} more" if more > 0 else ""
+    return f"Left alone for a while, because they kept failing: {names}{rest}."

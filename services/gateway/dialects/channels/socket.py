@@ -11,7 +11,7 @@ from services.gateway.access.limits import NonBlank, check_text
 from services.gateway.context import USER, Gateway, gateway_of
 from services.gateway.dialects.channels import replay, wire
 from services.gateway.http.describe import describe_socket
-from services.gateway.http.requests import decode_json, require_id
+from services.gateway.http.requests import decode_frame, require_id
 from services.gateway.http.start_run import start
 from services.gateway.http.websocket import Socket, Track, serve
 from services.gateway.sessions.feed import Feed
@@ -131,7 +131,7 @@ class _Client:
     async def take(self, text: bytes) -> None:
         """Do what one message asks for; what is refused is answered, and the socket stays."""
         try:
-            message: ClientMessage = decode_json(text, _decode)
+            message: ClientMessage = decode_frame(text, _decode)
             await self._handlers[type(message)](message)
         except NatterlogError as error:
             self._send(wire.refused(error))
@@ -239,7 +239,7 @@ async def list_socket(request: web.Request) -> web.WebSocketResponse:
 def _answer_ping(socket: Socket, text: bytes) -> None:
     try:
         # Not a decoder of Ping alone: that takes an object without a type for one.
-        if not isinstance(decode_json(text, _decode), Ping):
+        if not isinstance(decode_frame(text, _decode), Ping):
             raise InvalidRequest("Nothing but a ping can be said here.", path="$.type")
         socket.reply(wire.encode(wire.Pong()))
     except NatterlogError as error:

@@ -338,7 +338,7 @@ def user_message(message: Message, client_id: str | None) -> UserMessage:
 
 def refused(error: NatterlogError) -> Refused:
     return Refused(
-        message=error.message,
+        message=error.located,
         code=error.code,
         retry_after=UNSET if error.retry_after is None else error.retry_after,
     )

@@ -5,7 +5,7 @@ from aiohttp import web
 from services.gateway.context import USER, Gateway, gateway_of
 from services.gateway.dialects.content import replay, wire
 from services.gateway.http.describe import describe_socket
-from services.gateway.http.requests import decode_json, not_found, read_query, require_id
+from services.gateway.http.requests import decode_frame, not_found, read_query, require_id
 from services.gateway.http.websocket import GONE, NORMAL, Socket, serve
 from services.gateway.jobs.feed import JobFeed
 from services.gateway.jobs.state import JobState
@@ -86,7 +86,7 @@ class _Client:
     async def take(self, text: bytes) -> None:
         """Do what one message asks for; what is refused is answered, and the socket stays."""
         try:
-            message: wire.ClientMessage = decode_json(text, wire.decode_message)
+            message: wire.ClientMessage = decode_frame(text, wire.decode_message)
             match message:
                 case wire.Cancel():
                     command = CancelRun(user_id=self._user, run_id=self._state.run_id)

@@ -8,7 +8,7 @@ from aiohttp import web
 from services.gateway.context import USER, Gateway, gateway_of
 from services.gateway.dialects.documents import replay, wire
 from services.gateway.http.describe import describe_socket
-from services.gateway.http.requests import decode_json, not_found, require_id
+from services.gateway.http.requests import decode_frame, not_found, require_id
 from services.gateway.http.websocket import Socket, serve
 from services.gateway.jobs.feed import JobFeed
 from services.gateway.jobs.state import JobState
@@ -102,7 +102,7 @@ class _Client:
     async def take(self, text: bytes) -> None:
         """Do what one message asks for; what is refused is answered, and the socket stays."""
         try:
-            message = decode_json(text, wire.decode_message)
+            message = decode_frame(text, wire.decode_message)
             await self._handlers[type(message)](message)
         except NatterlogError as error:
             self._send(wire.refused(error))

@@ -352,7 +352,7 @@ def _end(job: JobState) -> Frame:
 
 def refused(error: NatterlogError) -> Refused:
     return Refused(
-        message=error.message,
+        message=error.located,
         code=error.code,
         retry_after=UNSET if error.retry_after is None else error.retry_after,
     )
@@ -369,6 +369,5 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 def failure(error: NatterlogError) -> tuple[bytes, dict[str, str]]:
     """The body and the headers of the answer for ``error``."""
-    sentence = f"{error.path}: {error.message}" if error.path else error.message
-    body = encode(Failure(error=sentence, code=error.code))
+    body = encode(Failure(error=error.located, code=error.code))
     return body, {"Content-Type": "application/json"}

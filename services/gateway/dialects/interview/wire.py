@@ -250,9 +250,7 @@ def failure(error: NatterlogError) -> tuple[bytes, dict[str, str]]:
 
 
 def _sentence(error: NatterlogError) -> str:
-    if error.path is None or isinstance(error, ModelNotFound):  # which says it itself
-        return error.message
-    return f"{error.path}: {error.message}"
+    return error.message if isinstance(error, ModelNotFound) else error.located  # it names itself
 
 
 def _line(body: Piece | Last | Broken) -> bytes:
