@@ -84,7 +84,10 @@ class Guard:
     async def succeeded(self, provider: str, model: str) -> None:
         self.calls.append(f"{provider}/{model} succeeded")
 
-    async def failed(self, provider: str, model: str, fault: ProviderError) -> None:
+    async def failed(
+        self, provider: str, model: str, fault: ProviderError, *, run: str | None
+    ) -> None:
+        del run
         self.calls.append(f"{provider}/{model} failed: {fault}")
 
 
