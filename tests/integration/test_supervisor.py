@@ -92,8 +92,8 @@ async def test_a_killed_service_is_started_again_without_what_it_left_behind(tmp
 
     assert second[1] != first[1]
     assert second[3] == first[3]
-    told = json.loads(ended[0])
-    assert {name: told[name] for name in ("child", "pid", "code", "signal", "worker")} == {
+    line = json.loads(ended[0])
+    assert {name: line[name] for name in ("child", "pid", "code", "signal", "worker")} == {
         "child": "gateway",
         "pid": int(first[1]),
         "code": -9,

@@ -99,7 +99,7 @@ class Connections:
         return self._opened
 
     def let_end(self, response: aiohttp.ClientResponse) -> None:
-        """All was said, only the last bytes are missing: then its connection can be used again."""
+        """Read an answer's last bytes, so that its connection can be used again."""
         if not response.content.is_eof():
             self._ending.add(response)
             asyncio.get_running_loop().call_later(LINGER, self._end, response)

@@ -58,7 +58,7 @@ class Silence:
         return self
 
     def listen(self) -> None:
-        """Content has come; from now on more is awaited, by this task."""
+        """Start the wait anew for this task: content has come, and more is awaited."""
         self._task = asyncio.current_task()
         self._since = self._loop.time()
         if not self._began:
@@ -67,7 +67,7 @@ class Silence:
             self._set_timer()
 
     def pause(self) -> None:
-        """Content has come, and the reader is busy with it."""
+        """Stop the wait: content has come, and the reader is busy with it."""
         self._since = inf
 
     def _set_timer(self) -> None:
