@@ -49,7 +49,7 @@ def machine_environ(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def bare_environ(directory: Path) -> dict[str, str]:
-    """All that a child of ours knows that reads what strangers sent."""
+    """The environment of a child that reads strangers' files: nothing of natterlog's own."""
     return {"PYTHONPATH": str(_ROOT), "PYTHONUTF8": "1", "TMPDIR": str(directory)}
 
 

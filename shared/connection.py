@@ -249,7 +249,7 @@ class Connection:
     # -- asking and publishing ----------------------------------------------------
 
     def post(self, subject: str, data: bytes = b"", *, reply: str = "") -> None:
-        """Publish and forget: signals, acks.
+        """Publish without waiting for an answer: signals, acks.
 
         Raises:
             NoAnswer: the connection is closed or far behind.

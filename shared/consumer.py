@@ -51,7 +51,7 @@ _outcomes = Counter("natterlog_deliveries", "Deliveries by outcome", ["consumer"
 
 
 class RetryLater(Exception):
-    """Not now: deliver it again after ``after`` seconds."""
+    """Raised by a handler: deliver the fact again after ``after`` seconds."""
 
     def __init__(self, after: float, reason: str) -> None:
         super().__init__(reason)
@@ -59,7 +59,7 @@ class RetryLater(Exception):
 
 
 class Rejected(Exception):
-    """Never: no later try can handle this fact."""
+    """Raised by a handler: no later try can handle this fact."""
 
 
 class Delivery(NamedTuple):
@@ -137,7 +137,7 @@ class Work:
 
     @property
     def free(self) -> int:
-        """How many more it takes now."""
+        """How many more deliveries it takes now."""
         return self._slots - len(self._running)
 
     def begin(self, message: Incoming) -> None:
@@ -146,7 +146,7 @@ class Work:
         self._idle.clear()
 
     def nak_now(self, message: Incoming) -> None:
-        """Not here: let another worker have it at once."""
+        """Refuse the delivery, so that another worker gets it at once."""
         with suppress(BusError):
             self._bus.post(message.reply, b"-NAK")
 

@@ -45,7 +45,7 @@ async def add(bus: Bus, subject: str, *, timeout: float) -> int:
 
 
 def take_back(bus: Bus, subject: str) -> None:
-    """Subtract one, some time soon; whether it succeeds nobody hears."""
+    """Subtract one, some time soon, without waiting whether it succeeds."""
     bus.call_soon(subject, b"", lambda _: None, headers=_adding(-1), timeout=5.0)
 
 

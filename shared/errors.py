@@ -42,9 +42,7 @@ class NatterlogError(Exception):
     @property
     def located(self) -> str:
         """The sentence, after the field that is at fault: for envelopes without a place for it."""
-        if self.path in (None, "$"):
-            return self.message
-        return f"{self.path}: {self.message}"
+        return self.message if self.path is None else f"{self.path}: {self.message}"
 
 
 class InvalidRequest(NatterlogError):

@@ -216,7 +216,7 @@ class Writer:
             await _erase_chunks(self._bus, self._nuid)
 
     async def undo_later(self) -> None:
-        """Do that once the bus is back."""
+        """Erase what was stored as soon as the bus is back."""
         while True:
             await self._bus.wait_connected()
             try:

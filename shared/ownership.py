@@ -82,7 +82,7 @@ class OwnedRun(Generic[W]):
         return writer if writer and writer.attempt == self.state.attempt else None
 
     def take_in(self, overtaken: Overtaken) -> None:
-        """See what came first."""
+        """Take in the facts that were appended before ours."""
         # Refused, and nothing there: the chain was erased with its session.
         self.state.over = self.state.over or not overtaken.entries
         self.state.add(overtaken.entries)
@@ -259,7 +259,7 @@ class RunOwnership(Generic[W]):
             run.interrupt()
 
     def on_reconnect(self) -> None:
-        """Ticks, cancels or the run itself may have been lost meanwhile: look at each."""
+        """Token events, cancels or the run itself may be lost since: look at each."""
         for run in self._runs.values():
             self._look_soon(run)
             if run.writer is not None:

@@ -215,7 +215,7 @@ def owns(worker: str) -> str:
 
 
 def typing(user: str, session: str) -> str:
-    """Somebody is typing in a session; lost when nobody listens."""
+    """Where it is signalled that somebody is typing; lost when nobody listens."""
     return f"sig.typing.{user}.{session}"
 
 

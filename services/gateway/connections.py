@@ -12,14 +12,14 @@ _ROUND = 1.0
 
 
 class Connection(Protocol):
-    """What the pulse needs of a stream or socket."""
+    """What the timer of all connections needs of a stream or socket."""
 
     def beat(self, now: float) -> None:
-        """About a second went by: ping, comment, or drop a client that is gone."""
+        """Ping, send a comment, or drop a client that is gone; called about once a second."""
         ...
 
     def stop(self) -> None:
-        """The gateway stops: end soon, and let the client come back elsewhere."""
+        """End soon, because the gateway stops, and let the client come back elsewhere."""
         ...
 
 

@@ -1,14 +1,14 @@
 """Everything that a gateway reacts to, and with what.
 
 The gateway dispatches with these tables' parts, each of which stands where its state is
-(``FACTS`` of a class, ``CHANGES`` of the list of sessions); a test holds all to each other.
+(``FACTS`` of a class, ``reactions`` of a dialect); a test holds all to each other.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 from services.gateway.access.accounts import Accounts
-from services.gateway.dialects.channels.socket import ListedSessions
+from services.gateway.dialects.registry import DIALECTS
 from services.gateway.jobs.feed import JobFeed
 from services.gateway.jobs.state import JobState
 from services.gateway.sessions.feed import Feed
@@ -27,7 +27,6 @@ from shared.events import (
     RunEnded,
     RunScheduled,
     RunWaiting,
-    SessionCreated,
     SessionDeleted,
     SessionUpdated,
     TodoChat,
@@ -58,20 +57,18 @@ SUBSCRIPTIONS: dict[str, Reaction] = {
 """What it listens to: all users' accounts for as long as it runs, one user's facts while one of his
 clients is there, a session's deltas and signals while it is watched, those of all his jobs."""
 
-FACTS: dict[type[Fact], tuple[Reaction, ...]] = {
-    SessionCreated: (ListedSessions.on_fact,),
-    SessionUpdated: (Follower.show_change, ListedSessions.on_fact),
+_FOR_EVERY_DIALECT: dict[type[Fact], tuple[Reaction, ...]] = {
+    SessionUpdated: (Follower.show_change,),
     BranchChosen: (Follower.show_branch,),
     MessageRated: (Follower.show_branch,),
     SessionDeleted: (
         SessionState.end,
         Follower.show_gone,
         JobFeed.drop_session,
-        ListedSessions.on_fact,
     ),
-    RunWaiting: (SessionState.accept_turn, Follower.show_turn, ListedSessions.on_fact),
+    RunWaiting: (SessionState.accept_turn, Follower.show_turn),
     RunScheduled: (JobState.apply,),
-    TodoChat: (SessionState.accept_turn, Follower.show_turn, ListedSessions.on_fact),
+    TodoChat: (SessionState.accept_turn, Follower.show_turn),
     TodoProcess: (JobState.apply,),
     TodoGenerate: (JobState.apply,),
     RunClaimed: (SessionState.begin_attempt, Follower.show_claim, JobState.apply),
@@ -80,7 +77,6 @@ FACTS: dict[type[Fact], tuple[Reaction, ...]] = {
         SessionState.end_run,
         Follower.show_end,
         JobState.apply,
-        ListedSessions.on_fact,
     ),
     UserDisabled: (Accounts.user_disabled,),
     UserEnabled: (Accounts.user_enabled,),
@@ -88,7 +84,16 @@ FACTS: dict[type[Fact], tuple[Reaction, ...]] = {
     TokenRevoked: (Accounts.token_revoked,),
 }
 """In the order of a run's life: a session's state, what its clients are shown of it, a job's state,
-the list of sessions, who is let in.  A client of a session's log is shown every fact of it."""
+who is let in.  A client of a session's log is shown every fact of it."""
+
+FACTS: dict[type[Fact], tuple[Reaction, ...]] = {
+    kind: (
+        *_FOR_EVERY_DIALECT.get(kind, ()),
+        *(dialect.reactions[kind] for dialect in DIALECTS if kind in dialect.reactions),
+    )
+    for kind in dict.fromkeys((*_FOR_EVERY_DIALECT, *(k for d in DIALECTS for k in d.reactions)))
+}
+"""The same, and after them what a dialect does besides."""
 
 TOKEN_EVENTS: dict[type[Delta | Progress], tuple[Reaction, ...]] = {
     Delta: (SessionState.merge, JobState.merge),

@@ -17,7 +17,7 @@ class Flight(Generic[T]):
         self._task.add_done_callback(_take_note)
 
     async def result(self) -> T:
-        """What it came to, or what it raised."""
+        """Wait for the work's result, or for the error that it raises."""
         return await asyncio.shield(self._task)
 
     async def landed(self, within: float | None = None) -> bool:

@@ -36,7 +36,7 @@ ALL = Room()
 
 
 def chosen(files: list[FileRef], takes: Callable[[FileRef], bool], room: Room = ALL) -> Choice:
-    """A document whole where the model takes it; else its text, with pictures if it can see."""
+    """Choose what is sent: the document where the model takes it, else its text and pictures."""
     documents = [file for file in files if file.kind == "pdf"]
     images = [file for file in files if file.kind == "image"]
     if documents and all(map(takes, documents)) and _size(documents) <= room.bytes:

@@ -133,7 +133,7 @@ class Refusals:
         self._until: dict[tuple[str, str, str], float] = {}
 
     def remember(self, provider: str, model: str, refused: PartRefused) -> None:
-        """Leave this out from now on."""
+        """Remember what the model refused, so that it is left out from now on."""
         for key in refused.keys:
             self._until.pop((provider, model, key), None)  # so that it is the youngest
             self._until[provider, model, key] = self._clock() + REMEMBERED

@@ -56,7 +56,7 @@ Run = OwnedRun[DeltaWriter]
 
 
 class Worker:
-    """What one llm_worker process works with; ``held`` remembers the runs that it is at."""
+    """What one llm_worker process works with; ``owned`` are the runs that it is at."""
 
     def __init__(
         self, bus: Bus, settings: Settings, registry: Registry, breaker: Breaker, worker_id: str

@@ -52,7 +52,7 @@ _steps = Counter("natterlog_processor_steps", "Process todos by what came of the
 
 
 class Processor:
-    """What one processor works with; ``held`` remembers the runs that it is at."""
+    """What one processor works with; ``owned`` are the runs that it is at."""
 
     def __init__(self, bus: Bus, worker_id: str, *, silent_deaths: int) -> None:
         self._bus = bus

@@ -39,7 +39,7 @@ class ProgressWriter:
         self._writing: asyncio.Task[None] | None = None
 
     def report(self, fraction: float) -> None:
-        """So much of the step is done."""
+        """Publish how much of the step is done, soon and not too often."""
         self._fraction = max(self._fraction, min(fraction, 1.0))
         self._changed.set()
 

@@ -121,7 +121,7 @@ class Database:
 
 
 def database_path(settings: Settings) -> Path:
-    """Where the projection lies.
+    """The path of the projection's file.
 
     Raises:
         BadSetting: a database of another kind.

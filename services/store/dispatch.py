@@ -130,7 +130,7 @@ class Dispatcher:
         """The sequence of each schedule that is known to be there, by its run."""
 
     def look_at(self, session_id: str) -> None:
-        """Something happened in this session."""
+        """Have the session looked at soon: something happened in it."""
         self._due.add(session_id)
         self._wake.set()
 

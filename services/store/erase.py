@@ -70,7 +70,7 @@ class Eraser:
         """Nothing is left to erase, as far as is known."""
 
     def came_late(self) -> None:
-        """A deleted session's tombstone was archived, or a fact after it."""
+        """Have deleted sessions erased soon: a tombstone was archived, or a fact after one."""
         self.idle.clear()
         self._late.set()
         self._new_fact.set()

@@ -154,7 +154,7 @@ NEVER_WAITS: frozenset[Request] = frozenset(
 
 
 def react(parts: Iterable[object], fact: Fact, session_id: str) -> None:
-    """Let those look who may have something to do now."""
+    """Hand an applied fact to the parts of the store that react to its kind."""
     for part in parts:
         if reaction := REACTIONS[type(part)].get(type(fact)):
             reaction(part, session_id)

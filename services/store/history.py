@@ -69,7 +69,7 @@ class History:
         return msgspec.structs.replace(found, seq=at)
 
     def forget(self, session_id: str) -> None:
-        """Keep nothing of a session that is erased."""
+        """Drop what is remembered of a session that is erased."""
         for key in [key for key in self._pasts if key[1] == session_id]:
             self._pasts.pop(key).close()
 

@@ -145,7 +145,7 @@ def _found_session(row: sa.Row[Any]) -> FoundSession:
 
 
 def read_facts(connection: sa.Connection, request: ReadFacts) -> list[StoredFact]:
-    """From the cold log, which is another file than the projection's."""
+    """Read a session's facts from the cold log, which is another file than the projection's."""
     query = (
         sa.select(facts.c.seq, facts.c.subject, facts.c.data)
         .where(

@@ -52,7 +52,7 @@ class ModelNames:
         self._refreshed_at = float("-inf")
 
     def on_synced(self, session_id: str) -> None:
-        """Other models are on offer than before."""
+        """Forget what was known of names: other models are on offer than before."""
         del session_id  # it is a fact of none
         self._offered = None
         self._changes += 1

@@ -32,7 +32,7 @@ _AT_ONCE = 500
 
 
 class Orphans:
-    """Whoever looks for them, and erases them."""
+    """Finds files that belong to no job, and erases them."""
 
     def __init__(self, bus: Bus, archive: Archive, database: Database, applied: Watermark) -> None:
         self._bus = bus
@@ -41,7 +41,7 @@ class Orphans:
         self._applied = applied
 
     async def run(self) -> None:
-        """Look now and then, for ever."""
+        """Erase such files now and then, for ever."""
         while True:
             try:
                 await self.sweep()

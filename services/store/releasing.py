@@ -18,7 +18,7 @@ log = get_logger()
 
 
 class Releasing:
-    """Whoever lets go of files."""
+    """Erases files that no message refers to."""
 
     def __init__(self, commands: Commands, database: Database) -> None:
         self._commands = commands
@@ -35,7 +35,7 @@ class Releasing:
                 await self._erase(user_id, file_id)
 
     async def run(self) -> None:
-        """Erase what waited in vain to be attached, now and then, for ever."""
+        """Erase files that were never attached to a message, now and then, for ever."""
         while True:
             try:
                 await self.expire(file_queries.UNUSED)

@@ -255,7 +255,7 @@ class Store:
         return entry(item.seq, item.subject, data)
 
     def _react(self, entries: list[Entry]) -> None:
-        """Let those look who may have something to do now."""
+        """Tell the store's parts of the facts that were just applied."""
         for item in entries:
             session = parse(item.subject).session
             if session in self.archive.deleted:

@@ -37,7 +37,7 @@ _NOTHING = UsageGroup(
 
 
 def get_usage(connection: sa.Connection, request: GetUsage) -> UsagePage:
-    """Days newest first; models and sessions by what was called most recently."""
+    """Sum up a user's calls: days newest first; models and sessions by the latest call."""
     if request.limit < 1 or request.offset < 0:
         raise InvalidRequest("A page begins at the start or later, and has at least one group.")
     mine = _matching(request)

@@ -731,15 +731,15 @@ async def test_who_takes_over_a_run_logs_whose_it_was(stage: Stage):
             await worker.handle(stage.delivery)
 
     (_, _), (attempt, _) = await stage.claims()
-    told = {line["event"]: line for line in logs}
-    assert told["attempt.taken_over"] == {
+    by_event = {line["event"]: line for line in logs}
+    assert by_event["attempt.taken_over"] == {
         "event": "attempt.taken_over",
         "log_level": "warning",
         "attempt": attempt,
         "previous_attempt": lost,
         "previous_worker": before.worker,
     }
-    assert told["run.ended"]["attempts"] == 2
+    assert by_event["run.ended"]["attempts"] == 2
 
 
 async def test_six_vanished_workers_are_enough(stage: Stage):

@@ -17,6 +17,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from services.cli.command_table import RECORDER
 from services.cli.main import parser
+from services.cli.stories.story import describe_fact
 from services.gateway.app import make_app
 from services.gateway.dialects.assistant import socket_wire as assistant_socket
 from services.gateway.dialects.assistant import wire as assistant
@@ -26,6 +27,7 @@ from services.gateway.dialects.content import wire as content
 from services.gateway.dialects.documents import wire as documents
 from services.gateway.http import websocket as sockets
 from shared import errors, events, streams
+from shared.log_entry import LogEntry
 from shared.records import Message, RunStatus
 from shared.settings import VARIABLES, Settings
 from tests.support.case_provider import read_cases
@@ -293,6 +295,15 @@ def test_an_example_has_every_field_and_no_other(event: type[msgspec.Struct]):
 
     assert type(decoded) is event
     assert json.loads(events.encode(decoded)) == json.loads(example)
+
+
+@pytest.mark.parametrize("fact", get_args(events.RunFact), ids=tag)
+def test_every_fact_of_a_run_has_its_sentence_in_a_story(fact: type[events.Fact]):
+    example = examples((DOCS / "events.md").read_text())[tag(fact)]
+
+    text = describe_fact(LogEntry.of(1, "evt.u.s.r.x", events.decode_fact(example.encode())))
+
+    assert text != fact.__name__
 
 
 def test_fields_that_may_be_absent_are_all_named():

@@ -5,13 +5,16 @@ were such words once; each line says what the thing is called instead.
 """
 
 import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
+FOLDERS = ["services", "shared", "benchmarks", "examples", "tests"]
 
 INSTEAD_OF = {
     "cursor": {"place", "places"},
@@ -68,7 +71,40 @@ def parts(name: str) -> set[str]:
     return {part.lower() for part in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])", name)}
 
 
-@pytest.mark.parametrize("folder", ["services", "shared", "benchmarks", "examples", "tests"])
+FOREIGN = {"shelf", "shelves", "typist", "typists", "epitaph", "tick", "ticks"}
+"""Words that are no others' either: they stand in no docstring and in no comment."""
+FOREIGN_ALLOWED = {"clock tick"}
+
+
+def prose_in(path: Path) -> Iterator[tuple[str, int]]:
+    """Every docstring, other bare text and comment of a module, with its line."""
+    source = path.read_text()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str(text))):
+                yield text, node.lineno
+            case _:
+                pass
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.string, token.start[0]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_docstrings_and_comments_have_no_words_of_their_own(folder: str):
+    found = [
+        f"{path.relative_to(REPOSITORY)}:{line}: {word}"
+        for path in sorted((REPOSITORY / folder).rglob("*.py"))
+        if path.stem not in ALLOWED
+        for text, line in prose_in(path)
+        if not any(phrase in text for phrase in FOREIGN_ALLOWED)
+        for word in sorted(set(re.findall(r"[a-z]+", text.lower())) & FOREIGN)
+    ]
+
+    assert found == []
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_names_are_words_that_others_know(folder: str):
     found = [
         f"{path.relative_to(REPOSITORY)}:{line}: {name} ({NAME_FOR[word]})"

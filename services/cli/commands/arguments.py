@@ -38,7 +38,7 @@ def add_times(parser: argparse.ArgumentParser, *, about: str) -> None:
 
 
 def time(text: str, *, now: datetime | None = None) -> datetime:
-    """``10m`` (ago), ``2026-11-26`` (UTC) or RFC 3339.
+    """Read a time: ``10m`` (ago), ``2026-11-26`` (UTC) or RFC 3339.
 
     Raises:
         argparse.ArgumentTypeError: it is none of them.

@@ -10,7 +10,7 @@ from services.cli.commands.arguments import add_examples, add_json
 from services.cli.recorder.recorded_log import RecordedLog
 from services.cli.recorder.run_command import run_with_log
 from services.cli.recorder.selection import epoch_of, find_selection
-from services.gateway.playback import Playback
+from services.gateway.playback import FORMATS, Playback
 
 EXAMPLES = """\
 examples:
@@ -22,8 +22,6 @@ examples:
 RUN and SESSION are ids; they may be cut as long as they are unique. What cannot be
 shown as it was is said on standard error. docs/replay.md has the whole story.
 Exit code: 0 done, 1 not possible, 2 wrong usage, 3 no such run or session."""
-
-DIALECTS = "assistant, assistant-socket, channels, interview, documents, content, content-stream"
 
 
 class _Line(msgspec.Struct, frozen=True):
@@ -45,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from", dest="cursor", metavar="CURSOR", help="go on after this cursor, as a client does"
     )
-    parser.add_argument("--dialect", metavar="NAME", help=f"one of {DIALECTS} (the run's own)")
+    parser.add_argument(
+        "--dialect", metavar="NAME", help=f"one of {', '.join(FORMATS)} (the run's own)"
+    )
     parser.add_argument("--times", action="store_true", help="with each frame's time before it")
     add_json(parser)
     parser.set_defaults(command=replay)

@@ -38,7 +38,7 @@ COLOURS: dict[RunStatus, Style] = {
 
 
 def list_runs(out: Output, runs: Sequence[FoundRun]) -> None:
-    """One line a run, the newest first."""
+    """Print runs, a line each, the newest first."""
     brief = brief_ids(run.id for run in runs)
     rows = [
         (
@@ -78,7 +78,7 @@ def _took(run: FoundRun) -> str:
 
 
 def list_totals(out: Output, by: str, totals: Sequence[Total]) -> None:
-    """One line a key, the one that cost the most first."""
+    """Print totals, a line each, the one that cost the most first."""
     brief = brief_ids(each.key for each in totals) if by in ("user", "session") else {}
     rows = [
         (
@@ -102,7 +102,7 @@ def _cost_of(each: Total) -> str:
 
 
 def list_sessions(out: Output, sessions: Sequence[FoundSession]) -> None:
-    """One line a session, the one last written to first."""
+    """Print sessions, a line each, the one last written to first."""
     brief = brief_ids(found.session.id for found in sessions)
     rows = [
         (
@@ -124,7 +124,7 @@ def list_sessions(out: Output, sessions: Sequence[FoundSession]) -> None:
 
 
 def show_story(out: Output, story: Story, now: datetime) -> None:
-    """A run from its acceptance to its end, or to the present."""
+    """Print a run from its acceptance to its end, or to the present."""
     state = out.style(story.state, "bold", COLOURS.get(story.state, "cyan"))  # type: ignore[call-overload]
     out.line(f"{out.style('run', 'bold')} {story.run_id}  {state}")
     out.line(f"  session {story.session_id}")
@@ -253,14 +253,14 @@ def _pair(out: Output, name: str, value: str) -> None:
 
 
 def show_thoughts(out: Output, text: str) -> None:
-    """What the model thought before it answered."""
+    """Print what the model thought before it answered."""
     out.line()
     out.line(out.style("thoughts", "bold"))
     out.wrapped(text, indent="  | ")
 
 
 def show_prompt(out: Output, prompt: SentPrompt) -> None:
-    """The prompt of an attempt, part by part, each with its origin."""
+    """Print the prompt of an attempt, part by part, each with its origin."""
     out.line()
     out.line(out.style(f"prompt of attempt #{prompt.attempt}", "bold"))
     text = f"{prompt.provider}/{prompt.model}"
@@ -300,7 +300,7 @@ def _show_part(out: Output, part: Part) -> None:
 
 
 def show_session(out: Output, found: FoundSession, facts: Sequence[LogEntry]) -> None:
-    """A session with everything that happened in it, a line a fact."""
+    """Print a session with everything that happened in it, a line a fact."""
     session = found.session
     state = "is being imported" if found.importing else session.status
     out.line(f"{out.style('session', 'bold')} {session.id}  {state}")
@@ -318,7 +318,7 @@ def show_session(out: Output, found: FoundSession, facts: Sequence[LogEntry]) ->
 
 
 def show_fact(out: Output, fact: LogEntry, brief: dict[str, str]) -> None:
-    """A fact in one line: when, of which run, what happened."""
+    """Print a fact in one line: when, of which run, what happened."""
     run = fact.address.run
     where = "" if run == "_" else brief.get(run, run[:18])
     when = out.style(f"{fact.fact.at:%m-%d} {clock(fact.fact.at)}", "dim")

@@ -51,16 +51,16 @@ class Output:
         return f"\x1b[{';'.join(STYLES[s] for s in styles)}m{text}\x1b[0m"
 
     def json(self, *values: object) -> None:
-        """One JSON object a line."""
+        """Print each value as JSON on a line of its own."""
         for value in values:
             self.line(msgspec.json.encode(value).decode())
 
     def document(self, value: object) -> None:
-        """One JSON object, for people to read as well."""
+        """Print one value as indented JSON, for people to read as well."""
         self.line(msgspec.json.format(msgspec.json.encode(value)).decode())
 
     def wrapped(self, text: str, *, indent: str = "", styles: Sequence[Style] = ()) -> None:
-        """A text of a person or a model, each of its lines wrapped to the width."""
+        """Print a text of a person or a model, each of its lines wrapped to the width."""
         for row in printable(text).splitlines() or [""]:
             lines = textwrap.wrap(
                 row,
@@ -162,7 +162,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def table(out: Output, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Aligned columns; the last one takes what is left of the width."""
+    """Print aligned columns; the last one takes what is left of the width."""
     first, *lines = aligned([head, *rows])
     out.line(out.style(_cut(first), "bold"))
     for line in lines:

@@ -22,6 +22,7 @@ _BY_WIDTH = {2: "é", 3: "語", 4: "🙂"}
 """The substitute of a character outside ASCII, by its length in UTF-8."""
 
 KEPT: dict[type, frozenset[str]] = {
+    e.Fact: frozenset({"nonce"}),  # of every fact
     e.Fault: frozenset({"code"}),
     e.Turn: frozenset(
         {
@@ -36,24 +37,18 @@ KEPT: dict[type, frozenset[str]] = {
     e.History: frozenset({"leaf"}),
     e.PromptSource: frozenset({"provider", "model", "message_ids", "go_on"}),
     e.SentFile: frozenset({"id", "message_id", "as_it_is", "missing"}),
-    e.Try: frozenset({"code"}),
     e.FileRef: frozenset({"id", "kind", "media_type"}),
     e.PipelineStep: frozenset({"name"}),
     e.PipelinePlan: frozenset({"pipeline"}),
     e.StepResult: frozenset({"step"}),
     e.StepPrompt: frozenset({"step"}),
-    e.SessionCreated: frozenset({"model", "on_busy", "nonce"}),
-    e.SessionUpdated: frozenset({"model", "on_busy", "status", "nonce"}),
-    e.BranchChosen: frozenset({"leaf", "nonce"}),
-    e.MessageRated: frozenset({"message_id", "rating", "nonce"}),
-    e.RunWaiting: frozenset({"nonce"}),
-    e.RunScheduled: frozenset({"nonce"}),
-    e.TodoChat: frozenset({"nonce"}),
-    e.TodoProcess: frozenset({"step", "nonce"}),
-    e.TodoGenerate: frozenset({"nonce"}),
-    e.RunClaimed: frozenset({"worker", "nonce"}),
-    e.CancelRequested: frozenset({"nonce"}),
-    e.RunEnded: frozenset({"status", "model", "provider", "nonce"}),
+    e.SessionCreated: frozenset({"model", "on_busy"}),
+    e.SessionUpdated: frozenset({"model", "on_busy", "status"}),
+    e.BranchChosen: frozenset({"leaf"}),
+    e.MessageRated: frozenset({"message_id", "rating"}),
+    e.TodoProcess: frozenset({"step"}),
+    e.RunClaimed: frozenset({"worker"}),
+    e.RunEnded: frozenset({"status", "model", "provider"}),
 }
 """The fields that hold ids, names that the operator gave, or texts of natterlog's own."""
 
@@ -90,6 +85,8 @@ def redacted(fact: S) -> S:
 
 def _struct(value: msgspec.Struct) -> msgspec.Struct:
     kept = KEPT.get(type(value), frozenset())
+    if isinstance(value, e.Fact):
+        kept |= KEPT[e.Fact]
     changes: dict[str, Any] = {}
     for field in value.__struct_fields__:
         if field not in kept:

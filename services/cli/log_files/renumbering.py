@@ -15,18 +15,14 @@ from shared.endings import ended
 from shared.errors import InvalidRequest
 from shared.events import (
     AnyFact,
-    BranchChosen,
-    CancelRequested,
     Fault,
-    MessageRated,
     PreviousAttempt,
     RunClaimed,
     RunEnded,
-    RunScheduled,
-    RunWaiting,
+    RunFact,
     SessionCreated,
-    SessionUpdated,
-    TodoChat,
+    SessionDeleted,
+    SessionFact,
     TodoGenerate,
     TodoProcess,
     decode_fact,
@@ -74,12 +70,12 @@ def _check(session: SessionLine, facts: Sequence[FactToImport]) -> None:
     first = len(facts) == 1
     if first != isinstance(last.fact, SessionCreated):
         raise _invalid(session, last.origin, "a session begins with session.created, once")
-    if not isinstance(last.fact, _IMPORTABLE):
+    if isinstance(last.fact, SessionDeleted) or not isinstance(last.fact, SessionFact | RunFact):
         raise _invalid(session, last.origin, f"{type(last.fact).__name__} cannot be imported")
     fields = msgspec.to_builtins(last.fact, builtin_types=(datetime,))
     if not all(map(_is_possible, _times(fields))):
         raise _invalid(session, last.origin, "a time has a zone, and can be said in UTC")
-    if isinstance(last.fact, _OF_SESSIONS) != (last.run == NONE):
+    if isinstance(last.fact, SessionFact) != (last.run == NONE):
         raise _invalid(session, last.origin, "a fact of a run names it, and no other does")
     if last.run != NONE:
         _check_id(session, last.run)
@@ -161,17 +157,3 @@ def _check_id(session: SessionLine, text: str) -> None:
 def _invalid(session: SessionLine, seq: int, fault: str) -> InvalidRequest:
     where = f", fact {seq}" if seq else ""
     return InvalidRequest(f"Session {session.id[:40]}{where}: {fault}.")
-
-
-_OF_SESSIONS = SessionCreated | SessionUpdated | BranchChosen | MessageRated
-_IMPORTABLE = (
-    _OF_SESSIONS
-    | RunWaiting
-    | RunScheduled
-    | TodoChat
-    | TodoProcess
-    | TodoGenerate
-    | RunClaimed
-    | CancelRequested
-    | RunEnded
-)

@@ -317,10 +317,10 @@ class _Budget:
         self._at = time.monotonic()
 
     def spend(self) -> None:
-        """Take one.
+        """Count one more question to the store.
 
         Raises:
-            RateLimited: there is none left.
+            RateLimited: there were too many this second.
         """
         now = time.monotonic()
         self._left = min(self._rate, self._left + (now - self._at) * self._rate)

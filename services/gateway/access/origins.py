@@ -67,7 +67,7 @@ def is_preflight(request: web.Request) -> bool:
 
 
 def preflight() -> web.Response:
-    """What a browser wants to know before it sends the request itself."""
+    """Answer the preflight request that a browser sends before the request itself."""
     return web.Response(
         status=204,
         headers={

@@ -58,7 +58,7 @@ class Rates:
         """Users who were refused a moment ago, and until when that is not looked at again."""
 
     async def count(self, user: str) -> Rate | None:
-        """Count one more; ``left`` below zero: it is one too many, and was not counted.
+        """Count one more message; ``left`` below zero: it is one too many, and was not counted.
 
         None where nothing is counted: there is no limit, or no counter.
         """
@@ -78,7 +78,7 @@ class Rates:
         return found
 
     def take_back(self, user: str) -> None:
-        """Take back one that was counted and started nothing."""
+        """Take back the count of a message that started nothing."""
         try:
             counters.take_back(self._bus, rate(user))
         except BusError as error:

@@ -218,7 +218,7 @@ async def _stop(gateway: Gateway, user: str, accepting: Flight[Accepted]) -> Non
 
 
 def check_complete(reply: ReplyEnded) -> None:
-    """The answer must be a whole reply.
+    """Check that the answer is a whole reply.
 
     Raises:
         NatterlogError: this one failed, or was cancelled.
@@ -281,7 +281,7 @@ async def _write_reply(
 
 
 class ReplyEncoder:
-    """What of a run's events such a client is shown, until there is nothing more."""
+    """Encodes a run's events for a client that knows no cursor, up to its end."""
 
     def __init__(self, shown_as: StreamFormat) -> None:
         self.shown = False

@@ -1,4 +1,4 @@
-"""The one loop of every stream: wait for what is new, write it as fast as the client reads."""
+"""The one loop of every HTTP stream: wait for what is new, write it as the client reads."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -127,7 +127,7 @@ class Waiter:
             self._waits = False
 
     async def _keep_alive(self) -> None:
-        """There is nothing new."""
+        """Send what keeps the connection open; called when there was nothing new for a while."""
 
 
 class StreamWriter(Waiter):

@@ -51,7 +51,7 @@ class FrameSource(Protocol):
         ...
 
     async def frames(self) -> list[bytes]:
-        """What is new; the socket fetches it when it was woken and can write."""
+        """The frames for what is new; asked for when the socket was woken and can write."""
         ...
 
 
@@ -223,7 +223,7 @@ class Track:
 
     @contextmanager
     def shown(self) -> Generator[None]:
-        """Show it while the block runs."""
+        """Show the session on its socket while the block runs."""
         with self.follower.source.watchers.watching(self._wake), self._socket.showing(self):
             yield
 

@@ -162,7 +162,7 @@ class JobFeed:
         self._due.set()
 
     def refill(self) -> None:
-        """Deltas and progress were lost in an outage; facts come again by themselves."""
+        """Read deltas and progress again that an outage lost; facts come again by themselves."""
         for state in self.jobs.values():
             if state.ending is None:
                 self._read_again(state.run_id)

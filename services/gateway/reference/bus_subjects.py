@@ -48,7 +48,7 @@ class Subject(NamedTuple):
 
 
 def every_subject() -> Iterator[Subject]:
-    """All of them, in the order in which ``shared`` has them."""
+    """Every subject of the bus, in the order in which ``shared`` has them."""
     yield from _facts()
     yield from _token_events()
     yield from _requests()

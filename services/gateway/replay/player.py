@@ -43,7 +43,7 @@ Wake = Callable[[], None]
 
 
 class Playing:
-    """What of a recording comes next, and when; ``speed`` None: as soon as can be."""
+    """A recording's events in their order and time; ``speed`` None: as fast as can be."""
 
     def __init__(self, coming: list[TimedEvent], speed: float | None) -> None:
         self.now_ms = 0.0
@@ -64,14 +64,14 @@ class Playing:
         return self._coming[0].ms if self._coming else self.now_ms
 
     def skip(self, shown: Callable[[TimedEvent], bool]) -> list[TimedEvent]:
-        """Take out what the client has been shown already."""
+        """Skip the events that the client has been shown already."""
         skipped: list[TimedEvent] = []
         while self._coming and shown(self._coming[0]):
             skipped.append(self._coming.popleft())
         return skipped
 
     def left(self) -> float:
-        """Seconds until the next one's time; 0 when it has come, or nothing is left."""
+        """Seconds until the next event's time; 0 when it has come, or nothing is left."""
         if self._speed is None or not self._coming:
             return 0.0
         now = asyncio.get_running_loop().time()
@@ -92,7 +92,7 @@ class Playing:
         return event
 
     def wake_for_next(self, wake: Wake) -> None:
-        """Call ``wake`` when the next one's time has come."""
+        """Call ``wake`` when the next event's time has come."""
         self.close()
         if self._coming:
             self._timer = asyncio.get_running_loop().call_later(self.left(), wake)

@@ -113,7 +113,7 @@ class Feed:
         self.watchers.wake()
 
     def miss(self, seq: int) -> None:
-        """A fact came while others may have been lost: take it from the log, in order."""
+        """Have a fact read from the log, in order, because others before it may be lost."""
         self._wanted = max(self._wanted, seq)
 
     def _apply(self, entry: LogEntry) -> None:
@@ -132,7 +132,7 @@ class Feed:
             self._refilling = asyncio.create_task(self._refill(), name="feed-refill")
 
     def refill_after_outage(self) -> None:
-        """The missed facts were handed in; deltas were lost, and perhaps a fact since."""
+        """Read again what an outage lost: deltas, and perhaps a fact since those handed in."""
         if self._wanted > self.state.seq:
             self.refill()
         elif self.state.running is not None:
@@ -194,7 +194,7 @@ class Feed:
         return self.state.running is not None and silence > seconds
 
     async def check_silence(self) -> None:
-        """A running reply is silent: look whether its chain went on without us."""
+        """Look whether a silent reply's chain went on without us."""
         running = self.state.running
         if running is None:
             return

@@ -97,7 +97,7 @@ class Hub:
 
     @asynccontextmanager
     async def facts_of(self, user: str) -> AsyncGenerator[Watchers[[int, str, bytes]]]:
-        """Whoever is to be called with every fact of the user, while the block runs."""
+        """The callbacks for every fact of the user, who is listened to while the block runs."""
         async with self._heard(user) as heard:
             yield heard.watchers
 

@@ -67,7 +67,7 @@ class SharedFeeds(Generic[K, F]):
 
     @property
     def open(self) -> list[F]:
-        """Those that are open now."""
+        """The feeds that are open now."""
         return [shared.feed for shared in self._shared.values() if shared.opened.succeeded]
 
     def opened(self, key: K) -> F | None:
@@ -103,7 +103,7 @@ class SharedFeeds(Generic[K, F]):
                 del self._shared[key]
 
     async def drop_idle(self, is_over: Callable[[F], bool] = lambda _: False) -> None:
-        """Close those that nobody came back to, and those that are over once nobody holds them."""
+        """Close the feeds that nobody came back to, and those that are over and held by nobody."""
         now = asyncio.get_running_loop().time()
         for key, shared in [*self._shared.items()]:
             idle = now - shared.left_at > LINGER or is_over(shared.feed)

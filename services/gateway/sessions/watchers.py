@@ -8,7 +8,7 @@ P = ParamSpec("P")
 
 
 class Watchers(Generic[P]):
-    """Called at every change; what they are called with says of what."""
+    """A set of callbacks that are called at every change, with what changed."""
 
     def __init__(self) -> None:
         self._watchers: set[Callable[P, None]] = set()

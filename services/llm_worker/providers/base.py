@@ -74,7 +74,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
         return any(message.thoughts is not None for message in self.messages)
 
     def as_taken(self) -> "Prompt":
-        """The same for a model without a system's role: that prompt heads the first message."""
+        """The prompt for a model without a system role: its system prompt heads a message."""
         if not self.system or "system" not in self.learnt or not self.messages:
             return self
         first, *others = self.messages

@@ -84,7 +84,7 @@ class Demo:
         return [ModelInfo(name=MODEL, display_name="natterlog demo")]
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Close nothing: nothing is open."""
 
 
 def _order(message: str) -> tuple[int | None, float | None]:

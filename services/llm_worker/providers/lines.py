@@ -30,7 +30,7 @@ class Beginning:
 
     @property
     def is_over(self) -> bool:
-        """Whether further reads may be split as they are, until one has a return."""
+        """Whether the answer's beginning is known, and its reads need no more tidying."""
         return bool(self.kind) and not self._after_cr and not self.page
 
     def tidied(self, data: bytes) -> bytes:
@@ -72,7 +72,7 @@ class Event:
         self._length = 0
 
     def add(self, value: bytes) -> bool:
-        """Take its next line; False when it is too long for anybody."""
+        """Add the event's next line; False when the event has become too long."""
         self.values.append(value)
         self._length += len(value)
         return self._length <= LONGEST_LINE and len(self.values) <= MANY_VALUES

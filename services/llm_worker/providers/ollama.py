@@ -132,7 +132,7 @@ class Ollama:
             raise faults.garbled(self.name) from error
 
     async def aclose(self) -> None:
-        """Nothing: the connections belong to the registry."""
+        """Close nothing: the connections belong to the registry."""
 
     def _body(self, prompt: Prompt) -> dict[str, object]:
         able = self._able(prompt.model)

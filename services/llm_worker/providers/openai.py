@@ -59,7 +59,7 @@ class OpenAI:
         return []
 
     def takes(self, model: str, media_type: str) -> bool:
-        """Pictures; a PDF only at OpenAI's own, because few other servers know the word."""
+        """Whether it takes such a file: pictures; a PDF only at OpenAI's own server."""
         return media_type.startswith("image/") or (
             media_type == "application/pdf" and self._is_openais_own
         )
@@ -82,7 +82,7 @@ class OpenAI:
         ]
 
     async def aclose(self) -> None:
-        """Nothing: the connections belong to the registry."""
+        """Close nothing: the connections belong to the registry."""
 
     def _body(self, prompt: Prompt) -> dict[str, object]:
         prompt, learnt = prompt.as_taken(), prompt.learnt

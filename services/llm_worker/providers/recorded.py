@@ -36,7 +36,7 @@ class Recorded:
         self._store = StoreClient(bus)
 
     async def stream(self, prompt: Prompt, write: Write) -> Ended:
-        """Say it again.
+        """Write the recorded reply once more, at the times of its pieces.
 
         Raises:
             ProviderError: the recorded attempt failed here, or there is none.
@@ -88,7 +88,7 @@ class Recorded:
         return attempt, attempt.opening if goes_on else 0
 
     async def _same_turn(self, links: list[LogEntry], asker: Address) -> str:
-        """The recorded session's run that was the how-manieth this one is in its own."""
+        """The recorded run at the same place in its session as the asking run has in its own."""
         turn = runs_of(await self._session(asker.user, asker.session)).index(asker.run)
         recorded = runs_of(links)
         if turn >= len(recorded):

@@ -53,7 +53,7 @@ class Registry:
         }
 
     def add(self, provider: Provider) -> None:
-        """Another one, which is meant only by its name before the model's, and lists nothing."""
+        """Add a provider that lists no models, and is meant only by ``provider/model``."""
         self._unlisted[provider.name] = provider
 
     async def resolve(self, model: str | None) -> tuple[Provider, str]:

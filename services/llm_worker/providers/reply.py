@@ -30,7 +30,7 @@ _skipped = Counter(
 
 
 class Reply:
-    """Noted by a reading as it comes; nothing of it can undo a reply that has had its end."""
+    """What a reader notes of one reply; nothing that comes after its end changes it."""
 
     def __init__(self, provider: str, address: str) -> None:
         self.provider = provider
@@ -61,7 +61,7 @@ class Reply:
     # -- what comes ---------------------------------------------------------------------
 
     def check_thoughts(self) -> None:
-        """Nobody waits for an answer behind thoughts without end."""
+        """Fail a reply whose thoughts have no end."""
         if self.thinking.length > ENDLESS:
             self.fail(faults.endless(self.provider))
 
@@ -123,7 +123,7 @@ class Reply:
             self.fail(faults.garbled(self.provider))
 
     def fail(self, failure: ProviderError) -> None:
-        """Nothing more can come; that matters only while the reply has no end."""
+        """Note why nothing more can come; it counts only while the reply has no end."""
         if self.complete:
             log.info("provider.failed_after_the_end", provider=self.provider, code=failure.code)
         else:
@@ -157,7 +157,7 @@ class Reply:
         return sentence
 
     def ended(self, sentence: str | None) -> Ended:
-        """All of it, of a reply that is complete."""
+        """The end of a complete reply, with all that is known of it."""
         notes = [*self.notes, *self.counts.notes, *self.thinking.notes()]
         if self._lost:
             parts = "1 part" if self._lost == 1 else f"{self._lost} parts"

@@ -59,7 +59,7 @@ class Silence:
         return self
 
     def hear(self) -> None:
-        """Content has come; from now on more is awaited."""
+        """Start the wait anew: content has come, and more is awaited."""
         self._since = self._loop.time()
         if not self._began:
             self._began = True

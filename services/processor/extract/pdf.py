@@ -46,7 +46,7 @@ class _Document(Protocol):
 
 
 def read(path: Path, limits: Limits, findings: Findings) -> None:
-    """Page after page, each below a line with its number."""
+    """Read the text of each page, below a line with its number."""
     pdf = _open(path)
     claimed = len(pdf)
     if claimed == 0:

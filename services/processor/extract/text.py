@@ -19,7 +19,7 @@ _GUESSES = [
 
 
 def read(path: Path, limits: Limits, findings: Findings) -> None:
-    """The text as it is, with plain newlines."""
+    """Read the text as it is, with plain newlines."""
     size = path.stat().st_size
     with open_text(path, findings) as file:
         while piece := file.read(_PIECE):

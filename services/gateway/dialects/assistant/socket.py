@@ -39,7 +39,7 @@ from services.gateway.sessions.cursor import NOTHING_SEEN, Cursor
 from services.gateway.sessions.feed import Feed
 from services.gateway.sessions.follower import Follower
 from services.gateway.sessions.typing_signals import Typing, send_typing
-from shared.commands import CancelRun, SendMessage
+from shared.commands import Accepted, CancelRun, SendMessage
 from shared.errors import InvalidRequest, NatterlogError, Unavailable
 
 
@@ -78,8 +78,10 @@ class _Client:
         self._socket = socket
         self._subscriptions: dict[str, tuple[Track, AsyncExitStack]] = {}
         self._sending: tuple[str, str] | None = None
-        """(session, client id) of the message that is being sent; its turn may be shown already."""
+        """(session, client id) of the message that is being sent."""
         self._was_shown = False
+        """Whether its turn was shown before the store's answer came.  Should that answer be lost,
+        an error would be untrue: the client would send again what it sees already."""
         self._handlers: dict[type[ClientMessage], Callable[[Any], Awaitable[None]]] = {
             Subscribe: self._on_subscribe,
             Unsubscribe: self._on_unsubscribe,
@@ -135,18 +137,24 @@ class _Client:
         key = f"{message.session_id}:{message.client_id}" if message.client_id else None
         if message.client_id:
             self._sending = (message.session_id, message.client_id)
-        accepted = await start(
-            self._socket.request,
-            SendMessage(
-                user_id=self._user,
-                session_id=message.session_id,
-                content=message.content,
-                attachments=message.attachments,
-                model=message.model,
-                client_id=message.client_id,
-                idempotency_key=key,
-            ),
-        )
+        # The feed is opened while the store decides, so the first token waits for one of them.
+        with self._gateway.hub.opening(self._user, message.session_id):
+            accepted = await start(
+                self._socket.request,
+                SendMessage(
+                    user_id=self._user,
+                    session_id=message.session_id,
+                    content=message.content,
+                    attachments=message.attachments,
+                    model=message.model,
+                    client_id=message.client_id,
+                    idempotency_key=key,
+                ),
+            )
+            await self._show_accepted(message, accepted)
+
+    async def _show_accepted(self, message: Send, accepted: Accepted) -> None:
+        """Follow the message's session, if that is not done yet, from its turn on."""
         if message.session_id not in self._subscriptions:
             stack = AsyncExitStack()
             feed = await stack.enter_async_context(

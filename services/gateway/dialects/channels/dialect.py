@@ -31,5 +31,6 @@ CHANNELS = Dialect(
     http=http,
     sockets=socket.routes,
     options=options,
+    reactions=dict.fromkeys(socket.CHANGES, socket.ListedSessions.on_fact),
     recordings={"channels": replay.SESSION},
 )

@@ -65,7 +65,7 @@ async def get_preset(request: web.Request) -> web.Response:
 @describe(body=JsonOrForm(wire.NewPreset), answers={200: Preset})
 async def replace_preset(request: web.Request) -> web.Response:
     """Change a preset; its name must be there, and whatever else is left out stays."""
-    async with _mine(request):
+    async with _owner_first(request):
         body = await read_fields(request, wire.PRESET_REPLACEMENT)
     return await _change(request, body)
 
@@ -73,7 +73,7 @@ async def replace_preset(request: web.Request) -> web.Response:
 @describe(body=JsonOrForm(wire.PresetChange), answers={200: Preset})
 async def change_preset(request: web.Request) -> web.Response:
     """Change some fields of a preset of one's own."""
-    async with _mine(request):
+    async with _owner_first(request):
         body = await read_fields(request, wire.PRESET_CHANGE)
     return await _change(request, body)
 
@@ -117,8 +117,8 @@ async def _change(request: web.Request, body: wire.PresetChange) -> web.Response
 
 
 @asynccontextmanager
-async def _mine(request: web.Request) -> AsyncGenerator[None]:
-    """Read a change; what is wrong with it is answered only to whom may make one.
+async def _owner_first(request: web.Request) -> AsyncGenerator[None]:
+    """Refuse whoever may not change the preset before anything that is wrong with the change.
 
     Raises:
         NotFound, Forbidden: there is no such preset, or it is another user's.

@@ -87,7 +87,7 @@ async def replace_session(request: web.Request) -> web.Response:
 
 
 async def _changed(request: web.Request) -> web.Response:
-    async with _there(request):
+    async with _session_first(request):
         body = await read_fields(request, wire.SESSION_CHANGE)
     command = wire.update_session(body, request[USER].id, _session_id(request))
     answer = await gateway_of(request).store.ask(command)
@@ -126,7 +126,7 @@ async def send_message(request: web.Request) -> web.Response:
     """Send a message, and get its reply when it is complete."""
     gateway, user = gateway_of(request), request[USER].id
     session_id = _session_id(request)
-    async with _there(request):
+    async with _session_first(request):
         body = await read_fields(request, wire.NEW_MESSAGE)
         check_text(body.text, gateway.settings, path="$.message")
     key = f"{session_id}:{body.client_id}" if body.client_id else None
@@ -171,8 +171,8 @@ def _get_session(request: web.Request) -> GetSession:
 
 
 @asynccontextmanager
-async def _there(request: web.Request) -> AsyncGenerator[None]:
-    """Read what is sent to a session; what is wrong with it does not matter if there is none.
+async def _session_first(request: web.Request) -> AsyncGenerator[None]:
+    """Say that a session is not there before anything that is wrong with what was sent to it.
 
     Raises:
         NotFound: there is no such session.

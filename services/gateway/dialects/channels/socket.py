@@ -19,7 +19,16 @@ from services.gateway.sessions.follower import Follower
 from services.gateway.sessions.typing_signals import Typing, send_typing
 from shared.commands import Accepted, CancelRun, GetMessage, GetSession, Regenerate, SendMessage
 from shared.errors import InvalidRequest, NatterlogError, NotFound
-from shared.events import SessionDeleted, decode_fact
+from shared.events import (
+    Fact,
+    RunEnded,
+    RunWaiting,
+    SessionCreated,
+    SessionDeleted,
+    SessionUpdated,
+    TodoChat,
+    decode_fact,
+)
 from shared.records import HIDDEN_MODES
 from shared.subjects import fact_kind, parse
 
@@ -252,15 +261,16 @@ def _is_hidden(data: bytes) -> bool:
     return isinstance(fact, SessionDeleted) and fact.mode in HIDDEN_MODES
 
 
-CHANGES = {
-    "session.created": "created",
-    "session.updated": "updated",
-    "session.deleted": "deleted",
-    "waiting": "updated",
-    "todo.chat.0": "updated",
-    "final": "updated",
+CHANGES: dict[type[Fact], str] = {
+    SessionCreated: "created",
+    SessionUpdated: "updated",
+    SessionDeleted: "deleted",
+    RunWaiting: "updated",
+    TodoChat: "updated",
+    RunEnded: "updated",
 }
 """What each of these facts does to its session."""
+_CHANGES_BY_TAG = {str(kind.__struct_config__.tag): change for kind, change in CHANGES.items()}
 
 
 class ListedSessions:
@@ -275,7 +285,7 @@ class ListedSessions:
 
     def on_fact(self, seq: int, subject: str, data: bytes) -> None:
         kind = fact_kind(subject)
-        change = CHANGES.get(kind)
+        change = _CHANGES_BY_TAG.get(kind.removesuffix(".0"))  # of a turn the first todo alone
         if change is None:
             return
         session_id = parse(subject).session

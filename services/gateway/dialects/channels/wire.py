@@ -120,7 +120,7 @@ def update_session(body: SessionChange, user: str, session_id: str) -> UpdateSes
 
 
 def deactivate(user: str, session_id: str) -> UpdateSession:
-    """Deleting is soft in this dialect."""
+    """The command for a DELETE, which only makes a session inactive in this dialect."""
     return UpdateSession(user_id=user, session_id=session_id, status="inactive")
 
 
@@ -321,7 +321,7 @@ def frames_of(event: ClientEvent) -> list[Frame]:
 
 
 def translate(cursor: Cursor, event: ClientEvent) -> list[bytes]:
-    """The same as bytes; these clients know no cursor."""
+    """The frames of ``event`` as bytes; these clients know no cursor."""
     del cursor
     return [encode(frame) for frame in frames_of(event)]
 

@@ -185,7 +185,7 @@ async def _answer(request: web.Request, job: Job, plan: DocumentPlan) -> web.Res
 
 
 def _known_progress(job: Job) -> int | None:
-    """How far a job has got of which the record says it: it is done, or nobody began."""
+    """A job's progress where its record alone tells it: done, or not begun; else None."""
     if job.run.status == "completed":
         return 100
     return 0 if job.run.ended_at is None and not job.run.attempt else None

@@ -69,7 +69,7 @@ class _Client:
     # -- what is shown ------------------------------------------------------------------
 
     def show_all(self) -> None:
-        """State first: every job that the feed has, oldest first; then what is new."""
+        """Show every job that the feed has, oldest first, before anything new."""
         for run_id in sorted(self._feed.jobs):
             self.on_change(run_id)
 
