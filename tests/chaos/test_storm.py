@@ -14,7 +14,7 @@ SECONDS = 15.0
 
 @pytest.mark.timeout(300)
 async def test_clients_of_all_dialects_in_a_storm_lose_nothing():
-    done, _ = await storm(7, seconds=SECONDS, every=1.0)
+    done, _ = await storm(7, seconds=SECONDS)
 
     assert done.findings == [], text_of_round(done)
     assert set(done.shown) == {"assistant", "channels", "documents", "content", "interview"}

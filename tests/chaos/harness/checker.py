@@ -311,6 +311,7 @@ def every_reply_is_stored_once_and_true(sides: Sides) -> Findings:
 
 
 def every_user_message_is_stored_once(sides: Sides) -> Findings:
+    """One that was cancelled while it waited was never sent, and is in no conversation."""
     counts = Counter(m.content for m in sides.evidence.messages if m.role == "user")
     for content, count in counts.items():
         if count > 1:
@@ -318,7 +319,8 @@ def every_user_message_is_stored_once(sides: Sides) -> Findings:
     stored = {message.id for message in sides.evidence.messages}
     sessions = {message.session_id for message in sides.evidence.messages}
     for run in sides.evidence.runs:
-        if run.session_id in sessions and run.user_message_id not in (*stored, ""):
+        is_due = run.session_id in sessions and _begin_of(run) is not None
+        if is_due and run.user_message_id not in (*stored, ""):
             yield _about(run, "missing", "its user message is not stored")
 
 

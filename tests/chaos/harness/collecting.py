@@ -84,8 +84,8 @@ class _Questions:
         url = self._client.url(f"/sessions/{session_id}/events")
         async with self._client.http.get(url) as response:
             assert response.status == 200, await response.text()
-            lines = (await response.text()).splitlines()
-        facts = [json.loads(line) for line in lines]
+            lines = (await response.text()).split("\n")  # and not at U+2028, which texts have
+        facts = [json.loads(line) for line in lines if line]
         return [fact["seq"] for fact in facts if fact["subject"].split(".")[3] != "_"]
 
 

@@ -29,7 +29,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan_faults(
-    seed: int, *, seconds: float, targets: list[str], every: float = 2.0
+    seed: int, *, seconds: float, targets: list[str], every: float = 1.0
 ) -> list[Fault]:
     """The faults of a run, about one ``every`` so many seconds, over all ``targets``."""
     rng = chooser(seed, "faults")

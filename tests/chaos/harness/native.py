@@ -37,6 +37,11 @@ class MovingReply(Reply):
                 self.text = message["content"]
                 self.end = {"type": "message_complete", "message": message}
 
+    def keep(self, message: dict[str, Any]) -> None:
+        """Take the whole message, where it does not come in pieces."""
+        self.run_id, self.text = message["run_id"], message["content"]
+        self.end = {"type": "message_complete", "message": message}
+
     @property
     def status(self) -> str:
         """How it ended; empty before."""
@@ -122,7 +127,7 @@ class Reader:
                 ) as response:
                     run_id = response.headers.get("X-Run-Id", "")
                     if response.status == 201:
-                        self._keep(reply, (await response.json())["assistant_message"])
+                        reply.keep((await response.json())["assistant_message"])
                     elif run_id:
                         reply.run_id = run_id
                     else:
@@ -149,14 +154,9 @@ class Reader:
         assert status == 200, page
         for message in page["items"]:
             if message["run_id"] == reply.run_id and message["role"] == "assistant":
-                self._keep(reply, message)
+                reply.keep(message)
                 return
         raise AssertionError(f"run {reply.run_id} has ended and its message is not listed")
-
-    @staticmethod
-    def _keep(reply: MovingReply, message: dict[str, Any]) -> None:
-        reply.run_id, reply.text = message["run_id"], message["content"]
-        reply.end = {"type": "message_complete", "message": message}
 
     async def _pause(self, reply: MovingReply) -> None:
         if reply.end is None:
@@ -220,10 +220,10 @@ def _noted(shown: Shown, reply: MovingReply) -> Iterator[None]:
         with objections(shown):
             yield
     finally:
-        _note(shown, reply)
+        note_reply(shown, reply)
 
 
-def _note(shown: Shown, reply: MovingReply) -> None:
+def note_reply(shown: Shown, reply: MovingReply) -> None:
     end = reply.end or {}
     shown.run_id, shown.text, shown.status = reply.run_id, reply.text, reply.status
     shown.ends = sum(event["type"] in ("message_complete", "error") for event in reply.events)

@@ -1,6 +1,7 @@
 """Front ends of the four other dialects, each written from its document, on one errand each."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 from tests.chaos.harness.errand import PAUSE, Errand, objections, patiently
@@ -15,7 +16,6 @@ from tests.support.interview_client import InterviewClient
 
 _FOR_EVER = 10_000
 """Reconnects: a page's own patience is no matter of this harness."""
-_SENDS = 3
 _ROWS = b"name,age\n" + b"Ada,36\n" * 40
 
 
@@ -43,20 +43,24 @@ async def chat(errand: Errand) -> None:
 
 
 async def _chat_once(page: ChatClient, prompt: str) -> None:
-    """Until there is one more reply, or it has failed so often that a person would leave it."""
-    replies, errors = len(_complete(page)), len(page.errors)
-    while len(_complete(page)) == replies and len(page.errors) - errors < _SENDS:
+    """Until there is one more reply, or an error for a message that is there: it has failed.
+
+    A message that is not there when the page has connected again is sent again.
+    """
+    replies = len(_complete(page))
+    while True:
         seen = page.connections, len(page.errors)
         if page.connected:
-            try:
+            with suppress(*BROKEN):
                 await page.send_frame("send_message", message=prompt, client_id=mark_of(prompt))
-            except BROKEN:
-                continue
         await page.until(
             lambda seen=seen: (
                 len(_complete(page)) > replies or (page.connections, len(page.errors)) != seen
             )
         )
+        is_there = any(message["content"] == prompt for message in page.messages.values())
+        if len(_complete(page)) > replies or (is_there and len(page.errors) > seen[1]):
+            return
 
 
 def _complete(page: ChatClient) -> list[dict[str, Any]]:

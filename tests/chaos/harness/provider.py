@@ -2,13 +2,15 @@
 
 Besides what :mod:`tests.support.fake_script` has, ``case=openai/d1`` in a prompt has the
 first such call answered byte for byte as that case says, but in words of its own: no two
-answers have a text in common.
+answers have a text in common.  ``steps=500`` has so many tokens come one by one, each when
+:meth:`ChaosProvider.allow` says so.
 """
 
 import asyncio
 import itertools
 import json
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,8 +22,10 @@ from tests.chaos.harness.prompts import mark_of
 from tests.support.case_provider import Case, read_cases
 from tests.support.fake_provider import WIRES, FakeProvider, Seen
 from tests.support.fake_script import FaultKind, Script
+from tests.support.fake_wire import Reply
 
 _CASE = re.compile(r"\bcase=(\S+)")
+_STEPS = re.compile(r"\bsteps=(\d+)")
 _TAG = re.compile(r"\b(a\d+)-\d+\b")
 _BREAKS = ("drop", "stall", "pings", "end", "error", "undone")
 _PAUSE = 0.005
@@ -47,6 +51,10 @@ class ChaosProvider(FakeProvider):
         self._cases = {case.id: case for case in read_cases()}
         self._answers: dict[str, Answer] = {}
         self._called: set[tuple[str, str]] = set()
+        self._stepping: dict[str, str] = {}
+        self._allowed: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(0)
+        )
 
     def calls(self) -> list[Call]:
         """Every call so far, as far as it was answered at all."""
@@ -62,6 +70,10 @@ class ChaosProvider(FakeProvider):
             if (answer := self._answers.get(seen.tag)) is not None
         ]
 
+    def seen_of(self, mark: str) -> list[Seen]:
+        """The requests whose prompt has this mark."""
+        return [seen for seen in self.seen if (a := self._answers.get(seen.tag)) and a.mark == mark]
+
     def _new_part_of(self, message: str) -> str:
         """From its mark on: prompts that came to nothing stand before it."""
         return message[max(message.rfind("mark="), 0) :]
@@ -70,8 +82,11 @@ class ChaosProvider(FakeProvider):
         self, request: web.Request, seen: Seen, streams_by_default: bool
     ) -> web.StreamResponse:
         answer = self._answers[seen.tag] = Answer(self._mark_of(seen))
+        self.changed()
         if case := self._case_of(seen, answer.mark):
             return await self._answer_as(case, request, seen, answer)
+        if (steps := _STEPS.search(seen.message)) and _schema_of(seen.body) is None:
+            return await self._answer_stepwise(int(steps[1]), request, seen, answer)
         return await super()._follow_script(request, seen, streams_by_default)
 
     def _mark_of(self, seen: Seen) -> str:
@@ -118,6 +133,39 @@ class ChaosProvider(FakeProvider):
             await asyncio.sleep(_PAUSE)
             await response.write(_reworded(chunk, seen.tag))
         await response.write_eof()
+        return response
+
+    # -- one token at a time ----------------------------------------------------------------
+
+    def allow(self, mark: str) -> None:
+        """Let the answer to that prompt have its next token; after the last one, its end."""
+        self._allowed[mark].release()
+
+    async def stepping(self, mark: str, timeout: float) -> str:
+        """The tag of the answer that comes token by token, as soon as there is one."""
+        await self.wait_for(lambda: mark in self._stepping, timeout)
+        return self._stepping[mark]
+
+    async def _answer_stepwise(
+        self, tokens: int, request: web.Request, seen: Seen, answer: Answer
+    ) -> web.StreamResponse:
+        wire, reply = (
+            WIRES[seen.api],
+            Reply(tag=seen.tag, model=seen.body["model"], prompt_tokens=1),
+        )
+        self._stepping[answer.mark] = seen.tag
+        self.changed()
+        seen.status, answer.text = 200, "".join(f"{seen.tag}-{n} " for n in range(tokens))
+        response = web.StreamResponse(headers={"Content-Type": wire.content_type})
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        await response.write(wire.opening(reply))
+        before, after = wire.token(reply)
+        for n in range(tokens):
+            await self._allowed[answer.mark].acquire()
+            await response.write(before + f"{seen.tag}-{n} ".encode() + after)
+        await self._allowed[answer.mark].acquire()
+        await response.write_eof(wire.closing(reply, tokens))
         return response
 
 

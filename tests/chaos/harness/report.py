@@ -3,12 +3,13 @@
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
 from tests.chaos.harness.checker import Finding
+from tests.chaos.harness.scene import Scene
 from tests.chaos.harness.storm import Round
 from tests.chaos.harness.world import DATABASE
 from tests.support.fork_server import ROOT
@@ -21,27 +22,21 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     commit: str
     machine: str
     database: str
-    rounds: list[Round]
+    rounds: list[Round] = []
+    scenes: list[Scene] = []
 
     @property
     def findings(self) -> list[Finding]:
-        return [finding for each in self.rounds for finding in each.findings]
+        return [finding for each in (*self.rounds, *self.scenes) for finding in each.findings]
 
 
-def report_of(rounds: list[Round]) -> Report:
+def report_of() -> Report:
+    """A report that nothing is in yet."""
     return Report(
         at=datetime.now(UTC).replace(microsecond=0),
         commit=_commit(),
         machine=f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}",
         database="PostgreSQL" if os.environ.get(DATABASE) else "SQLite",
-        rounds=rounds,
-    )
-
-
-def text_of(report: Report) -> str:
-    """Everything, for a terminal."""
-    return "\n".join(
-        [_head(report), *(text_of_round(each) for each in report.rounds), _sum(report)]
     )
 
 
@@ -55,43 +50,53 @@ def text_of_round(each: Round) -> str:
         f"  processes: {_pairs(each.faults) or 'nothing was done to them'}",
         f"  connections: {_pairs(each.connections) or 'all good'}",
         f"  provider: {_pairs(each.answers)}",
-        f"  findings: {len(each.findings) or 'none'}",
+        *_findings(each.findings),
     ]
-    lines += [f"    {f.rule} | {f.where} | {f.detail}" for f in each.findings]
     return "\n".join(lines)
 
 
-def row_of(report: Report) -> str:
-    """The report as a row of the table in docs/reliability.md."""
+def text_of_scene(scene: Scene) -> str:
+    """One scene: its numbers, and its findings in full."""
+    return "\n".join([f"{scene.name}: {_pairs(scene.counts)}", *_findings(scene.findings)])
+
+
+def rows_of(report: Report) -> list[str]:
+    """The report as rows of the tables in docs/reliability.md."""
+    about = (f"{report.at:%Y-%m-%d}", report.commit, report.database, report.machine)
+    rows = [
+        _row(*about, scene.name, _pairs(scene.counts), _count(scene.findings))
+        for scene in report.scenes
+    ]
+    return [_storm_row(report, about), *rows] if report.rounds else rows
+
+
+def _storm_row(report: Report, about: Sequence[str]) -> str:
     runs, shown, faults, connections = (
         sum(sum(getattr(each, name).values()) for each in report.rounds)
         for name in ("replies", "shown", "faults", "connections")
     )
     seeds = [each.seed for each in report.rounds]
-    cells = (
-        f"{report.at:%Y-%m-%d}",
-        report.commit,
-        report.database,
-        report.machine,
+    return _row(
+        *about,
         f"{seeds[0]}–{seeds[-1]}" if len(seeds) > 1 else str(seeds[0]),
         f"{sum(each.seconds for each in report.rounds):g} s",
-        f"{runs:,}",
-        f"{shown:,}",
-        f"{faults:,}",
-        f"{connections:,}",
+        *(f"{number:,}" for number in (runs, shown, faults, connections)),
         f"{sum(each.replies.get('failed', 0) for each in report.rounds):,}",
-        str(len(report.findings) or "none"),
+        _count([finding for each in report.rounds for finding in each.findings]),
     )
+
+
+def _row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _head(report: Report) -> str:
-    return f"{report.at:%Y-%m-%d %H:%M} UTC, commit {report.commit}, {report.machine}"
+def _findings(findings: Sequence[Finding]) -> list[str]:
+    lines = [f"    {f.rule} | {f.where} | {f.detail}" for f in findings]
+    return [f"  findings: {_count(findings)}", *lines]
 
 
-def _sum(report: Report) -> str:
-    runs = sum(sum(each.replies.values()) for each in report.rounds)
-    return f"{runs} runs in {len(report.rounds)} rounds, findings: {len(report.findings) or 'none'}"
+def _count(findings: Sequence[Finding]) -> str:
+    return str(len(findings) or "none")
 
 
 def _pairs(counts: Mapping[str, float]) -> str:

@@ -43,7 +43,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def storm(
-    seed: int, *, seconds: float, load: int = 1, every: float = 2.0, database: str = ""
+    seed: int, *, seconds: float, load: int = 1, every: float = 1.0, database: str = ""
 ) -> tuple[Round, Evidence]:
     """One storm of so many seconds, in a world of its own."""
     laps = _Laps()
