@@ -96,10 +96,10 @@ class ChatClient:
         assert self._socket is not None
         await self._socket.send_json({"type": kind, **fields})
 
-    async def until(self, wanted: Callable[[], object]) -> None:
+    async def until(self, wanted: Callable[[], object], seconds: float = 60.0) -> None:
         """Wait until what is shown is as wanted."""
         assert self._listening is not None
-        async with asyncio.timeout(60), self._changed:
+        async with asyncio.timeout(seconds), self._changed:
             while not wanted():
                 if self._listening.done():
                     self._listening.result()

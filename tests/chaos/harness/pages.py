@@ -15,7 +15,7 @@ from tests.support.interview_client import Answer as InterviewAnswer
 from tests.support.interview_client import InterviewClient
 
 _FOR_EVER = 10_000
-"""Reconnects: a page's own patience is no matter of this harness."""
+"""Reconnects, and seconds: how long a page goes on trying is no matter of this harness."""
 _ROWS = b"name,age\n" + b"Ada,36\n" * 40
 
 
@@ -56,7 +56,8 @@ async def _chat_once(page: ChatClient, prompt: str) -> None:
         await page.until(
             lambda seen=seen: (
                 len(_complete(page)) > replies or (page.connections, len(page.errors)) != seen
-            )
+            ),
+            _FOR_EVER,
         )
         is_there = any(message["content"] == prompt for message in page.messages.values())
         if len(_complete(page)) > replies or (is_there and len(page.errors) > seen[1]):

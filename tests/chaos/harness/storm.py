@@ -15,8 +15,8 @@ from tests.chaos.harness.faults import plan_faults
 from tests.chaos.harness.trouble import Trouble
 from tests.chaos.harness.world import World, broken_connections, world
 
-SETTLE = 60.0
-"""Seconds after the last fault by which everything must have ended."""
+SETTLE = 90.0
+"""Seconds after the last fault by which everything must have ended, on a machine that is busy."""
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,10 +105,13 @@ def _answers(evidence: Evidence) -> dict[str, int]:
 
 
 def _defects(made: World) -> list[Finding]:
-    """Tracebacks in the logs: a service met what nobody thought of."""
+    """Tracebacks in the logs: a service met what nobody thought of.
+
+    One that is no log line is the end of its process, which is looked at by itself.
+    """
     lines = made.system.logs().splitlines()
     return [
-        Finding(rule="defect", where="logs", detail=line[:2000])
+        Finding(rule="defect", where="logs", detail=f"{line[:500]} … {line[-1500:]}")
         for line in lines
-        if "Traceback" in line
+        if line.startswith("{") and "Traceback" in line
     ]

@@ -9,6 +9,9 @@ from tests.chaos.harness.faults import NATS, Fault
 from tests.chaos.harness.world import World
 from tests.support.system import Process
 
+STARTS = 5
+"""Tries of a start."""
+
 
 class Trouble:
     """``await Trouble(world).do_all(plan)``; afterwards everything runs again."""
@@ -45,7 +48,7 @@ class Trouble:
             else:
                 await self._do_to_process(fault, self._world.processes[fault.target])
         except (AssertionError, TimeoutError) as error:
-            self._report(fault.target, f"did not come back after {fault.kind}: {error}")
+            self._report(fault.target, f"{fault.kind} went wrong: {error}")
         finally:
             self._busy.discard(fault.target)
 
@@ -66,11 +69,11 @@ class Trouble:
             case "kill":
                 await process.kill()
                 await asyncio.sleep(fault.seconds)
-                await process.start()
+                await self._start(fault.target)
             case "stop":
                 await process.stop()
                 await asyncio.sleep(fault.seconds)
-                await process.start()
+                await self._start(fault.target)
             case "pause":
                 process.pause()
                 await asyncio.sleep(fault.seconds)
@@ -80,12 +83,23 @@ class Trouble:
             case "silence":
                 await line.silence(fault.seconds)
 
+    async def _start(self, name: str) -> None:
+        """Start a process as a supervisor does: again, where nats-server died meanwhile."""
+        for _ in range(STARTS):
+            try:
+                await self._world.processes[name].start()
+                return
+            except AssertionError:
+                self.done["start that failed"] += 1
+        self._report(name, f"did not start {STARTS} times in a row")
+
     async def _revive_the_dead(self) -> None:
         """Start what ended by itself, as a supervisor would; that it did is a finding."""
         for name, process in self._world.processes.items():
             if not process.running and name not in self._busy:
-                self._report(name, "ended by itself")
-                await process.start()
+                last = process.log.read_text().splitlines()[-1:]
+                self._report(name, f"ended by itself: {' '.join(last)[:1000]}")
+                await self._start(name)
 
     def _report(self, target: str, detail: str) -> None:
         self.findings.append(Finding(rule="process", where=target, detail=detail))
