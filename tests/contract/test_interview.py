@@ -314,6 +314,7 @@ async def test_a_line_that_breaks_in_the_middle_of_a_write_stops_the_run_all_the
         self.abort()  # the handler is cancelled for that when it has left the stream already
         await write(self, writing)
 
+    monkeypatch.setattr(Line, "write_at_once", lambda self, make: False)
     monkeypatch.setattr(Line, "write", broken)
     await on_stage.store.write(run, 4, " of it")
 

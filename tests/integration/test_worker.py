@@ -651,6 +651,7 @@ async def test_a_failed_run_is_one_warning_with_its_code_and_nobodys_words(stage
             "provider": provider.name,
             "model": "model-1",
             "attempt": attempt,
+            "attempts": 1,
             "tries": 1,
             "length": 7,
         }

@@ -287,6 +287,8 @@ async def serve(request: web.Request, converse: Converse) -> web.WebSocketRespon
         await ws.prepare(request)
     except web.HTTPBadRequest as error:
         raise errors.InvalidRequest("Here a WebSocket is expected.") from error
+    except ConnectionError:  # the client is gone, and aiohttp will find that out once more
+        return ws
     socket = Socket(ws, request)
     request[ENDING] = socket.refuse
     with gateway.connections.registered(socket), CONNECTIONS.labels("socket").track_inprogress():

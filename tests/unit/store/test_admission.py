@@ -23,7 +23,7 @@ class Commands:
         """Each is its user's, the first letter."""
         for name in names:
             self._ends[name] = asyncio.Event()
-            self.tasks[name] = asyncio.create_task(self._carry_on(name))
+            self.tasks[name] = asyncio.create_task(self._begin(name))
             await asyncio.sleep(0)
 
     async def end(self, *names: str) -> None:
@@ -32,7 +32,7 @@ class Commands:
             await self.tasks[name]
             await asyncio.sleep(0)
 
-    async def _carry_on(self, name: str) -> None:
+    async def _begin(self, name: str) -> None:
         async with self.gate.slot(name[0]):
             self.begun.append(name)
             await self._ends[name].wait()
