@@ -8,7 +8,6 @@ no buffer, no future and no task switch a read, which was a third of what a toke
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextvars import copy_context
-from typing import cast
 
 import aiohttp
 import httptools
@@ -17,7 +16,7 @@ from aiohttp.connector import Connection
 from services.llm_worker.providers.unpacking import unpacker
 
 LONGEST_HEAD = 64 * 1024
-"""Bytes of an answer that are no part of its body: its head, and what stands behind."""
+"""Bytes in a row that are no part of a body: an answer's head, and what stands behind it."""
 LINGER = 1.0
 """Seconds for the last bytes of an answer of which nothing more is wanted."""
 MOST_DROPPED = 64 * 1024
@@ -50,7 +49,7 @@ class Exchange(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._feed: Callable[[bytes], None] = self._parser.feed_data
-        self._overhead = 0
+        self._overhead = self._dropped = 0
         self._parts: list[bytes] = []
         """What one read has brought of the body, or all reads before anybody took it."""
         self._take: Take | None = None
@@ -69,6 +68,8 @@ class Exchange(asyncio.Protocol):
         """Send the request, and wait for the head of the answer."""
         self._transport.write(request)
         await self._wait()
+        if self._fault is not None:
+            raise self._fault
 
     async def read_into(self, take: Take) -> None:
         """Have ``take`` called with what comes of the body, until that is enough or all.
@@ -78,10 +79,10 @@ class Exchange(asyncio.Protocol):
         context = copy_context()
         self._take = lambda data: context.run(take, data)
         if self._parts:
-            self._hand_over()
+            self._hand_over(self._take)
         if not (self._enough or self._complete):
             await self._wait()
-        if self._fault is not None:
+        if self._fault is not None and not self._enough:
             raise self._fault
 
     def leave(self) -> None:
@@ -90,8 +91,6 @@ class Exchange(asyncio.Protocol):
             return
         if self._enough and not self._complete and self._fault is None:
             self._left = True
-            self._overhead = 0
-            self._take = self._drop
             self._lingering = self._loop.call_later(LINGER, self._give_back)
         else:
             self._give_back()
@@ -102,11 +101,14 @@ class Exchange(asyncio.Protocol):
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
-            self._fail(aiohttp.ClientPayloadError(f"its answer is no HTTP ({error})"))
-            return
+            if not self._complete:
+                self._fail(aiohttp.ClientPayloadError(f"its answer is no HTTP ({error})"))
+                return
+            self._reusable = False  # what came behind the answer is nobody's
         if self._parts:
+            self._overhead = 0
             if self._take is not None:
-                self._hand_over()
+                self._hand_over(self._take)
         elif not self._complete:
             self._overhead += len(data)
             if self._overhead > LONGEST_HEAD:
@@ -161,13 +163,10 @@ class Exchange(asyncio.Protocol):
         """Whether the head says how the body ends; else it ends with the connection."""
         return "content-length" in self.headers or "transfer-encoding" in self.headers
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, take: Take) -> None:
         parts = self._parts
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
-        if self._enough and self._lingering is None:
-            return
-        take = cast("Take", self._take)
         try:
             if self._unpack is None:
                 enough = take(data)
@@ -178,11 +177,12 @@ class Exchange(asyncio.Protocol):
         else:
             if enough:
                 self._enough = True
+                self._take = self._drop
                 self._wake()
 
     def _drop(self, data: bytes) -> bool:
-        self._overhead += len(data)
-        if self._overhead > MOST_DROPPED:
+        self._dropped += len(data)
+        if self._dropped > MOST_DROPPED:
             raise aiohttp.ClientPayloadError("its answer has no end")
         return False
 
@@ -204,8 +204,6 @@ class Exchange(asyncio.Protocol):
         if self._fault is None:
             self._waiter = self._loop.create_future()
             await self._waiter
-        if self._fault is not None:
-            raise self._fault
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
