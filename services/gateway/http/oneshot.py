@@ -261,9 +261,10 @@ async def _write_reply(
 ) -> None:
     """Write the reply to its end, or why there will be none."""
     encoder = ReplyEncoder(shown_as)
+    writer.write_at_once(lambda: encoder.frames(run.follower.new_text()))
     try:
         while True:
-            frames = b"".join(encoder.frame(event) for _, event in events)
+            frames = encoder.frames(events)
             run.over = run.over or encoder.over  # before the client can go away
             await writer.send(frames)
             if encoder.done:
@@ -288,6 +289,9 @@ class ReplyEncoder:
         self.over = False
         """The run has ended."""
         self._format = shown_as
+
+    def frames(self, events: ClientEvents) -> bytes:
+        return b"".join(self.frame(event) for _, event in events)
 
     def frame(self, event: ClientEvent) -> bytes:
         if self.done:
