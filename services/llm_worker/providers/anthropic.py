@@ -46,12 +46,6 @@ def _sdk() -> Any:
     return anthropic
 
 
-def _http() -> Any:
-    import httpx2  # noqa: PLC0415  (the SDK's own HTTP client)
-
-    return httpx2
-
-
 def _transport() -> Any:
     from services.llm_worker.providers import anthropic_transport  # noqa: PLC0415  (as above)
 
@@ -141,17 +135,12 @@ class Anthropic:
 
     def _open(self) -> "AsyncAnthropic":
         self._connections.read_certificates()
-        transport = _transport().Transport(self.name, self._connections)
         return _sdk().AsyncAnthropic(
             api_key=self._api_key,
             base_url=self._base_url,
             max_retries=0,  # the caller owns retries, so that every try is an event
             timeout=None,  # silence.py watches
-            http_client=_http().AsyncClient(
-                transport=transport,
-                trust_env=False,  # outbound.py has read it
-                follow_redirects=False,  # the conversation is for nobody else
-            ),
+            http_client=_transport().http_client(self.name, self._connections),
         )
 
     def _body(self, prompt: Prompt) -> dict[str, Any]:

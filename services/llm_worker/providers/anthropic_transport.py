@@ -12,8 +12,17 @@ _OURS = {"accept-encoding", "connection", "content-length", "host"}
 """Headers that belong to the connection: of the SDK's they are left out."""
 
 
+def http_client(provider: str, connections: Connections) -> httpx2.AsyncClient:
+    """What the SDK's client sends with."""
+    return httpx2.AsyncClient(
+        transport=Transport(provider, connections),
+        trust_env=False,  # outbound.py has read it
+        follow_redirects=False,  # the conversation is for nobody else
+    )
+
+
 class Transport(httpx2.AsyncBaseTransport):
-    """What the SDK's client sends with; an answer's exchange is among its extensions."""
+    """The SDK's requests over our connections; an answer's exchange is among its extensions."""
 
     def __init__(self, provider: str, connections: Connections) -> None:
         self._provider = provider
