@@ -19,7 +19,8 @@ from tests.chaos.harness.keys import send_again_and_again
 from tests.chaos.harness.leases import sleep_past_leases
 from tests.chaos.harness.policies import SENDERS, Send, play
 from tests.chaos.harness.policy_model import Policy, faults_of
-from tests.chaos.harness.world import World, world
+from tests.chaos.harness.scene import stage
+from tests.chaos.harness.world import World
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
 
@@ -36,7 +37,7 @@ _numbers = count()
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def made() -> AsyncIterator[World]:
     """Two gateways, two workers, two processors and a store, with good lines between them."""
-    async with world(1, bad_lines=False) as made:
+    async with stage(1) as made:
         yield made
 
 

@@ -22,9 +22,9 @@ from tests.chaos.harness.keys import send_again_and_again
 from tests.chaos.harness.leases import sleep_past_leases
 from tests.chaos.harness.policies import crowd
 from tests.chaos.harness.report import Report, report_of, rows_of, text_of_round, text_of_scene
-from tests.chaos.harness.scene import Scene
+from tests.chaos.harness.scene import Scene, stage
 from tests.chaos.harness.storm import Round, storm
-from tests.chaos.harness.world import World, world
+from tests.chaos.harness.world import World
 
 RESULTS = Path(__file__).parents[1] / "results"
 ROUND = 60.0
@@ -70,7 +70,7 @@ def _do(name: str, arguments: argparse.Namespace, report: Report) -> Iterator[No
 
 
 async def _play(name: str, seed: int) -> Scene:
-    async with world(seed, bad_lines=False) as made:
+    async with stage(seed) as made:
         return await SCENES[name](made)
 
 

@@ -139,7 +139,8 @@ async def _waiting(scene: Cancels, errand: Errand) -> None:
             assert not scene.made.provider.seen_of(marks[1]), "what waited was begun"
         for each, reply in zip(shown, (first, second), strict=True):
             note_reply(each, reply)
-        assert [first.status, second.status] == ["cancelled"] * 2
+        ends = [first.status, second.status]
+        assert ends == ["cancelled"] * 2, f"they ended as {ends}"
 
 
 async def _ended(scene: Cancels, errand: Errand) -> None:
@@ -156,7 +157,7 @@ async def _ended(scene: Cancels, errand: Errand) -> None:
             await reader.follow(reply, STREAM, None)
             await _cancel(errand, reply.run_id)
         note_reply(shown, reply)
-        assert reply.status == "completed"
+        assert reply.status == "completed", f"{reply.status} in place of completed"
 
 
 # -- jobs -----------------------------------------------------------------------------------

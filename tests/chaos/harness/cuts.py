@@ -5,7 +5,7 @@ The provider says one token and waits until the client has it, so no two come as
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,7 +24,7 @@ from tests.support.native_client import NativeClient, events_of
 DEADLINE = 30.0
 """Seconds in which an event must come."""
 Frame = dict[str, Any]
-Way = Callable[[str], Awaitable[None]]
+Way = Callable[[str], Coroutine[Any, Any, None]]
 """Connect, read until the text is there that is due, and break the connection."""
 
 
@@ -50,9 +50,12 @@ async def _step_by_step(made: World, mark: str, events: int, ways: list[Way]) ->
     text, tag = "", await made.provider.stepping(mark, DEADLINE)
     for n in range(events):
         made.provider.allow(mark)
-        text += f"{tag}-{n} "
-        async with asyncio.timeout(DEADLINE):
-            await ways[n % len(ways)](text)
+        text, way = text + f"{tag}-{n} ", ways[n % len(ways)]
+        try:
+            async with asyncio.timeout(DEADLINE):
+                await way(text)
+        except TimeoutError:
+            raise AssertionError(f"event {n} did not come by {way.__name__}") from None
     made.provider.allow(mark)
 
 

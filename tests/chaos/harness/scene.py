@@ -1,15 +1,18 @@
 """What a special test did and found: each does one thing, as often as one likes."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 
 import msgspec
 
 from tests.chaos.harness.checker import Finding, check
 from tests.chaos.harness.collecting import collect
 from tests.chaos.harness.errand import Errand
-from tests.chaos.harness.world import World
+from tests.chaos.harness.world import World, world
 
-SETTLE = 60.0
+SETTLE = 90.0
+QUIET = {"LLM_TIMEOUT": "60", "NATTERLOG_FIRST_WORD_TIMEOUT": "120"}
+"""A provider that is silent because a scene wants it so is not to be given up."""
 
 
 class Scene(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,6 +21,11 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     counts: dict[str, float]
     findings: list[Finding]
+
+
+def stage(seed: int) -> AbstractAsyncContextManager[World]:
+    """A world for scenes: nothing breaks but what they break themselves."""
+    return world(seed, bad_lines=False, **QUIET)
 
 
 async def concluded(
