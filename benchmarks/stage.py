@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from benchmarks.provider import MODEL
 from shared.child import die_with_this_process
-from tests.support.system import System
+from tests.support.system import System, start_by_command
 
 ROOT = Path(__file__).parents[1]
 SERVICES = ("store", "llm-worker", "processor", "gateway")
@@ -68,7 +68,7 @@ def _natterlog(provider: int) -> System:
         "NATTERLOG_MESSAGES_PER_MINUTE": "0",
         "NATTERLOG_SOCKETS_PER_USER": "0",
     }
-    return System(environ, services=SERVICES)
+    return System(environ, services=SERVICES, start=start_by_command)
 
 
 def _port(system: System) -> int:

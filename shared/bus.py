@@ -9,7 +9,7 @@ import asyncio
 import base64
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -18,7 +18,15 @@ import msgspec
 from shared import errors
 from shared.connection import Connection, Listening, MicroRequest
 from shared.log import get_logger
-from shared.responding import FRAME, WireError, away, respond, respond_error
+from shared.responding import (
+    FRAME,
+    WireError,
+    flooded,
+    respond,
+    respond_error,
+    restarting,
+    unanswered,
+)
 from shared.subjects import LIVE, Scope, chain_filter
 from shared.wire import BusClosed, BusError, Incoming, NoAnswer, NoResponders, Unsendable
 
@@ -39,10 +47,12 @@ log = get_logger()
 
 _AT_ONCE = 8 * 1024 * 1024
 """Bytes of a batch: nats-server hangs up on whoever does not take what it sends fast enough."""
-RESTART = 2.0
+RESTART = 5.0
 """Seconds that a service is given to come back when nobody listens."""
 MAX_REQUESTS = 256
-"""Requests that a service works on at a time; more are answered 503."""
+"""Requests that a service works on at a time unless it says otherwise; more are answered 503."""
+_PONGS = 0.25
+"""Seconds in which the instances of a service say that they are there."""
 
 
 class WrongSequence(BusError):
@@ -73,6 +83,10 @@ class _PubError(msgspec.Struct):
 class _PubAck(msgspec.Struct):
     seq: int = 0
     error: _PubError | None = None
+
+
+class _Pong(msgspec.Struct):
+    id: str
 
 
 class _StoredMessage(msgspec.Struct):
@@ -289,19 +303,31 @@ class Bus(Connection):
             Unreached: it never got the request.
             Unavailable: it did not answer.
         """
-        reached = False
+        reached, waited = False, timeout * tries
         while True:
             give_up = time.monotonic() + restart
             try:
                 return await self._request_from_any(subject, request, timeout, give_up)
             except NoResponders:
-                raise away(subject, errors.Unavailable if reached else errors.Unreached) from None
+                if reached:
+                    raise unanswered(subject, waited) from None
+                raise restarting(subject, restart) from None
             except Unsendable:
                 raise errors.TooLarge("This is more than one request can carry.") from None
             except NoAnswer:
                 reached, tries = True, tries - 1
                 if not tries:
-                    raise away(subject) from None
+                    raise unanswered(subject, waited) from None
+
+    async def instances(self, service: str) -> set[str]:
+        """The ids of the service's processes that answer just now; empty when none does."""
+        found = set[str]()
+        ping = self.call_parts(f"$SRV.PING.{service}", b"", _more_follow, _PONGS)
+        with suppress(NoAnswer):  # which comes after the last of them
+            async with aclosing(ping) as pongs:
+                async for pong in pongs:
+                    found.add(msgspec.json.decode(pong.data, type=_Pong).id)
+        return found
 
     async def _request_from_any(
         self, subject: str, request: bytes, timeout: float, give_up: float
@@ -329,25 +355,29 @@ class Bus(Connection):
         return b"".join(frames)
 
     async def serve(
-        self, name: str, endpoints: dict[str, Callable[[bytes], Awaitable[bytes]]]
+        self,
+        name: str,
+        endpoints: dict[str, Callable[[bytes], Awaitable[bytes]]],
+        *,
+        most: int = MAX_REQUESTS,
     ) -> None:
-        """Answer requests on these subjects, many at a time.
+        """Answer requests on these subjects, ``most`` at a time.
 
         Each request gets a task of its own, because nats-py's micro service would
         answer them one after another.
         """
         await self.serve_micro(
-            name, {subject: self._spawning(handler) for subject, handler in endpoints.items()}
+            name, {s: self._spawning(handler, most) for s, handler in endpoints.items()}
         )
 
     def _spawning(
-        self, handler: Callable[[bytes], Awaitable[bytes]]
+        self, handler: Callable[[bytes], Awaitable[bytes]], most: int
     ) -> Callable[[MicroRequest], Awaitable[None]]:
         async def accept(request: MicroRequest) -> None:
-            if len(self._requests) >= MAX_REQUESTS:
-                await respond_error(request, away(request.subject))
+            if len(self._requests) >= most:
+                await respond_error(request, flooded(request.subject, most))
                 return
-            task = asyncio.create_task(respond(request, handler))
+            task = asyncio.create_task(respond(request, handler, self.silence))
             self._requests.add(task)
             task.add_done_callback(self._requests.discard)
 
@@ -383,6 +413,10 @@ def _api_error(error: _PubError | None) -> ApiError:
 
 
 def _direct_get_goes_on(part: Incoming) -> bool:
+    return part.status == 0
+
+
+def _more_follow(part: Incoming) -> bool:
     return part.status == 0
 
 

@@ -23,7 +23,7 @@ from nats.micro.request import Request as MicroRequest
 from nats.micro.service import Service, ServiceConfig
 
 from shared.ids import new_id
-from shared.log import get_logger
+from shared.log import RepeatedWarning, get_logger
 from shared.wire import BusClosed, BusError, Incoming, NoAnswer, NoResponders, check_sendable
 
 log = get_logger()
@@ -124,11 +124,13 @@ class Connection:
         self._inbox = f"_INBOX.{new_id()}"
         self._tokens = itertools.count(1)
         self._pending: dict[str, _Pending] = {}
+        self._answered_at = time.monotonic()
         self._sweeper: asyncio.Task[None] | None = None
         self._services: list[Service] = []
         self._reconnected: list[Callable[[], None]] = []
         self._connected = asyncio.Event()
         self._closed = asyncio.Event()
+        self._errors = RepeatedWarning("bus.error")
         self.closed_because: str | None = None
         """Why it is closed for good, other than by us; None as long as it mends itself."""
 
@@ -222,7 +224,7 @@ class Connection:
     # An exception in one of these would end nats-py's reconnecting for good.
 
     async def _on_error(self, error: Exception) -> None:
-        log.warning("bus.error", error=repr(error))
+        self._errors.log(repr(error))
         if _REFUSED.search(str(error)) and not self._client.is_connected:
             self._give_up(f"nats-server refuses our user: {str(error).strip()}")
 
@@ -236,6 +238,7 @@ class Connection:
             self._give_up(fault)
             return
         self._connected.set()
+        self._errors.forget()
         log.info("bus.reconnected")
         for callback in self._reconnected:
             try:
@@ -305,7 +308,12 @@ class Connection:
             raise NoResponders(f"nobody listens on {subject}")
         return message
 
+    def silence(self) -> float:
+        """Seconds since anything that was asked over the bus was answered."""
+        return time.monotonic() - self._answered_at
+
     def _on_answer(self, message: Incoming) -> None:
+        self._answered_at = time.monotonic()
         # Answers in several parts keep their token until the last part has come.
         token = message.subject.rpartition(".")[2]
         pending = self._pending.pop(token, None) if message.is_last else self._pending.get(token)

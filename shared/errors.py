@@ -5,8 +5,8 @@
     ├── Unauthorized 401        ├── KeyReused 422            ├── Cancelled 499
     ├── Forbidden 403           ├── TooLarge 413             ├── ProviderFailed 502
     ├── NotFound 404            ├── UnsupportedMediaType 415 ├── Unavailable 503
-    ├── ModelNotFound 404       ├── Timeout 504              └── Internal 500
-    └── MethodNotAllowed 405
+    ├── ModelNotFound 404       ├── Timeout 504              ├── Overloaded 503
+    └── MethodNotAllowed 405                                 └── Internal 500
 
 A service raises one; the bus carries it as (code, sentence) and raises it again
 on the other side; a dialect puts it into its own envelope (docs/api.md).
@@ -109,6 +109,12 @@ class Unavailable(NatterlogError):
 
 class Unreached(Unavailable):
     """Nobody was there to be asked, so nothing was done."""
+
+
+class Overloaded(NatterlogError):
+    """More is asked for than can be done in good time; nothing was done."""
+
+    code, status = "overloaded", 503
 
 
 class Timeout(NatterlogError):

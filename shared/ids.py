@@ -1,6 +1,8 @@
 """Identifiers and the clock, so that nobody else needs to know where they come from."""
 
 import hashlib
+import math
+import time
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -21,9 +23,15 @@ def id_after(before: str, *parts: str) -> str:
     Two processes that know the same come to the same id.
     """
     digest = hashlib.sha256("\0".join((before, *parts)).encode()).digest()
-    time = UUID(before).int >> 80 << 80
+    made = UUID(before).int >> 80 << 80
     chance = int.from_bytes(digest[:10]) & ~(0xF << 76 | 0x3 << 62)
-    return str(UUID(int=time | 7 << 76 | 2 << 62 | chance))
+    return str(UUID(int=made | 7 << 76 | 2 << 62 | chance))
+
+
+def age(text: str) -> float:
+    """How many seconds ago a UUIDv7 was made, by this machine's clock; of other UUIDs, infinity."""
+    made = UUID(text)
+    return time.time() - (made.int >> 80) / 1000 if made.version == 7 else math.inf
 
 
 def is_id(text: str) -> bool:
@@ -36,5 +44,5 @@ def is_id(text: str) -> bool:
 
 def now() -> datetime:
     """The present, in UTC, to the millisecond."""
-    time = datetime.now(UTC)
-    return time.replace(microsecond=time.microsecond // 1000 * 1000)
+    present = datetime.now(UTC)
+    return present.replace(microsecond=present.microsecond // 1000 * 1000)

@@ -72,13 +72,13 @@ class FoundSessions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FindRuns(Operation[FoundRuns], frozen=True, kw_only=True):
-    """Runs, the newest first.  What is None does not matter.
+    """Runs, the one accepted last first.  What is None does not matter.
 
     ``user``, ``session`` and ``prefix`` (of the run's id) are beginnings; ``error`` is
     a code, and empty for any; ``message`` is one that the run answered or wrote, whole.
     ``restarted`` runs lost an attempt.
-    ``since`` and ``until`` are about the acceptance.
-    ``before`` is the first fact of a page's last run, for the page that follows.
+    ``since`` and ``until`` are about the acceptance, ``before`` is when a page's last run
+    was accepted, and its first fact, for the page that follows.
     """
 
     prefix: str = ""
@@ -91,7 +91,7 @@ class FindRuns(Operation[FoundRuns], frozen=True, kw_only=True):
     restarted: bool = False
     since: datetime | None = None
     until: datetime | None = None
-    before: int | None = None
+    before: tuple[datetime, int] | None = None
     limit: int = 50
 
 

@@ -2,6 +2,9 @@
 
 import logging
 import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 from aiohttp.http_exceptions import HttpProcessingError
@@ -9,6 +12,51 @@ from aiohttp.http_exceptions import HttpProcessingError
 from shared.settings import Settings
 
 get_logger = structlog.stdlib.get_logger
+
+_log = get_logger()
+
+
+class RepeatedWarning:
+    """A warning that may come again and again: a new one is logged at once, the same ever less."""
+
+    FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+
+    def __init__(self, event: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._event = event
+        self._clock = clock
+        self._repeated: dict[str, _Repeated] = {}
+
+    def log(self, error: str) -> None:
+        """Log the error, or only count it while it was logged a moment ago."""
+        now = self._clock()
+        self._drop_old(now)
+        known = self._repeated.get(error)
+        if known is None:
+            self._repeated[error] = _Repeated(due=now + self.FIRST_PAUSE, pause=self.FIRST_PAUSE)
+            _log.warning(self._event, error=error)
+            return
+        known.count += 1
+        if now >= known.due:
+            _log.warning(self._event, error=error, repeats=known.count)
+            known.pause = min(known.pause * 2, self.LONGEST_PAUSE)
+            known.due, known.count = now + known.pause, 0
+
+    def _drop_old(self, now: float) -> None:
+        oldest = now - self.LONGEST_PAUSE
+        self._repeated = {e: known for e, known in self._repeated.items() if known.due > oldest}
+
+    def forget(self) -> None:
+        """What comes after this is new."""
+        self._repeated.clear()
+
+
+@dataclass
+class _Repeated:
+    """How often an error came since it was logged, and when it is logged again."""
+
+    due: float
+    pause: float
+    count: int = 0
 
 
 def configure(settings: Settings, *, service: str) -> None:

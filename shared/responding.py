@@ -26,15 +26,22 @@ class WireError(msgspec.Struct):
     retry_after: float | None = None
 
 
-async def respond(request: MicroRequest, handler: Callable[[bytes], Awaitable[bytes]]) -> None:
-    """Answer a request with what ``handler`` makes of it, or with the error that it raises."""
+async def respond(
+    request: MicroRequest,
+    handler: Callable[[bytes], Awaitable[bytes]],
+    silence: Callable[[], float],
+) -> None:
+    """Answer a request with what ``handler`` makes of it, or with the error that it raises.
+
+    ``silence`` says for how many seconds the server has answered nothing.
+    """
     try:
         answer = await handler(request.data)
     except errors.NatterlogError as error:
         await respond_error(request, error)
     except NoAnswer as error:
         log.warning("bus.request_unanswered", subject=request.subject, error=str(error))
-        await respond_error(request, away(request.subject))
+        await respond_error(request, log_silent(silence()))
     except Exception:  # the asker must get an answer, whatever happened
         log.exception("bus.request_failed", subject=request.subject)
         await respond_error(request, errors.Internal("The request failed; the log says why."))
@@ -52,7 +59,36 @@ async def respond_error(request: MicroRequest, error: errors.NatterlogError) -> 
     await request.respond_error(str(error.status), error.code, data=msgspec.json.encode(body))
 
 
-def away(subject: str, kind: type[errors.Unavailable] = errors.Unavailable) -> errors.Unavailable:
-    """The error of a request to a service that does not answer just now."""
-    name = service_of(subject)
-    return kind(f"The {name} does not answer just now; please try again.", retry_after=2.0)
+def restarting(subject: str, waited: float) -> errors.Unreached:
+    """The error of a request to a service of which nobody listens."""
+    return errors.Unreached(
+        f"The {service_of(subject)} is restarting and was not there for {waited:g} s, so nothing "
+        "was done; please try again.",
+        retry_after=2.0,
+    )
+
+
+def unanswered(subject: str, waited: float) -> errors.Unavailable:
+    """The error of a request that somebody may have got, and did not answer."""
+    return errors.Unavailable(
+        f"The {service_of(subject)} has not answered for {waited:g} s; whether anything was done "
+        "is not known. Please look, then try again.",
+        retry_after=2.0,
+    )
+
+
+def flooded(subject: str, most: int) -> errors.Overloaded:
+    """The error of a request to a service that has too many of them."""
+    return errors.Overloaded(
+        f"The {service_of(subject)} has {most} requests to answer already; please try again.",
+        retry_after=2.0,
+    )
+
+
+def log_silent(since: float) -> errors.Unavailable:
+    """The error of a request that needed the log, which has not answered for ``since`` seconds."""
+    return errors.Unavailable(
+        f"The log (nats-server) has not answered for {since:.0f} s; whether anything was done is "
+        "not known. Please look, then try again.",
+        retry_after=2.0,
+    )

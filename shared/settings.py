@@ -8,7 +8,8 @@ natterlog's own.  A bad value stops the start and names its variable;
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import TypeVar
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
@@ -146,9 +147,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 DEFAULT_CLAUDE = "claude-sonnet-5-5"
-_CREDENTIALS = re.compile(r"//[^/\s]*@")
+_CREDENTIALS = re.compile(r"^([\w+.-]*://)?.*@", re.DOTALL)
+_HOST = re.compile(r"[\w.:%-]+")
+"""A name, in any script, or an address."""
+_UNSEEN = re.compile(r"[\s\x00-\x1f\x7f]")
+"""What ``urlsplit`` passes over or takes out, and HTTP clients refuse."""
 _MOST = 2**31 - 1
 """The largest number of a setting: what everybody that it is told can hold."""
+
+N = TypeVar("N", int, float)
 
 
 def _flag(text: str) -> bool:
@@ -181,11 +188,9 @@ def _temperature(text: str) -> float:
 
 def _whole(text: str, least: int, most: int, what: str) -> int:
     # int() has sentences of its own, which mean nothing to people who write no Python
-    number = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
-    if not least <= number <= most:
-        beyond = number > most == _MOST
-        raise ValueError(f"expected {what}{f', {_MOST:,} at most' if beyond else ''}")
-    return number
+    digits = text.lstrip("0")[:20] or "0"  # so many are beyond every limit
+    number = int(digits) if text.isascii() and text.isdigit() else -1
+    return _within(number, least, most, what)
 
 
 def _real(text: str, most: float, what: str) -> float:
@@ -193,23 +198,44 @@ def _real(text: str, most: float, what: str) -> float:
         number = float(text)
     except ValueError:
         number = -1.0
-    if not 0 <= number <= most:
-        raise ValueError(f"expected {what}")
+    return _within(number, 0, most, what)
+
+
+def _within(number: N, least: float, most: float, what: str) -> N:
+    if not least <= number <= most:
+        beyond = number > most == _MOST
+        raise ValueError(f"expected {what}{f', {_MOST:,} at most' if beyond else ''}")
     return number
 
 
 def _url(text: str) -> str:
-    if not _is_url(text):
-        raise ValueError("expected an http or https URL")
-    return text.rstrip("/")
+    return _of_scheme(text, ("http", "https"), "an http or https URL").rstrip("/")
 
 
-def _is_url(text: str) -> bool:
+def _nats_url(text: str) -> str:
+    """One server; a bare ``host:port`` is taken as nats-py takes it."""
+    url = text if "://" in text or ":" not in text else f"nats://{text}"
+    return _of_scheme(url, ("nats", "tls", "ws", "wss"), "one nats, tls, ws or wss URL")
+
+
+def _of_scheme(url: str, schemes: tuple[str, ...], what: str) -> str:
     try:
-        parts = urlsplit(text)
+        parts = urlsplit(url)
+        host = parts.hostname or ""
     except ValueError:  # brackets that do not match
+        raise ValueError(f"expected {what}") from None
+    if parts.scheme not in schemes or not _HOST.fullmatch(host) or _UNSEEN.search(url):
+        raise ValueError(f"expected {what}")
+    if not _has_possible_port(parts):
+        raise ValueError("expected a URL whose port is 1 to 65535")
+    return url
+
+
+def _has_possible_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:  # no number, or beyond the last one
         return False
-    return parts.scheme in ("http", "https") and bool(parts.netloc)
 
 
 def _ollama_host(text: str) -> str:
@@ -259,7 +285,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "NATTERLOG_PORT": ("port", _port),
     "NATTERLOG_REUSE_PORT": ("reuse_port", _flag),
     "NATTERLOG_HEALTH_PORT": ("health_port", _port),
-    "NATTERLOG_NATS_URL": ("nats_url", str),
+    "NATTERLOG_NATS_URL": ("nats_url", _nats_url),
     "NATTERLOG_DATABASE_URL": ("database_url", str),
     "NATTERLOG_DATA_DIR": ("data_dir", Path),
     "NATTERLOG_OPEN_NETWORK": ("open_network", _flag),
@@ -361,6 +387,6 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         try:
             values[field] = parse(text)
         except ValueError as error:
-            shown = _CREDENTIALS.sub("//…@", text)[:60]
+            shown = _CREDENTIALS.sub(r"\1…@", text)[:60]
             raise BadSetting(f"{variable} is {shown!r}: {error}") from error
     return Settings(**values)  # pyright: ignore[reportArgumentType]  (each parser returns its field's type)

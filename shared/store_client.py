@@ -1,5 +1,6 @@
 """The client of the store: whichever answers first."""
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -15,9 +16,14 @@ _LONG: dict[type[c.Request[Any]], float] = {
     c.Rebuild: 3600.0,
 }
 """Seconds for what takes long, and must not be done twice."""
-_USUAL = 2.0
+TIMEOUT = 12.0
+"""Seconds for everything else: longer than the store lets anybody wait for his turn."""
 _COPYING = 20.0
-"""Seconds for what copies a whole conversation: sent again too soon it is only done twice."""
+"""Seconds for what copies a whole conversation."""
+_LOOK = 2.0
+"""Seconds of silence after which one looks whether the store that got the request is there."""
+_LATE = 8.0
+"""Seconds after which an answer must have been lost: no store lets anybody wait so long."""
 
 
 class StoreClient:
@@ -31,6 +37,8 @@ class StoreClient:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._seen = 0
+        self._stores = frozenset[str]()
+        """The stores that were there when somebody looked last."""
 
     def heard(self, seq: int) -> None:
         """Note that a fact of this sequence was shown to a client."""
@@ -66,9 +74,41 @@ class StoreClient:
         if timeout := _LONG.get(type(request)):
             answer = await self._bus.ask(subject, data, timeout=timeout)
         else:
-            # A store may die with the request: every other one may be done twice.
-            answer = await self._bus.ask(subject, data, timeout=_timeout(request), tries=3)
+            answer = await self._ask_once(subject, data, _timeout(request))
         return request.decode_answer(answer)
+
+    async def _ask_once(self, subject: str, data: bytes, timeout: float) -> bytes:
+        """The store's answer; asked again only where the store may have died with the request.
+
+        A store that is only slow is not given the same work twice.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        requests = [asyncio.create_task(self._bus.ask(subject, data, timeout=timeout))]
+        try:
+            while True:
+                done, _ = await asyncio.wait(
+                    requests, timeout=_LOOK, return_when=asyncio.FIRST_COMPLETED
+                )
+                if done:
+                    return await done.pop()
+                waited = loop.time() - began
+                is_lost = waited >= _LATE and len(requests) == 1
+                if is_lost or await self._another_store():
+                    again = self._bus.ask(subject, data, timeout=max(timeout - waited, _LOOK))
+                    requests.append(asyncio.create_task(again))
+        finally:
+            for task in requests:
+                if task.done() and not task.cancelled():
+                    task.exception()  # nobody waits for it any more
+                task.cancel()
+
+    async def _another_store(self) -> bool:
+        """Whether a store has come or gone since the last look; one that stands still is there."""
+        there = frozenset(await self._bus.instances("store"))
+        changed = bool(there) and there != self._stores
+        self._stores = there or self._stores
+        return changed
 
 
 def _timeout(request: c.Request[Any]) -> float:
@@ -78,4 +118,4 @@ def _timeout(request: c.Request[Any]) -> float:
         case c.CreateSession(history_file=str()):
             return _COPYING
         case _:
-            return _USUAL
+            return TIMEOUT

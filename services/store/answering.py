@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 import msgspec
 from prometheus_client import Counter, Histogram
 
-from services.store.watermark import Watermark
 from shared.commands import Request
 from shared.errors import InvalidRequest, NatterlogError
 from shared.subjects import store_command
@@ -29,9 +28,14 @@ _PATH = re.compile(r" - at `(\$[^`]*)`$")
 
 
 def endpoint(
-    kind: type[R], answer: Callable[[R], Awaitable[msgspec.Struct]], applied: Watermark
+    kind: type[R],
+    answer: Callable[[R], Awaitable[msgspec.Struct]],
+    ready: Callable[[int], Awaitable[None]] | None = None,
 ) -> tuple[str, Endpoint]:
-    """The subject of a kind of request, and what is done with one."""
+    """The subject of a kind of request, and what is done with one.
+
+    ``ready`` waits until the tables have the request's ``min_seq``.
+    """
     decoder = msgspec.json.Decoder(kind)
     seconds = _seconds.labels(kind.name)
 
@@ -40,7 +44,8 @@ def endpoint(
         outcome = "internal"
         try:
             request = _decode(decoder, data)
-            await applied.wait_for(request.min_seq)
+            if ready is not None:
+                await ready(request.min_seq)
             body = _encode(await answer(request))
             outcome = "ok"
         except NatterlogError as error:

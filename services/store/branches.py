@@ -13,9 +13,10 @@ from services.store import file_queries, past, queries
 from services.store.commands import Commands
 from services.store.database import Database
 from services.store.keys import digest
-from services.store.queries import SessionState
 from services.store.rows import MessageRow, SessionRow, message_row
 from services.store.schema import messages
+from services.store.session_log import SessionLog, SessionState
+from services.store.turns import Turns
 from shared import ids
 from shared.commands import (
     Accepted,
@@ -37,14 +38,18 @@ from shared.subjects import session_address
 class Branches:
     """The commands on a session's branches."""
 
-    def __init__(self, commands: Commands, database: Database) -> None:
+    def __init__(
+        self, log: SessionLog, commands: Commands, turns: Turns, database: Database
+    ) -> None:
+        self._log = log
         self._commands = commands
+        self._turns = turns
         self._database = database
 
     async def edit(self, request: EditMessage) -> Accepted:
         """Accept a turn beside the one that is edited; its reply is written like any other."""
-        self._commands.check_length(request.content)
-        old = await self._commands.message(request.user_id, request.message_id)
+        self._turns.check_length(request.content)
+        old = await self._log.message(request.user_id, request.message_id)
         if old.role != "user":
             raise Conflict("Only what you said can be edited; ask for a reply anew instead.")
         if old.depth == 0:
@@ -72,7 +77,7 @@ class Branches:
             del state  # wherever the session is by now, an edit stands beside the old message
             return turn
 
-        return await self._commands.accept(
+        return await self._turns.accept(
             request.user_id, old.session_id, turn, turn_in, run_id=request.run_id
         )
 
@@ -97,24 +102,23 @@ class Branches:
     async def choose(self, request: ChooseBranch) -> SessionAnswer:
         user, session_id = request.user_id, request.session_id
 
-        async def attempt(state: SessionState) -> None:
-            chosen = await self._database.read(branch_up_to, request)
+        async def attempt(state: SessionState) -> int:
+            at = state.session.last_seq
+            chosen = await self._log.read_at(at, branch_up_to, request)
             if state.unfinished:
                 raise Conflict("A reply is being written here; try again when it is complete.")
             leaf = await self._database.read(leaf_below, chosen.messages[-1])
             if leaf != state.session.active_leaf:
-                await self._commands.append_to_session(
-                    session_address(user, session_id),
-                    BranchChosen(at=ids.now(), leaf=leaf),
-                    state.session.last_seq,
-                )
+                address = session_address(user, session_id)
+                at = await self._log.append(address, BranchChosen(at=ids.now(), leaf=leaf), at)
+            return at
 
-        await self._commands.decide_on_session(user, session_id, attempt)
+        seq = await self._log.decide(user, session_id, attempt)
         query = GetSession(user_id=user, session_id=session_id)
-        return await self._database.read(queries.get_session, query)
+        return await self._log.read_at(seq, queries.get_session, query)
 
     async def rate(self, request: RateMessage) -> MessageAnswer:
-        rated = await self._commands.message(request.user_id, request.message_id)
+        rated = await self._log.message(request.user_id, request.message_id)
         if rated.role != "assistant":
             raise Conflict("Only a reply can be rated.")
         fact = MessageRated(
@@ -124,18 +128,17 @@ class Branches:
             comment=request.comment if request.rating else None,
         )
 
-        async def attempt(state: SessionState) -> None:
-            await self._commands.append_to_session(
-                session_address(request.user_id, rated.session_id),
-                msgspec.structs.replace(fact, at=ids.now()),
-                state.session.last_seq,
-            )
+        address = session_address(request.user_id, rated.session_id)
 
-        await self._commands.decide_on_session(request.user_id, rated.session_id, attempt)
+        async def attempt(state: SessionState) -> int:
+            now = msgspec.structs.replace(fact, at=ids.now())
+            return await self._log.append(address, now, state.session.last_seq)
+
+        seq = await self._log.decide(request.user_id, rated.session_id, attempt)
         query = GetMessage(
             user_id=request.user_id, session_id=rated.session_id, message_id=rated.id
         )
-        return await self._database.read(queries.get_message, query)
+        return await self._log.read_at(seq, queries.get_message, query)
 
 
 # -- queries ------------------------------------------------------------------------

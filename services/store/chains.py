@@ -1,6 +1,6 @@
-"""The log as commands append to it: decided on what is applied, refused when more came first.
+"""The log as commands append to it: decided on what is known, refused when more came first.
 
-A decision is made on rows that have applied the chain up to some fact, and its own fact
+A decision is made on rows that have taken in the chain up to some fact, and its own fact
 is stored only if that is the chain's head still.  So correctness comes from the chain
 alone, however many stores decide at once.
 """
@@ -11,11 +11,13 @@ from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from services.store.hotlog import HotLog
+from services.store.memory import Memory
 from services.store.watermark import Watermark
 from shared.bus import Bus
 from shared.chain import Overtaken, extend, read_chain
 from shared.errors import Unavailable
 from shared.events import AnyFact
+from shared.log_entry import LogEntry
 from shared.subjects import EVENTS, Address, Scope, everybodys
 
 ROUNDS = 20
@@ -30,10 +32,11 @@ Decide = Callable[[], Awaitable[AnyFact | None]]
 class Chains:
     """Appends to the chains of the log, and decides again where another fact came first."""
 
-    def __init__(self, bus: Bus, hot: HotLog, applied: Watermark) -> None:
+    def __init__(self, bus: Bus, hot: HotLog, applied: Watermark, memory: Memory) -> None:
         self._bus = bus
         self._hot = hot
         self._applied = applied
+        self._memory = memory
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def lock(self, name: str) -> asyncio.Lock:
@@ -59,30 +62,40 @@ class Chains:
     async def append(
         self, address: Address, fact: AnyFact, *, expected: int, scope: Scope = Scope.SESSION
     ) -> int:
-        """Append a fact after the chain's last applied one; answers its sequence.
+        """Append a fact after the chain's last known one; answers its sequence.
+
+        Memory has taken it in when this returns.
 
         Raises:
             Overtaken: the chain has gone on since.
             NoAnswer: it is not known whether it was stored.
         """
-        return await extend(
+        subject = address.subject_of(fact)
+        seq = await extend(
             self._bus,
-            address.subject_of(fact),
+            subject,
             fact,
             expected=self._hot.expected(expected),
             scope=scope,
             tries=2,
         )
+        self._applied.note(seq)
+        if scope is Scope.SESSION:
+            self._memory.took(LogEntry(seq, subject, address, b"", fact))
+        else:  # facts of the session's other runs may have come before it
+            self._memory.doubt_session(address.session)
+        return seq
 
     async def catch_up(self, overtaken: Overtaken) -> None:
-        """See what came first: the facts found, or an old end that was cut off elsewhere."""
-        if overtaken.entries:
-            await self._applied.wait_for(overtaken.entries[-1].seq)
-        else:
+        """Know of what came first: the facts found, or an old end that was cut off elsewhere."""
+        for entry in overtaken.entries:
+            self._applied.note(entry.seq)
+            self._memory.doubt_session(entry.address.session)
+        if not overtaken.entries:
             await self._hot.refresh()
 
     async def check_latest(self, address: Address, last_seq: int) -> None:
-        """Make sure that the session's last applied fact is its last one.
+        """Make sure that the session's last known fact is its last one.
 
         Raises:
             Overtaken: a newer one is there; decide again.

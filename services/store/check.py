@@ -81,7 +81,7 @@ def check(settings: Settings) -> Checked:
     log = reading(settings.data_dir / "log.db")
     with tempfile.TemporaryDirectory(prefix="natterlog-check-") as directory:
         there = _copied(database_path(settings), Path(directory) / "there.db")
-        second = sa.create_engine(f"sqlite:///{Path(directory) / 'replayed.db'}")
+        second = _new_file(Path(directory) / "replayed.db")
         try:
             check_version(there)
             with there.connect() as copied:
@@ -102,7 +102,7 @@ def _copied(path: Path, copy: Path) -> sa.Engine:
     A reader that stays for long would keep the store from cutting its write-ahead
     log, and thus from erasing what was deleted: so nothing is read for long.
     """
-    rows, engine = reading(path), sa.create_engine(f"sqlite:///{copy}")
+    rows, engine = reading(path), _new_file(copy)
     source, target = rows.raw_connection(), engine.raw_connection()
     try:
         _sqlite(source).backup(_sqlite(target))
@@ -111,6 +111,10 @@ def _copied(path: Path, copy: Path) -> sa.Engine:
         target.close()
         rows.dispose()
     return engine
+
+
+def _new_file(path: Path) -> sa.Engine:
+    return sa.create_engine(sa.URL.create("sqlite", database=str(path)))
 
 
 def _sqlite(connection: sa.PoolProxiedConnection) -> sqlite3.Connection:

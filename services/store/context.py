@@ -7,21 +7,62 @@ import sqlalchemy as sa
 
 from services.store import file_queries
 from services.store.applying import read_applied
+from services.store.database import Database
+from services.store.memory import HotSession, Memory
 from services.store.models import preferred_model
 from services.store.queries import find_session
-from services.store.rows import SessionRow
+from services.store.rows import MessageRow, SessionRow
 from services.store.schema import messages
-from shared.commands import Context, ContextMessage, GetContext
+from services.store.session_rows import CONTEXT_MESSAGES, branch_end
+from services.store.watermark import Watermark
+from shared import ids
+from shared.commands import Context, ContextFile, ContextMessage, GetContext
 from shared.events import Turn
-from shared.records import MessageStatus, Role
+from shared.records import Role
 
-CONTEXT_MESSAGES = 20
-
-_USABLE: tuple[MessageStatus, ...] = ("completed", "cancelled")
 _READ = (
     *("id", "role", "content", "attachments"),
     *("thoughts", "provider", "model", "stop_reason"),
 )
+
+
+class Contexts:
+    """Answers what replies are written from: from memory, and beyond it from the tables."""
+
+    def __init__(self, memory: Memory, database: Database, applied: Watermark) -> None:
+        self._memory = memory
+        self._database = database
+        self._applied = applied
+
+    async def get_context(self, request: GetContext) -> Context:
+        if ids.is_id(request.session_id):
+            hot = await self._memory.session(
+                request.user_id, request.session_id, min_seq=request.min_seq
+            )
+            if (found := remembered(hot, request.turn)) is not None:
+                return found
+        await self._applied.wait_for(request.min_seq)
+        return await self._database.read(get_context, request)
+
+
+def remembered(hot: HotSession, turn: Turn | None) -> Context | None:
+    """What a reply is written from, if all of it is in memory (pure)."""
+    session = hot.row
+    if session is None or turn is None or turn.context is not None:
+        return None
+    model = _first(turn.model, session.model)
+    leaf, own = _follows(turn)
+    older = hot.tail(leaf)
+    if older is None or model is None:
+        return None
+    if turn.continues is not None:
+        if (reply := hot.message(turn.assistant_message_id)) is None:
+            return None
+        older = [reply, *older]
+    found = [*older[: CONTEXT_MESSAGES - len(own)][::-1], *own]
+    if any(message.attachments for message in found):
+        return None
+    return _context(session, turn, model, found, {}, hot.seq)
 
 
 def get_context(connection: sa.Connection, request: GetContext) -> Context:
@@ -34,13 +75,28 @@ def get_context(connection: sa.Connection, request: GetContext) -> Context:
         *_continued_reply(connection, turn),
         *connection.execute(_CONTEXT, {"leaf": leaf}),
     ][: CONTEXT_MESSAGES - len(own)]
+    found = [*older[::-1], *own]
+    attached = {file for row in found for file in row.attachments}
+    files = file_queries.context_files(connection, session.user_id, attached)
+    model = _first(turn.model, session.model) or preferred_model(connection, session.user_id)
+    return _context(session, turn, model, found, files, read_applied(connection))
+
+
+def _context(
+    session: SessionRow,
+    turn: Turn,
+    model: str | None,
+    found: Sequence["sa.Row[Any] | MessageRow | _OwnMessage"],
+    files: dict[str, ContextFile],
+    seq: int,
+) -> Context:
     return Context(
-        messages=_with_files(connection, session.user_id, [*older[::-1], *own]),
+        messages=[_message(row, files) for row in found],
         system_prompt=_first(turn.system, session.system_prompt),
-        model=_first(turn.model, session.model) or preferred_model(connection, session.user_id),
+        model=model,
         temperature=_first(turn.temperature, session.temperature),
         max_tokens=_first(turn.max_tokens, session.max_tokens),
-        seq=read_applied(connection),
+        seq=seq,
     )
 
 
@@ -56,6 +112,11 @@ def _branch_of(
         owner = sa.select(messages.c.user_id).where(messages.c.id == turn.context)
         if connection.execute(owner).scalar() == user_id:
             return turn.context, []
+    return _follows(turn)
+
+
+def _follows(turn: Turn) -> tuple[str | None, list["_OwnMessage"]]:
+    """The message that the turn's own one follows, and that one if it says anything."""
     if turn.content is None:  # an existing message is answered once more
         return turn.user_message_id, []
     message = _OwnMessage(turn.user_message_id, turn.content, turn.attachments)
@@ -82,25 +143,20 @@ def _continued_reply(connection: sa.Connection, turn: Turn) -> Sequence[sa.Row[A
     return connection.execute(_REPLY, {"id": turn.assistant_message_id}).all()
 
 
-def _with_files(
-    connection: sa.Connection, user_id: str, found: Sequence[sa.Row[Any] | _OwnMessage]
-) -> list[ContextMessage]:
-    attached = {file for row in found for file in row.attachments}
-    known = file_queries.context_files(connection, user_id, attached)
-    return [
-        ContextMessage(
-            id=row.id,
-            role=row.role,
-            content=row.content,
-            files=[known[file] for file in row.attachments if file in known],
-            missing_files=sum(file not in known for file in row.attachments),
-            thoughts=row.thoughts,
-            provider=row.provider,
-            model=row.model,
-            stop_reason=row.stop_reason,
-        )
-        for row in found
-    ]
+def _message(
+    row: "sa.Row[Any] | MessageRow | _OwnMessage", files: dict[str, ContextFile]
+) -> ContextMessage:
+    return ContextMessage(
+        id=row.id,
+        role=row.role,
+        content=row.content,
+        files=[files[file] for file in row.attachments if file in files],
+        missing_files=sum(file not in files for file in row.attachments),
+        thoughts=row.thoughts,
+        provider=row.provider,
+        model=row.model,
+        stop_reason=row.stop_reason,
+    )
 
 
 def _context_of_job(connection: sa.Connection, session: SessionRow) -> Context:
@@ -119,32 +175,7 @@ def _first(mine: Any, default: Any) -> Any:
     return default if mine is None else mine
 
 
-def _context() -> Any:
-    """The last usable messages of a branch, the newest first.
-
-    The walk counts what it has found, so that its cost does not grow with the branch.
-    """
-    usable = messages.c.status.in_(_USABLE) & (messages.c.content != "")
-    counts = sa.case((usable, 1), else_=0)
-    walk = (
-        sa.select(messages.c.id, messages.c.parent_id, counts.label("found"))
-        .where(messages.c.id == sa.bindparam("leaf"))
-        .cte("walk", recursive=True)
-    )
-    walk = walk.union_all(
-        sa.select(messages.c.id, messages.c.parent_id, walk.c.found + counts)
-        .join(walk, messages.c.id == walk.c.parent_id)
-        .where(walk.c.found < CONTEXT_MESSAGES)
-    )
-    return (
-        sa.select(*(messages.c[name] for name in _READ))
-        .join(walk, walk.c.id == messages.c.id)
-        .where(usable)
-        .order_by(messages.c.depth.desc())
-    )
-
-
-_CONTEXT = _context()
+_CONTEXT = branch_end([messages.c[name] for name in _READ], usable_only=True)
 _REPLY: Any = sa.select(*(messages.c[name] for name in _READ)).where(
     messages.c.id == sa.bindparam("id")
 )

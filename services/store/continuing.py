@@ -11,12 +11,11 @@ import msgspec
 import sqlalchemy as sa
 
 from services.store import queries
-from services.store.commands import Commands
-from services.store.database import Database
 from services.store.keys import digest
-from services.store.queries import SessionState
 from services.store.rows import MessageRow, RunRow, run_row
 from services.store.schema import messages, runs
+from services.store.session_log import SessionLog, SessionState
+from services.store.turns import Turns
 from shared.commands import Accepted, ContinueReply
 from shared.errors import Conflict
 from shared.events import Continued, Turn
@@ -29,14 +28,14 @@ CUT = ("max_tokens", "max_length")
 class Continuing:
     """The command that lets a reply go on."""
 
-    def __init__(self, commands: Commands, database: Database, settings: Settings) -> None:
-        self._commands = commands
-        self._database = database
+    def __init__(self, log: SessionLog, turns: Turns, settings: Settings) -> None:
+        self._log = log
+        self._turns = turns
         self._most = settings.max_reply
 
     async def continue_reply(self, request: ContinueReply) -> Accepted:
         """Accept a turn whose reply is there already, and is to be longer."""
-        reply = await self._commands.message(request.user_id, request.message_id)
+        reply = await self._log.message(request.user_id, request.message_id)
         turn = Turn(
             user_message_id=reply.parent_id or "",
             assistant_message_id=reply.id,
@@ -46,11 +45,12 @@ class Continuing:
         )
 
         async def turn_in(state: SessionState) -> Turn:
-            found = await self._database.read(find_reply, request.user_id, reply.id)
+            at = state.session.last_seq
+            found = await self._log.read_at(at, find_reply, request.user_id, reply.id)
             self._check(found, state)
             return _turn(turn, found)
 
-        return await self._commands.accept(
+        return await self._turns.accept(
             request.user_id, reply.session_id, turn, turn_in, run_id=request.run_id
         )
 

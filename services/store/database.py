@@ -145,9 +145,8 @@ def database_path(settings: Settings) -> Path:
 
 
 def _engine(path: Path, size: int, begin: str, *pragmas: str) -> sa.Engine:
-    engine = sa.create_engine(
-        f"sqlite:///{path}", pool_size=size, max_overflow=0, connect_args={"timeout": 30}
-    )
+    url = sa.URL.create("sqlite", database=str(path))  # in a text, a ? would end the path
+    engine = sa.create_engine(url, pool_size=size, max_overflow=0, connect_args={"timeout": 30})
 
     def on_connect(connection: Any, _: object) -> None:
         connection.isolation_level = None  # transactions begin where we say, below

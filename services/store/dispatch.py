@@ -15,11 +15,14 @@ from services.store import queries, schedules
 from services.store.chains import Chains
 from services.store.database import Database
 from services.store.hotlog import HotLog
+from services.store.memory import Memory
 from services.store.rows import RunRow, SessionRow
+from services.store.watermark import Watermark
 from shared import ids
 from shared.bus import Bus, BusError, NoAnswer
 from shared.chain import Overtaken
 from shared.deltas import NOTHING, Written, read_attempt
+from shared.due import LATEST
 from shared.endings import ended, log_end
 from shared.errors import Unavailable
 from shared.events import EndStatus, Fault, RunEnded, TodoChat, Turn
@@ -104,11 +107,21 @@ def _is_lost(run: RunRow, first: int) -> bool:
 class Dispatcher:
     """Looks at sessions and appends what they need; owns the list of those to look at."""
 
-    def __init__(self, bus: Bus, database: Database, hot: HotLog, chains: Chains) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        database: Database,
+        hot: HotLog,
+        chains: Chains,
+        memory: Memory,
+        applied: Watermark,
+    ) -> None:
         self._bus = bus
         self._database = database
         self._hot = hot
         self._chains = chains
+        self._memory = memory
+        self._applied = applied
         self._due: set[str] = set()
         self._wake = asyncio.Event()
         self._cancelled_at: dict[str, float] = {}
@@ -163,6 +176,8 @@ class Dispatcher:
     async def _look_again(self, session_id: str, overtaken: Overtaken) -> None:
         try:
             await self._chains.catch_up(overtaken)
+            if overtaken.entries:
+                await self._applied.wait_for(overtaken.entries[-1].seq)
         except (BusError, Unavailable) as error:
             log.warning("store.dispatch_postponed", session_id=session_id, error=str(error))
         else:
@@ -175,7 +190,7 @@ class Dispatcher:
             Overtaken: the session went on meanwhile.
             NoAnswer: the bus is away.
         """
-        found = await self._database.read(queries.dispatchable, session_id)
+        found = await self._look(session_id)
         if found is None:
             return
         session, unfinished = found
@@ -191,6 +206,13 @@ class Dispatcher:
                     await self._end(run, "failed", error=_LOST)
                 case Schedule(run):
                     await self._schedule(run)
+
+    async def _look(self, session_id: str) -> tuple[SessionRow, list[RunRow]] | None:
+        """The session and its unfinished runs: from memory if it is there, else from the tables."""
+        hot = self._memory.held(session_id)
+        if hot is None or hot.row is None:
+            return await self._database.read(queries.dispatchable, session_id)
+        return hot.session(), hot.unfinished()
 
     async def _begin(self, session: SessionRow, run: RunRow) -> None:
         turn = run.turn
@@ -212,8 +234,8 @@ class Dispatcher:
 
     async def _schedule(self, run: RunRow) -> None:
         """Make sure of a job's schedule; one whose time has passed fires at once."""
-        if run.plan is None or run.due is None:
-            return
+        if run.plan is None or run.due is None or run.due > LATEST:
+            return  # a time beyond the server's clock would begin the job at once
         overdue = run.due < ids.now()
         if not overdue and self._schedules.get(run.id, 0) >= max(self._hot.first, 1):
             return

@@ -4,10 +4,12 @@ What lies in EVENTS and was not archived when the last store stopped is not seen
 """
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -56,7 +58,9 @@ def reading(path: Path) -> sa.Engine:
             f"There is no {path}. Name the directory that natterlog runs in, or its "
             "NATTERLOG_DATA_DIR; or start it, and try again."
         )
-    engine = sa.create_engine(f"sqlite:///file:{path.resolve()}?mode=ro&uri=true")
+    file = f"file:{quote(os.fsencode(path.resolve()))}"
+    url = sa.URL.create("sqlite", database=file, query={"mode": "ro", "uri": "true"})
+    engine = sa.create_engine(url)
 
     def on_connect(connection: Any, _: object) -> None:
         connection.isolation_level = None  # each connection reads one snapshot, begun below

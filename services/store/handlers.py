@@ -20,10 +20,11 @@ from services.store import (
     statistics,
 )
 from services.store.accounts import Accounts
+from services.store.admission import Admission
 from services.store.answering import Endpoint, endpoint
 from services.store.branches import Branches
 from services.store.commands import Commands
-from services.store.context import get_context
+from services.store.context import Contexts
 from services.store.continuing import Continuing
 from services.store.database import Database
 from services.store.dispatch import Dispatcher
@@ -35,6 +36,7 @@ from services.store.model_names import ModelNames
 from services.store.models import Models
 from services.store.presets import Presets
 from services.store.search import search_messages
+from services.store.turns import Turns
 from services.store.usage import get_usage
 from services.store.watermark import Watermark
 from shared import commands as c
@@ -75,10 +77,14 @@ COMMANDS: dict[type[Any], dict[Request, Callable[[Any, Any], Awaitable[msgspec.S
         c.CreateSession: Commands.create_session,
         c.UpdateSession: Commands.update_session,
         c.DeleteSession: Commands.delete_session,
-        c.SendMessage: Commands.send_message,
-        c.Regenerate: Commands.regenerate,
-        c.CancelRun: Commands.cancel_run,
     },
+    Turns: {
+        c.SendMessage: Turns.send_message,
+        c.Regenerate: Turns.regenerate,
+        c.CancelRun: Turns.cancel_run,
+        c.OpenFeed: Turns.open_feed,
+    },
+    Contexts: {c.GetContext: Contexts.get_context},
     Continuing: {c.ContinueReply: Continuing.continue_reply},
     Branches: {
         c.EditMessage: Branches.edit,
@@ -107,11 +113,14 @@ COMMANDS: dict[type[Any], dict[Request, Callable[[Any, Any], Awaitable[msgspec.S
 }
 """Requests that change something, or are about the log, by who carries them out."""
 
+FROM_MEMORY: frozenset[Request] = frozenset(
+    {c.CreateSession, c.SendMessage, c.CancelRun, c.OpenFeed, c.GetContext}
+)
+"""Those that wait for the tables only when they need them."""
+
 QUERIES: dict[Request, Callable[[sa.Connection, Any], msgspec.Struct]] = {
     c.ListSessions: queries.list_sessions,
     c.GetRun: queries.get_run,
-    c.OpenFeed: queries.open_feed,
-    c.GetContext: get_context,
     c.GetJob: job_queries.get_job,
     c.ListJobs: job_queries.list_jobs,
     c.GetFile: file_queries.get_file,
@@ -138,6 +147,12 @@ PAST_QUERIES: dict[Request, Callable[[sa.Connection, Any], Any]] = {
 """Those that are answered as of an earlier fact as well, where the request names one."""
 
 
+NEVER_WAITS: frozenset[Request] = frozenset(
+    {c.CancelRun, c.OpenFeed, c.GetContext, c.SyncModels, c.GetFacts, i.ReadFacts, c.Rebuild}
+)
+"""Commands, and what is about the log, that no flood of messages holds up."""
+
+
 def react(parts: Iterable[object], fact: Fact, session_id: str) -> None:
     """Hand an applied fact to the parts of the store that react to its kind."""
     for part in parts:
@@ -145,13 +160,31 @@ def react(parts: Iterable[object], fact: Fact, session_id: str) -> None:
             reaction(part, session_id)
 
 
+async def _admitted(
+    admission: Admission, command: Callable[[Any], Awaitable[msgspec.Struct]], request: Any
+) -> msgspec.Struct:
+    """Carry out a command when its turn has come."""
+    async with admission.slot(request.user_id):
+        return await command(request)
+
+
 def endpoints(
-    parts: Iterable[object], database: Database, history: History, applied: Watermark
+    parts: Iterable[object],
+    database: Database,
+    history: History,
+    applied: Watermark,
+    admission: Admission,
 ) -> dict[str, Endpoint]:
     """What answers each request, by its subject; ``parts`` carry out the commands."""
     answers: dict[Request, Callable[[Any], Awaitable[msgspec.Struct]]] = {}
     for part in parts:
-        answers |= {kind: partial(do, part) for kind, do in COMMANDS[type(part)].items()}
+        for kind, do in COMMANDS[type(part)].items():
+            command = partial(do, part)
+            admitted = partial(_admitted, admission, command)
+            answers[kind] = command if kind in NEVER_WAITS else admitted
     answers |= {kind: partial(database.read, query) for kind, query in QUERIES.items()}
     answers |= {kind: partial(history.answer, query) for kind, query in PAST_QUERIES.items()}
-    return dict(endpoint(kind, answer, applied) for kind, answer in answers.items())
+    return dict(
+        endpoint(kind, answer, None if kind in FROM_MEMORY else applied.catch_up)
+        for kind, answer in answers.items()
+    )

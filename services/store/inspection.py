@@ -28,13 +28,15 @@ _MOST_BYTES = 4 * 1024 * 1024
 
 def find_runs(connection: sa.Connection, request: FindRuns) -> FoundRuns:
     wanted = sa.select(runs.c.id).where(*_runs_wanted(request))
+    # Of an imported run the first fact is younger than its acceptance.
+    newest_first = (runs.c.created_at.desc(), runs.c.first_seq.desc())
     # sorted without their texts, which may be long
-    newest = wanted.order_by(runs.c.first_seq.desc()).limit(_limit(request.limit))
+    newest = wanted.order_by(*newest_first).limit(_limit(request.limit))
     query = (
         sa.select(runs, usage_log.c.id.is_not(None).label("called"), *_OF_CALLS)
         .outerjoin(usage_log, usage_log.c.id == runs.c.id)
         .where(runs.c.id.in_(newest))
-        .order_by(runs.c.first_seq.desc())
+        .order_by(*newest_first)
     )
     found = [_found_run(row) for row in connection.execute(query)]
     return FoundRuns(items=found, seq=read_applied(connection))
@@ -67,7 +69,7 @@ def _accepted_when(request: FindRuns) -> list[sa.ColumnElement[bool]]:
     if request.until is not None:
         wanted.append(runs.c.created_at < request.until)
     if request.before is not None:
-        wanted.append(runs.c.first_seq < request.before)
+        wanted.append(sa.tuple_(runs.c.created_at, runs.c.first_seq) < sa.tuple_(*request.before))
     return wanted
 
 

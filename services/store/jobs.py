@@ -16,11 +16,12 @@ import msgspec
 
 from services.store import job_queries, queries
 from services.store.chains import ROUNDS
-from services.store.commands import Commands, need_id
-from services.store.database import Database
-from services.store.queries import SessionState
+from services.store.commands import Commands
+from services.store.session_log import SessionLog, SessionState
+from services.store.turns import need_id
 from shared import ids
 from shared.commands import CreateJob, CreateSession, GetJob, JobAccepted
+from shared.due import check_due
 from shared.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from shared.events import DocumentPlan, PipelinePlan, RunScheduled, TodoProcess
 from shared.plans import step_names
@@ -30,9 +31,9 @@ from shared.subjects import PRIORITIES, Address
 class Jobs:
     """The command that begins jobs."""
 
-    def __init__(self, commands: Commands, database: Database) -> None:
+    def __init__(self, log: SessionLog, commands: Commands) -> None:
+        self._log = log
         self._commands = commands
-        self._database = database
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def create_job(self, request: CreateJob) -> JobAccepted:
@@ -44,7 +45,7 @@ class Jobs:
             else:
                 run_id = await self._same_or_new(request, request.client_ref)
         query = GetJob(user_id=request.user_id, run_id=run_id)
-        found = await self._database.read(job_queries.get_job, query)
+        found = await self._log.read(job_queries.get_job, query)
         return JobAccepted(job=found.job, seq=found.seq, repeated=run_id != request.run_id)
 
     async def _begin(self, request: CreateJob) -> str:
@@ -53,7 +54,7 @@ class Jobs:
 
     async def _same_or_new(self, request: CreateJob, reference: str) -> str:
         """The unfinished job that the client calls the same, or else a new one."""
-        known = await self._database.read(queries.run_owner, request.run_id)
+        known = await self._log.read(queries.run_owner, request.run_id)
         if known is not None:  # the same request came twice
             return await self._begin(msgspec.structs.replace(request, session_id=known[1]))
         for _ in range(ROUNDS):
@@ -62,14 +63,14 @@ class Jobs:
                 run_id = await self._begin(msgspec.structs.replace(request, session_id=session_id))
             except NotFound:
                 continue  # it was deleted just now, and another one is due
-            job = await self._database.read(job_queries.job_in, session_id)
+            job = await self._log.read(job_queries.job_in, session_id)
             if run_id == request.run_id or (job is not None and job.ended_at is None):
                 return run_id
         raise Unavailable("Too much is happening under this reference.", retry_after=1.0)
 
     async def _session_of(self, user_id: str, reference: str) -> str:
         """The session of the job that has this reference now, whether it is there yet or not."""
-        last = await self._database.read(job_queries.last_of_reference, user_id, reference)
+        last = await self._log.read(job_queries.last_of_reference, user_id, reference)
         if last is not None and last.ended_at is None:
             return last.session_id
         session_id = ids.id_after(last.session_id if last else user_id, user_id, reference)
@@ -94,23 +95,21 @@ class Jobs:
         address = Address(request.user_id, request.session_id, request.run_id)
 
         async def attempt(state: SessionState) -> str:
-            job = await self._database.read(job_queries.job_in, request.session_id)
+            at = state.session.last_seq
+            job = await self._log.read_at(at, job_queries.job_in, request.session_id)
             if job is not None and job.id != request.run_id and request.client_ref is not None:
                 # joining it is no append, so the chain cannot tell that it is late
-                await self._commands.check_latest(address, state.session.last_seq)
+                await self._log.check_latest(address, at)
                 return job.id
-            found = await self._database.read(queries.run_owner, request.run_id)
+            found = await self._log.read(queries.run_owner, request.run_id)
             if found == (request.user_id, request.session_id):
                 return request.run_id
             if found is not None:
                 raise Conflict("This run id is taken; please choose another.")
-            await self._commands.append_to_session(
-                address, _first_fact(request), state.session.last_seq
-            )
+            await self._log.append(address, _first_fact(request), at)
             return request.run_id
 
-        user, session_id = request.user_id, request.session_id
-        return await self._commands.decide_on_session(user, session_id, attempt)
+        return await self._log.decide(request.user_id, request.session_id, attempt)
 
 
 def _first_fact(request: CreateJob) -> RunScheduled | TodoProcess:
@@ -134,8 +133,8 @@ def _check(request: CreateJob) -> None:
         raise InvalidRequest(
             f"A priority is a number from {PRIORITIES[0]} to {PRIORITIES[-1]}.", path="$.priority"
         )
-    if request.due is not None and request.due.tzinfo is None:
-        raise InvalidRequest("A time has a zone.", path="$.due")
+    if request.due is not None:
+        check_due(request.due, path="$.due")
     if request.client_ref is not None and isinstance(request.plan, DocumentPlan):
         # its file lies in the session that the asker chose
         raise InvalidRequest("A job about a file has no reference.", path="$.client_ref")

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from services.store.queries import SessionState
 from services.store.rows import RunRow
+from services.store.session_log import SessionState
 from shared.commands import ContinueReply, EditMessage, Regenerate, SendMessage
 from shared.errors import KeyReused
 from shared.events import Turn
@@ -27,13 +27,12 @@ def may_begin_again(known: RunRow) -> bool:
     return known.status == "failed" and known.error is not None and known.error.retryable
 
 
-def answered_anew(state: SessionState, turn: Turn) -> Turn | None:
+def answered_anew(state: SessionState, failed: RunRow | None, turn: Turn) -> Turn | None:
     """The turn as another reply to the message of the failed one, if nothing came after that.
 
     None where something did: another reply there would put an older branch in front,
     so the turn is one more at the end of the conversation.
     """
-    failed = state.keyed
     if failed is None or failed.turn is None or failed.turn.continues is not None:
         return None
     ends = (failed.user_message_id, failed.assistant_message_id)

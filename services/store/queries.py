@@ -4,7 +4,7 @@ Each runs in one snapshot, so ``seq`` is exactly what the answer takes into
 account.  What is not the user's is not there.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -20,7 +20,6 @@ from services.store.rows import (
 from services.store.schema import messages, runs, sessions
 from shared.commands import (
     Accepted,
-    FeedState,
     GetMessage,
     GetRun,
     GetSession,
@@ -28,11 +27,9 @@ from shared.commands import (
     ListSessions,
     MessageAnswer,
     MessagePage,
-    OpenFeed,
     RunAnswer,
     SessionAnswer,
     SessionPage,
-    UnfinishedRun,
 )
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.records import HIDDEN_MODES
@@ -171,28 +168,6 @@ def get_run(connection: sa.Connection, request: GetRun) -> RunAnswer:
     return RunAnswer(run=run.record(), seq=read_applied(connection))
 
 
-def open_feed(connection: sa.Connection, request: OpenFeed) -> FeedState:
-    session = find_session(connection, request.user_id, request.session_id)
-    unfinished = unfinished_runs(connection, session.id)
-    questions = _by_id(connection, [r.user_message_id for r in unfinished if r.user_message_id])
-    return FeedState(
-        session=session.record(),
-        unfinished=[
-            UnfinishedRun(
-                run_id=run.id,
-                user_message=questions[run.user_message_id].record(),
-                assistant_message_id=run.assistant_message_id,
-                attempt=run.attempt,
-                waiting=run.waiting,
-                continues=run.turn.continues if run.turn else None,
-            )
-            for run in unfinished
-            if run.user_message_id in questions and run.assistant_message_id
-        ],
-        seq=read_applied(connection),
-    )
-
-
 def accepted(connection: sa.Connection, run_id: str, *, repeated: bool) -> Accepted:
     """The answer to who sent a message, once its run is applied."""
     row = connection.execute(_RUN, {"id": run_id}).one_or_none()
@@ -212,34 +187,6 @@ def accepted(connection: sa.Connection, run_id: str, *, repeated: bool) -> Accep
 # -- what commands and the dispatcher decide on -----------------------------------------
 
 
-class SessionState(NamedTuple):
-    """A session and what is unfinished in it."""
-
-    session: SessionRow
-    unfinished: list[RunRow]
-    keyed: RunRow | None
-    """The run that an idempotency key began; the last one, where others before it failed."""
-    begun: RunRow | None
-    """The run with an id that is to begin one."""
-
-
-def session_state(
-    connection: sa.Connection,
-    user_id: str,
-    session_id: str,
-    key: str | None = None,
-    run_id: str | None = None,
-    *,
-    importing: bool = False,
-) -> SessionState:
-    return SessionState(
-        find_session(connection, user_id, session_id, importing=importing),
-        unfinished_runs(connection, session_id),
-        None if key is None else _keyed(connection, user_id, key),
-        None if run_id is None else _run(connection, run_id),
-    )
-
-
 def find_session(
     connection: sa.Connection, user_id: str, session_id: str, *, importing: bool = False
 ) -> SessionRow:
@@ -250,13 +197,13 @@ def find_session(
     return session_row(row)
 
 
-def check_free(connection: sa.Connection, user_id: str, session_id: str) -> None:
-    """Refuse to open a session whose id another user's has."""
-    if connection.execute(_OWNER, {"id": session_id}).scalar() not in (None, user_id):
-        raise Conflict("This session id is taken; please choose another.")
+def owner(connection: sa.Connection, session_id: str) -> str | None:
+    """Whose session it is; None where there is none."""
+    return connection.execute(_OWNER, {"id": session_id}).scalar()
 
 
-def _run(connection: sa.Connection, run_id: str) -> RunRow | None:
+def run_by_id(connection: sa.Connection, run_id: str) -> RunRow | None:
+    """A run, whoever asks."""
     row = connection.execute(_RUN, {"id": run_id}).one_or_none()
     return None if row is None else run_row(row)
 
@@ -318,18 +265,12 @@ def never_sent() -> Conflict:
     return Conflict("That message was never sent to a model, so there is nothing to answer anew.")
 
 
-def _keyed(connection: sa.Connection, user_id: str, key: str) -> RunRow | None:
+def keyed(connection: sa.Connection, user_id: str, key: str) -> RunRow | None:
+    """The run that an idempotency key began; the last one, where others before it failed."""
     began = connection.execute(_KEYED, {"user": user_id, "key": key}).all()
     # Two stores may have taken it for two sessions at one moment: then the first one counts.
     same = [row for row in began if row.idempotency_digest == began[0].idempotency_digest]
     return run_row(same[-1]) if same else None
-
-
-def _by_id(connection: sa.Connection, ids: list[str]) -> dict[str, MessageRow]:
-    if not ids:
-        return {}
-    found = connection.execute(sa.select(messages).where(messages.c.id.in_(ids)))
-    return {row.id: message_row(row) for row in found}
 
 
 def _page(number: int, *, most: int | None = MAX_PAGE) -> int:

@@ -20,12 +20,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from services.store import trim
 from services.store.accounts import Accounts
+from services.store.admission import Admission
 from services.store.answering import Endpoint
 from services.store.applying import apply, read_applied, read_epoch, set_epoch
 from services.store.archive import Archive, Entry, entry, links
 from services.store.branches import Branches
 from services.store.chains import Chains
 from services.store.commands import Commands
+from services.store.context import Contexts
 from services.store.continuing import Continuing
 from services.store.database import Database, database_path
 from services.store.dispatch import Dispatcher
@@ -36,16 +38,20 @@ from services.store.history import History
 from services.store.hotlog import HotLog
 from services.store.jobs import Jobs
 from services.store.log_requests import LogRequests
+from services.store.memory import Memory
 from services.store.migrate import migrate
 from services.store.model_names import ModelNames
 from services.store.models import Models
 from services.store.orphans import Orphans
 from services.store.presets import Presets
 from services.store.releasing import Releasing
+from services.store.session_log import SessionLog
+from services.store.turns import Turns
 from services.store.watermark import Watermark
-from shared.bus import Bus, BusError, Incoming, Stored
+from shared.bus import Bus, BusError, Incoming
 from shared.lifecycle import running
 from shared.log import get_logger
+from shared.log_entry import LogEntry
 from shared.objects import ObjectMissing, is_packed, unpack
 from shared.settings import Settings
 from shared.streams import ensure_streams
@@ -57,6 +63,8 @@ BATCH = 500
 _STEP = 1.0
 _RETRY = 0.2
 _MOST_LIVE = 2_000
+MOST_REQUESTS = 10_000
+"""Requests that may be here at once, most of them waiting (:mod:`services.store.admission`)."""
 
 _archived = Counter("natterlog_store_facts", "Facts archived and applied")
 _lag = Gauge("natterlog_store_lag_facts", "Facts that are known of and not applied yet")
@@ -71,7 +79,7 @@ async def main(settings: Settings) -> None:
         life.add_check("projection", store.check)
         life.measure(partial(measure_runs, database=store.database))
         async with store.at_work():
-            await life.bus.serve("store", store.endpoints())
+            await life.bus.serve("store", store.endpoints(), most=MOST_REQUESTS)
             life.ready()
             await life.stopping.wait()
 
@@ -102,16 +110,24 @@ class Store:
         self.applied = Watermark()
         self.hot = HotLog(bus)
         self.eraser = Eraser(bus, archive, database, self.hot)
-        self.chains = Chains(bus, self.hot, self.applied)
-        self.dispatcher = Dispatcher(bus, database, self.hot, self.chains)
-        self.model_names = ModelNames(bus, database)
-        self.commands = Commands(
-            *(bus, settings, database, archive, self.chains, self.applied, self.eraser),
-            self.model_names,
+        self.memory = Memory(bus, database, self.hot, self.applied)
+        self.chains = Chains(bus, self.hot, self.applied, self.memory)
+        self.session_log = SessionLog(self.chains, self.memory, database, self.applied)
+        self.dispatcher = Dispatcher(
+            *(bus, database, self.hot, self.chains, self.memory, self.applied)
         )
-        self.jobs = Jobs(self.commands, database)
-        self.branches = Branches(self.commands, database)
-        self.continuing = Continuing(self.commands, database, settings)
+        self.model_names = ModelNames(bus, database)
+        self.turns = Turns(
+            *(self.session_log, self.memory, database, self.applied, self.model_names, settings)
+        )
+        self.contexts = Contexts(self.memory, database, self.applied)
+        self.commands = Commands(
+            *(bus, settings, database, archive, self.chains, self.session_log),
+            *(self.memory, self.applied, self.eraser, self.model_names),
+        )
+        self.jobs = Jobs(self.session_log, self.commands)
+        self.branches = Branches(self.session_log, self.commands, self.turns, database)
+        self.continuing = Continuing(self.session_log, self.turns, settings)
         self.releasing = Releasing(self.commands, database)
         self.eraser.release = self.releasing.release
         self.presets = Presets(self.chains, database, self.model_names)
@@ -120,8 +136,9 @@ class Store:
         self.orphans = Orphans(bus, archive, database, self.applied)
         self.models = Models(self.chains, database)
         self.log_requests = LogRequests(archive, database, self.applied)
+        self.admission = Admission()
         self._settings = settings
-        self._live: deque[Stored] = deque()
+        self._live: deque[Entry] = deque()
         self._heard = 0
         self._wake = asyncio.Event()
         self._adopted = False
@@ -177,9 +194,9 @@ class Store:
                 await asyncio.sleep(_STEP)
                 await self.archive.look()
 
-    async def take(self, batch: list[Stored]) -> None:
+    async def take(self, batch: list[Entry]) -> None:
         """Make some facts, the next ones, part of the archive and of the tables."""
-        entries = [await self._whole(stored) for stored in batch]
+        entries = [await self._whole(item) for item in batch]
         await self.archive.add(entries)
         upto = entries[-1].seq
         self.applied.advance(await self.database.write(apply, links(entries), upto))
@@ -187,7 +204,7 @@ class Store:
         _lag.set(max(self._heard - upto, 0))
         self._react(entries)
 
-    async def _next(self) -> list[Stored]:
+    async def _next(self) -> list[Entry]:
         """The facts that follow the archive's last: as they were heard, else read."""
         batch = self._heard_next()
         if not batch and self._caught_up:
@@ -195,16 +212,19 @@ class Store:
             batch = self._heard_next()
         if not batch:
             after = self.archive.archived
-            batch = await self.bus.read(EVENTS, EVERY_FACT, after=after, limit=BATCH)
+            stored = await self.bus.read(EVENTS, EVERY_FACT, after=after, limit=BATCH)
+            batch = [
+                Entry(*each, None) if is_packed(each.data) else entry(*each) for each in stored
+            ]
             self._caught_up = not batch
         return batch
 
-    def _heard_next(self) -> list[Stored]:
+    def _heard_next(self) -> list[Entry]:
         """Live facts as long as they follow without a gap (a schedule, an erased fact)."""
         live, after = self._live, self.archive.archived
         while live and live[0].seq <= after:
             live.popleft()
-        batch: list[Stored] = []
+        batch: list[Entry] = []
         while live and live[0].seq == after + 1 and len(batch) < BATCH:
             batch.append(live.popleft())
             after += 1
@@ -218,14 +238,16 @@ class Store:
             self._caught_up = False  # something may have been missed: read
         self._wake.clear()
 
-    async def _whole(self, stored: Stored) -> Entry:
-        data = stored.data
-        if is_packed(data):
-            try:
-                data = await unpack(self.bus, data)
-            except (ObjectMissing, DecodeError):
-                log.error("store.fact_incomplete", seq=stored.seq, subject=stored.subject)
-        return entry(stored.seq, stored.subject, data)
+    async def _whole(self, item: Entry) -> Entry:
+        """The fact with what lies of it in FILES."""
+        if not is_packed(item.data):
+            return item
+        data = item.data
+        try:
+            data = await unpack(self.bus, data)
+        except (ObjectMissing, DecodeError):
+            log.error("store.fact_incomplete", seq=item.seq, subject=item.subject)
+        return entry(item.seq, item.subject, data)
 
     def _react(self, entries: list[Entry]) -> None:
         """Tell the store's parts of the facts that were just applied."""
@@ -269,12 +291,27 @@ class Store:
         subject, seq = message.subject.removeprefix(LIVE), message.sequence
         if len(self._live) >= _MOST_LIVE:
             self._live.clear()  # far behind: it will be read
-        self._live.append(Stored(seq, subject, message.data))
+        packed = is_packed(message.data)
+        item = (
+            Entry(seq, subject, message.data, None) if packed else entry(seq, subject, message.data)
+        )
+        self._live.append(item)
         self._heard = seq
+        self.applied.note(seq)
+        self._hand_to_memory(item)
         self._wake.set()
+
+    def _hand_to_memory(self, item: Entry) -> None:
+        address = parse(item.subject)
+        if item.fact is None:
+            self.memory.hear(item.seq, None, address.session)
+        else:
+            heard = LogEntry(item.seq, item.subject, address, item.data, item.fact)
+            self.memory.hear(item.seq, heard, address.session)
 
     def _on_reconnect(self) -> None:
         self._adopted = False
+        self.memory.doubt()
         self._wake.set()
 
     async def _trim_now_and_then(self) -> None:
@@ -294,9 +331,16 @@ class Store:
 
     def endpoints(self) -> dict[str, Endpoint]:
         """Every request that the store answers."""
-        deciding = (self.commands, self.continuing, self.branches, self.jobs)
-        parts = (*deciding, self.presets, self.accounts, self.models, self.log_requests)
-        return endpoints(parts, self.database, self.history, self.applied)
+        deciding = (self.commands, self.turns, self.continuing, self.branches, self.jobs)
+        parts = (
+            *deciding,
+            self.contexts,
+            self.presets,
+            self.accounts,
+            self.models,
+            self.log_requests,
+        )
+        return endpoints(parts, self.database, self.history, self.applied, self.admission)
 
     async def check(self) -> str | None:
         """Why the store is not ready, if it is not."""

@@ -4,7 +4,6 @@ Nothing here starts a process.  The supervisor runs the server as one of its
 children and the tests run it on their own, both from one configuration.
 """
 
-import json
 import os
 import random
 import re
@@ -24,6 +23,9 @@ OLDEST = (2, 12)
 
 READY = "Server is ready"
 """What the server logs once it takes connections, its streams recovered."""
+
+CANNOT_START = 1
+"""The exit code when it cannot read its configuration, or cannot have its port or its files."""
 
 USER = "natterlog"
 
@@ -95,18 +97,28 @@ lame_duck_duration: "30s"
 authorization {{
   users: [{{
     user: {USER}
-    password: {json.dumps(server.password)}
+    password: "{server.password}"
     # live.> is what the server republishes once it is stored: nobody else may say it
     permissions: {{ publish: {{ allow: [">"], deny: ["live.>"] }} }}
   }}]
 }}
 jetstream {{
-  store_dir: {json.dumps(str(server.directory / "nats"))}
+  store_dir: {quoted(server.directory / "nats")}
   sync_interval: always
   max_memory_store: 256MB
   max_file_store: 1TB
 }}
 """
+
+
+def quoted(path: Path) -> str:
+    r"""The path as a string of the server's configuration, which takes any byte as ``\xHH``."""
+    return f'"{"".join(map(_quoted_byte, os.fsencode(path)))}"'
+
+
+def _quoted_byte(byte: int) -> str:
+    character = chr(byte)
+    return character if " " <= character <= "~" and character not in '"\\' else f"\\x{byte:02x}"
 
 
 def find_binary() -> Path:

@@ -25,7 +25,7 @@ from shared.log import get_logger
 log = get_logger()
 
 BAD_SETTING = 2
-"""The exit code of a process that will never start as it is configured."""
+"""The exit code of a process of ours that will never start as it is configured."""
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +36,10 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     environ: Mapping[str, str]
     ready_line: str | None = None
     """For a program that is not ours: part of the line that it logs once it is ready."""
+    cannot_start: int = BAD_SETTING
+    """What it ends with, before it was ever ready, when another try would end the same."""
+    where: str = ""
+    """What it works on, as said when it does not start."""
     keep_fds: tuple[int, ...] = ()
     hide: tuple[str, ...] = ()
     """Lines with one of these in them are not worth showing."""
@@ -150,7 +154,7 @@ class SupervisedChild:
         forcing.cancel()
         ended_itself = self.keeper.done()
         self._kill_all_of_it()
-        await asyncio.wait({self.keeper})
+        await asyncio.gather(self.keeper, return_exceptions=True)  # its fault has been told
         return ended_itself
 
     def kill_stuck(self, faults: Mapping[str, str]) -> None:
@@ -168,7 +172,7 @@ class SupervisedChild:
             ended = await self._run_once()
             if self._stop.is_set():
                 return
-            if ended.code == BAD_SETTING and not self._was_ready:
+            if ended.code == self.program.cannot_start and not self._was_ready:
                 raise CannotStart(self.describe_failure(), ended.code)
             pause = self._backoff.after(pause, healthy=loop.time() - self._ready_at)
             log.warning(
@@ -247,10 +251,11 @@ class SupervisedChild:
         self._changed()
 
     def describe_failure(self) -> str:
+        sentence = f"{self.name} did not start{self.program.where}"
         if not self.last_lines:
-            return f"{self.name} did not start, and said nothing."
+            return f"{sentence}, and said nothing."
         lines = "\n".join(f"  {line}" for line in self.last_lines)
-        return f"{self.name} did not start. Its last lines:\n{lines}"
+        return f"{sentence}. Its last lines:\n{lines}"
 
     # -- signals --------------------------------------------------------------
 

@@ -270,6 +270,8 @@ def _nats(settings: Settings) -> Generator[tuple[str, Program | None]]:
                 command=server.command,
                 environ=machine_environ(os.environ),
                 ready_line=embedded_nats.READY,
+                cannot_start=embedded_nats.CANNOT_START,
+                where=f" in {server.directory} (NATTERLOG_DATA_DIR)",
                 keep_fds=(lock,),
                 hide=quiet,
             ),

@@ -52,6 +52,7 @@ async def check_all(natterlog: Running, clients: list[ChatClient]) -> None:
         assert (client.streaming, client.errors) == ("", [])
 
 
+@short_lease
 @pytest.mark.parametrize("service", ["llm-worker", "gateway", "store"])
 async def test_a_killed_service_costs_a_chat_front_end_no_character(
     natterlog: Running, service: str

@@ -198,16 +198,17 @@ async def _follow_until_reset(client: NativeClient, reply: Reply) -> None:
         length = len(reply.text)
 
 
+@short_lease
 async def test_a_pause_of_the_server_takes_no_reply_from_a_healthy_worker(natterlog: Running):
     await natterlog.system.start("llm-worker")
     sessions = [await natterlog.client.session() for _ in range(CLIENTS)]
     replies = [Reply() for _ in sessions]
     async with asyncio.TaskGroup() as group:
         for reply, session_id in zip(replies, sessions, strict=True):
-            group.create_task(natterlog.client.start(reply, session_id, "tokens=400 rate=30"))
+            group.create_task(natterlog.client.start(reply, session_id, "tokens=150 rate=30"))
 
     natterlog.system.nats.pause()
-    await asyncio.sleep(7)  # the pause is the point: it outlasts the lease of 6 s
+    await asyncio.sleep(3)  # the pause is the point: it outlasts the lease of 2 s
     natterlog.system.nats.resume()
 
     await follow_to_the_end(natterlog, replies)

@@ -19,7 +19,7 @@ async def edited(whole: Whole, message_id: str, text: str, reply: str, **options
     editing = asyncio.create_task(
         whole.call("POST", f"/messages/{message_id}/edit", json={"content": text}, **options)
     )
-    run_id = await next_run(whole, (await whole.store.store.database.read(latest_run)))
+    run_id = await next_run(whole, (await whole.store.store.session_log.read(latest_run)))
     await whole.answered(run_id, reply)
     status, turn = await editing
     assert status == 201, turn
@@ -33,7 +33,7 @@ def latest_run(connection: Any) -> str:
 async def next_run(whole: Whole, before: str) -> str:
     """The run that was begun after this one."""
     async with asyncio.timeout(DEADLINE):
-        while (found := await whole.store.store.database.read(latest_run)) == before:
+        while (found := await whole.store.store.session_log.read(latest_run)) == before:
             await whole.store.next_fact()
     return found
 
@@ -86,7 +86,7 @@ async def test_an_edit_of_a_busy_session_waits_and_stands_where_the_old_one_does
     session_id = await whole.stage.session()
     old = await whole.store.reply(session_id, "u1", "a1")
     busy = (await whole.store.send(session_id, "u2")).run
-    before = await whole.store.store.database.read(latest_run)
+    before = await whole.store.store.session_log.read(latest_run)
     editing = asyncio.create_task(
         whole.call("POST", f"/messages/{old.user_message_id}/edit", json={"content": "u1'"})
     )

@@ -43,7 +43,7 @@ async def next_run(whole: Whole, reply: Run) -> str:
     query = f"SELECT id FROM runs WHERE assistant_message_id = '{reply.assistant_message_id}'"
     async with asyncio.timeout(DEADLINE):
         while True:
-            found = await whole.store.store.database.read(
+            found = await whole.store.store.session_log.read(
                 lambda connection: set(connection.exec_driver_sql(query).scalars())
             )
             if found - {reply.id}:
@@ -173,7 +173,7 @@ async def test_what_was_asked_for_with_the_reply_counts_for_its_continuation(who
 
     query = f"SELECT turn FROM runs WHERE id = '{run_id}'"
     turn = json.loads(
-        await whole.store.store.database.read(lambda c: c.exec_driver_sql(query).scalar_one())
+        await whole.store.store.session_log.read(lambda c: c.exec_driver_sql(query).scalar_one())
     )
     wishes = ("model", "temperature", "max_tokens", "system", "content", "client_id")
     assert [turn[name] for name in wishes] == ["other/model", 0.1, 3, "Be Poe.", None, None]
@@ -260,7 +260,7 @@ async def test_one_that_waits_and_is_cancelled_leaves_it_as_it_was(whole: Whole)
 
 async def unfinished(whole: Whole, session_id: str) -> list[str]:
     query = f"SELECT id FROM runs WHERE session_id = '{session_id}' AND ended_at IS NULL"
-    return await whole.store.store.database.read(
+    return await whole.store.store.session_log.read(
         lambda connection: list(connection.exec_driver_sql(query).scalars())
     )
 

@@ -29,6 +29,18 @@ async def answer_to(stage: Stage, data: str) -> bytes:
     return line
 
 
+@pytest.mark.parametrize("text", ["x", "", "4e66adc88ecc-28-28", "4e66adc88ecc-28-28-115-1"])
+async def test_a_place_that_is_no_cursor_is_answered_with_what_one_looks_like(
+    on_stage: Stage, text: str
+):
+    session_id = await on_stage.session()
+    for path in (f"{SESSIONS}/{session_id}", f"{MESSAGES}/{session_id}"):
+        status, problem = await refused(on_stage, "GET", f"{path}?at={text}")
+
+        assert (status, problem["path"]) == (400, "$.at")
+        assert problem["detail"] == "A cursor looks like 4e66adc88ecc-28-28-115."
+
+
 @pytest.mark.parametrize(
     ("body", "path"),
     [

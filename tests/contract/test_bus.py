@@ -13,7 +13,7 @@ from shared import objects
 from shared.bus import MAX_REQUESTS, Bus, Incoming, NoAnswer, WrongSequence
 from shared.chain import Overtaken, extend, read_chain
 from shared.deltas import NOTHING, read_attempt
-from shared.errors import Conflict, Internal, InvalidRequest, TooLarge, Unavailable
+from shared.errors import Conflict, Internal, InvalidRequest, Overloaded, TooLarge, Unavailable
 from shared.events import CancelRequested, Delta, RunEnded, encode
 from shared.ids import new_id, now
 from shared.log_entry import LogEntry
@@ -585,7 +585,7 @@ async def test_many_requests_are_worked_on_at_once_and_one_too_many_is_refused(
         await server.serve("waiter", {subject: wait})
         requests = [asyncio.create_task(bus.ask(subject, b"%d" % n)) for n in range(MAX_REQUESTS)]
         await full.wait()
-        with pytest.raises(Unavailable):
+        with pytest.raises(Overloaded):
             await bus.ask(subject, b"one too many")
         go_on.set()
         answers = await asyncio.gather(*requests)

@@ -110,9 +110,11 @@ async def test_fields_may_come_before_the_file_or_after_it_and_others_do_not_mat
     [
         ("", None),
         ("2020-01-01T00:00:00Z", None),
-        ("2999-05-01T10:00:00", datetime(2999, 5, 1, 10, tzinfo=UTC)),
-        ("2999-05-01T10:00:00+02:00", datetime(2999, 5, 1, 8, tzinfo=UTC)),
-        ("2999-05-01T10:00:00.250Z", datetime(2999, 5, 1, 10, 0, 0, 250_000, tzinfo=UTC)),
+        ("0001-01-01T00:00:00+14:00", None),
+        ("2262-04-11T00:00:00Z", datetime(2262, 4, 11, tzinfo=UTC)),
+        ("2199-05-01T10:00:00", datetime(2199, 5, 1, 10, tzinfo=UTC)),
+        ("2199-05-01T10:00:00+02:00", datetime(2199, 5, 1, 8, tzinfo=UTC)),
+        ("2199-05-01T10:00:00.250Z", datetime(2199, 5, 1, 10, 0, 0, 250_000, tzinfo=UTC)),
     ],
 )
 async def test_a_time_without_a_zone_is_utc_and_the_past_is_now(
@@ -134,7 +136,8 @@ async def test_a_time_without_a_zone_is_utc_and_the_past_is_now(
         (form(priority="1.5"), 400, "invalid_request"),
         (form(priority="٣"), 400, "invalid_request"),
         (form(scheduled_at="tomorrow"), 400, "invalid_request"),
-        (form(scheduled_at="0001-01-01T00:00:00+14:00"), 400, "invalid_request"),
+        (form(scheduled_at="2262-04-11T00:00:01Z"), 400, "invalid_request"),
+        (form(scheduled_at="9999-12-31T23:59:59-14:00"), 400, "invalid_request"),
         (form(b"MZ\x90\x00\x03", "a.exe"), 415, "unsupported_media_type"),
         (form(b"text\x00", "a.txt"), 415, "unsupported_media_type"),
         (form(b"a" * 5000 + b"\0", "a.txt"), 415, "unsupported_media_type"),
@@ -152,6 +155,12 @@ async def test_what_is_wrong_with_a_form_is_said_and_nothing_of_it_is_kept(
     assert refusal["error"]
     assert on_stage.store.requests == []
     assert await chunks(on_stage) == before
+
+
+async def test_a_time_that_no_schedule_can_have_is_answered_with_the_latest(on_stage: Stage):
+    _, refusal = await upload(on_stage, form(scheduled_at="9999-12-31T23:59:59Z"))
+
+    assert refusal["error"] == "$.scheduled_at: The latest time for a job is 2262-04-11T00:00:00Z."
 
 
 async def test_a_form_without_file_or_prompt_names_what_is_missing(on_stage: Stage):

@@ -285,7 +285,7 @@ async def test_a_replay_takes_no_orders(on_stage: Stage):
 # -- what cannot be replayed ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("speed", ["0", "-1", "fast", "nan", "inf", "100000", ""])
+@pytest.mark.parametrize("speed", ["0", "-1", "fast", "nan", "inf", "1e3", "100000", ""])
 async def test_a_speed_that_is_none_is_refused_by_its_path(on_stage: Stage, speed: str):
     _, run_id = await finished(on_stage)
     path = f"{API}/runs/{run_id}/stream?replay={run_id}&speed={speed}"
@@ -294,6 +294,7 @@ async def test_a_speed_that_is_none_is_refused_by_its_path(on_stage: Stage, spee
         body = await answer.json()
 
     assert (answer.status, body["code"], body["path"]) == (400, "invalid_request", "$.speed")
+    assert body["detail"] == "Expected max, or a number as 1, 10 or 0.5."
 
 
 async def test_what_is_not_there_cannot_be_replayed(on_stage: Stage):

@@ -33,7 +33,9 @@ NATIVE = "/api/v1/chat/ws"
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """The gateway does not wait long for an answer."""
-    monkeypatch.setattr(store_client, "_USUAL", 0.3)
+    monkeypatch.setattr(store_client, "_LOOK", 0.3)
+    monkeypatch.setattr(store_client, "_LATE", 0.3)
+    monkeypatch.setattr(store_client, "TIMEOUT", 0.9)
 
 
 async def nothing_more(ws: Any) -> None:
@@ -330,7 +332,7 @@ async def begun(whole: Whole, session_id: str, count: int = 1) -> Run:
     """The session's run that goes on, once it has begun so many."""
     async with asyncio.timeout(DEADLINE):
         while True:
-            going = await whole.store.store.database.read(unfinished_runs, session_id)
+            going = await whole.store.store.session_log.read(unfinished_runs, session_id)
             if going and await runs_of(whole, session_id) == count:
                 return going[0].record()
             await whole.store.next_fact()

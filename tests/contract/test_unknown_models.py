@@ -83,7 +83,7 @@ async def response_for(
 
 async def names(whole: Whole) -> frozenset[str]:
     """The names of the models on offer, as the store knows them."""
-    return await whole.store.store.database.read(offered_names)
+    return await whole.store.store.session_log.read(offered_names)
 
 
 async def opened(whole: Whole, model: str) -> int:

@@ -174,13 +174,19 @@ async def test_the_tables_are_checked_beside_the_running_system(natterlog: Runni
 
 async def test_faults_are_told_in_a_line_with_a_code(natterlog: Running, tmp_path: Path):
     unknown = await run_command(natterlog, "runs", "show", "ffff")
-    missing = await run_command(natterlog, "import-log", str(tmp_path / "none.jsonl"))
+    missing = await run_command(natterlog, "import-log", str(tmp_path / "none.jsonl"), at=None)
+    unnamed = await run_command(natterlog, "import-log", at=None)
+    unreadable = await run_command(natterlog, "rerun", "ffff", "--system", str(tmp_path), at=None)
     wrong = await run_command(natterlog, "runs", "ls", "--since", "soon")
     at_rest = await run_command(natterlog, "runs", "tail", at=None)
 
     assert (unknown.code, unknown.err.count("\n")) == (3, 1)
     assert missing.code == 1
     assert "none.jsonl" in missing.err
+    assert unnamed.code == 2
+    assert "Name a file" in unnamed.err
+    assert unreadable.code == 2
+    assert f"{tmp_path} cannot be read" in unreadable.err
     assert wrong.code == 2
     assert (at_rest.code, at_rest.err) == (
         1,

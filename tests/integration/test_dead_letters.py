@@ -207,7 +207,7 @@ async def test_a_job_is_put_back_with_its_file(at_work: StoreAtWork):
 async def test_what_cannot_be_read_cannot_be_put_back_yet(at_work: StoreAtWork):
     session = await at_work.create()
     address = Address(at_work.user, session, new_id())
-    last = at_work.store.applied.seq
+    last = at_work.store.applied.known
     seq = await at_work.bus.append(
         address.todo_chat(0), b'{"type":"from.the.future"}', expected=last, scope=Scope.SESSION
     )

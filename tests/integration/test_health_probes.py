@@ -66,15 +66,12 @@ async def test_a_nats_server_is_there_when_it_greets(own_nats_server: NatsServer
     nobody = f"nats://127.0.0.1:{free_port()}"
 
     there = await nats_greets(own_nats_server.url, 5.0)
-    one_of_two = await nats_greets(f"{nobody},{own_nats_server.url}", 5.0)
-    bare = await nats_greets(f"127.0.0.1:{own_nats_server.port}", 5.0)
     own_nats_server.pause()
     paused = await nats_greets(own_nats_server.url, 0.2)
     own_nats_server.resume()
 
-    assert (there, one_of_two, bare, paused) == (True, True, True, False)
+    assert (there, paused) == (True, False)
     assert not await nats_greets(nobody, 5.0)
-    assert not await nats_greets("nats://host:no-port", 5.0)
 
 
 @pytest.mark.parametrize("line", [b"HTTP/1.1 400\r\n\r\n\r\n", b""])

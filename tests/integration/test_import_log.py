@@ -19,6 +19,7 @@ from shared.consumer import Delivery
 from shared.errors import InvalidRequest, NotFound, Unavailable
 from shared.events import PipelinePlan, PipelineStep
 from shared.ids import new_id, now
+from shared.inspection import FindRuns
 from shared.pulling import Consumer
 from shared.subjects import CHAT_TODOS, generate_todos, process_todos
 from tests.support.nats_server import NatsServer
@@ -117,7 +118,7 @@ async def test_what_was_said_is_there_and_no_worker_heard_of_it(
         for session in sessions[:2]:
             assert await there.shown(session) == await here.shown(session)
         assert await there.shown(sessions[2]) == [("Going on", "completed"), ("", "failed")]
-        unfinished = await there.store.database.read(queries.unsettled)
+        unfinished = await there.store.session_log.read(queries.unsettled)
         assert unfinished == [mine]
         before = await there.dump()
         await there.store.log_requests.rebuild(Rebuild(user_id=there.user))
@@ -170,6 +171,25 @@ async def test_a_redacted_session_has_its_shape_and_can_be_verified(
         (21, 2, "completed"),
     ]
     assert story.length == 21
+
+
+async def test_imported_runs_are_found_by_when_they_were_accepted(
+    nats_server: NatsServer, second_nats_server: NatsServer, tmp_path: Path
+):
+    file = str(tmp_path / "log.jsonl")
+    async with here_and_there(nats_server, second_nats_server, tmp_path) as (here, there):
+        brought = await here.reply(await here.create())
+        own = await there.reply(await there.create())
+        await run(log_of(here), "export-log", "--all", file)
+        await run(log_of(there), "import-log", file)
+        log = log_of(there)
+
+        newest_first = [found.id for found in await log.runs(FindRuns())]
+        [newest] = await log.runs(FindRuns(limit=1))
+        following = await log.runs(FindRuns(before=(newest.created_at, newest.first_seq)))
+
+    assert newest_first == [own.id, brought.id]
+    assert [found.id for found in following] == [brought.id]
 
 
 # -- an import that is cut short ----------------------------------------------------------
@@ -236,10 +256,10 @@ async def test_an_import_that_was_killed_anywhere_shows_nothing_begins_nothing_a
 
 async def seen_by_user(at_work: StoreAtWork, session: str) -> bool:
     listed = ListSessions(user_id=at_work.user)
-    page = await at_work.store.database.read(queries.list_sessions, listed)
+    page = await at_work.store.session_log.read(queries.list_sessions, listed)
     request = GetSession(user_id=at_work.user, session_id=session)
     try:
-        await at_work.store.database.read(queries.get_session, request)
+        await at_work.store.session_log.read(queries.get_session, request)
     except NotFound:
         assert page.items == []
         return False
@@ -397,5 +417,8 @@ async def test_an_import_needs_a_log_that_runs(tmp_path: Path):
     async def nobody(_: Any) -> Any:
         raise AssertionError
 
+    file = tmp_path / "log.jsonl"
+    file.touch()
+
     with pytest.raises(Unavailable, match="Nothing runs here"):
-        await run(RecordedLog(nobody, None), "import-log", str(tmp_path / "log.jsonl"))
+        await run(RecordedLog(nobody, None), "import-log", str(file))

@@ -35,6 +35,7 @@ from tests.support.fake_script import Script
 from tests.support.log_checks import RunLog, wait_until_ended
 from tests.support.made_files import png
 from tests.support.plans import a_document
+from tests.support.running import settings_of, short_lease
 from tests.support.system import System
 
 DEADLINE = 60.0
@@ -114,8 +115,9 @@ async def shop(**environ: str) -> AsyncIterator[Shop]:
 
 
 @pytest.fixture
-async def natterlog() -> AsyncIterator[Shop]:
-    async with shop() as made:
+async def natterlog(request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
+    """With what ``@pytest.mark.settings`` says."""
+    async with shop(**settings_of(request)) as made:
         yield made
 
 
@@ -326,6 +328,7 @@ async def test_a_file_that_cannot_be_read_fails_the_job_at_its_step(natterlog: S
 # -- somebody dies -----------------------------------------------------------------------
 
 
+@short_lease
 @pytest.mark.parametrize("at", range(3))
 async def test_a_killed_worker_is_resumed_at_its_step(natterlog: Shop, at: int):
     replies = [GOOD, Script(reply="Tea."), GOOD]
@@ -346,6 +349,7 @@ async def test_a_killed_worker_is_resumed_at_its_step(natterlog: Shop, at: int):
     assert len([previous for previous in lost if previous]) == 1
 
 
+@short_lease
 async def test_a_step_between_two_services_waits_for_a_killed_one(natterlog: Shop):
     await natterlog.system.one("processor").kill()
     natterlog.fake.next.extend([GOOD, Script(reply="Tea."), GOOD])
@@ -360,6 +364,7 @@ async def test_a_step_between_two_services_waits_for_a_killed_one(natterlog: Sho
     assert job.run.status == "completed"
 
 
+@short_lease
 async def test_a_killed_processor_reads_its_file_again(natterlog: Shop):
     natterlog.fake.default = Script(reply="Numbers.")
     rows = b"".join(b"%d,%d,%d\n" % (n, n * n, n * 7) for n in range(400_000))
@@ -379,6 +384,7 @@ async def test_a_killed_processor_reads_its_file_again(natterlog: Shop):
     assert kinds[: kinds.index("todo.generate.0.1")].count("claim") == 2
 
 
+@short_lease
 async def test_a_job_survives_the_death_of_everything(natterlog: Shop):
     natterlog.fake.next.extend([SLOW, GOOD, Script(reply="Tea."), GOOD])
     made = await natterlog.create(PIPELINE)
@@ -400,6 +406,7 @@ async def test_a_job_survives_the_death_of_everything(natterlog: Shop):
     ]
 
 
+@short_lease
 async def test_a_schedule_fires_although_everything_was_killed_meanwhile(natterlog: Shop):
     natterlog.fake.next.extend([GOOD, Script(reply="Tea."), GOOD])
     made = await natterlog.create(PIPELINE, due=now() + timedelta(seconds=4))

@@ -89,7 +89,7 @@ async def test_runs_and_sessions_are_found_by_what_is_known_of_them(
         assert await found(model="none") == []
         assert await found(since=done.created_at, until=done.created_at) == []
         assert await found(since=ids.now() + timedelta(hours=1)) == []
-        assert await found(before=failed.first_seq) == [done.id]
+        assert await found(before=(failed.created_at, failed.first_seq)) == [done.id]
         assert (await log.run(failed.id)).error == fault
         sessions = await log.sessions(FindSessions())
         assert [(s.session.id, s.runs, s.unfinished) for s in sessions] == [

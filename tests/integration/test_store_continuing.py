@@ -42,7 +42,7 @@ async def go_on(at_work: StoreAtWork, message_id: str | None, key: str | None = 
 
 async def message(at_work: StoreAtWork, message_id: str | None) -> Message:
     assert message_id is not None
-    read = at_work.store.database.read
+    read = at_work.store.session_log.read
     return (await read(queries.find_message, at_work.user, message_id)).record()
 
 
@@ -103,7 +103,7 @@ async def test_one_that_nobody_took_up_is_ended_by_the_store_and_changes_nothing
     before = await message(at_work, reply.assistant_message_id)
     run = (await go_on(at_work, reply.assistant_message_id)).run
 
-    await at_work.store.commands.cancel_run(CancelRun(user_id=at_work.user, run_id=run.id))
+    await at_work.store.turns.cancel_run(CancelRun(user_id=at_work.user, run_id=run.id))
     ended = await at_work.until(run.id, lambda run: run.ended_at is not None)
 
     assert (ended.status, ended.attempt, ended.length) == ("cancelled", 0, 0)
@@ -118,7 +118,7 @@ async def test_one_whose_worker_was_lost_keeps_what_it_wrote(at_work: StoreAtWor
     attempt = await at_work.claim(run)
     await at_work.write(run, attempt, f"{CUT} mid")
 
-    await at_work.store.commands.cancel_run(CancelRun(user_id=at_work.user, run_id=run.id))
+    await at_work.store.turns.cancel_run(CancelRun(user_id=at_work.user, run_id=run.id))
     ended = await at_work.until(run.id, lambda run: run.ended_at is not None)
 
     grown = await message(at_work, reply.assistant_message_id)
@@ -183,7 +183,7 @@ async def test_a_copied_and_an_imported_reply_go_on(at_work: StoreAtWork):
 
 async def shown(at_work: StoreAtWork, session: str) -> list[Message]:
     request = ListMessages(user_id=at_work.user, session_id=session)
-    return (await at_work.store.database.read(queries.list_messages, request)).items
+    return (await at_work.store.session_log.read(queries.list_messages, request)).items
 
 
 async def test_what_was_imported_without_a_question_cannot_go_on(at_work: StoreAtWork):

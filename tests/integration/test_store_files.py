@@ -46,7 +46,8 @@ async def delete(at_work: StoreAtWork, session: str) -> None:
 
 async def is_there(at_work: StoreAtWork, file_id: str) -> bool:
     try:
-        await at_work.store.database.read(get_file, GetFile(user_id=at_work.user, file_id=file_id))
+        request = GetFile(user_id=at_work.user, file_id=file_id)
+        await at_work.store.session_log.read(get_file, request)
     except NotFound:
         return False
     return True
@@ -94,7 +95,7 @@ async def test_whoever_lists_all_jobs_is_not_told_of_files(at_work: StoreAtWork)
 
     request = ListJobs(user_id=at_work.user, mode=None)
 
-    assert (await at_work.store.database.read(list_jobs, request)).items == []
+    assert (await at_work.store.session_log.read(list_jobs, request)).items == []
 
 
 async def test_a_prompt_learns_what_was_read_of_its_files(at_work: StoreAtWork):

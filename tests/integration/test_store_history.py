@@ -38,7 +38,8 @@ async def test_then_answers_as_it_answered_then(nats_server: NatsServer, tmp_pat
         seen: dict[int, list[Any]] = {}
 
         async def look() -> None:
-            seen[at_work.store.applied.seq] = await both_answers(at_work, session)
+            at = await at_work.settled()
+            seen[at] = await both_answers(at_work, session)
 
         session = await at_work.create(title="Tea")
         await look()
@@ -71,7 +72,8 @@ async def test_what_was_is_answered_in_whatever_order_it_is_asked_for(
         for number in range(3):
             for session in sessions:
                 await at_work.reply(session, f"u{number}", f"a{number}")
-                seen[at_work.store.applied.seq, session] = await both_answers(at_work, session)
+                at = await at_work.settled()
+                seen[at, session] = await both_answers(at_work, session)
         order = [*seen, *reversed(seen), *sorted(seen, key=lambda it: it[1])]
 
         one_after_another = [await both_answers(at_work, s, at) for at, s in order]
@@ -85,7 +87,7 @@ async def test_pages_of_what_was_are_as_of_one_moment(nats_server: NatsServer, t
         session = await at_work.create()
         for number in range(3):
             await at_work.reply(session, f"u{number}", f"a{number}")
-        at = at_work.store.applied.seq
+        at = await at_work.settled()
         found: list[str] = []
 
         for offset in (0, 2, 4):
@@ -105,7 +107,7 @@ async def test_what_was_not_there_yet_or_is_yet_to_come_is_refused(
 ):
     async with store_at_work(nats_server, tmp_path) as at_work:
         await at_work.create()
-        first = at_work.store.applied.seq
+        first = await at_work.settled()
         session = await at_work.create()
 
         with pytest.raises(NotFound):
@@ -120,7 +122,7 @@ async def test_a_deleted_session_has_no_past(nats_server: NatsServer, tmp_path: 
     async with store_at_work(nats_server, tmp_path) as at_work:
         session = await at_work.create()
         await at_work.reply(session)
-        then = at_work.store.applied.seq
+        then = await at_work.settled()
         await at_work.reply(session)
         await both_answers(at_work, session, then)
         await at_work.store.commands.delete_session(

@@ -20,8 +20,9 @@ from shared.commands import (
     ListJobs,
     Rebuild,
 )
+from shared.due import LATEST
 from shared.errors import InvalidRequest, NotFound
-from shared.events import TodoGenerate
+from shared.events import RunScheduled, TodoGenerate
 from shared.objects import ObjectMissing
 from shared.records import Job
 from shared.subjects import EVENTS, Address, fact_kind
@@ -53,12 +54,12 @@ async def called(at: StoreAtWork, reference: str) -> Job:
 
 async def job(at: StoreAtWork, run: str) -> Job:
     request = GetJob(user_id=at.user, run_id=run)
-    return (await at.store.database.read(job_queries.get_job, request)).job
+    return (await at.store.session_log.read(job_queries.get_job, request)).job
 
 
 async def jobs(at: StoreAtWork, **fields: Any) -> list[str]:
     request = ListJobs(user_id=at.user, **fields)
-    page = await at.store.database.read(job_queries.list_jobs, request)
+    page = await at.store.session_log.read(job_queries.list_jobs, request)
     return [item.run.id for item in page.items]
 
 
@@ -227,6 +228,7 @@ async def test_jobs_are_listed_newest_first_to_their_user_only(
         {"session_id": "no id"},
         {"run_id": "evt.>"},
         {"plan": a_pipeline("one", "one")},
+        {"due": LATEST + timedelta(seconds=1)},
         {"due": datetime(2100, 1, 1)},  # noqa: DTZ001  (that is what is wrong with it)
     ],
     ids=str,
@@ -259,6 +261,33 @@ async def test_a_time_in_the_past_means_now(nats_server: NatsServer, tmp_path: P
         made = await create(at, due=ids.now() - HOUR)
 
     assert (made.run.status, made.due) == ("queued", None)
+
+
+async def test_the_latest_time_is_one_that_the_server_keeps(
+    nats_server: NatsServer, tmp_path: Path
+):
+    async with store_at_work(nats_server, tmp_path) as at:
+        made = await create(at, due=LATEST)
+        await until_scheduled(at, made)
+        soon = await create(at, due=ids.now() + timedelta(seconds=2))
+        await at.until(soon.run.id, lambda run: run.status == "queued")
+
+        assert await chain(at, made) == ["scheduled"]
+
+
+async def test_a_job_for_beyond_the_servers_clock_waits_and_holds_nothing_up(
+    nats_server: NatsServer, tmp_path: Path
+):
+    async with store_at_work(nats_server, tmp_path) as at:
+        address = Address(at.user, await at.create(), ids.new_id())
+        fact = RunScheduled(at=ids.now(), plan=a_document(), priority=0, due=LATEST + HOUR)
+        seq = await extend(at.bus, address.subject_of(fact), fact, expected=0)
+        await at.store.applied.wait_for(seq)
+
+        await at.store.dispatcher.settle(address.session)
+        await at.store.trim()
+        assert await at.bus.head(EVENTS, address.schedule) is None
+        assert (await at.run(address.run)).status == "scheduled"
 
 
 async def test_a_schedule_fires_after_everything_was_killed(
@@ -297,7 +326,7 @@ async def test_a_schedule_that_was_never_kept_is_published_by_the_next_store(
 async def test_firing_twice_is_firing_once(nats_server: NatsServer, tmp_path: Path):
     async with store_at_work(nats_server, tmp_path) as at:
         made = await create(at, due=ids.now() + timedelta(seconds=3))
-        row = await at.store.database.read(queries.find_run, at.user, made.run.id)
+        row = await at.store.session_log.read(queries.find_run, at.user, made.run.id)
         await at.until(made.run.id, lambda run: run.status == "queued")
         before = await job(at, made.run.id)
         assert row.plan is not None
@@ -349,7 +378,7 @@ async def test_a_trim_keeps_schedules_and_passes_the_jobs_that_wait(
 
 
 async def cancel(at: StoreAtWork, of: Job) -> None:
-    await at.store.commands.cancel_run(CancelRun(user_id=at.user, run_id=of.run.id))
+    await at.store.turns.cancel_run(CancelRun(user_id=at.user, run_id=of.run.id))
 
 
 async def ended(at: StoreAtWork, of: Job) -> Job:

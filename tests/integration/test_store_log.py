@@ -95,7 +95,7 @@ async def test_a_number_that_no_table_can_hold_does_not_stop_the_store(
         await at_work.reply(await at_work.create())  # only possible when that was passed by
 
         request = GetSession(user_id=at_work.user, session_id=session)
-        found = await at_work.store.database.read(queries.get_session, request)
+        found = await at_work.store.session_log.read(queries.get_session, request)
         assert found.session.max_tokens == 7
 
 
@@ -156,7 +156,7 @@ async def test_a_trim_by_another_store_is_noticed(nats_server: NatsServer, tmp_p
         session = await at_work.create()
         await at_work.reply(session, "u1", "a1")
         await at_work.reply(await at_work.create())
-        await trimming.store.applied.wait_for(at_work.store.applied.seq)
+        await trimming.store.applied.wait_for(at_work.store.applied.known)
         await trimming.store.trim()
 
         await at_work.reply(session, "u2", "a2")
@@ -251,7 +251,7 @@ async def test_sequences_never_repeat_after_the_log_was_lost(tmp_path: Path):
         await before.reply(session, "u1", "a1")
         unfinished = (await before.send(session, "u2")).run
         waiting = (await before.send(session, "u3")).run
-        last = before.store.applied.seq
+        last = await before.settled()
 
     async with NatsServer() as new, store_at_work(new, tmp_path) as after:
         after.user = before.user
@@ -310,7 +310,7 @@ async def test_rebuilt_rows_and_answers_are_the_same(nats_server: NatsServer, tm
 
         assert await at_work.dump() == rows
         assert await answers() == answered
-        assert rebuilt.facts == rebuilt.seq == at_work.store.applied.seq
+        assert rebuilt.facts == rebuilt.seq == at_work.store.applied.known
         await at_work.reply(await at_work.create())
 
 
@@ -319,7 +319,7 @@ async def test_a_rebuild_works_on_the_files_alone(
 ):
     async with store_at_work(nats_server, tmp_path) as at_work:
         await lively(at_work)
-        rows, facts = await at_work.dump(), at_work.store.applied.seq
+        rows, facts = await at_work.dump(), at_work.store.applied.known
     (tmp_path / "natterlog.db").unlink()
 
     code = await asyncio.to_thread(rebuild.main, Settings(data_dir=tmp_path))

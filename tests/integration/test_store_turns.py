@@ -7,10 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from services.store import queries
 from services.store.chains import Chains
-from services.store.commands import Commands
 from services.store.keys import digest
+from services.store.session_log import SessionLog
 from shared import ids
 from shared.bus import NoAnswer
 from shared.commands import (
@@ -18,6 +17,7 @@ from shared.commands import (
     CreateSession,
     EditMessage,
     GetSession,
+    OpenFeed,
     Regenerate,
     SendMessage,
     UpdateSession,
@@ -27,7 +27,7 @@ from shared.events import Fault, History, PastMessage
 from shared.objects import put
 from shared.records import Run
 from shared.store_client import StoreClient
-from shared.subjects import owns
+from shared.subjects import Address, owns
 from tests.support.absent import ABSENT_ID
 from tests.support.nats_server import NatsServer
 from tests.support.store_at_work import StoreAtWork, store_at_work
@@ -188,7 +188,7 @@ async def test_the_same_request_twice_begins_one_run_and_is_no_repeat(
         two.user = one.user
         for _ in range(20):
             session, run_id = await one.create(), ids.new_id()
-            await two.store.applied.wait_for(one.store.applied.seq)
+            await two.store.applied.wait_for(one.store.applied.known)
 
             answers = await asyncio.gather(
                 *(store.send(session, run_id=run_id) for store in (one, two) * 2)
@@ -339,11 +339,11 @@ async def test_a_message_interrupts_although_the_store_died_before_it_did(
     session, run_id = await at_work.create(on_busy="interrupt"), ids.new_id()
     active = (await at_work.send(session, "u1")).run
 
-    async def dies(self: Commands, run_id: str, user_id: str, reason: str) -> None:
+    async def dies(self: SessionLog, address: Address, reason: str) -> None:
         raise NoAnswer(reason)
 
     with monkeypatch.context() as dying:
-        dying.setattr(Commands, "_cancel", dies)
+        dying.setattr(SessionLog, "cancel", dies)
         with pytest.raises(NoAnswer):
             await at_work.send(session, "u2", run_id=run_id)
 
@@ -365,7 +365,7 @@ async def test_of_many_sends_at_once_one_store_or_two_start_exactly_one_run(
         two.user = one.user
         for _ in range(100):
             session = await one.create(on_busy="reject")
-            await two.store.applied.wait_for(one.store.applied.seq)
+            await two.store.applied.wait_for(one.store.applied.known)
 
             answers = await asyncio.gather(
                 *(store.send(session) for store in (one, two) * 3), return_exceptions=True
@@ -436,18 +436,18 @@ async def test_what_is_another_users_cannot_be_changed(at_work: StoreAtWork):
     session = await at_work.create()
     run = (await at_work.send(session)).run
     stranger = StoreAtWork(at_work.store)
-    do = at_work.store.commands
+    turns = at_work.store.turns
 
     with pytest.raises(NotFound):
         await stranger.send(session)
     with pytest.raises(NotFound):
-        await do.cancel_run(CancelRun(user_id=stranger.user, run_id=run.id))
+        await turns.cancel_run(CancelRun(user_id=stranger.user, run_id=run.id))
     with pytest.raises(NotFound):
-        await do.update_session(
+        await at_work.store.commands.update_session(
             UpdateSession(user_id=stranger.user, session_id=session, title="Mine")
         )
     with pytest.raises(NotFound):
-        await do.regenerate(Regenerate(user_id=stranger.user, session_id=session))
+        await turns.regenerate(Regenerate(user_id=stranger.user, session_id=session))
 
 
 # -- regenerating ---------------------------------------------------------------------------
@@ -458,7 +458,7 @@ async def test_a_reply_is_written_anew_beside_the_old_one(at_work: StoreAtWork):
     old = await at_work.reply(session, "u1", "a1")
     await at_work.reply(session, "u2", "a2")
 
-    again = await at_work.store.commands.regenerate(
+    again = await at_work.store.turns.regenerate(
         Regenerate(user_id=at_work.user, message_id=old.assistant_message_id)
     )
     await at_work.claim(again.run)
@@ -472,10 +472,10 @@ async def test_the_last_reply_is_meant_when_no_message_is_named(at_work: StoreAt
     session = await at_work.create()
     await at_work.reply(session, "u1", "a1")
 
-    again = await at_work.store.commands.regenerate(
+    again = await at_work.store.turns.regenerate(
         Regenerate(user_id=at_work.user, session_id=session, idempotency_key="r")
     )
-    once_more = await at_work.store.commands.regenerate(
+    once_more = await at_work.store.turns.regenerate(
         Regenerate(user_id=at_work.user, session_id=session, idempotency_key="r")
     )
 
@@ -487,7 +487,7 @@ async def test_a_regenerate_waits_its_turn(at_work: StoreAtWork):
     session = await at_work.create()
     active = (await at_work.send(session, "u1")).run
 
-    again = await at_work.store.commands.regenerate(
+    again = await at_work.store.turns.regenerate(
         Regenerate(user_id=at_work.user, session_id=session)
     )
     await at_work.claim(active)
@@ -503,16 +503,14 @@ async def test_there_must_be_a_message_to_answer_anew(at_work: StoreAtWork):
     session = await at_work.create()
 
     with pytest.raises(Conflict):
-        await at_work.store.commands.regenerate(
-            Regenerate(user_id=at_work.user, session_id=session)
-        )
+        await at_work.store.turns.regenerate(Regenerate(user_id=at_work.user, session_id=session))
 
 
 # -- cancelling -------------------------------------------------------------------------------
 
 
 async def cancel(at_work: StoreAtWork, run: str) -> str:
-    answer = await at_work.store.commands.cancel_run(CancelRun(user_id=at_work.user, run_id=run))
+    answer = await at_work.store.turns.cancel_run(CancelRun(user_id=at_work.user, run_id=run))
     return answer.run.status
 
 
@@ -603,19 +601,19 @@ async def test_a_feed_shows_what_is_running_and_what_waits(at_work: StoreAtWork)
     attempt = await at_work.claim(active)
     waiting = (await at_work.send(session, "u2")).run
 
-    request = queries.OpenFeed(user_id=at_work.user, session_id=session)
-    feed = await at_work.store.database.read(queries.open_feed, request)
+    request = OpenFeed(user_id=at_work.user, session_id=session)
+    feed = await at_work.store.turns.open_feed(request)
 
     assert [(r.run_id, r.attempt, r.waiting) for r in feed.unfinished] == [
         (active.id, attempt, False),
         (waiting.id, 0, True),
     ]
-    assert feed.seq == at_work.store.applied.seq
+    assert feed.seq == at_work.store.applied.known
 
 
 async def test_what_the_turn_asks_for_is_in_its_context(at_work: StoreAtWork):
     session = await at_work.create(system_prompt="Be kind.")
-    accepted = await at_work.store.commands.send_message(
+    accepted = await at_work.store.turns.send_message(
         SendMessage(user_id=at_work.user, session_id=session, content="Hi", model="demo")
     )
 

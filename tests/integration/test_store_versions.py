@@ -32,7 +32,7 @@ async def test_an_older_database_equals_a_rebuild_after_its_migration(
         await before.reply(session, "Where is the cat?", "On the roof.")
         await before.file()
         user, today = before.user, await before.dump()
-        applied, epoch = before.store.applied.seq, before.store.archive.epoch
+        applied, epoch = await before.settled(), before.store.archive.epoch
     drop_database(tmp_path)
     old = Database(tmp_path / "natterlog.db", durable=False)
     await old.write(as_of_0003, applied, epoch)
@@ -53,4 +53,4 @@ def drop_database(directory: Path) -> None:
 
 async def found(at_work: StoreAtWork, user: str) -> int:
     request = SearchMessages(user_id=user, query="cat")
-    return (await at_work.store.database.read(search_messages, request)).total
+    return (await at_work.store.session_log.read(search_messages, request)).total

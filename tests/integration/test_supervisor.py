@@ -1,6 +1,7 @@
 """``natterlog up``: real processes and a real nats-server; the services are stubs."""
 
 import asyncio
+import gc
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from aiohttp.test_utils import TestServer
 
 from services.supervisor import run_file, supervisor
 from services.supervisor.embedded_nats import NatsServerUnusable, check_version
+from services.supervisor.supervised_child import Backoff, Program, SupervisedChild
 from shared.settings import Settings, read_settings
 from tests.support.system import free_port
 from tests.support.up import DEADLINE, running_again, running_on, up
@@ -227,6 +229,57 @@ async def test_a_service_that_refuses_its_settings_stops_the_start_and_says_why(
     last_line = it.lines[it.lines.index("natterlog: gateway did not start. Its last lines:") + 1]
     assert code == 2
     assert last_line == "  natterlog: NATTERLOG_PORT is 'x': expected a port"
+
+
+async def test_a_child_that_gave_up_before_it_is_stopped_leaves_asyncio_nothing_to_report():
+    reported: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: reported.append(context["message"])
+    )
+    lifeline, other_end = os.pipe()
+    refusing = Program(name="store", command=["sh", "-c", "exit 2"], environ={})
+    child = SupervisedChild(
+        refusing,
+        lifeline=lifeline,
+        show=lambda *_: None,
+        changed=lambda: None,
+        backoff=Backoff(),
+    )
+
+    await asyncio.wait({child.keeper})
+    await child.stop(grace=DEADLINE, forced=asyncio.Event())
+
+    del child
+    gc.collect()
+    os.close(lifeline)
+    os.close(other_end)
+    assert reported == []
+
+
+@pytest.mark.parametrize("name", ['dät€ "1" \\ $HOME #%?', "two\nlines\x01"])
+async def test_a_data_directory_may_have_any_name(tmp_path: Path, name: str):
+    async with up(tmp_path / name, *ALL) as it:
+        await it.line("natterlog is ready")
+
+        it.signal(signal.SIGINT)
+        code = await it.ended()
+
+    assert code == 0
+    assert os.listdir(tmp_path) == [name]
+    assert (tmp_path / name / "nats" / "jetstream").is_dir()
+
+
+async def test_a_nats_server_that_cannot_have_its_files_is_started_once_and_named(tmp_path: Path):
+    (tmp_path / "nats").touch()
+
+    async with up(tmp_path, *ALL) as it:
+        code = await it.ended()
+
+    assert code == 1
+    sentence = f"natterlog: nats did not start in {tmp_path} (NATTERLOG_DATA_DIR). Its last lines:"
+    assert sentence in it.lines
+    assert "storage directory is not a directory" in it.lines[-1]
+    assert not any("starts_again_in" in line for line in it.lines)
 
 
 async def test_a_service_that_is_never_ready_is_named_with_its_last_lines(tmp_path: Path):

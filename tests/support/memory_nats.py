@@ -217,7 +217,12 @@ class Stream:
     # -- JetStream's API ------------------------------------------------------------
 
     def info(self, query: dict[str, Any], reply: str) -> dict[str, Any]:
-        state: dict[str, Any] = {"messages": len(self.messages)}
+        first = next(iter(self.messages), self.last + 1)
+        state: dict[str, Any] = {
+            "messages": len(self.messages),
+            "first_seq": first,
+            "last_seq": self.last,
+        }
         if "subjects_filter" in query:
             state["subjects"] = Counter(m.subject for m in self.find(query["subjects_filter"]))
         return {"config": self.config, "state": state}

@@ -1,9 +1,7 @@
 """Users of a running system, made as an operator makes them, and things that are theirs."""
 
-import asyncio
 import json
 import os
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,22 +11,16 @@ from shared.bus import Bus
 from shared.commands import CreatePreset
 from shared.ids import new_id
 from shared.store_client import StoreClient
-from tests.support.system import ROOT, System
+from tests.support.command_line import completed
+from tests.support.system import System
 
 
 async def natterlog(system: System, *arguments: str) -> str:
     """What a command of the command line says, on the system that runs."""
     environ = {**os.environ, "NATTERLOG_NATS_URL": system.nats.url}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "services.cli", *arguments),
-        env=environ,
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, errors = await process.communicate()
-    assert process.returncode == 0, errors.decode()
-    return output.decode()
+    done = await completed(arguments, environ)
+    assert done.code == 0, done.err
+    return done.out
 
 
 async def add_user(system: System, name: str) -> str:

@@ -27,6 +27,8 @@ def log_of(at_work: StoreAtWork) -> RecordedLog:
 async def run(log: RecordedLog, *arguments: str) -> int:
     """Run a command of the recorder → its exit code."""
     args = parser(chosen=arguments[0]).parse_args(arguments)
+    if "check_first" in args:
+        args.check_first(args)
     return await args.command(args, log)
 
 

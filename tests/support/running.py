@@ -23,8 +23,9 @@ class Running:
     client: NativeClient
 
 
-short_lease = pytest.mark.settings(NATTERLOG_LEASE="2")
-"""For tests that kill workers: what those had at hand goes to another the sooner."""
+SHORT_LEASE = {"NATTERLOG_LEASE": "2"}
+"""For systems whose workers are killed: what those had at hand goes to another the sooner."""
+short_lease = pytest.mark.settings(**SHORT_LEASE)
 
 
 def settings_of(request: pytest.FixtureRequest) -> dict[str, Any]:

@@ -82,23 +82,23 @@ class StoreAtWork:
 
     async def send(self, session: str, content: str = "Hi", **fields: Any) -> Accepted:
         request = SendMessage(user_id=self.user, session_id=session, content=content, **fields)
-        return await self.store.commands.send_message(request)
+        return await self.store.turns.send_message(request)
 
     async def shown(self, session: str) -> list[tuple[str, str]]:
         """The active branch as (content, status)."""
         request = ListMessages(user_id=self.user, session_id=session, limit=1000)
-        page = await self.store.database.read(queries.list_messages, request)
+        page = await self.store.session_log.read(queries.list_messages, request)
         return [(m.content, m.status) for m in page.items]
 
     async def run(self, run: str) -> Run:
         request = GetRun(user_id=self.user, run_id=run)
-        return (await self.store.database.read(queries.get_run, request)).run
+        return (await self.store.session_log.read(queries.get_run, request)).run
 
     async def context(self, run: Run) -> Context:
         """What the worker with the run's todo gets to write its reply from."""
-        turn = (await self.store.database.read(queries.find_run, self.user, run.id)).turn
+        turn = (await self.store.session_log.read(queries.find_run, self.user, run.id)).turn
         query = GetContext(user_id=self.user, session_id=run.session_id, turn=turn)
-        return await self.store.database.read(get_context, query)
+        return await self.store.session_log.read(get_context, query)
 
     async def until(self, run: str, wanted: Callable[[Run], bool]) -> Run:
         """Wait until the run is as wanted; looks after each applied fact."""
@@ -106,6 +106,11 @@ class StoreAtWork:
             while not wanted(found := await self.run(run)):
                 await self.next_fact()
         return found
+
+    async def settled(self) -> int:
+        """Wait until the tables have all that the store knows of; answers up to where that is."""
+        await self.store.applied.wait_for(self.store.applied.known)
+        return self.store.applied.seq
 
     async def next_fact(self) -> None:
         seen = self.store.applied.seq
@@ -115,7 +120,7 @@ class StoreAtWork:
 
     async def dump(self) -> dict[str, list[tuple[Any, ...]]]:
         """Every row of every table."""
-        return await self.store.database.read(dump)
+        return await self.store.session_log.read(dump)
 
     async def file(self, text: str = "words", *, read: bool = True) -> str:
         """A file in FILES, and read by a processor unless told otherwise; answers its id."""

@@ -11,41 +11,77 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from shared.child import die_with_this_process
+from tests.support.fork_server import ROOT, start_forked
 from tests.support.nats_server import NatsServer
 
 DEADLINE = 30.0
-ROOT = Path(__file__).parents[2]
+
+
+class ServiceProcess(Protocol):
+    """What tests use of :class:`asyncio.subprocess.Process`."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | None: ...
+    def send_signal(self, signal: signal.Signals, /) -> None: ...
+    async def wait(self) -> int: ...
+
+
+class StartService(Protocol):
+    """How services are started: as an operator does, or forked, which takes a sixth of the CPU."""
+
+    async def __call__(
+        self, service: str, environ: Mapping[str, str], *, log: int, ready: int
+    ) -> ServiceProcess: ...
+
+
+async def start_by_command(
+    service: str, environ: Mapping[str, str], *, log: int, ready: int
+) -> ServiceProcess:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "services.cli", service),
+        env={**environ, "NATTERLOG_READY_FD": str(ready)},
+        cwd=ROOT,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        pass_fds=[ready],
+        process_group=0,
+        preexec_fn=die_with_this_process(),
+    )
+
+
+async def start_by_fork(
+    service: str, environ: Mapping[str, str], *, log: int, ready: int
+) -> ServiceProcess:
+    return await start_forked([service], environ, stdout=log, stderr=log, ready=ready)
 
 
 class Process:
     """One service's process; ``log`` is the file with everything that it said."""
 
-    def __init__(self, service: str, environ: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, service: str, environ: Mapping[str, str], log: Path, start: StartService
+    ) -> None:
         self.service = service
         self.url = ""
         """Where a gateway listens."""
         self.health_port = 0
         self.log = log
-        self._environ = environ
-        self._process: asyncio.subprocess.Process | None = None
+        self._environ = {**os.environ, **environ}
+        self._start = start
+        self._process: ServiceProcess | None = None
 
     async def start(self) -> None:
         """Start it and wait until it is ready."""
         read, write = os.pipe()
         with self.log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "services.cli", self.service),
-                env={**os.environ, **self._environ, "NATTERLOG_READY_FD": str(write)},
-                cwd=ROOT,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[write],
-                process_group=0,
-                preexec_fn=die_with_this_process(),
+            self._process = await self._start(
+                self.service, self._environ, log=log.fileno(), ready=write
             )
         os.close(write)
         try:
@@ -80,9 +116,10 @@ class Process:
         self._process.send_signal(number)
 
     def pause(self) -> None:
-        """SIGSTOP: it does nothing more from when this returns."""
+        """SIGSTOP: none of its threads does anything more from when this returns."""
         self.send(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
+        while any(_state(thread) != "T" for thread in Path(f"/proc/{self.pid}/task").iterdir()):
+            pass
 
     def resume(self) -> None:
         self.send(signal.SIGCONT)
@@ -113,6 +150,7 @@ class System:
         environ: Mapping[str, str] | None = None,
         *,
         services: tuple[str, ...] = ("store", "llm-worker", "processor", "gateway"),
+        start: StartService = start_by_fork,
     ) -> None:
         self.nats = NatsServer()
         self._temporary = tempfile.TemporaryDirectory(prefix="natterlog-system-")
@@ -121,6 +159,7 @@ class System:
         self.data_dir.mkdir()
         self._environ = dict(environ or {})
         self._wanted = services
+        self._start = start
         self.processes: list[Process] = []
 
     async def __aenter__(self) -> Self:
@@ -152,7 +191,8 @@ class System:
             **self._environ,
             **environ,
         }
-        process = Process(service, settings, self.directory / f"{service}-{number}.log")
+        log = self.directory / f"{service}-{number}.log"
+        process = Process(service, settings, log, self._start)
         process.url = f"http://127.0.0.1:{settings['NATTERLOG_PORT']}"
         self.processes.append(process)
         await process.start()
@@ -177,6 +217,11 @@ class System:
     def _show_logs(self) -> None:
         for path in sorted(self.directory.glob("*.log")):
             sys.stderr.write(f"--- {path.name}\n{path.read_text()[-6000:]}\n")
+
+
+def _state(thread: Path) -> str:
+    """One letter: T for one that was stopped."""
+    return (thread / "stat").read_text().rpartition(") ")[2][0]
 
 
 def free_port() -> int:

@@ -43,16 +43,16 @@ def time(text: str, *, now: datetime | None = None) -> datetime:
     Raises:
         argparse.ArgumentTypeError: it is none of them.
     """
-    if ago := _AGO.fullmatch(text):
-        return (now or datetime.now(UTC)) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
     try:
+        if ago := _AGO.fullmatch(text):
+            return (now or datetime.now(UTC)) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(
             f"expected a time like 10m, 2h, 3d, 2026-11-26 or 2026-11-26T05:13:18Z, "
             f"and not {text[:40]!r}"
         ) from None
-    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def count_up_to(most: int) -> Callable[[str], int]:

@@ -15,6 +15,7 @@ from services.cli.log_files.export_file import (
     LogLine,
     SessionLine,
     Writer,
+    check_new,
     writing,
 )
 from services.cli.log_files.exported_files import files_of, write_files
@@ -51,12 +52,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="every session of every user")
     parser.add_argument("--redact", action="store_true", help="without anybody's words")
     parser.add_argument("--without-files", action="store_true", help="name files only")
-    parser.set_defaults(command=export_log)
+    parser.set_defaults(command=export_log, check_first=check_arguments)
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Make sure that it is named what to write, and where to.
+
+    Raises:
+        InvalidRequest: one is missing, or there is such a file.
+    """
+    if len(args.what) != (1 if args.all else 2):
+        raise InvalidRequest("Name a session and a file, or --all and a file.")
+    check_new(Path(args.what[-1]))
 
 
 async def export_log(args: argparse.Namespace, log: RecordedLog) -> int:
-    if len(args.what) != (1 if args.all else 2):
-        raise InvalidRequest("Name a session and a file, or --all and a file.")
     path = Path(args.what[-1])
     found = await _all_sessions(log) if args.all else [await log.session(args.what[0])]
     bus = None if args.redact or args.without_files else log.bus

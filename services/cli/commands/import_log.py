@@ -70,18 +70,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="what export-log wrote")
     parser.add_argument("--user", metavar="ID", help="let them be this user's, not their own's")
     parser.add_argument("--give-up", metavar="SESSION", help="erase what an import began")
-    parser.set_defaults(command=import_log)
+    parser.set_defaults(command=import_log, check_first=check_arguments)
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Make sure that there is something to import, or to give up.
+
+    Raises:
+        InvalidRequest: it is not named, or its user is none.
+        OSError: the file cannot be read.
+    """
+    if (args.file is None) == (args.give_up is None):
+        raise InvalidRequest("Name a file, or a session to give up.")
+    if args.user is not None and not is_id(args.user):
+        raise InvalidRequest(f"{args.user[:40]!r} is no user's id.")
+    if args.file is not None:
+        args.file.open("rb").close()
 
 
 async def import_log(args: argparse.Namespace, log: RecordedLog) -> int:
-    if (args.file is None) == (args.give_up is None):
-        raise InvalidRequest("Name a file, or a session to give up.")
     if log.bus is None:
         raise Unavailable("Nothing runs here: start natterlog, because facts go through its log.")
     if args.give_up is not None:
         return await _give_up(log, log.bus, args.give_up)
-    if args.user is not None and not is_id(args.user):
-        raise InvalidRequest(f"{args.user[:40]!r} is no user's id.")
     end = check(args.file)
     outcomes: list[Outcome | None] = []
     files: dict[tuple[str, str], FileRef] = {}

@@ -98,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_id", metavar="RUN", help="its id, or the beginning of it")
     parser.add_argument("--model", metavar="M", help="another model, as provider/name; or recorded")
     parser.add_argument("--temperature", type=_temperature, metavar="T", help="0 to 2")
-    parser.add_argument("--system", type=Path, metavar="FILE", help="another system prompt")
+    parser.add_argument("--system", type=_text_of, metavar="FILE", help="another system prompt")
     add_json(parser)
     parser.set_defaults(command=rerun)
 
@@ -111,6 +111,13 @@ def _temperature(text: str) -> float:
     if not 0 <= value <= 2:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to 2, and not {text[:40]!r}")
     return value
+
+
+def _text_of(name: str) -> str:
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise argparse.ArgumentTypeError(f"{name} cannot be read: {error}") from None
 
 
 async def rerun(args: argparse.Namespace, log: RecordedLog) -> int:
@@ -204,7 +211,7 @@ async def _start_reply(
     model = args.model or f"{source.provider}/{source.model}"
     if model == "recorded":
         model = f"recorded/{selection.run_id}"
-    system = args.system.read_text() if args.system is not None else source.system
+    system = args.system if args.system is not None else source.system
     session_id = new_id()
     await store.ask(
         CreateSession(

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 from typing import get_args
 
 import msgspec
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_examples(parser, EXAMPLES)
     parser.set_defaults(run=run_with_log)
     commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
-    ls = commands.add_parser("ls", help="list runs, the newest first")
+    ls = commands.add_parser("ls", help="list runs, the one accepted last first")
     _add_filters(ls)
     add_limit(ls)
     ls.set_defaults(command=ls_runs)
@@ -101,7 +102,9 @@ async def ls_runs(args: argparse.Namespace, log: RecordedLog) -> int:
     return 0
 
 
-def _query(args: argparse.Namespace, *, limit: int, before: int | None = None) -> FindRuns:
+def _query(
+    args: argparse.Namespace, *, limit: int, before: tuple[datetime, int] | None = None
+) -> FindRuns:
     return FindRuns(
         user=args.user,
         session=args.session,
@@ -120,7 +123,7 @@ async def sum_runs(args: argparse.Namespace, log: RecordedLog) -> int:
     totals, before = Totals(args.by), None
     while found := await log.runs(_query(args, limit=_PAGE, before=before)):
         totals.add(found)
-        before = found[-1].first_seq
+        before = found[-1].created_at, found[-1].first_seq
     out = Output()
     if args.json:
         out.json(*totals.rows())

@@ -99,14 +99,14 @@ def expiry(text: str, present: datetime) -> datetime:
             end = present + timedelta(**{_UNITS[duration[2]]: int(duration[1])})
         else:
             end = datetime.fromisoformat(text)
-            end = end if end.tzinfo else end.replace(tzinfo=UTC)
+            end = end.astimezone(UTC) if end.tzinfo else end.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise InvalidRequest(
             f"{text[:40]!r} is no time: say 30d, 12h, 45m or 2w, or a date as 2027-01-31."
         ) from None
     if end <= present:
         raise InvalidRequest(f"{text[:40]!r} is over already.")
-    return end.astimezone(UTC)
+    return end
 
 
 async def list_tokens(operator: Operator, args: argparse.Namespace) -> None:

@@ -99,6 +99,16 @@ class Writer:
         )
 
 
+def check_new(path: Path) -> None:
+    """Make sure that no file is overwritten.
+
+    Raises:
+        InvalidRequest: there is such a file already.
+    """
+    if path.exists():
+        raise InvalidRequest(f"{path} is there already; choose another name, or remove it.")
+
+
 @contextmanager
 def writing(path: Path) -> Generator[Writer]:
     """Write an export that appears, whole, when the block ends; only its owner may read it.
@@ -107,8 +117,7 @@ def writing(path: Path) -> Generator[Writer]:
         InvalidRequest: there is such a file already.
         OSError: it cannot be written.
     """
-    if path.exists():
-        raise InvalidRequest(f"{path} is there already; choose another name, or remove it.")
+    check_new(path)
     partial = path.with_name(f"{path.name}.part")
     try:
         raw = os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")

@@ -4,8 +4,9 @@ Sequences are cursors, attempts and keys, so a fact cannot keep its own: it gets
 at which it is appended, and facts that refer to it by the old one refer to the new one.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -71,12 +72,36 @@ def _check(session: SessionLine, facts: Sequence[FactToImport]) -> None:
         raise _invalid(session, last.origin, "a session begins with session.created, once")
     if isinstance(last.fact, SessionDeleted) or not isinstance(last.fact, SessionFact | RunFact):
         raise _invalid(session, last.origin, f"{type(last.fact).__name__} cannot be imported")
+    fields = msgspec.to_builtins(last.fact, builtin_types=(datetime,))
+    if not all(map(_is_possible, _times(fields))):
+        raise _invalid(session, last.origin, "a time has a zone, and can be said in UTC")
     if isinstance(last.fact, SessionFact) != (last.run == NONE):
         raise _invalid(session, last.origin, "a fact of a run names it, and no other does")
     if last.run != NONE:
         _check_id(session, last.run)
     if not first and last.origin <= facts[-2].origin:
         raise _invalid(session, last.origin, "facts are in the order of their sequences")
+
+
+def _times(value: Any) -> Iterator[datetime]:
+    """Every time in what a fact is made of."""
+    match value:
+        case datetime():
+            yield value
+        case dict():
+            yield from _times(list(cast("dict[str, Any]", value).values()))
+        case list():
+            for each in cast("list[Any]", value):
+                yield from _times(each)
+        case _:
+            pass
+
+
+def _is_possible(time: datetime) -> bool:
+    try:
+        return time.tzinfo is not None and time.astimezone(UTC) == time
+    except OverflowError:
+        return False
 
 
 def _missing_finals(facts: Sequence[FactToImport]) -> list[FactToImport]:

@@ -11,12 +11,14 @@ import msgspec
 from services.cli.recorder.recorded_log import NotRecorded, RecordedLog, open_log
 from services.supervisor.run_file import of_running_system
 from shared.bus import BusError
-from shared.errors import NatterlogError
+from shared.errors import InvalidRequest, NatterlogError
 from shared.log import configure
 from shared.settings import read_settings
 
 FAILED = 1
-"""It could not be done; 2 is a command line that cannot be understood."""
+"""It could not be done."""
+WRONG_USAGE = 2
+"""The command line cannot be understood."""
 NOTHING_THERE = 3
 """No such run or session, or several of that name."""
 
@@ -25,7 +27,17 @@ LogCommand = Callable[[argparse.Namespace, RecordedLog], Awaitable[int]]
 
 
 def run_with_log(args: argparse.Namespace) -> int:
-    """Run ``args.command``, a LogCommand, on the log that the settings name → the exit code."""
+    """Run ``args.command``, a LogCommand, on the log that the settings name → the exit code.
+
+    ``args.check_first``, where there is one, looks at what needs no log.
+    """
+    try:
+        if "check_first" in args:
+            args.check_first(args)
+    except InvalidRequest as error:
+        return _failed(args, error, WRONG_USAGE)
+    except OSError as error:
+        return _failed(args, error, FAILED)
     settings = of_running_system(read_settings(os.environ))
 
     async def run() -> int:

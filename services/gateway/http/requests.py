@@ -25,6 +25,15 @@ Count = Annotated[int, Meta(ge=1, le=10**15)]
 """A number of a query string that counts something, from 1."""
 Natural = Annotated[int, Meta(ge=0, le=10**15)]
 """The same from 0."""
+CURSOR = r"^[0-9a-f]{12}-[0-9]{1,19}-[0-9]{1,19}-[0-9]{1,19}$"
+"""A cursor, as every stream gives them; what its parts mean is ``cursor.py``'s alone."""
+SPEED = r"^(max|[1-9]\d{0,2}(\.\d{1,2})?|0\.\d?[1-9])$"
+"""How fast a recording is to be shown."""
+_EXPECTED = {
+    CURSOR: "A cursor looks like 4e66adc88ecc-28-28-115",
+    SPEED: "Expected max, or a number as 1, 10 or 0.5",
+}
+"""What is said of a text without the form that it must have."""
 _PATH = re.compile(r" - at `(\$[^`]*)`$")
 _NO_SUCH_TYPE = re.compile(r"Invalid value '(.*)'$", re.DOTALL)
 _NO_SUCH_VALUE = re.compile(r"Invalid enum value ")
@@ -107,6 +116,9 @@ def _misfit(text: str, shape: object) -> InvalidRequest:
     at = _PATH.search(text)
     path = at.group(1) if at else "$"
     sentence = _PATH.sub("", text)
+    for pattern, expected in _EXPECTED.items():
+        if repr(pattern) in sentence:
+            return InvalidRequest(f"{expected}.", path=path)
     if path == "$.type" and (unknown := _NO_SUCH_TYPE.match(sentence)):
         return InvalidRequest(f"There is no message of type {unknown.group(1)[:40]!r}.", path=path)
     if _NO_SUCH_VALUE.match(sentence) and (choices := choices_at(shape, path)):

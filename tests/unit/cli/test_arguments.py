@@ -26,7 +26,9 @@ def test_a_time_may_be_said_in_several_ways(text: str, meant: datetime):
     assert time(text, now=NOW) == meant
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "10", "10y", "-1h", "26.11.2026"])
+@pytest.mark.parametrize(
+    "text", ["", "yesterday", "10", "10y", "-1h", "26.11.2026", "999999w", "0001-01-01T00:00+14:00"]
+)
 def test_what_is_no_time_is_refused_with_examples(text: str):
     with pytest.raises(argparse.ArgumentTypeError, match="expected a time like 10m, 2h, 3d"):
         time(text)

@@ -115,6 +115,20 @@ def test_what_is_no_whole_session_is_refused(made: Any, fault: str):
         facts_to_import(HERE, made())
 
 
+@pytest.mark.parametrize(
+    "time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-01:00", "2026-01-01T00:00:00"]
+)
+def test_a_time_that_no_table_can_hold_is_refused(time: str):
+    log = restarted()
+    log.schedules(RUN, PLAN, 5)
+    found = lines(log)
+    fields = msgspec.json.decode(bytes(found[-1].fact)) | {"due": time}
+    found[-1] = msgspec.structs.replace(found[-1], fact=msgspec.Raw(msgspec.json.encode(fields)))
+
+    with pytest.raises(InvalidRequest, match="a time has a zone"):
+        facts_to_import(HERE, found)
+
+
 def test_a_tombstone_cannot_be_imported():
     log = restarted()
     log.deletes()

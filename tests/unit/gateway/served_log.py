@@ -4,13 +4,17 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import sqlalchemy as sa
 
 from services.gateway.sessions.feed import Feed
 from services.store import queries
 from services.store.archive import Entry
 from services.store.history import Past
+from services.store.memory import HotSession
+from services.store.session_rows import session_rows
+from services.store.turns import feed_state
 from shared.bus import Incoming, Stored
-from shared.commands import Facts, GetFacts, GetMessage, GetRun, ListMessages, OpenFeed
+from shared.commands import Facts, FeedState, GetFacts, GetMessage, GetRun, ListMessages, OpenFeed
 from shared.events import Delta, encode
 from shared.records import Message, Role, StoredFact
 from shared.subjects import EVENTS, Address
@@ -80,7 +84,7 @@ class ServedLog(ScriptedLog):
         head = self.entries[-1].seq
         match request:
             case OpenFeed():
-                return self._answer(request, queries.open_feed, head)
+                return self._answer(request, _feed, head)
             case GetFacts(after=after):
                 found = [
                     StoredFact(seq=e.seq, subject=e.subject, data=msgspec.Raw(e.data))
@@ -108,6 +112,10 @@ class ServedLog(ScriptedLog):
             if self._past.seq < e.seq <= at
         ]
         return self._past.answer(new, at, request, query)
+
+
+def _feed(connection: sa.Connection, request: OpenFeed) -> FeedState:
+    return feed_state(HotSession(session_rows(connection, request.session_id), SESSION, 0))
 
 
 def an_open_session() -> ServedLog:

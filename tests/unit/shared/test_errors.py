@@ -21,6 +21,7 @@ CODES_AND_STATUSES = {
     "Cancelled": ("cancelled", 499),
     "ProviderFailed": ("provider_error", 502),
     "Unavailable": ("provider_unavailable", 503),
+    "Overloaded": ("overloaded", 503),
     "Timeout": ("timeout", 504),
     "Internal": ("internal", 500),
 }

@@ -84,8 +84,19 @@ GOOD: dict[str, tuple[str, Any]] = {
 }
 NO_NUMBER = ["many", "-1", "1.5", "1e3", "²", "9" * 10, "9" * 5000]
 NO_SECONDS = ["soon", "-0.1", "inf", "nan"]
-NO_URL = ["llm.example", "ftp://llm.example", "http://", "http://["]
+NO_PORT = ["http://h:abc", "http://h:99999", "http://h:0", "http://h:-1", "http://h:٣"]
+NO_HOST = ["http://", "http://[", "http://:80", "http://:::", "http://a,http://b", "http://a b"]
+NO_URL = ["llm.example", "ftp://llm.example", "http://h\n.example", *NO_HOST, *NO_PORT]
 BAD: dict[str, list[str]] = {
+    "NATTERLOG_NATS_URL": [
+        "foo",
+        "http://one:4222",
+        "nats://",
+        "nats://one:abc",
+        "one:99999",
+        "nats://one:4222,nats://two:4222",
+        "nats://one,nats://two",
+    ],
     "NATTERLOG_PORT": [*NO_NUMBER, "65536"],
     "NATTERLOG_HEALTH_PORT": [*NO_NUMBER, "65536"],
     "NATTERLOG_REUSE_PORT": ["perhaps"],
@@ -116,7 +127,7 @@ BAD: dict[str, list[str]] = {
     "CLAUDE_MAX_TOKENS": [*NO_NUMBER, "0"],
     "CLAUDE_CB_THRESHOLD": [*NO_NUMBER, "0"],
     "CLAUDE_CB_COOLDOWN": NO_SECONDS,
-    "OLLAMA_HOST": ["ftp://box", "http://"],
+    "OLLAMA_HOST": ["ftp://box", ":::", "::1", "host:abc", "host:99999", *NO_HOST, *NO_PORT],
     "OPENAI_BASE_URL": NO_URL,
     "LLM_SERVER_URL": NO_URL,
     "LLM_TIMEOUT": NO_SECONDS,
@@ -124,9 +135,10 @@ BAD: dict[str, list[str]] = {
     "LLM_TEMPERATURE": ["hot", "-0.1", "2.1", "nan"],
     "LLM_ENABLE_TOOLS": ["perhaps"],
     "NATTERLOG_OLLAMA_NUM_CTX": NO_NUMBER,
+    "http_proxy": ["::bad::", *NO_HOST, *NO_PORT],
     "HTTP_PROXY": ["socks5://proxy:1080", "http://"],
-    "https_proxy": ["ftp://proxy"],
-    "ALL_PROXY": ["ftp://proxy", "http://["],
+    "https_proxy": ["ftp://proxy", "http://p:abc"],
+    "ALL_PROXY": ["ftp://proxy", "http://[", "proxy:abc"],
 }
 
 
@@ -155,6 +167,24 @@ def test_a_bad_value_names_its_variable(variable: str, text: str):
     assert sentence.startswith(f"{variable} is ")
     assert ": expected " in sentence
     assert len(sentence) < 200
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("NATTERLOG_MAX_BODY", "9" * 10),
+        ("NATTERLOG_MAX_BODY", "9" * 20),
+        ("NATTERLOG_LEASE", "9" * 5000),
+        ("LLM_TIMEOUT", "1e10"),
+    ],
+)
+def test_a_number_that_is_too_large_is_answered_with_the_largest(variable: str, text: str):
+    with pytest.raises(BadSetting, match="2,147,483,647 at most"):
+        read_settings({variable: text})
+
+
+def test_zeros_in_front_of_a_number_do_not_matter():
+    assert read_settings({"NATTERLOG_PORT": f"{'0' * 30}80"}).port == 80
 
 
 def test_without_an_environment_all_is_as_it_says_in_the_table():
@@ -190,6 +220,19 @@ def test_of_two_variables_for_one_field_the_first_wins(first: str, second: str, 
 )
 def test_ollamas_own_variable_may_be_a_bare_host(text: str, url: str):
     assert read_settings({"OLLAMA_HOST": text}).ollama_host == url
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("tls://me:secret@one", "tls://me:secret@one"),
+        ("wss://one/nats", "wss://one/nats"),
+        ("nats://[::1]:4222", "nats://[::1]:4222"),
+        ("127.0.0.1:4222", "nats://127.0.0.1:4222"),
+    ],
+)
+def test_a_nats_server_is_named_by_a_url_or_by_its_address(text: str, url: str):
+    assert read_settings({"NATTERLOG_NATS_URL": text}).nats_url == url
 
 
 @pytest.mark.parametrize(
@@ -258,11 +301,19 @@ def test_secrets_stay_out_of_what_is_printed():
     assert "top-secret" not in f"{settings} {settings!r}"
 
 
-def test_secrets_stay_out_of_what_a_bad_value_is_told_with():
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("socks5://me:top-secret@proxy:1080", "socks5://…@proxy:1080"),
+        ("me:top-secret@proxy:abc", "…@proxy:abc"),
+        ("http://me:top/secret@proxy:1080", "http://…@proxy:1080"),
+    ],
+)
+def test_secrets_stay_out_of_what_a_bad_value_is_told_with(text: str, shown: str):
     with pytest.raises(BadSetting) as refused:
-        read_settings({"HTTPS_PROXY": "socks5://me:top-secret@proxy:1080"})
+        read_settings({"HTTPS_PROXY": text})
 
-    assert "socks5://…@proxy:1080" in str(refused.value)
+    assert f"'{shown}'" in str(refused.value)
     assert "secret" not in str(refused.value)
 
 

@@ -9,7 +9,9 @@ import sqlalchemy as sa
 from services.store.applying import apply
 from services.store.context import get_context
 from services.store.empty_tables import empty_tables
+from services.store.memory import HotSession
 from services.store.schema import metadata
+from services.store.session_rows import session_rows
 from shared.commands import Context, GetContext
 from shared.events import AnyFact, EndStatus, Usage
 from shared.ids import new_id
@@ -54,6 +56,10 @@ class Story(ProjectedLog):
             "latency_ms": 120,
         }
         return super().ends(run, text, status, attempt=attempt, **(known | fields))
+
+    def hot(self) -> HotSession:
+        """The session as memory has it once it is read from the tables."""
+        return HotSession(session_rows(self.connection, self.session), self.session, 0)
 
     def context(self, run: str) -> Context:
         """What the worker with the run's todo gets to write its reply from."""

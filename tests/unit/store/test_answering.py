@@ -14,7 +14,7 @@ async def done(request: ListMessages) -> Done:
 
 
 async def test_a_request_is_answered_on_its_subject():
-    subject, serve = endpoint(ListMessages, done, Watermark())
+    subject, serve = endpoint(ListMessages, done)
 
     answer = await serve(b'{"user_id": "u", "session_id": "s", "limit": 7}')
 
@@ -23,7 +23,7 @@ async def test_a_request_is_answered_on_its_subject():
 
 
 async def test_a_mistyped_field_is_named():
-    _, serve = endpoint(ListMessages, done, Watermark())
+    _, serve = endpoint(ListMessages, done)
 
     with pytest.raises(InvalidRequest) as refused:
         await serve(b'{"user_id": "u", "session_id": "s", "limit": "7"}')
@@ -34,7 +34,7 @@ async def test_a_mistyped_field_is_named():
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"user_id": "\xff"}'])
 async def test_what_is_no_request_is_refused(data: bytes):
-    _, serve = endpoint(ListMessages, done, Watermark())
+    _, serve = endpoint(ListMessages, done)
 
     with pytest.raises(InvalidRequest):
         await serve(data)
@@ -43,7 +43,7 @@ async def test_what_is_no_request_is_refused(data: bytes):
 async def test_an_answer_waits_for_the_fact_that_it_must_know(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("services.store.watermark.TIMEOUT", 0.01)
     applied = Watermark()
-    _, serve = endpoint(ListMessages, done, applied)
+    _, serve = endpoint(ListMessages, done, applied.catch_up)
     request = b'{"user_id": "u", "session_id": "s", "min_seq": 5}'
 
     with pytest.raises(Unavailable) as late:

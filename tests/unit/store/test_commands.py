@@ -2,19 +2,19 @@
 
 import pytest
 
-from services.store import queries
-from services.store.commands import decide
+from services.store.session_log import SessionState
+from services.store.turns import decide
 from shared.errors import Conflict
 from shared.events import Turn
-from tests.support.scripted_log import USER
 from tests.unit.store.story import Story
 
 TURN = Turn(user_message_id="u", assistant_message_id="a", content="Hi", parent_id="leaf")
 WAITING = Turn(user_message_id="u", assistant_message_id="a", content="Hi")
 
 
-def state(story: Story) -> queries.SessionState:
-    return queries.session_state(story.connection, USER, story.session)
+def state(story: Story) -> SessionState:
+    hot = story.hot()
+    return SessionState(hot.session(), hot.unfinished())
 
 
 def test_a_turn_begins_at_once_in_a_session_at_rest(story: Story):

@@ -8,7 +8,8 @@ import pytest
 from services.store import queries
 from services.store.applying import apply
 from services.store.search import search_messages
-from shared.commands import ListMessages, OpenFeed, SearchMessages
+from services.store.turns import feed_state
+from shared.commands import ListMessages, SearchMessages
 from shared.events import Continued, EndStatus, Thoughts, Usage
 from shared.ids import new_id
 from shared.records import Message
@@ -224,9 +225,7 @@ def test_a_feed_is_told_what_the_reply_had(story: Story, first: str):
     before = Continued(length=11, tokens=5, created_at=START + timedelta(seconds=9))
     run = story.continues(first, CUT, continues=before)
 
-    (unfinished,) = queries.open_feed(
-        story.connection, OpenFeed(user_id=USER, session_id=story.session)
-    ).unfinished
+    (unfinished,) = feed_state(story.hot()).unfinished
 
     assert (unfinished.run_id, unfinished.continues) == (run, before)
     assert queries.find_run(story.connection, USER, run).record().continues == before

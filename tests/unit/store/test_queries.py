@@ -6,8 +6,9 @@ from msgspec import UNSET
 
 from services.store import queries
 from services.store.context import get_context
+from services.store.turns import feed_state
 from shared import ids
-from shared.commands import GetContext, GetRun, GetSession, ListMessages, ListSessions, OpenFeed
+from shared.commands import GetContext, GetRun, GetSession, ListMessages, ListSessions
 from shared.errors import InvalidRequest, NotFound
 from shared.events import Fault
 from tests.support.scripted_log import USER, a_turn
@@ -195,8 +196,7 @@ def test_a_feed_begins_with_what_is_unfinished_in_its_order(story: Story):
     later, last = story.sends("u3", waiting=True), story.sends("u4", waiting=True)
     attempt = story.claims(active)
 
-    request = OpenFeed(user_id=USER, session_id=story.session)
-    feed = queries.open_feed(story.connection, request)
+    feed = feed_state(story.hot())
 
     assert [r.run_id for r in feed.unfinished] == [active, later, last]
     assert [r.attempt for r in feed.unfinished] == [attempt, 0, 0]
@@ -215,8 +215,6 @@ def test_what_is_another_users_is_not_there(story: Story):
         )
     with pytest.raises(NotFound):
         queries.get_run(story.connection, GetRun(user_id=STRANGER, run_id=run))
-    with pytest.raises(NotFound):
-        queries.open_feed(story.connection, OpenFeed(user_id=STRANGER, session_id=story.session))
     with pytest.raises(NotFound):
         queries.get_run(story.connection, GetRun(user_id=USER, run_id="nonsense"))
 

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from services.gateway.access.limits import NonBlank
-from services.gateway.http.requests import MOST, Count, Natural
+from services.gateway.http.requests import CURSOR, MOST, SPEED, Count, Natural
 from services.gateway.sessions.client_events import (
     ClientEvent,
     ReplyEnded,
@@ -88,8 +88,7 @@ class SessionsQuery(Window, frozen=True, kw_only=True):
     """Also `adhoc`, `document`, `content` and `file`, which are left out otherwise."""
 
 
-CursorText = Annotated[str, Meta(pattern=r"^[0-9a-f]{12}-[0-9]{1,19}-[0-9]{1,19}-[0-9]{1,19}$")]
-"""A cursor, as every stream gives them; what its parts mean is ``cursor.py``'s alone."""
+CursorText = Annotated[str, Meta(pattern=CURSOR)]
 
 
 class SessionQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +104,7 @@ class MessagesQuery(NumberedWindow, frozen=True, kw_only=True):
     """A cursor: the conversation as it was when that was the last that a client had seen."""
 
 
-Speed = Annotated[str, Meta(pattern=r"^(max|[1-9]\d{0,2}(\.\d{1,2})?|0\.\d?[1-9])$")]
+Speed = Annotated[str, Meta(pattern=SPEED)]
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):

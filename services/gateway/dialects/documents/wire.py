@@ -10,6 +10,7 @@ from services.gateway.access.limits import NonBlank
 from services.gateway.http.requests import Count
 from services.gateway.jobs.state import NOTHING, JobState, Written
 from shared.commands import CreateJob
+from shared.due import check_due
 from shared.errors import InvalidRequest, NatterlogError
 from shared.events import DocumentPlan, FileRef
 from shared.ids import now
@@ -68,7 +69,8 @@ class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
     priority: Annotated[int, Meta(ge=0, le=9)] = 0
     """Higher first."""
     scheduled_at: Time = ""
-    """Not before this time; UTC where it names no zone, the past means now."""
+    """Not before this time, 2262-04-11 at the latest; UTC where it names no zone, the past means
+    now."""
 
 
 class JobsQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,14 +131,15 @@ def _due(text: str) -> datetime | None:
     text = text.strip()
     if not text:
         return None
+    path = "$.scheduled_at"
     try:
         due = datetime.fromisoformat(text)
-        due = due.replace(tzinfo=UTC) if due.tzinfo is None else due.astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise InvalidRequest(
-            "Expected a time in ISO 8601, as 2026-11-20T09:00:00Z.", path="$.scheduled_at"
-        ) from error
-    return due if due > now() else None
+    except ValueError as error:
+        sentence = "Expected a time in ISO 8601, as 2026-11-20T09:00:00Z."
+        raise InvalidRequest(sentence, path=path) from error
+    due = due.replace(tzinfo=UTC) if due.tzinfo is None else due
+    check_due(due, path=path)
+    return due.astimezone(UTC) if due > now() else None
 
 
 class Subscribe(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="subscribe"):
