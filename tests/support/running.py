@@ -23,7 +23,7 @@ class Running:
     client: NativeClient
 
 
-SHORT_LEASE = {"NATTERLOG_LEASE": "2"}
+SHORT_LEASE: dict[str, Any] = {"NATTERLOG_LEASE": "2"}
 """For systems whose workers are killed: what those had at hand goes to another the sooner."""
 short_lease = pytest.mark.settings(**SHORT_LEASE)
 
