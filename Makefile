@@ -15,7 +15,8 @@ COMPILE := UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet -
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo; echo "ARGS go to the program: make run ARGS='--workers 4', make test ARGS='-k cursor'"
+	@echo; echo "ARGS go to the program: make run ARGS='--workers 4', make test ARGS='-k cursor',"; \
+	echo "make chaos ARGS='--seed 7 --seconds 300'"
 
 run: $(VENV)/.run ## start natterlog with all it needs, until Ctrl-C
 	@exec $(BIN)/natterlog up $(ARGS)
@@ -27,8 +28,8 @@ unit: $(VENV)/.dev ## run the tests that need neither process nor socket: half a
 test: $(VENV)/.dev ## run all tests, two files at a time
 	$(PYTEST) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-chaos: $(VENV)/.dev ## run the tests that kill, pause and cut off, which take longest
-	$(PYTEST) --dist worksteal tests/chaos $(ARGS)
+chaos: $(VENV)/.dev ## break a running system by a seed, and check every character (docs/reliability.md)
+	$(BIN)/python -m tests.chaos.harness $(ARGS)
 
 check: $(VENV)/.dev ## lint, format, types, and who may import whom
 	$(BIN)/ruff check .

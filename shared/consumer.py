@@ -188,7 +188,7 @@ class Work:
         delivered, seq = _ack_numbers(message.reply)
         kind = "undecodable"
         try:
-            fact = decode_fact(await unpack(self._bus, message.data))
+            fact = await self._read(message.data)
             delivery = Delivery(seq, message.subject, parse(message.subject), fact, delivered)
             kind = "rejected"
             await self._handler(delivery)
@@ -208,6 +208,13 @@ class Work:
             return "failed", _nak(min(2.0**errors, _WORST_DELAY))
         self._errors.pop(seq, None)
         return "done", b"+ACK"
+
+    async def _read(self, data: bytes) -> AnyFact:
+        """The fact whole; Rejected: it is no JSON, or none that this version knows."""
+        try:
+            return decode_fact(await unpack(self._bus, data))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Rejected(str(error)) from error
 
     async def _dead_letter(
         self, message: Incoming, seq: int, reason: str, kind: str

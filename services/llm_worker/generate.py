@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import aclosing
 from traceback import extract_tb
 from typing import NamedTuple
 
@@ -118,20 +117,26 @@ async def _reply(
         raise faults.garbled(provider.name) from error
 
 
+class _LongEnough(Exception):
+    """The reply has as many bytes as it may have."""
+
+
 async def _stream(
     provider: Provider, prompt: Prompt, writer: DeltaWriter, redaction: Redaction, max_reply: int
 ) -> Ended:
-    async with aclosing(provider.stream(prompt)) as pieces:
-        async for piece in pieces:
-            if isinstance(piece, Ended):
-                _stand_in(piece, writer, redaction)
-                return piece
-            fitting = _fitting(piece, max_reply - writer.size)
-            writer.add(fitting)
-            if len(fitting) < len(piece):
-                log.info("reply.too_long", provider=provider.name, most=max_reply)
-                return Ended(stop_reason="max_length", usage=None)
-    raise ProviderError("The provider's answer ended without its end.", transient=True)
+    def write(piece: str) -> None:
+        fitting = _fitting(piece, max_reply - writer.size)
+        writer.add(fitting)
+        if len(fitting) < len(piece):
+            raise _LongEnough
+
+    try:
+        ended = await provider.stream(prompt, write)
+    except _LongEnough:
+        log.info("reply.too_long", provider=provider.name, most=max_reply)
+        return Ended(stop_reason="max_length", usage=None)
+    _stand_in(ended, writer, redaction)
+    return ended
 
 
 def _fitting(text: str, room: int) -> str:

@@ -117,15 +117,16 @@ class Admission:
 
     def _leave(self, user: str, turn: asyncio.Future[None]) -> None:
         """Somebody gave up; a slot that came to him in the same moment goes to the next one."""
+        if turn.done() and not turn.cancelled():
+            self._pass_on()
+            return
         line = self._lines.get(user)
         if line is not None and turn in line:
             line.remove(turn)
             self.waiting -= 1
             if not line:
                 del self._lines[user]
-            self._show()
-        else:
-            self._pass_on()
+        self._show()
 
     def _pass_on(self) -> None:
         """Hand the slot to the next line's first."""

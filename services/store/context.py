@@ -52,7 +52,7 @@ def remembered(hot: HotSession, turn: Turn | None) -> Context | None:
         return None
     model = _first(turn.model, session.model)
     leaf, own = _follows(turn)
-    older = hot.tail(leaf)
+    older = hot.tail(leaf, CONTEXT_MESSAGES - len(own))
     if older is None or model is None:
         return None
     if turn.continues is not None:

@@ -102,13 +102,13 @@ class HotSession:
         """One of its latest messages."""
         return self._rows.messages.get(message_id or "")
 
-    def tail(self, leaf: str | None) -> list[MessageRow] | None:
-        """The last usable messages of the branch that ends in ``leaf``, the newest first.
+    def tail(self, leaf: str | None, most: int) -> list[MessageRow] | None:
+        """The last ``most`` usable messages of the branch that ends in ``leaf``, newest first.
 
         None when the branch goes on beyond what is here.
         """
         found: list[MessageRow] = []
-        while leaf is not None and len(found) < CONTEXT_MESSAGES:
+        while leaf is not None and len(found) < most:
             message = self._rows.messages.get(leaf)
             if message is None:
                 return None

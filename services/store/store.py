@@ -62,6 +62,8 @@ log = get_logger()
 BATCH = 500
 _STEP = 1.0
 _RETRY = 0.2
+GROUP = 0.01
+"""Seconds of facts that one transaction takes."""
 _MOST_LIVE = 2_000
 MOST_REQUESTS = 10_000
 """Requests that may be here at once, most of them waiting (:mod:`services.store.admission`)."""
@@ -206,9 +208,12 @@ class Store:
 
     async def _next(self) -> list[Entry]:
         """The facts that follow the archive's last: as they were heard, else read."""
+        if self._caught_up:
+            await asyncio.sleep(GROUP)  # so that one transaction takes all that comes together
         batch = self._heard_next()
         if not batch and self._caught_up:
             await self._woken()
+            await asyncio.sleep(GROUP)
             batch = self._heard_next()
         if not batch:
             after = self.archive.archived

@@ -222,19 +222,31 @@ async def test_a_run_whose_todo_nobody_can_handle_ends_failed(bus: Bus):
     assert (final.status, final.attempt, final.text) == ("failed", 0, "")
 
 
-async def test_a_fact_that_does_not_decode_becomes_a_dead_letter(bus: Bus):
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b'{"type": "from.the.future"}', "from.the.future"),
+        (b'{"type": "cancel"}', "missing required field"),
+        (b"no JSON", "malformed"),
+        (b'{"type": "\xff"}', "codec can't decode"),
+        (b'{"type": "cancel", "at": {"$file":', "truncated"),
+    ],
+)
+async def test_a_fact_that_does_not_decode_becomes_a_dead_letter_at_once(
+    bus: Bus, data: bytes, reason: str
+):
     desk = Desk(bus)
     address = Address(desk.user, new_id(), new_id())
-    seq = await bus.append(address.todo_chat(0), b'{"type": "from.the.future"}', expected=0)
+    seq = await bus.append(address.todo_chat(0), data, expected=0)
 
     async with desk.consumer(nothing):
         await desk.todo()
         await desk.next()
         await desk.settled()
 
-    assert [
-        (letter.seq, "from.the.future" in letter.reason) for letter in await desk.letters()
-    ] == [(seq, True)]
+    [letter] = await desk.letters()
+    assert (letter.seq, letter.kind) == (seq, "undecodable")
+    assert reason in letter.reason
 
 
 async def test_a_fact_whose_fields_were_erased_becomes_a_dead_letter(bus: Bus):

@@ -5,6 +5,9 @@ from contextlib import suppress
 from typing import Self
 
 import aiohttp
+import pytest
+from aiohttp import web
+from structlog.testing import capture_logs
 
 from services.supervisor.embedded_nats import free_port
 from shared.commands import CreateSession
@@ -121,6 +124,24 @@ async def test_a_client_that_does_not_read_costs_no_memory_and_loses_nothing(on_
 
     assert "before " + "".join(f["content"] for f in received) == whole
     assert len(received) < pieces
+
+
+async def test_a_client_that_is_gone_when_its_socket_is_upgraded_is_no_defect(
+    on_stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    session_id = await on_stage.session()
+    prepare = web.WebSocketResponse.prepare
+
+    async def prepare_for_nobody(ws: web.WebSocketResponse, request: web.BaseRequest) -> object:
+        assert request.transport is not None
+        request.transport.abort()  # as if the line broke a moment ago
+        return await prepare(ws, request)
+
+    monkeypatch.setattr(web.WebSocketResponse, "prepare", prepare_for_nobody)
+    with capture_logs() as lines, pytest.raises(aiohttp.ClientError):
+        await on_stage.open(path(session_id))
+
+    assert [line for line in lines if line["log_level"] == "error"] == []
 
 
 class Line:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from services.gateway.dialects.interview.wire import decode_generate, last
 from services.gateway.http import oneshot
+from services.gateway.http.stream_writer import Line
 from shared import commands as c
 from shared.events import Fault, ModelDetails, RunEnded, Usage
 from tests.support.absent import ABSENT_ID
@@ -300,6 +302,25 @@ async def test_a_call_without_a_session_stops_when_its_client_goes(on_stage: Sta
     assert await cancelled(on_stage) == run
 
 
+async def test_a_line_that_breaks_in_the_middle_of_a_write_stops_the_run_all_the_same(
+    on_stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    talk = Talk(on_stage)
+    run = await talk.begun()
+    await line(await talk.write("Half"))
+    write = Line.write
+
+    async def broken(self: Line, writing: Awaitable[None]) -> None:
+        self.abort()  # the handler is cancelled for that when it has left the stream already
+        await write(self, writing)
+
+    monkeypatch.setattr(Line, "write_at_once", lambda self, make: False)
+    monkeypatch.setattr(Line, "write", broken)
+    await on_stage.store.write(run, 4, " of it")
+
+    assert await cancelled(on_stage) == run
+
+
 async def test_one_that_is_in_the_middle_of_its_stream_stops_too(on_stage: Stage):
     talk = Talk(on_stage)
     run = await talk.begun()
@@ -392,16 +413,16 @@ async def test_a_session_that_is_not_there_is_not_found(on_stage: Stage, session
     ("body", "status", "reason"),
     [
         (b"", 400, "$.prompt"),
-        (b"{", 400, "$"),
-        (b"[]", 400, "$"),
-        (b"null", 400, "$"),
-        (b"\xff\xfe", 400, "$"),
-        (b"[" * 100_000, 400, "$"),
+        (b"{", 400, "The body is no valid JSON: "),
+        (b"[]", 400, "Expected `object`, got `array`"),
+        (b"null", 400, "Expected `object`, got `null`"),
+        (b"\xff\xfe", 400, "The body is no valid JSON: "),
+        (b"[" * 100_000, 400, "Expected `object`, got `array`"),
         (b'{"model": "demo"}', 400, "$.prompt"),
         (b'{"prompt": null}', 400, "$.prompt"),
         (b'{"prompt": ["a"]}', 400, "$.prompt"),
         (b'{"prompt": "  "}', 400, "$.prompt"),
-        (b'{"prompt": "\\ud800"}', 400, "$"),
+        (b'{"prompt": "\\ud800"}', 400, "The body is no valid JSON: "),
         (b'{"prompt": "a", "model": 7}', 400, "$.model"),
         (b'{"prompt": "a", "model": "%s"}' % (b"x" * 301), 400, "$.model"),
         (b'{"prompt": "a", "stream": "no"}', 400, "$.stream"),

@@ -141,6 +141,7 @@ async def test_the_native_socket_refuses_it_and_stays_open(models: Whole):
         "session_id": session_id,
         "message": SENTENCE,
         "code": "model_not_found",
+        "path": "$.model",
         "client_id": "c",
     }
     assert [event["type"] for event in events] == ["subscribed", "message_start"]

@@ -20,7 +20,7 @@ from PIL import Image
 from tests.support.assistant_client import AssistantClient
 from tests.support.fake_provider import FakeProvider, check_unspliced
 from tests.support.log_checks import wait_until_all_ended
-from tests.support.running import SHORT_LEASE, Running, running_system
+from tests.support.running import LEASE, Running, running_system
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -43,7 +43,7 @@ def as_claude(fake: FakeProvider) -> dict[str, str]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def system_of_module() -> AsyncIterator[Running]:
-    async with running_system(models=MODELS, provided=as_claude, **SHORT_LEASE) as running:
+    async with running_system(models=MODELS, provided=as_claude, NATTERLOG_LEASE=LEASE) as running:
         yield running
 
 

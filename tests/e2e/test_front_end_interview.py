@@ -17,7 +17,7 @@ from tests.support.fake_provider import FakeProvider, check_unspliced
 from tests.support.fake_script import Script
 from tests.support.interview_client import MODEL, Answer, InterviewClient
 from tests.support.log_checks import check_run, wait_until_all_ended
-from tests.support.running import SHORT_LEASE, Running, running_system
+from tests.support.running import LEASE, Running, running_system
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -31,7 +31,7 @@ def as_ollama(fake: FakeProvider) -> dict[str, str]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def system_of_module() -> AsyncIterator[Running]:
-    async with running_system(models=PULLED, provided=as_ollama, **SHORT_LEASE) as running:
+    async with running_system(models=PULLED, provided=as_ollama, NATTERLOG_LEASE=LEASE) as running:
         yield running
 
 

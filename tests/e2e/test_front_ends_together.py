@@ -21,7 +21,7 @@ from tests.support.interview_client import MODEL, Answer, InterviewClient
 from tests.support.log_checks import wait_until_all_ended
 from tests.support.people import add_user
 from tests.support.people import natterlog as command
-from tests.support.running import SHORT_LEASE, Running, running_system
+from tests.support.running import LEASE, Running, running_system
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -45,7 +45,9 @@ def as_all_three(fake: FakeProvider) -> dict[str, str]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def system_of_module() -> AsyncIterator[Running]:
-    async with running_system(models=MODELS, provided=as_all_three, **SHORT_LEASE) as running:
+    async with running_system(
+        models=MODELS, provided=as_all_three, NATTERLOG_LEASE=LEASE
+    ) as running:
         yield running
 
 

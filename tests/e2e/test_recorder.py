@@ -176,7 +176,10 @@ async def test_faults_are_told_in_a_line_with_a_code(natterlog: Running, tmp_pat
     unknown = await run_command(natterlog, "runs", "show", "ffff")
     missing = await run_command(natterlog, "import-log", str(tmp_path / "none.jsonl"), at=None)
     unnamed = await run_command(natterlog, "import-log", at=None)
-    unreadable = await run_command(natterlog, "rerun", "ffff", "--system", str(tmp_path), at=None)
+    (tmp_path / "picture").write_bytes(b"\xff")
+    unreadable = await run_command(
+        natterlog, "rerun", "ffff", "--system", str(tmp_path / "picture"), at=None
+    )
     wrong = await run_command(natterlog, "runs", "ls", "--since", "soon")
     at_rest = await run_command(natterlog, "runs", "tail", at=None)
 
@@ -186,7 +189,7 @@ async def test_faults_are_told_in_a_line_with_a_code(natterlog: Running, tmp_pat
     assert unnamed.code == 2
     assert "Name a file" in unnamed.err
     assert unreadable.code == 2
-    assert f"{tmp_path} cannot be read" in unreadable.err
+    assert "picture is no text in UTF-8." in unreadable.err
     assert wrong.code == 2
     assert (at_rest.code, at_rest.err) == (
         1,

@@ -12,7 +12,7 @@ from tests.support.fake_script import Script
 from tests.support.log_checks import wait_until_ended
 from tests.support.native_client import Reply
 from tests.support.nats_server import NatsServer
-from tests.support.running import SHORT_LEASE, running_system
+from tests.support.running import running_system
 from tests.support.system import ROOT
 
 DEADLINE = 20.0
@@ -224,7 +224,7 @@ async def test_every_service_whose_connection_is_closed_ends_and_says_why():
 
 
 async def test_a_worker_that_the_server_hung_up_on_ends_and_the_next_one_goes_on():
-    async with running_system(**SHORT_LEASE) as natterlog:
+    async with running_system(NATTERLOG_LEASE="2") as natterlog:
         worker = natterlog.system.one("llm-worker")
         session = await natterlog.client.session()
         natterlog.fake.next.append(Script(reply=f"First {'x' * 300_000} last", rate=1))

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from services.llm_worker.breaker import Breaker
 from services.llm_worker.breaker_store import KvBreakerStore
 from services.llm_worker.handlers import listen
-from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, ProviderError
+from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, ProviderError, Write
 from services.llm_worker.providers.redaction import Redaction
 from services.llm_worker.tasks import GO_ON
 from services.llm_worker.worker import Worker
@@ -71,7 +71,7 @@ class Scripted:
         self.closed = asyncio.Event()
         self._scripts = list(scripts)
 
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
+    async def stream(self, prompt: Prompt, write: Write) -> Ended:
         self.prompts.append(prompt)
         try:
             for step in self._scripts.pop(0):
@@ -81,8 +81,11 @@ class Scripted:
                         await step.wait()
                     case Exception():
                         raise step
+                    case Ended():
+                        return step
                     case _:
-                        yield step
+                        write(step)
+            raise AssertionError("a script has an end")
         finally:
             self.closed.set()
 
@@ -433,10 +436,9 @@ async def test_a_cancel_need_not_wait_for_the_next_try(stage: Stage):
 
 async def test_a_provider_that_fails_while_it_is_closed_changes_nothing(stage: Stage):
     class Clumsy(Scripted):
-        async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
+        async def stream(self, prompt: Prompt, write: Write) -> Ended:
             try:
-                async for piece in super().stream(prompt):
-                    yield piece
+                return await super().stream(prompt, write)
             except asyncio.CancelledError:
                 raise OSError("the connection was closed twice") from None
 
@@ -649,6 +651,7 @@ async def test_a_failed_run_is_one_warning_with_its_code_and_nobodys_words(stage
             "provider": provider.name,
             "model": "model-1",
             "attempt": attempt,
+            "attempts": 1,
             "tries": 1,
             "length": 7,
         }

@@ -43,6 +43,8 @@ class ChatClient:
         self.resets = 0
         self.errors: list[dict[str, Any]] = []
         self._fresh = False
+        self._failed = False
+        """An error may have been the reply's end: what comes next may begin anew."""
         self._changed = asyncio.Condition()
 
     async def __aenter__(self) -> Self:
@@ -83,6 +85,10 @@ class ChatClient:
         self._listening = asyncio.create_task(self._stay_connected())
         await self.until(lambda: self.connections)
 
+    @property
+    def connected(self) -> bool:
+        return self._socket is not None and not self._socket.closed
+
     async def send(self, message: str) -> None:
         await self.send_frame("send_message", message=message)
 
@@ -90,10 +96,10 @@ class ChatClient:
         assert self._socket is not None
         await self._socket.send_json({"type": kind, **fields})
 
-    async def until(self, wanted: Callable[[], object]) -> None:
+    async def until(self, wanted: Callable[[], object], seconds: float = 60.0) -> None:
         """Wait until what is shown is as wanted."""
         assert self._listening is not None
-        async with asyncio.timeout(60), self._changed:
+        async with asyncio.timeout(seconds), self._changed:
             while not wanted():
                 if self._listening.done():
                     self._listening.result()
@@ -154,6 +160,7 @@ class ChatClient:
                 self._grow(event["content"], event["full_content"])
             case "error":
                 self.errors.append(event)
+                self._failed = True
             case "user_typing":
                 self.typing_signals.append((event["user"], event["typing"]))
             case "pong":
@@ -179,9 +186,11 @@ class ChatClient:
             self.resets += not whole.startswith(self.streaming)
         elif not whole:
             self.resets += 1
+        elif self._failed and content == whole:
+            pass  # the first piece of another reply
         else:
             assert self.streaming + content == whole
-        self._fresh = False
+        self._fresh = self._failed = False
         self.streaming = whole
 
     def _end(self) -> None:

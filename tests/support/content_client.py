@@ -29,8 +29,9 @@ Frame = dict[str, Any]
 class ContentClient:
     """``useContentGeneration`` and ``useWebSocketStream``."""
 
-    def __init__(self, *urls: str, token: str = TOKEN) -> None:
+    def __init__(self, *urls: str, token: str = TOKEN, reconnects: int = RECONNECTS) -> None:
         self.urls = list(urls)
+        self._most_reconnects = reconnects
         self.reconnects = 0
         self.connections: list[list[Frame]] = []
         self.closed_with: int | None = None
@@ -96,7 +97,7 @@ class ContentClient:
             if not self.connections[-1]:
                 self.connections.pop()
             self.reconnects += 1
-            assert self.reconnects <= RECONNECTS, "gave up, as the front end would"
+            assert self.reconnects <= self._most_reconnects, "gave up, as the front end would"
             await asyncio.sleep(INTERVAL)  # what the front end does
 
     async def _listen(self, path: str, until: Callable[[Frame], object] | None) -> bool:

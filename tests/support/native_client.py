@@ -13,6 +13,7 @@ import aiohttp
 
 API = "/api/v1/chat"
 _BROKEN = (aiohttp.ClientError, ConnectionError, TimeoutError, asyncio.IncompleteReadError)
+_NOT_NOW = (502, 503, 504)
 
 
 @dataclass
@@ -51,14 +52,18 @@ class Reply:
 
 
 class NativeClient:
-    """``async with NativeClient(url) as client``; ``urls`` may name several gateways."""
+    """``async with NativeClient(url) as client``; ``urls`` may name several gateways.
 
-    def __init__(self, *urls: str) -> None:
+    A line that is silent for ``silence`` seconds counts as dead.
+    """
+
+    def __init__(self, *urls: str, silence: float = 45.0) -> None:
         self.urls = list(urls)
+        self._silence = silence
         self._next = 0
 
     async def __aenter__(self) -> Self:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=45)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=self._silence)
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
         self.http = aiohttp.ClientSession(timeout=timeout, connector=connector)
         return self
@@ -112,7 +117,7 @@ class NativeClient:
                 async with self.http.post(
                     self.url(path), data=io.BytesIO(body), headers=headers
                 ) as response:
-                    if response.status == 503:
+                    if response.status in _NOT_NOW:
                         raise aiohttp.ClientError("not now")
                     assert response.status == 200, await response.text()
                     async for event, cursor in events_of(response):
@@ -120,7 +125,7 @@ class NativeClient:
                         if reply.run_id:
                             return
             except _BROKEN:
-                await self._elsewhere()
+                await self.go_elsewhere()
 
     async def follow(self, reply: Reply, *, until: int | None = None) -> None:
         """Read on from the reply's cursor to its end, or until that many characters are there."""
@@ -130,7 +135,7 @@ class NativeClient:
                 async with self.http.get(
                     self.url(f"/runs/{reply.run_id}/stream"), headers=headers
                 ) as response:
-                    if response.status in (502, 503):
+                    if response.status in _NOT_NOW:
                         raise aiohttp.ClientError("not now")
                     assert response.status == 200, (response.status, await response.text())
                     async for event, cursor in events_of(response):
@@ -140,9 +145,9 @@ class NativeClient:
                 reply.cuts += 1
             except _BROKEN:
                 reply.cuts += 1
-                await self._elsewhere()
+                await self.go_elsewhere()
 
-    async def _elsewhere(self) -> None:
+    async def go_elsewhere(self) -> None:
         """As a browser would: a short pause, then the next gateway."""
         self._next += 1
         await asyncio.sleep(0.05)  # a real client's pause, not a wait for something

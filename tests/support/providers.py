@@ -43,25 +43,24 @@ def prompt_for(
 async def reply_of(provider: Provider, prompt: Prompt) -> tuple[str, Ended]:
     """The whole text, every piece of it checked, and the end."""
     pieces: list[str] = []
-    async for piece in provider.stream(prompt):
-        if isinstance(piece, Ended):
-            return "".join(pieces), piece
+
+    def write(piece: str) -> None:
         assert piece, "an empty piece"
         assert piece.encode(), "no valid Unicode"
         pieces.append(piece)
-    raise AssertionError("no end")
+
+    ended = await provider.stream(prompt, write)
+    return "".join(pieces), ended
 
 
 async def fault_of(provider: Provider, prompt: Prompt) -> tuple[str, ProviderError]:
     """The text until a fault ended the reply, and the fault."""
-    text = ""
+    pieces: list[str] = []
     try:
-        async for piece in provider.stream(prompt):
-            assert isinstance(piece, str), "it has ended well"
-            text += piece
+        await provider.stream(prompt, pieces.append)
     except ProviderError as fault:
-        return text, fault
-    raise AssertionError("no end")
+        return "".join(pieces), fault
+    raise AssertionError("it has ended well")
 
 
 class Clock:

@@ -23,9 +23,9 @@ class Running:
     client: NativeClient
 
 
-SHORT_LEASE: dict[str, Any] = {"NATTERLOG_LEASE": "2"}
+LEASE = "2"
 """For systems whose workers are killed: what those had at hand goes to another the sooner."""
-short_lease = pytest.mark.settings(**SHORT_LEASE)
+short_lease = pytest.mark.settings(NATTERLOG_LEASE=LEASE)
 
 
 def settings_of(request: pytest.FixtureRequest) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from shared.child import die_with_this_process
 from tests.support.fork_server import ROOT, start_forked
 from tests.support.nats_server import NatsServer
 
-DEADLINE = 30.0
+DEADLINE = 60.0
 
 
 class ServiceProcess(Protocol):

@@ -98,9 +98,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_id", metavar="RUN", help="its id, or the beginning of it")
     parser.add_argument("--model", metavar="M", help="another model, as provider/name; or recorded")
     parser.add_argument("--temperature", type=_temperature, metavar="T", help="0 to 2")
-    parser.add_argument("--system", type=_text_of, metavar="FILE", help="another system prompt")
+    parser.add_argument("--system", type=Path, metavar="FILE", help="another system prompt")
     add_json(parser)
-    parser.set_defaults(command=rerun)
+    parser.set_defaults(command=rerun, check_first=read_system_prompt)
 
 
 def _temperature(text: str) -> float:
@@ -113,11 +113,17 @@ def _temperature(text: str) -> float:
     return value
 
 
-def _text_of(name: str) -> str:
+def read_system_prompt(args: argparse.Namespace) -> None:
+    """Put the text of the file that is named beside its name.
+
+    Raises:
+        InvalidRequest: it holds no text.
+        OSError: it cannot be read.
+    """
     try:
-        return Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        raise argparse.ArgumentTypeError(f"{name} cannot be read: {error}") from None
+        args.system_text = args.system and args.system.read_text(encoding="utf-8")
+    except UnicodeError as error:
+        raise InvalidRequest(f"{args.system} is no text in UTF-8.") from error
 
 
 async def rerun(args: argparse.Namespace, log: RecordedLog) -> int:
@@ -211,7 +217,7 @@ async def _start_reply(
     model = args.model or f"{source.provider}/{source.model}"
     if model == "recorded":
         model = f"recorded/{selection.run_id}"
-    system = args.system if args.system is not None else source.system
+    system = source.system if args.system_text is None else args.system_text
     session_id = new_id()
     await store.ask(
         CreateSession(
@@ -242,7 +248,7 @@ async def _start_job(
     args: argparse.Namespace, selection: Selection, old: OldJob, store: StoreClient, bus: Bus
 ) -> Address:
     """Begin the job again, with the options of the command line."""
-    if args.system is not None:
+    if args.system_text is not None:
         raise InvalidRequest("A job's steps have system prompts of their own; --system is no use.")
     opened = old.opened
     model = args.model or opened.model

@@ -130,7 +130,9 @@ async def _begun(
                 yield run
     finally:
         if prompt.session_id is None and not (run is not None and run.over):
-            await _stop(gateway, user, accepting)
+            # In a task of its own, because a line that breaks in the middle of a write
+            # cancels this one only now.
+            await Flight(_stop(gateway, user, accepting), name="one-shot-stop").result()
 
 
 async def whole_reply(run: OneShotRun) -> ReplyEnded:
@@ -261,9 +263,10 @@ async def _write_reply(
 ) -> None:
     """Write the reply to its end, or why there will be none."""
     encoder = ReplyEncoder(shown_as)
+    writer.write_at_once(lambda: encoder.frames(run.follower.new_text()))
     try:
         while True:
-            frames = b"".join(encoder.frame(event) for _, event in events)
+            frames = encoder.frames(events)
             run.over = run.over or encoder.over  # before the client can go away
             await writer.send(frames)
             if encoder.done:
@@ -288,6 +291,9 @@ class ReplyEncoder:
         self.over = False
         """The run has ended."""
         self._format = shown_as
+
+    def frames(self, events: ClientEvents) -> bytes:
+        return b"".join(self.frame(event) for _, event in events)
 
     def frame(self, event: ClientEvent) -> bytes:
         if self.done:

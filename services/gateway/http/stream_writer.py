@@ -48,6 +48,27 @@ class Line:
         await writing
         self._writing_since = 0.0
 
+    def write_at_once(self, make: Callable[[], bytes]) -> bool:
+        """Write what ``make`` makes, without a task and past aiohttp; False: nothing was written.
+
+        Only where the client has taken everything so far: one that does not keep up is
+        waited for, and then gets all that is new in one piece.
+        """
+        transport = self._transport
+        if transport is None or transport.is_closing() or transport.get_write_buffer_size():
+            return False
+        try:
+            data = make()
+        except Exception:
+            log.exception("stream.frame_failed")
+            self.abort()  # what it was made of counts as shown
+            return True
+        if not data:
+            return False
+        self.wrote_at = self._loop.time()
+        transport.write(data)
+        return True
+
     def abort(self) -> None:
         """Cut it, so that the client knows that this was not the end."""
         if self._transport is not None:
@@ -61,6 +82,8 @@ class Waiter:
         self.stopping = False
         """The gateway stops."""
         self._wake = asyncio.Event()
+        self._waits = False
+        """Nothing is being read or written."""
         self._loop = asyncio.get_running_loop()
 
     def wake(self) -> None:
@@ -94,13 +117,14 @@ class Waiter:
                 return []
 
     async def _woken(self, due: float | None) -> bool:
-        if due is None:
-            return await self._wake.wait()
+        self._waits = True
         try:
             async with asyncio.timeout_at(due):
                 return await self._wake.wait()
         except TimeoutError:
             return False
+        finally:
+            self._waits = False
 
     async def _keep_alive(self) -> None:
         """Send what keeps the connection open; called when there was nothing new for a while."""
@@ -118,6 +142,22 @@ class StreamWriter(Waiter):
         self._line = Line(request)
         self._comment = comment
         self._comment_due = False
+        self._has_begun = False
+        """The head has left, and a body may follow."""
+        self._chunked = False
+        self._new_text: Callable[[], bytes] = bytes
+
+    def write_at_once(self, new_text: Callable[[], bytes]) -> None:
+        """From now on, write what ``new_text`` makes as soon as there is something new.
+
+        It makes nothing where there is more to show than a reply's text: :meth:`next` does.
+        """
+        self._new_text = new_text
+
+    def wake(self) -> None:
+        may = self._has_begun and self._waits and not self._wake.is_set()
+        if not (may and self._line.write_at_once(self._text)):
+            self._wake.set()
 
     def beat(self, now: float) -> None:
         if self._line.is_stalled(now):
@@ -153,6 +193,13 @@ class StreamWriter(Waiter):
         if data:
             self._comment_due = False
             await self._line.write(self.response.write(data))
+            self._chunked = self.response.headers.get("Transfer-Encoding") == "chunked"
+            self._has_begun = self._request.method != "HEAD"
+
+    def _text(self) -> bytes:
+        """What is new of a reply's text, as it goes over the line."""
+        data = self._new_text()
+        return b"%x\r\n%b\r\n" % (len(data), data) if data and self._chunked else data
 
     async def _keep_alive(self) -> None:
         if self._comment_due and self.response.prepared:

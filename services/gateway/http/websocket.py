@@ -56,7 +56,7 @@ class FrameSource(Protocol):
 
 
 class Socket:
-    """One client's WebSocket: nobody but :meth:`write` ever writes to it."""
+    """One client's WebSocket: nobody but :meth:`write` and :meth:`write_at_once` writes to it."""
 
     def __init__(self, ws: web.WebSocketResponse, request: web.Request) -> None:
         self.id = new_id()
@@ -64,6 +64,8 @@ class Socket:
         self._ws = ws
         self._line = Line(request)
         self._wake = asyncio.Event()
+        self._waits = False
+        """The writer has nothing to do."""
         self._answered = asyncio.Event()
         self._answered.set()
         self._replies: deque[bytes] = deque()
@@ -110,6 +112,12 @@ class Socket:
         self._due[source] = None
         self._wake.set()
 
+    def write_at_once(self, new_frames: Callable[[], list[bytes]]) -> bool:
+        """Write frames without waiting for anybody; False: nothing was written."""
+        if not self._waits or self._wake.is_set() or self._ws.closed:
+            return False
+        return self._line.write_at_once(lambda: b"".join(map(on_the_wire, new_frames())))
+
     @contextmanager
     def showing(self, source: FrameSource) -> Generator[None]:
         """Show what the source has, and whatever is due of it, while the block runs."""
@@ -151,8 +159,7 @@ class Socket:
         """Write replies, pings and what is new, until the socket is to be closed."""
         try:
             while self._closing is None:
-                await self._wake.wait()
-                self._wake.clear()
+                await self._woken()
                 await self._write_all()
             await self._write_replies()
         except ConnectionError:
@@ -160,6 +167,14 @@ class Socket:
         except (NatterlogError, BusError) as error:
             log.info("socket.source_failed", error=str(error))
             self.close(TRY_LATER, to_natterlog_error(error).message)
+
+    async def _woken(self) -> None:
+        self._waits = True
+        try:
+            await self._wake.wait()
+        finally:
+            self._waits = False
+        self._wake.clear()
 
     async def hang_up(self) -> None:
         """Close with the code that says why, and wait for the client's own close frame.
@@ -218,7 +233,13 @@ class Track:
         self._wake()
 
     def _wake(self) -> None:
-        self._socket.due(self)
+        if not self._socket.write_at_once(self._new_text):
+            self._socket.due(self)
+
+    def _new_text(self) -> list[bytes]:
+        """The frames for what is new of a reply's text; none where there is more to show."""
+        events = self.follower.new_text()
+        return [frame for cursor, event in events for frame in self._translate(cursor, event)]
 
     @property
     def more(self) -> bool:
@@ -231,6 +252,16 @@ class Track:
             if self._alone and isinstance(event, SessionGone):
                 self._socket.close(GONE, "The session was deleted.")
         return found
+
+
+def on_the_wire(text: bytes) -> bytes:
+    """A frame of text, whole and unmasked, as RFC 6455 has it."""
+    size = len(text)
+    if size < 126:
+        return b"\x81%c%b" % (size, text)
+    if size < 65536:
+        return b"\x81\x7e%b%b" % (size.to_bytes(2, "big"), text)
+    return b"\x81\x7f%b%b" % (size.to_bytes(8, "big"), text)
 
 
 Converse = Callable[[Socket], Awaitable[None]]
@@ -256,6 +287,8 @@ async def serve(request: web.Request, converse: Converse) -> web.WebSocketRespon
         await ws.prepare(request)
     except web.HTTPBadRequest as error:
         raise errors.InvalidRequest("Here a WebSocket is expected.") from error
+    except ConnectionError:  # the client is gone, and aiohttp will find that out once more
+        return ws
     socket = Socket(ws, request)
     request[ENDING] = socket.refuse
     with gateway.connections.registered(socket), CONNECTIONS.labels("socket").track_inprogress():

@@ -138,6 +138,16 @@ class Follower:
             self._show_new_text(found)
         return found
 
+    def new_text(self) -> ClientEvents:
+        """What is new of the running reply's text; nothing where there is more to show.
+
+        The way of nearly every token: it waits for nobody, and needs no task.
+        """
+        found: ClientEvents = []
+        if self.cursor.seq == self.source.state.seq and not self._sent_again:
+            self._show_new_text(found)
+        return found
+
     async def _answer_sent_again(self, found: ClientEvents) -> None:
         while self._sent_again:
             first_seq, client_id = self._sent_again.pop(0)

@@ -9,16 +9,16 @@ by the standard in all their forms, other line ends, whole answers in place of a
 stream, other shapes.  What cannot be read at all is counted and passed over.
 """
 
-import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from services.llm_worker.providers import faults, shapes
-from services.llm_worker.providers.base import Ended, Provider, ProviderError
+from services.llm_worker.providers.base import Ended, Provider, ProviderError, Write
+from services.llm_worker.providers.exchange import ReadInto, Take
 from services.llm_worker.providers.lines import LONGEST_LINE, PAGE, Beginning, Event
 from services.llm_worker.providers.reply import Reply
 from services.llm_worker.providers.shapes import Object
@@ -36,8 +36,8 @@ _USUAL_EVENT = b"event: content_block_delta"
 _SILENT = (b"\r", _USUAL_EVENT + b"\r")
 """Lines between frames that say nothing to us."""
 
-Answer = AbstractAsyncContextManager[Callable[[], Awaitable[bytes]]]
-"""Open it to get what reads: whatever has come, waiting if need be; nothing at the end."""
+Answer = AbstractAsyncContextManager[ReadInto]
+"""Open it to get what hands its bytes over."""
 
 Usual = TypeVar("Usual", bound=msgspec.Struct)
 Frame = TypeVar("Frame", bound=msgspec.Struct)
@@ -358,32 +358,20 @@ async def spoken(
     answer: Answer,
     reader: AnswerReader[Any, Any],
     timeouts: Timeouts,
-) -> AsyncGenerator[str | Ended, None]:
-    """The reply in ``answer``, as :meth:`Provider.stream` gives it."""
+    write: Write,
+) -> Ended:
+    """Write the reply in ``answer``, as :meth:`Provider.stream` does it."""
     reply = reader.reply
     try:
         with Silence(provider.name, timeouts) as silence:
-            async with answer as read:
-                ending = False
-                while not reply.done and (data := await (_soon(read) if ending else read())):
-                    had_ended = reply.complete
-                    text = reader.feed(data)
-                    # some servers write an end into every frame
-                    ending = reply.complete and not (had_ended and text)
-                    if text:
-                        silence.pause()
-                        yield text
-                        silence.listen()
-                    elif reader.thinks:
-                        silence.listen()
-                if reply.failure is not None:  # so the connection is closed at once
-                    raise reply.failure
+            async with answer as read_into:
+                await read_into(_taking(reader, silence, write))
     except ProviderError as error:
         reply.fail(error)
     try:
         if rest := reader.end():
-            yield rest
-        yield reply.ended(reply.sentence() if reader.blank else None)
+            write(rest)
+        return reply.ended(reply.sentence() if reader.blank else None)
     except ProviderError as error:
         error.usage = reply.counts.usage()
         if error.code == "model_not_found":
@@ -391,10 +379,26 @@ async def spoken(
         raise
 
 
-async def _soon(read: Callable[[], Awaitable[bytes]]) -> bytes:
-    """What comes next, if it comes soon: the reply has had its end."""
-    try:
-        async with asyncio.timeout(TAIL):
-            return await read()
-    except TimeoutError:
-        return b""
+def _taking(reader: AnswerReader[Any, Any], silence: Silence, write: Write) -> Take:
+    """What takes the bytes of an answer: the way of every token."""
+    reply, feed, hear = reader.reply, reader.feed, silence.hear
+    ending = False
+
+    def take(data: bytes) -> bool:
+        nonlocal ending
+        had_ended = reply.complete
+        text = feed(data)
+        if text:
+            write(text)
+            hear()
+        elif reader.thinks:
+            hear()
+        # some servers write an end into every frame
+        if ending != (reply.complete and not (had_ended and text)):
+            ending = not ending
+            silence.await_end(ending, TAIL)
+        if reply.failure is not None:  # so the connection is closed at once
+            raise reply.failure
+        return reply.done
+
+    return take

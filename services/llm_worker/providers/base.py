@@ -1,6 +1,6 @@
 """What a provider is: the seam between natterlog and whoever writes the words."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
@@ -156,20 +156,23 @@ class ProviderError(Exception):
         self.location = location
 
 
+Write = Callable[[str], None]
+"""Takes the next piece of a reply; what it raises ends the reply."""
+
+
 class Provider(Protocol):
     """One source of replies.
 
-    ``stream`` yields the reply's text, piece by piece, as it comes (pieces that
-    arrived together may come as one), and last an :class:`Ended`, which has a
-    sentence where nobody could see a text.  Every piece is valid Unicode and not
-    empty.  Closing the generator closes the connection
-    at once: that is how a cancel reaches the model.  It makes one try; the
-    caller owns retries.
+    ``stream`` hands the reply's text to ``write``, piece by piece, as it comes (pieces
+    that arrived together may come as one), and returns its end, which has a sentence
+    where nobody could see a text.  Every piece is valid Unicode and not empty.
+    Cancelling it closes the connection at once: that is how a cancel reaches the
+    model.  It makes one try; the caller owns retries.
     """
 
     name: str
 
-    def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
+    async def stream(self, prompt: Prompt, write: Write) -> Ended:
         """Stream the reply to ``prompt``.
 
         Raises:

@@ -2,16 +2,18 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from services.llm_worker.providers import faults
 from services.llm_worker.providers.base import ProviderError
+from services.llm_worker.providers.exchange import Exchange, ReadInto
 from services.llm_worker.providers.outbound import Outbound
 
 QUERY_TIMEOUT = 10.0
@@ -26,14 +28,8 @@ EXPLAINING = 5.0
 LONGEST_LIST = 4 * 1024 * 1024
 """Bytes of an answer that is no stream."""
 
-LINGER = 1.0
-"""Seconds for the last bytes of an answer after which nothing more is wanted."""
-
-_HEADERS = {"User-Agent": "natterlog", "Accept-Encoding": "identity"}
-
-
-Read = Callable[[], Awaitable[bytes]]
-"""Reads whatever has come, or waits for it; nothing means the end."""
+_HEADERS = {"user-agent": "natterlog", "accept": "*/*", "accept-encoding": "identity"}
+_LINE_END = re.compile(r"[\r\n\0]")
 
 
 class Connections:
@@ -41,8 +37,7 @@ class Connections:
 
     def __init__(self, outbound: Outbound) -> None:
         self._outbound = outbound
-        self._opened: aiohttp.ClientSession | None = None
-        self._ending: set[aiohttp.ClientResponse] = set()
+        self._opened: aiohttp.TCPConnector | None = None
 
     def post(
         self, provider: str, url: str, headers: Mapping[str, str], body: Mapping[str, object]
@@ -55,58 +50,96 @@ class Connections:
         Raises:
             ProviderError: there was none, or it has no end.
         """
-        timeout = aiohttp.ClientTimeout(total=QUERY_TIMEOUT, connect=CONNECTING)
         try:
-            async with await self.request("GET", url, headers, timeout=timeout) as response:
-                if response.status // 100 != 2:
-                    raise await _refused(provider, url, response)
-                return await whole(provider, response.content.readany)
+            async with asyncio.timeout(QUERY_TIMEOUT):
+                exchange = await self.request("GET", url, headers)
+                try:
+                    await check_success(provider, url, exchange)
+                    return await whole(provider, exchange.read_into)
+                finally:
+                    exchange.leave()
         except (aiohttp.ClientError, OSError) as error:
             raise unreachable(provider, error) from error
 
     async def request(
-        self, method: str, url: str, headers: Mapping[str, str], **options: Any
-    ) -> aiohttp.ClientResponse:
-        """The answer to a request, by the way that the settings choose.
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes = b""
+    ) -> Exchange:
+        """The answer to a request, as far as its head, by the way that the settings choose.
 
         Raises:
             aiohttp.ClientError, OSError: there is none.
         """
-        if (proxy := self._outbound.proxy(url)) is not None:
-            options |= {"proxy": proxy.url, "proxy_headers": proxy.tunnel_headers}
-            headers = {**headers, **proxy.request_headers}
-        if url.startswith("https:") or (proxy and proxy.url.startswith("https:")):
-            options["ssl"] = self._outbound.tls
-        return await self.session().request(
-            method, url, headers=headers, allow_redirects=False, **options
+        try:
+            return await self._exchange(method, url, headers, body)
+        except (aiohttp.ServerDisconnectedError, ConnectionError):
+            if method != "GET":
+                raise
+            # a connection that was kept may have been closed just now
+            return await self._exchange(method, url, headers, body)
+
+    async def _exchange(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes
+    ) -> Exchange:
+        request = self._addressed(method, url, headers)
+        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECTING)
+        try:
+            connection = await self._connector().connect(request, [], timeout)
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {url}") from error
+        exchange = Exchange(connection)
+        try:
+            await exchange.send(_head(request, len(body)) + body)
+        except BaseException:
+            exchange.leave()
+            raise
+        return exchange
+
+    def _addressed(
+        self, method: str, url: str, headers: Mapping[str, str]
+    ) -> aiohttp.ClientRequest:
+        """What aiohttp must know to make the connection, or to find one."""
+        proxy = self._outbound.proxy(url)
+        is_secure = url.startswith("https:") or (proxy and proxy.url.startswith("https:"))
+        fields = {**headers, **(proxy.request_headers if proxy else {})}
+        return aiohttp.ClientRequest(
+            method,
+            URL(url),
+            headers=_HEADERS | {name.lower(): value for name, value in fields.items()},
+            loop=asyncio.get_running_loop(),
+            ssl=self._outbound.tls if is_secure else True,
+            proxy=URL(proxy.url) if proxy else None,
+            proxy_headers=proxy.tunnel_headers if proxy else None,
         )
 
+    def read_certificates(self) -> None:
+        """Read them now: it takes a moment.
+
+        Raises:
+            OSError: they cannot be read.
+        """
+        _ = self._outbound.tls
+
     async def aclose(self) -> None:
-        for response in list(self._ending):
-            self._end(response)
         if self._opened is not None:
             await self._opened.close()
 
-    def session(self) -> aiohttp.ClientSession:
+    def _connector(self) -> aiohttp.TCPConnector:
         if self._opened is None:
-            self._opened = aiohttp.ClientSession(
-                headers=_HEADERS,
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
-                # no read timeout here: it would set a timer at every read (silence.py watches)
-                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECTING),
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
+            self._opened = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
         return self._opened
 
-    def let_end(self, response: aiohttp.ClientResponse) -> None:
-        """Read an answer's last bytes, so that its connection can be used again."""
-        if not response.content.is_eof():
-            self._ending.add(response)
-            asyncio.get_running_loop().call_later(LINGER, self._end, response)
 
-    def _end(self, response: aiohttp.ClientResponse) -> None:
-        self._ending.discard(response)
-        response.close()
+def _head(request: aiohttp.ClientRequest, length: int) -> bytes:
+    """The head of a request; one to a plain server goes to its proxy with the whole address."""
+    secure = request.is_ssl()
+    target = str(request.url) if request.proxy and not secure else request.url.raw_path_qs
+    fields = dict(request.headers)
+    if request.method != "GET":
+        fields["Content-Length"] = str(length)
+    lines = [f"{request.method} {target} HTTP/1.1", *(f"{n}: {v}" for n, v in fields.items())]
+    if any(map(_LINE_END.search, lines)):
+        raise ValueError("A header of the request has more than one line.")
+    return "\r\n".join([*lines, "", ""]).encode()
 
 
 class Answer:
@@ -131,21 +164,21 @@ class Answer:
         self._sent = frozenset(body)
         self._body = msgspec.json.encode(body)
 
-    async def __aenter__(self) -> Read:
+    async def __aenter__(self) -> ReadInto:
         try:
-            response = self._response = await self._connections.request(
-                "POST", self._url, self._headers, data=self._body
+            self._exchange = await self._connections.request(
+                "POST", self._url, self._headers, self._body
             )
         except (aiohttp.ClientError, OSError) as error:
             raise unreachable(self._provider, error) from error
-        if response.status // 100 == 2:
-            return response.content.readany
         try:
-            fault = await _refused(self._provider, self._url, response)
-        finally:
-            response.close()
-        fault.sent = self._sent
-        raise fault
+            await check_success(self._provider, self._url, self._exchange)
+        except BaseException as error:
+            self._exchange.leave()
+            if isinstance(error, ProviderError):
+                error.sent = self._sent
+            raise
+        return self._exchange.read_into
 
     async def __aexit__(
         self,
@@ -153,41 +186,52 @@ class Answer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is None:
-            self._connections.let_end(self._response)
-            return
-        self._response.close()
+        self._exchange.leave()
         if isinstance(error, aiohttp.ClientError | OSError):
             raise faults.broken_off(self._provider) from error
 
 
-async def whole(provider: str, read: Read) -> bytes:
+async def check_success(provider: str, url: str, exchange: Exchange) -> None:
+    """Let an answer of success pass.
+
+    Raises:
+        ProviderError: it is another, and this is what it says.
+    """
+    if exchange.status // 100 != 2:
+        body = await beginning(exchange.read_into)
+        raise faults.from_status(provider, exchange.status, exchange.headers, body, url)
+
+
+async def whole(provider: str, read_into: ReadInto) -> bytes:
     """All of an answer that is no stream.
 
     Raises:
         ProviderError: nobody needs one of that length.
     """
     body = bytearray()
-    while data := await read():
-        body += data
-        if len(body) > LONGEST_LIST:
-            raise faults.garbled(provider)
+
+    def take(data: bytes) -> bool:
+        body.extend(data)
+        return len(body) > LONGEST_LIST
+
+    await read_into(take)
+    if len(body) > LONGEST_LIST:
+        raise faults.garbled(provider)
     return bytes(body)
 
 
-async def beginning(read: Read) -> bytes:
+async def beginning(read_into: ReadInto) -> bytes:
     """What an answer without success says, as far as it comes soon and anybody would read it."""
     body = bytearray()
+
+    def take(data: bytes) -> bool:
+        body.extend(data)
+        return len(body) >= faults.LONGEST_BODY
+
     with suppress(TimeoutError, aiohttp.ClientError, OSError):
         async with asyncio.timeout(EXPLAINING):
-            while len(body) < faults.LONGEST_BODY and (data := await read()):
-                body += data
+            await read_into(take)
     return bytes(body[: faults.LONGEST_BODY])
-
-
-async def _refused(provider: str, url: str, response: aiohttp.ClientResponse) -> ProviderError:
-    body = await beginning(response.content.readany)
-    return faults.from_status(provider, response.status, _lower(response.headers), body, url)
 
 
 def unreachable(provider: str, error: BaseException) -> ProviderError:
@@ -240,7 +284,3 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__
-
-
-def _lower(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items()}

@@ -7,11 +7,10 @@ the limit of tokens.  A reply that is to go on goes on where it was cut.
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
 from itertools import cycle
 
 from services.llm_worker.providers import faults
-from services.llm_worker.providers.base import Ended, ModelInfo, Prompt
+from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, Write
 from services.llm_worker.providers.examples import as_json, example
 from shared.events import Usage
 
@@ -57,7 +56,7 @@ class Demo:
         self._rate = rate
         """Words a second; 0: all at once."""
 
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
+    async def stream(self, prompt: Prompt, write: Write) -> Ended:
         if prompt.model != MODEL:
             raise await faults.no_such_model(self, prompt.model)
         message, written = _last_message(prompt)
@@ -72,9 +71,8 @@ class Demo:
             pieces = _after(written, pieces)
             if prompt.max_tokens is not None and prompt.max_tokens < len(pieces):
                 pieces, stop_reason = pieces[: prompt.max_tokens], "max_tokens"
-        async for text in _paced(pieces, self._rate if rate is None else rate):
-            yield text
-        yield Ended(stop_reason=stop_reason, usage=_count(prompt, pieces))
+        await _write_paced(pieces, self._rate if rate is None else rate, write)
+        return Ended(stop_reason=stop_reason, usage=_count(prompt, pieces))
 
     def notes(self, prompt: Prompt) -> list[str]:
         return []
@@ -121,17 +119,17 @@ def _of_length(pieces: list[str], length: int) -> list[str]:
     return pieces[:length] + [next(more) for _ in range(length - len(pieces))]
 
 
-async def _paced(pieces: list[str], rate: float) -> AsyncGenerator[str, None]:
-    """The words at their times; those that are due together come together."""
+async def _write_paced(pieces: list[str], rate: float, write: Write) -> None:
+    """Write the words at their times; those that are due together go together."""
     if not rate and pieces:
-        yield "".join(pieces)
+        write("".join(pieces))
         return
     loop = asyncio.get_running_loop()
     start, sent = loop.time(), 0
     while sent < len(pieces):
         due = min(int((loop.time() - start) * rate) + 1, len(pieces))
         if due > sent:
-            yield "".join(pieces[sent:due])
+            write("".join(pieces[sent:due]))
             sent = due
         await asyncio.sleep(max(start + sent / rate - loop.time(), STEP))
 

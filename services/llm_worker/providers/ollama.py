@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import re
-from collections.abc import AsyncGenerator
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +16,7 @@ from services.llm_worker.providers.base import (
     Prompt,
     PromptMessage,
     ProviderError,
+    Write,
 )
 from services.llm_worker.providers.connections import Connections, whole
 from services.llm_worker.providers.num_ctx import ContextSizes
@@ -49,10 +49,11 @@ class Ollama:
         self._abilities: dict[tuple[str, str], Abilities] = {}
         """By name and digest: a model that is pulled anew may be able to do more."""
 
-    def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
+    async def stream(self, prompt: Prompt, write: Write) -> Ended:
         url = f"{self._host}/api/chat"
         answer = self._connections.post(self.name, url, {}, self._body(prompt))
-        return spoken(self, prompt.model, answer, OllamaReader(self.name, url), self._timeouts)
+        reader = OllamaReader(self.name, url)
+        return await spoken(self, prompt.model, answer, reader, self._timeouts, write)
 
     def notes(self, prompt: Prompt) -> list[str]:
         able = self._able(prompt.model)
@@ -119,8 +120,8 @@ class Ollama:
     async def _show(self, model: str) -> "Abilities":
         ask = self._connections.post(self.name, f"{self._host}/api/show", {}, {"model": model})
         try:
-            async with ask as read:
-                body = await whole(self.name, read)
+            async with ask as read_into:
+                body = await whole(self.name, read_into)
         except ProviderError as error:
             if error.transient:
                 raise

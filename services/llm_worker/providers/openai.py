@@ -2,7 +2,6 @@
 
 import base64
 import re
-from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
@@ -17,6 +16,7 @@ from services.llm_worker.providers.base import (
     Prompt,
     PromptFile,
     PromptMessage,
+    Write,
 )
 from services.llm_worker.providers.connections import Connections
 from services.llm_worker.providers.openai_reader import OpenAIReader
@@ -46,10 +46,11 @@ class OpenAI:
         self._timeouts = timeouts
         self._is_openais_own = urlsplit(base_url).hostname == urlsplit(DEFAULT_URL).hostname
 
-    def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
+    async def stream(self, prompt: Prompt, write: Write) -> Ended:
         url = f"{self._base_url}/chat/completions"
         answer = self._connections.post(self.name, url, self._headers, self._body(prompt))
-        return spoken(self, prompt.model, answer, OpenAIReader(self.name, url), self._timeouts)
+        reader = OpenAIReader(self.name, url)
+        return await spoken(self, prompt.model, answer, reader, self._timeouts, write)
 
     def notes(self, prompt: Prompt) -> list[str]:
         known = "temperature" not in prompt.learnt and not self._takes_temperature(prompt.model)

@@ -7,11 +7,10 @@ times as fast, ``@max`` waits for nothing.  A user names his own alone.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
 
 from msgspec import UNSET
 
-from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, ProviderError
+from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, ProviderError, Write
 from shared.bus import Bus, BusError
 from shared.chain import read_chain
 from shared.commands import GetRun
@@ -36,8 +35,8 @@ class Recorded:
         self._bus = bus
         self._store = StoreClient(bus)
 
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
-        """Stream the recorded reply once more, at the times of its pieces.
+    async def stream(self, prompt: Prompt, write: Write) -> Ended:
+        """Write the recorded reply once more, at the times of its pieces.
 
         Raises:
             ProviderError: the recorded attempt failed here, or there is none.
@@ -59,13 +58,13 @@ class Recorded:
         for ms, length in attempt.timeline:
             await pace.reach(ms)
             if length > offset:
-                yield attempt.text[offset:length]
+                write(attempt.text[offset:length])
                 offset = length
         if attempt.final is not None and attempt.final.latency_ms is not None:
             await pace.reach(attempt.final.latency_ms)
         if len(attempt.text) > offset:
-            yield attempt.text[offset:]
-        yield _end(attempt)
+            write(attempt.text[offset:])
+        return _end(attempt)
 
     async def _attempt(self, named: str, asker: Address | None) -> tuple[Attempt, int]:
         """The recorded attempt whose turn it is, and from where on its text is to be said.

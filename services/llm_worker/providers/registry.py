@@ -42,11 +42,9 @@ class Registry:
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self.redaction = redaction_for(settings)
-        outbound = Outbound(settings)
-        self._connections = Connections(outbound)
+        self._connections = Connections(Outbound(settings))
         self.providers: dict[str, Provider] = {
-            provider.name: provider
-            for provider in _configured(settings, self._connections, outbound)
+            provider.name: provider for provider in _configured(settings, self._connections)
         }
         self._unlisted: dict[str, Provider] = {}
         self._offers = {
@@ -263,7 +261,7 @@ class Offer:
         self.latency_ms = round((time.monotonic() - started) * 1000)
 
 
-def _configured(settings: Settings, connections: Connections, outbound: Outbound) -> list[Provider]:
+def _configured(settings: Settings, connections: Connections) -> list[Provider]:
     providers: list[Provider] = []
     timeouts = Timeouts(settings.first_word_timeout, settings.llm_timeout)
     if settings.anthropic_api_key:
@@ -273,7 +271,7 @@ def _configured(settings: Settings, connections: Connections, outbound: Outbound
                 base_url=settings.anthropic_base_url,
                 max_tokens=settings.claude_max_tokens,
                 timeouts=timeouts,
-                outbound=outbound,
+                connections=connections,
             )
         )
     if settings.ollama_host:

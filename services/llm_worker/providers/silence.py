@@ -1,7 +1,6 @@
 """A watch over one stream: seconds without content, whatever else keeps coming."""
 
 import asyncio
-from math import inf
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -21,16 +20,16 @@ class Silence:
     """Ends the wait of the task inside it when the provider says nothing for too long.
 
     Nothing but content counts: no heartbeat, no headers.  One timer for the stream,
-    set anew only when it fires: what a token costs is two assignments.  The time that
-    the *reader* takes does not count, so around each ``yield`` stand :meth:`pause`
-    and :meth:`listen`.
+    set anew only when it fires: what a token costs is an assignment.
 
     Raises:
-        ProviderError: code ``timeout``, on leaving the ``with`` block.
+        ProviderError: code ``timeout``, on leaving the ``with`` block; nothing where
+            only the mark of the end was waited for.
     """
 
     __slots__ = (
         "_began",
+        "_ending",
         "_fired",
         "_limit",
         "_loop",
@@ -47,6 +46,8 @@ class Silence:
         self._limit = timeouts.first_word
         self._began = False
         """Content has come."""
+        self._ending = False
+        """The reply has had its end."""
         self._fired = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -54,29 +55,30 @@ class Silence:
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         self._since = self._loop.time()
-        self._set_timer()
+        self._set_timer(self._limit)
         return self
 
-    def listen(self) -> None:
-        """Start the wait anew for this task: content has come, and more is awaited."""
-        self._task = asyncio.current_task()
+    def hear(self) -> None:
+        """Start the wait anew: content has come, and more is awaited."""
         self._since = self._loop.time()
         if not self._began:
             self._began = True
-            self._limit = self._timeouts.between
-            self._set_timer()
+            self._set_timer(self._timeouts.between)
 
-    def pause(self) -> None:
-        """Stop the wait: content has come, and the reader is busy with it."""
-        self._since = inf
+    def await_end(self, ending: bool, tail: float) -> None:
+        """The reply has had its end, or goes on after all: ``tail`` seconds for what may follow."""
+        self._ending = ending
+        self._since = self._loop.time()
+        self._set_timer(tail if ending else self._timeouts.between)
 
-    def _set_timer(self) -> None:
+    def _set_timer(self, limit: float) -> None:
+        self._limit = limit
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(self._limit, self._look) if self._limit else None
+        self._timer = self._loop.call_later(limit, self._look) if limit else None
 
     def _look(self) -> None:
-        left = self._limit if self._since == inf else self._since + self._limit - self._loop.time()
+        left = self._since + self._limit - self._loop.time()
         if left > 0:
             self._timer = self._loop.call_later(left, self._look)
         elif self._task is not None and not self._task.cancelling():
@@ -88,14 +90,16 @@ class Silence:
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
+    ) -> bool:
         if self._timer is not None:
             self._timer.cancel()
         if not self._fired or self._task is None:
-            return
+            return False
         # as asyncio.timeout does it: a cancel from elsewhere that came meanwhile goes first
-        if self._task.uncancel() == 0 and kind is asyncio.CancelledError:
+        is_ours = self._task.uncancel() == 0 and kind is asyncio.CancelledError
+        if is_ours and not self._ending:
             raise self._fault() from error
+        return is_ours
 
     def _fault(self) -> ProviderError:
         silence = f"{self._provider} said nothing for {self._limit:g} seconds"

@@ -240,7 +240,7 @@ async def test_a_provider_that_is_not_there_is_told_with_the_setting_to_look_at(
     setting = {
         "anthropic": "ANTHROPIC_BASE_URL",
         "ollama": "OLLAMA_HOST",
-        "openai": "OPENAI_BASE_URL",
+        "openai": "OPENAI_BASE_URL (or LLM_SERVER_URL)",
     }[name]
     assert fault.message == (
         f"{name} cannot be reached: no connection to {shown} ({why}). Does it run there, and is "

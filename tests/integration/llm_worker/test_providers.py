@@ -1,7 +1,6 @@
 """What all providers that talk HTTP promise, each against a real server with every fault."""
 
 import asyncio
-from contextlib import aclosing
 
 import pytest
 
@@ -31,9 +30,9 @@ async def test_a_reply_comes_whole_and_then_its_end(
 async def test_what_came_in_one_read_is_given_on_as_few_pieces(
     fake: FakeProvider, registry: Registry, name: str
 ):
-    stream = registry.providers[name].stream(prompt_for(name, "tokens=250"))
+    pieces: list[str] = []
 
-    pieces = [piece async for piece in stream]
+    await registry.providers[name].stream(prompt_for(name, "tokens=250"), pieces.append)
 
     assert len(pieces) < 50
 
@@ -170,21 +169,6 @@ async def test_zero_waits_for_a_first_word_for_ever(fake: FakeProvider, name: st
     await registry.aclose()
 
 
-async def test_the_readers_own_time_is_not_the_providers_silence(
-    fake: FakeProvider, impatient: Registry, name: str
-):
-    prompt = prompt_for(name, "tokens=60 rate=100")
-    async with aclosing(impatient.providers[name].stream(prompt)) as stream:
-        text = await anext(stream)
-        assert isinstance(text, str)
-
-        await fake.wait_for(lambda: fake.seen[0].ended_at)  # twice what is too long
-        async for piece in stream:
-            text += piece if isinstance(piece, str) else ""
-
-    assert check_unspliced(text) == ("a1", 60)
-
-
 async def test_a_cancel_that_comes_from_outside_is_no_silence(
     fake: FakeProvider, registry: Registry, name: str
 ):
@@ -200,13 +184,31 @@ async def test_a_cancel_that_comes_from_outside_is_no_silence(
     await fake.wait_for(lambda: fake.seen[0].closed_at)
 
 
-async def test_closing_a_reply_closes_its_connection(
+async def test_a_reply_that_is_cancelled_closes_its_connection(
     fake: FakeProvider, registry: Registry, name: str
 ):
-    stream = registry.providers[name].stream(prompt_for(name, ENDLESS))
-    await anext(stream)
+    began = asyncio.Event()
+    reply = asyncio.create_task(
+        registry.providers[name].stream(prompt_for(name, ENDLESS), lambda _: began.set())
+    )
+    await began.wait()
 
-    await stream.aclose()
+    reply.cancel()
+
+    await fake.wait_for(lambda: fake.seen[0].closed_at)
+    with pytest.raises(asyncio.CancelledError):
+        await reply
+
+
+async def test_who_has_enough_of_a_reply_ends_it(fake: FakeProvider, registry: Registry, name: str):
+    class Enough(Exception):
+        pass
+
+    def write(piece: str) -> None:
+        raise Enough(piece)
+
+    with pytest.raises(Enough):
+        await registry.providers[name].stream(prompt_for(name, ENDLESS), write)
 
     await fake.wait_for(lambda: fake.seen[0].closed_at)
 

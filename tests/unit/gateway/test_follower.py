@@ -51,6 +51,11 @@ class Client:
             for cursor, event in events:
                 self.show(cursor, event)
 
+    def read_text(self) -> None:
+        """Take what needs no waiting."""
+        for cursor, event in self._follower.new_text():
+            self.show(cursor, event)
+
     def show(self, cursor: Cursor, event: ClientEvent) -> None:
         assert self.final is None
         assert cursor.seq >= self.cursor.seq
@@ -105,6 +110,16 @@ def deliver(feed: Feed, stored: Stored) -> None:
         feed.on_fact(*stored)
 
 
+async def look(client: Client, data: st.DataObject) -> None:
+    """Read, or not, in this way or that; perhaps from a new connection afterwards."""
+    if data.draw(st.booleans()):
+        client.read_text()
+    if data.draw(st.booleans()):
+        await client.read()
+    if data.draw(st.booleans()):
+        client.connect()
+
+
 @settings(max_examples=2 * settings().max_examples)
 @given(data=st.data(), replies=attempts())
 def test_a_client_ends_with_the_whole_text_of_the_last_attempt(
@@ -128,10 +143,7 @@ def test_a_client_ends_with_the_whole_text_of_the_last_attempt(
                     pass
             if data.draw(st.booleans()):
                 await asyncio.sleep(0)
-            if data.draw(st.booleans()):
-                await client.read()
-            if data.draw(st.booleans()):
-                client.connect()
+            await look(client, data)
         for stored in held:
             deliver(feed, stored)
         await feed.refilled()
@@ -186,6 +198,27 @@ async def test_a_client_that_reads_rarely_gets_one_large_piece():
 
     assert client.kinds == [TurnAccepted, TextAdded]
     assert client.text == "x" * 100
+
+
+async def test_text_is_no_news_before_the_facts_that_it_follows():
+    log = an_open_session()
+    feed = feed_of(log)
+    await feed.open()
+    client = Client(log, feed)
+    run = log.sends("Hello")
+    feed.on_fact(*log.last)
+    attempt = log.claims(run)
+    feed.on_fact(*log.last)
+    feed.on_token_event(live(log.stores(run, attempt, 0, "one")))
+
+    client.read_text()
+    assert client.kinds == []
+    await client.read()
+    feed.on_token_event(live(log.stores(run, attempt, 3, " two")))
+    client.read_text()
+
+    assert client.kinds == [TurnAccepted, TextAdded, TextAdded]
+    assert client.text == "one two"
 
 
 async def test_a_turn_that_had_to_wait_is_accepted_once_and_due_later():

@@ -1,8 +1,10 @@
 """A request waits for what is new: until there is some, its time is over, or the gateway stops."""
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any
 
-from services.gateway.http.stream_writer import Waiter
+from services.gateway.http.stream_writer import Line, Waiter
 
 
 class Source:
@@ -14,6 +16,67 @@ class Source:
     async def read(self) -> list[str]:
         found, self.pieces = self.pieces, []
         return found
+
+
+class Transport:
+    """Takes what is written; ``unread`` bytes of it wait for the client."""
+
+    def __init__(self, *, unread: int = 0, closing: bool = False) -> None:
+        self.written: list[bytes] = []
+        self.aborted = False
+        self._unread = unread
+        self._closing = closing
+
+    def get_write_buffer_size(self) -> int:
+        return self._unread
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def line_on(transport: Transport) -> Line:
+    request: Any = SimpleNamespace(transport=transport)
+    return Line(request)
+
+
+def must_not_be_made() -> bytes:
+    raise AssertionError
+
+
+async def test_a_client_that_keeps_up_is_written_to_at_once():
+    transport = Transport()
+
+    assert line_on(transport).write_at_once(lambda: b"new")
+
+    assert transport.written == [b"new"]
+
+
+async def test_for_a_client_that_does_not_keep_up_nothing_is_even_made():
+    for transport in (Transport(unread=1), Transport(closing=True)):
+        assert not line_on(transport).write_at_once(must_not_be_made)
+        assert transport.written == []
+
+
+async def test_where_nothing_is_made_nothing_is_written():
+    transport = Transport()
+
+    assert not line_on(transport).write_at_once(bytes)
+
+    assert (transport.written, transport.aborted) == ([], False)
+
+
+async def test_a_frame_that_cannot_be_made_is_the_end_of_its_line_alone():
+    transport = Transport()
+
+    assert line_on(transport).write_at_once(must_not_be_made)
+
+    assert (transport.written, transport.aborted) == ([], True)
 
 
 async def test_what_is_there_already_comes_at_once():

@@ -4,8 +4,12 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+from aiohttp import WSMsgType
+from aiohttp.http_websocket import WebSocketWriter
+
 from services.gateway.connections import STALLED
-from services.gateway.http.websocket import PING_EVERY, Socket
+from services.gateway.http.websocket import PING_EVERY, Socket, on_the_wire
 
 
 class Line:
@@ -35,6 +39,30 @@ def socket_on(line: Line) -> tuple[Socket, float]:
     request: Any = SimpleNamespace(transport=line)
     socket = Socket(ws, request)
     return socket, socket._next_ping - PING_EVERY
+
+
+class Written:
+    """Plays a transport that takes everything."""
+
+    def __init__(self) -> None:
+        self.frames = b""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: bytes) -> None:
+        self.frames += data
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536, 200_000])
+async def test_a_frame_is_as_aiohttp_writes_it(size: int):
+    text, there = b"x" * size, Written()
+    protocol: Any = SimpleNamespace(transport=there, _paused=False)
+    transport: Any = there
+
+    await WebSocketWriter(protocol, transport, limit=2**30).send_frame(text, WSMsgType.TEXT)
+
+    assert on_the_wire(text) == there.frames
 
 
 async def test_two_pings_without_an_answer_are_the_end():

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from services.llm_worker.providers import answer_reader as reading_module
-from services.llm_worker.providers.answer_reader import spoken
+from services.llm_worker.providers.answer_reader import Answer, spoken
 from services.llm_worker.providers.base import Ended, ProviderError
 from services.llm_worker.providers.demo import Demo
+from services.llm_worker.providers.exchange import ReadInto, Take
 from services.llm_worker.providers.lines import LONGEST_LINE
 from services.llm_worker.providers.openai_reader import OpenAIReader
 from services.llm_worker.providers.silence import Timeouts
@@ -40,14 +41,13 @@ STREAMS = [case for case in read_cases() if case.status == 200]
 
 
 @asynccontextmanager
-async def reads(*data: bytes) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
+async def reads(*data: bytes) -> AsyncIterator[ReadInto]:
     """An answer that comes in these reads."""
-    rest = list(data)
 
-    async def read() -> bytes:
-        return rest.pop(0) if rest else b""
+    async def read_into(take: Take) -> None:
+        any(map(take, data))
 
-    yield read
+    yield read_into
 
 
 def known(outcome: tuple[str, Ended | ProviderError]) -> object:
@@ -420,23 +420,23 @@ def test_lines_of_json_are_read_where_events_were_awaited():
 # -- the way through -------------------------------------------------------------------
 
 
-async def spoken_from(*data: bytes) -> list[str | Ended]:
-    answer = reads(*data)
-    return [
-        p async for p in spoken(Demo(rate=0), "m", answer, OpenAIReader("openai"), Timeouts(5, 5))
-    ]
+async def spoken_from(answer: Answer) -> list[str | Ended]:
+    pieces: list[str | Ended] = []
+    reader = OpenAIReader("openai")
+    ended = await spoken(Demo(rate=0), "m", answer, reader, Timeouts(60, 60), pieces.append)
+    return [*pieces, ended]
 
 
 async def test_a_reply_is_spoken_piece_by_piece_and_then_its_end():
     pieces = await spoken_from(
-        sse(choice({"content": "one "})), sse(choice({"content": "two"}, "stop"))
+        reads(sse(choice({"content": "one "})), sse(choice({"content": "two"}, "stop")))
     )
 
     assert pieces == ["one ", "two", Ended(stop_reason="end_turn", usage=None)]
 
 
 async def test_a_sentence_in_place_of_a_text_is_no_piece_of_one():
-    pieces = await spoken_from(sse(choice({}, "content_filter")))
+    pieces = await spoken_from(reads(sse(choice({}, "content_filter"))))
 
     assert pieces == [
         Ended(
@@ -451,32 +451,24 @@ async def test_a_failed_call_says_what_it_cost():
     counts = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
 
     with pytest.raises(ProviderError) as raised:
-        await spoken_from(sse(choice({"content": "one"}), counts, choice({}, "abort")))
+        await spoken_from(reads(sse(choice({"content": "one"}), counts, choice({}, "abort"))))
 
     assert raised.value.usage == Usage(input_tokens=3, output_tokens=2)
 
 
 async def test_a_server_that_hangs_on_after_its_end_is_left(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(reading_module, "TAIL", 0.01)
-    first = [sse(choice({"content": "one"}, "stop"))]
 
     @asynccontextmanager
-    async def answer() -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
-        async def read() -> bytes:
-            if first:
-                return first.pop()
+    async def answer() -> AsyncIterator[ReadInto]:
+        async def read_into(take: Take) -> None:
+            take(sse(choice({"content": "one"}, "stop")))
             await asyncio.Event().wait()
-            raise AssertionError
 
-        yield read
+        yield read_into
 
     async with asyncio.timeout(5):
-        pieces = [
-            p
-            async for p in spoken(
-                Demo(rate=0), "m", answer(), OpenAIReader("openai"), Timeouts(60, 60)
-            )
-        ]
+        pieces = await spoken_from(answer())
 
     assert pieces == ["one", Ended(stop_reason="end_turn", usage=None)]
 
@@ -488,18 +480,16 @@ async def test_a_server_that_writes_an_end_into_every_frame_may_take_its_time(
     frames = [sse(choice({"content": f"{n} "}, "stop")) for n in range(4)]
 
     @asynccontextmanager
-    async def answer() -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
-        async def read() -> bytes:
-            if len(frames) < 3:
+    async def answer() -> AsyncIterator[ReadInto]:
+        async def read_into(take: Take) -> None:
+            take(frames[0])
+            for frame in frames[1:]:
+                take(frame)
                 await asyncio.sleep(0.05)  # longer than the tail: that is what is tried
-            return frames.pop(0) if frames else b""
 
-        yield read
+        yield read_into
 
-    pieces = [
-        p
-        async for p in spoken(Demo(rate=0), "m", answer(), OpenAIReader("openai"), Timeouts(60, 60))
-    ]
+    pieces = await spoken_from(answer())
 
     assert pieces[:4] == ["0 ", "1 ", "2 ", "3 "]
 

@@ -1,14 +1,14 @@
 """Tries, faults and ends of one attempt's streaming."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from services.llm_worker.generate import LONGEST_REASON, MOST_TRIES, Calls, Outcome, generate
 from services.llm_worker.prices import Prices
-from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, ProviderError
+from services.llm_worker.providers.base import Ended, ModelInfo, Prompt, ProviderError, Write
 from services.llm_worker.providers.redaction import Redaction
 from services.llm_worker.refusals import PartRefused
 from shared.events import Try, Usage
@@ -28,13 +28,17 @@ class Scripted:
         self._scripts = list(scripts)
         self.closed = 0
 
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
+    async def stream(self, prompt: Prompt, write: Write) -> Ended:
         try:
             for step in self._scripts.pop(0):
-                if isinstance(step, ProviderError):
-                    raise step
-                yield step
-            await asyncio.sleep(0)
+                match step:
+                    case ProviderError():
+                        raise step
+                    case Ended():
+                        return step
+                    case _:
+                        write(step)
+            raise AssertionError("a script has an end")
         finally:
             self.closed += 1
 
@@ -85,7 +89,7 @@ class Guard:
         self.calls.append(f"{provider}/{model} succeeded")
 
     async def failed(
-        self, provider: str, model: str, fault: ProviderError, *, run: str | None
+        self, provider: str, model: str, fault: ProviderError, *, run: str | None = None
     ) -> None:
         del run
         self.calls.append(f"{provider}/{model} failed: {fault}")
@@ -216,23 +220,15 @@ async def test_a_fault_that_is_worth_one_more_try_gets_one():
     assert (outcome, provider.closed) == (Outcome(None, once_more, 2), 2)
 
 
-async def test_an_answer_without_an_end_is_a_passing_fault():
-    outcome = await outcome_of(Scripted(["Cut o"]), Paper(), Guard())
-
-    assert (outcome.ended, outcome.failures) == (None, 1)
-    assert outcome.fault is not None
-    assert outcome.fault.transient
-
-
 async def test_a_cancel_closes_the_providers_stream():
     provider, started = Scripted(), asyncio.Event()
 
     class Endless(Scripted):
-        async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
+        async def stream(self, prompt: Prompt, write: Write) -> Ended:
             try:
                 started.set()
                 await asyncio.Event().wait()
-                yield "never"
+                return DONE
             finally:
                 self.closed += 1
 
@@ -303,8 +299,8 @@ async def test_a_refused_parameter_is_a_failed_call_but_no_failure_of_the_run():
 
 async def test_what_breaks_the_reading_of_an_answer_is_that_answers_failure():
     class Deep(Scripted):
-        async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Ended, None]:
-            yield "Half"
+        async def stream(self, prompt: Prompt, write: Write) -> Ended:
+            write("Half")
             raise RecursionError("nested too deep")
 
     paper = Paper()

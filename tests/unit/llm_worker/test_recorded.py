@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 
 import pytest
 
@@ -50,9 +49,7 @@ class Stage:
         found = [] if heard is None else heard
         asker = Address(LOCAL_USER, self.store.runs[run_id].session_id, run_id)
         prompt = Prompt(model=model, messages=[], asker=asker)
-        async with aclosing(self.provider.stream(prompt)) as pieces:
-            async for piece in pieces:
-                found.append(piece)
+        found.append(await self.provider.stream(prompt, found.append))
         return found
 
 
