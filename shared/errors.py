@@ -42,7 +42,9 @@ class NatterlogError(Exception):
     @property
     def located(self) -> str:
         """The sentence, after the field that is at fault: for envelopes without a place for it."""
-        return self.message if self.path is None else f"{self.path}: {self.message}"
+        if self.path in (None, "$"):  # of all that was sent there is no place to name
+            return self.message
+        return f"{self.path}: {self.message}"
 
 
 class InvalidRequest(NatterlogError):

@@ -11,7 +11,7 @@ from services.store.archive import Archive
 from services.store.chains import Chains
 from services.store.database import Database
 from services.store.erase import Eraser
-from services.store.histories import read_history
+from services.store.initial_history import read_history
 from services.store.memory import Memory
 from services.store.model_names import ModelNames
 from services.store.models import preferred_model

@@ -507,8 +507,13 @@ def commands(document: Path) -> Iterator[list[str]]:
 
 @every_document
 def test_every_command_that_is_shown_is_understood(
-    document: Path, capsys: pytest.CaptureFixture[str]
+    document: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    (tmp_path / "better.txt").write_text("A prompt of the reader's own.")
+    monkeypatch.chdir(tmp_path)
     for arguments in commands(document):
         if arguments in ([family] for family in FAMILIES):  # named, not called
             continue
