@@ -47,3 +47,25 @@ async def test_recordings_are_shown_as_fast_as_can_be():
         for deltas in ("1", "50", "1000")
         for dialect in ("assistant", "assistant-socket", "channels", "interview")
     ]
+
+
+async def test_short_turns_are_answered_on_both_ways_and_measured(tmp_path: Path):
+    numbers = tmp_path / "turns.json"
+
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks.turns", "--rates", "10", "--seconds", "1"),
+        *("--talkers", "3", "--json", str(numbers)),
+        cwd=REPOSITORY,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+
+    assert process.returncode == 0, output.decode()
+    measured = json.loads(numbers.read_text())
+    assert [(m["way"], m["turns"], m["refused"], m["lost"]) for m in measured] == [
+        ("relay", 10, {}, 0),
+        ("natterlog", 10, {}, 0),
+    ]
+    assert all(0 < m["first_token_ms"]["p50"] <= m["whole_ms"]["p50"] for m in measured)
+    assert "store" in measured[1]["cpu_ms_per_turn"]
