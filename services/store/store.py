@@ -280,6 +280,7 @@ class Store:
             await self.hot.drop_before(known + 1)
         if self.archive.epoch != epoch:
             await self.archive.set_epoch(epoch)
+            self.memory.forget_all()
         if await self.database.read(read_epoch) != epoch:
             await self.database.write(set_epoch, epoch)
         self._adopted, self._caught_up = True, False
