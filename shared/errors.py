@@ -42,8 +42,10 @@ class NatterlogError(Exception):
     @property
     def located(self) -> str:
         """The sentence, after the field that is at fault: for envelopes without a place for it."""
-        if self.path in (None, "$"):  # of all that was sent there is no place to name
-            return self.message
+        if self.path in (None, "$") or isinstance(self, ModelNotFound):
+            return (
+                self.message
+            )  # of all that was sent there is no place to name; a model names itself
         return f"{self.path}: {self.message}"
 
 

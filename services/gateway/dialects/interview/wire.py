@@ -11,7 +11,7 @@ from services.gateway.access.limits import NonBlank
 from services.gateway.http.oneshot import Prompt
 from services.gateway.models import bare_names
 from services.gateway.sessions.client_events import ReplyEnded
-from shared.errors import ModelNotFound, NatterlogError
+from shared.errors import NatterlogError
 from shared.events import ModelDetails, RunEnded
 from shared.ids import now
 from shared.records import Model
@@ -245,12 +245,8 @@ def model_list(models: list[Model]) -> ModelList:
 
 def failure(error: NatterlogError) -> tuple[bytes, dict[str, str]]:
     """The body and the headers of the answer for ``error``."""
-    body = Failure(error=_sentence(error), code=error.code)
+    body = Failure(error=error.located, code=error.code)
     return encode(body), {"Content-Type": "application/json"}
-
-
-def _sentence(error: NatterlogError) -> str:
-    return error.message if isinstance(error, ModelNotFound) else error.located  # it names itself
 
 
 def _line(body: Piece | Last | Broken) -> bytes:
