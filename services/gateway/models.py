@@ -82,8 +82,9 @@ class Models:
             refresh = self._refreshes.of(_ALL)
         if refresh is not None:
             await refresh.landed(within=TIMEOUT)
+        is_late = refresh is not None and not refresh.over
         listed = await self._list(user)
-        if not listed and refresh is not None and not refresh.over:
+        if not listed and is_late and refresh is not None:
             await refresh.landed(within=FIRST_TIMEOUT)
             listed = await self._list(user)
         return listed

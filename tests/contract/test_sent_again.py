@@ -35,7 +35,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """The gateway does not wait long for an answer."""
     monkeypatch.setattr(store_client, "_LOOK", 0.3)
     monkeypatch.setattr(store_client, "_LATE", 0.3)
-    monkeypatch.setattr(store_client, "TIMEOUT", 0.9)
+    monkeypatch.setattr(store_client, "TIMEOUT", 2.0)
 
 
 async def nothing_more(ws: Any) -> None:

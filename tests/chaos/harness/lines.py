@@ -74,7 +74,9 @@ class Line:
         self._fate = fate
         self._count = 0
         self._calm = False
-        self._open: dict[_Connection, asyncio.Task[None]] = {}
+        self._open: set[_Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        """Of all connections, those too that are not through to the other side yet."""
         self._opened = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -89,7 +91,7 @@ class Line:
         trace: TracebackType | None,
     ) -> None:
         self._server.close()
-        tasks = list(self._open.values())
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -127,24 +129,31 @@ class Line:
         self.broken[kind] += 1
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
         fate = GOOD if self._calm else self._fate(self._count)
         self._count += 1
         try:
-            there, onward = await asyncio.open_connection("127.0.0.1", self._target)
+            await self._connect(fate, reader, writer)
         except OSError:  # nobody listens there just now
             _reset(writer)
-            return
+        except asyncio.CancelledError:
+            _reset(writer)  # the line is closed; asyncio would log a cancelled task
+        finally:
+            self._tasks.discard(task)
+
+    async def _connect(
+        self, fate: Fate, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        there, onward = await asyncio.open_connection("127.0.0.1", self._target)
         connection = _Connection(fate, writer, onward, self)
-        task = asyncio.current_task()
-        assert task is not None
-        self._open[connection] = task
+        self._open.add(connection)
         self._opened.set()
         try:
             await connection.run(reader, there)
-        except asyncio.CancelledError:
-            pass  # the line is closed: nobody waits for this task, and asyncio logs a cancelled one
         finally:
-            del self._open[connection]
+            self._open.discard(connection)
 
 
 class _Connection:
