@@ -81,7 +81,7 @@ class NumberedWindow(Window, frozen=True, kw_only=True):
 
 
 class SessionsQuery(Window, frozen=True, kw_only=True):
-    q: str = ""
+    q: Annotated[str, Meta(extra_json_schema={"pattern": r"^[^\x00]*$"})] = ""
     """Words of the title."""
     status: Literal["active", "inactive", "all"] = "active"
     mode: str = ""
