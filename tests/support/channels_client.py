@@ -115,14 +115,18 @@ class ChatClient:
         return self.urls[self.connections % len(self.urls)]
 
     async def _stay_connected(self) -> None:
-        while True:
-            try:
-                await self._listen()
-            except BROKEN:
-                pass
-            finally:
-                self._socket = None
-            await asyncio.sleep(RECONNECT)  # what the front end does
+        try:
+            while True:
+                try:
+                    await self._listen()
+                except BROKEN:
+                    pass
+                finally:
+                    self._socket = None
+                await asyncio.sleep(RECONNECT)  # what the front end does
+        finally:  # whoever waits is to hear what the page objects to
+            async with self._changed:
+                self._changed.notify_all()
 
     async def _listen(self) -> None:
         url = f"{self._url}/ws/ai-chat/session/{self.session_id}/?token={self._token}"
