@@ -42,10 +42,8 @@ class NatterlogError(Exception):
     @property
     def located(self) -> str:
         """The sentence, after the field that is at fault: for envelopes without a place for it."""
-        if self.path in (None, "$") or isinstance(self, ModelNotFound):
-            return (
-                self.message
-            )  # of all that was sent there is no place to name; a model names itself
+        if self.path in (None, "$") or isinstance(self, ModelNotFound):  # which names itself
+            return self.message
         return f"{self.path}: {self.message}"
 
 
