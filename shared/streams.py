@@ -1,5 +1,6 @@
 """The streams and what they promise; every service makes sure of them when it starts."""
 
+import asyncio
 from typing import Any
 
 from shared.bus import ApiError, Bus
@@ -13,6 +14,10 @@ EPOCH = "natterlog-epoch"
 
 _NOT_FOUND = 10059
 _IN_USE = 10058
+_NO_STORE = 10049
+"""The server could not make the stream's files, as while somebody else makes the same ones."""
+_TRIES = 5
+_PAUSE = 0.2
 _MINUTE = 60 * 1_000_000_000
 
 STREAMS: dict[str, dict[str, Any]] = {
@@ -88,9 +93,13 @@ async def _ensure(bus: Bus, name: str, config: dict[str, Any]) -> dict[str, Any]
         "num_replicas": 1,
         "metadata": {EPOCH: new_id()},
     }
-    try:
-        return await bus.api(f"STREAM.CREATE.{name}", wanted)
-    except ApiError as error:
-        if error.err_code != _IN_USE:  # another service was faster
-            raise
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            return await bus.api(f"STREAM.CREATE.{name}", wanted)
+        except ApiError as error:
+            if error.err_code == _IN_USE:  # another service was faster
+                break
+            if error.err_code != _NO_STORE or not tries_left:  # or it is just at it
+                raise
+        await asyncio.sleep(_PAUSE)
     return await bus.api(f"STREAM.INFO.{name}")

@@ -284,14 +284,17 @@ class Turns:
 
     async def cancel_run(self, request: CancelRun) -> RunAnswer:
         need_there(request.run_id, "run")
-        await self._applied.catch_up(request.min_seq)
-        run = await self._database.read(queries.find_run, request.user_id, request.run_id)
-        await self._log.cancel(_address(run), "asked by the user")
-        hot = await self._log.hot(request.user_id, run.session_id)
-        now = hot.run(run.id)
+        address = self._memory.begun(request.run_id)
+        if address is None or address.user != request.user_id:
+            await self._applied.catch_up(request.min_seq)
+            run = await self._database.read(queries.find_run, request.user_id, request.run_id)
+            address = _address(run)
+        await self._log.cancel(address, "asked by the user")
+        hot = await self._log.hot(address.user, address.session)
+        now = hot.run(address.run)
         if now is None:
             again = GetRun(user_id=request.user_id, run_id=request.run_id)
-            return await self._database.read(queries.get_run, again)
+            return await self._log.read_at(hot.seq, queries.get_run, again)
         return RunAnswer(run=now.record(), seq=hot.seq)
 
     async def open_feed(self, request: OpenFeed) -> FeedState:

@@ -91,6 +91,9 @@ class Line:
         trace: TracebackType | None,
     ) -> None:
         self._server.close()
+        await asyncio.sleep(0)  # a connection of this very moment has its task begun
+        for connection in self._open:
+            connection.break_off()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
